@@ -1,0 +1,144 @@
+"""The contract of a generative family, and the small capabilities it may add.
+
+A family is two verbs: `loss` and `sample`. Everything else is an optional, runtime-checkable capability; nobody
+inherits a stub that raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from citygrain.errors import CapabilityError
+from citygrain.spec import Conditions, LayoutSpec
+
+
+class Noise:
+    """One CPU random stream a sample, so that sample *i* is the same city whatever the batch, rank or device.
+
+    Parameters
+    ----------
+    seeds
+        One seed a sample.
+    device
+        Where the drawn numbers are delivered.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.seeds = tuple(int(s) for s in seeds)
+        self.device = torch.device(device)
+        self._generators = [torch.Generator("cpu").manual_seed(s) for s in self.seeds]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers `(B, *shape)`."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self._generators]).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers from [0, 1), `(B, *shape)`."""
+        return torch.stack([torch.rand(shape, generator=g) for g in self._generators]).to(self.device)
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A frozen value that holds one family's sampling knobs and runs its handle."""
+
+    def __call__(self, model: Any, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw `(B, …)` in the space of the model's handle."""
+        ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A generative model of layouts given conditions."""
+
+    spec: LayoutSpec
+
+    def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """Return scalars to log for layouts `(B, C, H, W)` in [0, 1]; `"loss"` is the one to minimise."""
+        ...
+
+    def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
+        """Draw one layout a condition, `(B, C, H, W)` in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A family with a code: it turns layouts into smaller tensors and back."""
+
+    code_shape: tuple[int, int, int]
+
+    def encode(self, layout: Tensor) -> Tensor:
+        """Return the (deterministic) codes `(B, *code_shape)` of layouts `(B, C, H, W)`."""
+        ...
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Return layouts `(B, C, H, W)` in [0, 1] of codes."""
+        ...
+
+
+@runtime_checkable
+class LearnsFromCodes(Protocol):
+    """A family whose loss sees a layout only through a frozen code, which can therefore be computed once and kept."""
+
+    def to_code(self, layout: Tensor) -> Tensor:
+        """Return what the loss sees of layouts `(B, C, H, W)`."""
+        ...
+
+    def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """Return what `loss` returns, from `to_code` of the layouts."""
+        ...
+
+
+@runtime_checkable
+class MeasuresData(Protocol):
+    """A family that standardises by statistics of the data, measured once before training."""
+
+    def measure_data(self, layouts: Tensor) -> None:
+        """Set the buffers from a sample of training layouts `(N, C, H, W)`."""
+        ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """The handle of diffusion samplers."""
+
+    latent_shape: tuple[int, int, int]
+
+    def denoise(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+        """Expectation of the clean `(B, *latent_shape)` given `x = clean + sigma · noise`; `sigma` is `(B,)`."""
+        ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """The handle of prior samplers: a code becomes a layout."""
+
+    code_shape: tuple[int, int, int]
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Return layouts `(B, C, H, W)` in [0, 1] of codes."""
+        ...
+
+
+def require(model: object, capability: type, wanted_by: str, works_with: Sequence[str]) -> None:
+    """Refuse a model that lacks a capability, naming what would fit.
+
+    Raises
+    ------
+    CapabilityError
+        When `model` does not implement `capability`.
+    """
+    if not isinstance(model, capability):
+        raise CapabilityError(
+            f"{wanted_by} needs a model that is a {capability.__name__}.",
+            got=type(model).__name__,
+            choices=works_with,
+            remedy="choose one of these for this model",
+        )
