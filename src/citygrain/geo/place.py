@@ -1,0 +1,260 @@
+"""A place: a named area of the Earth and the UTM zone in which it is measured.
+
+Everything downstream is in metres. UTM keeps lengths within 0.1 % across a city, which Web Mercator does not: one of
+its zoom-16 tiles is 531 m wide in Houston and 345 m in Copenhagen.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import shapely
+from pyproj import Transformer
+from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from citygrain.errors import PlaceError
+
+WGS84 = "EPSG:4326"
+
+MAX_SPAN_DEG = 6.0
+"""Widest place: one UTM zone. Beyond it the projection's scale error exceeds that of the data."""
+
+UTM_SOUTH, UTM_NORTH = -80.0, 84.0
+
+EDGE_DEG = 0.005
+"""A bbox's parallels are curves in UTM; points this far apart follow them within a centimetre."""
+
+BBOX_ORDER = "[west, south, east, north] in degrees: longitudes −180…180, latitudes −80…84, west < east, south < north"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A named area and the UTM CRS it projects to.
+
+    Parameters
+    ----------
+    name
+        Letters, digits, `_`, `-` and `.`: it becomes the name of a folder.
+    area
+        Polygon or MultiPolygon in longitude, latitude (EPSG:4326).
+    crs
+        The projected CRS, `"EPSG:326xx"` or `"EPSG:327xx"`; found from the area's centroid when left empty.
+
+    Raises
+    ------
+    PlaceError
+        For names that are no folder names and areas that are no area on this Earth.
+
+    Examples
+    --------
+    >>> place = Place.from_bbox("houston", (-95.45, 29.69, -95.39, 29.75))
+    >>> place.crs, round(place.area_km2, 1)
+    ('EPSG:32615', 38.6)
+    """
+
+    name: str
+    area: Polygon | MultiPolygon
+    crs: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise PlaceError(
+                "The name of a place becomes the name of a folder, and this one cannot.",
+                expected="letters, digits, _, - and ., beginning with a letter or digit",
+                got=repr(self.name),
+                remedy=f"place.name={slug(self.name)}",
+            )
+        if not isinstance(self.area, (Polygon, MultiPolygon)) or self.area.is_empty or self.area.area == 0:
+            raise PlaceError(
+                f"Place {self.name} has no area.",
+                expected="a polygon or multipolygon",
+                got=getattr(self.area, "geom_type", type(self.area).__name__),
+            )
+        _check_bbox(self.area.bounds, self.name)
+        if not self.crs:
+            centre = self.area.centroid
+            object.__setattr__(self, "crs", utm_crs(centre.x, centre.y))
+
+    @classmethod
+    def from_bbox(cls, name: str, bbox: Sequence[float]) -> Place:
+        """Make a place from `(west, south, east, north)` in degrees.
+
+        Raises
+        ------
+        PlaceError
+            When these are not four numbers in that order and range; says so when latitude and longitude look swapped.
+        """
+        return cls(name, shapely.box(*_check_bbox(bbox, name)))
+
+    @classmethod
+    def from_name(cls, query: str, name: str | None = None) -> Place:
+        """Make a place from a name such as "Houston, Texas", looked up in OpenStreetMap's Nominatim (needs a network).
+
+        Raises
+        ------
+        PlaceError
+            When the name is unknown, means no area, or the geocoder does not answer.
+        """
+        import osmnx  # noqa: PLC0415  (it takes a second to import and is needed only here)
+
+        bbox_remedy = "give the place a bbox: place.name=… place.bbox=[west,south,east,north]"
+        try:
+            found = osmnx.geocode_to_gdf(query)
+        except (TypeError, osmnx._errors.InsufficientResponseError) as error:  # noqa: SLF001
+            raise PlaceError(
+                f"OpenStreetMap's geocoder knows no area named {query!r}.",
+                got=error,
+                remedy=f"write it as 'city, region, country', or {bbox_remedy}",
+            ) from error
+        except (OSError, osmnx._errors.ResponseStatusCodeError) as error:  # noqa: SLF001
+            raise PlaceError(
+                f"The geocoder did not answer, so {query!r} could not be looked up.",
+                got=error,
+                remedy=f"try again later, or {bbox_remedy}",
+            ) from error
+        return cls(name or slug(query.split(",", maxsplit=1)[0]), found.geometry.iloc[0])
+
+    @classmethod
+    def from_file(cls, path: str | Path, name: str | None = None) -> Place:
+        """Make a place from the polygons of a file in any vector format of GDAL (GeoJSON, GeoPackage, Shapefile, …).
+
+        Raises
+        ------
+        PlaceError
+            When the file is missing, unreadable, without CRS, or holds no polygon.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise PlaceError("The file with the place's polygon does not exist.", got=path)
+        try:
+            frame = gpd.read_file(path)
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+            raise PlaceError(
+                f"{path} cannot be read as a polygon file.",
+                expected="GeoJSON, GeoPackage, Shapefile or another vector format of GDAL",
+                got=error,
+            ) from error
+        if "geometry" in frame:
+            frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
+        if "geometry" not in frame or frame.empty:
+            raise PlaceError(
+                f"{path} holds no polygon.",
+                expected="at least one Polygon or MultiPolygon",
+                got="none among its features",
+            )
+        if frame.crs is None:
+            raise PlaceError(
+                f"{path} does not say in which CRS its coordinates are.",
+                remedy="save it with its CRS (a .prj beside a Shapefile), or as GeoJSON in longitude, latitude",
+            )
+        area = shapely.make_valid(frame.geometry.to_crs(WGS84).union_all())
+        if area.geom_type == "GeometryCollection":
+            area = shapely.union_all([g for g in area.geoms if g.geom_type in ("Polygon", "MultiPolygon")])
+        return cls(name or slug(path.stem), shapely.force_2d(area))
+
+    @property
+    def bbox(self) -> tuple[float, float, float, float]:
+        """`(west, south, east, north)` in degrees."""
+        west, south, east, north = self.area.bounds
+        return west, south, east, north
+
+    @cached_property
+    def utm(self) -> BaseGeometry:
+        """The area in `crs`, metres."""
+        return self.project(shapely.segmentize(self.area, EDGE_DEG))
+
+    @property
+    def bounds_utm(self) -> tuple[float, float, float, float]:
+        """`(left, bottom, right, top)` in metres."""
+        left, bottom, right, top = self.utm.bounds
+        return left, bottom, right, top
+
+    @property
+    def area_km2(self) -> float:
+        """Area in km²."""
+        return float(self.utm.area / 1e6)
+
+    def project(self, geometry: Any, source_crs: str = WGS84) -> Any:
+        """Project a geometry or an array of them from `source_crs` to the place's `crs`, in one vectorised call."""
+        transformer = Transformer.from_crs(source_crs, self.crs, always_xy=True)
+        return shapely.transform(geometry, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON: name, bbox in degrees, CRS, area in km², and the area as WKT in degrees."""
+        return {
+            "name": self.name,
+            "bbox": list(self.bbox),
+            "crs": self.crs,
+            "area_km2": round(self.area_km2, 3),
+            "area": shapely.to_wkt(self.area, rounding_precision=7),
+        }
+
+
+def slug(text: str) -> str:
+    """Turn any text into a valid place name: lower case, everything odd becomes `_`.
+
+    >>> slug("Los Angeles")
+    'los_angeles'
+    """
+    return re.sub(r"\W+", "_", text.lower()).strip("_") or "place"
+
+
+def utm_crs(lon: float, lat: float) -> str:
+    """EPSG code of the UTM zone of a point in degrees.
+
+    >>> utm_crs(12.57, 55.68), utm_crs(174.8, -36.9)
+    ('EPSG:32633', 'EPSG:32760')
+    """
+    zone = min(int((lon + 180) // 6) + 1, 60)
+    return f"EPSG:{32600 + zone if lat >= 0 else 32700 + zone}"
+
+
+def _check_bbox(bbox: Sequence[float], name: str) -> tuple[float, float, float, float]:
+    """Return the bbox as four floats, or say what is wrong with it."""
+    try:
+        west, south, east, north = (float(v) for v in bbox)
+    except (TypeError, ValueError):
+        raise PlaceError(f"The bbox of {name} is not four numbers.", expected=BBOX_ORDER, got=bbox) from None
+    if not all(map(math.isfinite, (west, south, east, north))):
+        raise PlaceError(f"The bbox of {name} is not four numbers.", expected=BBOX_ORDER, got=bbox)
+    box = (west, south, east, north)
+    if not _on_earth(box):
+        swapped = (south, west, north, east)
+        raise PlaceError(
+            f"The bbox of {name} is not on the Earth, or beyond the reach of UTM.",
+            expected=BBOX_ORDER,
+            got=list(box),
+            remedy=f"latitude and longitude look swapped: try {list(swapped)}" if _on_earth(swapped) else None,
+        )
+    if west >= east or south >= north:
+        ordered = (min(west, east), min(south, north), max(west, east), max(south, north))
+        raise PlaceError(
+            f"The bbox of {name} is empty: its corners are not in order.",
+            expected=BBOX_ORDER,
+            got=list(box),
+            remedy=f"try {list(ordered)}; a place across the 180th meridian must be cut in two",
+        )
+    if max(east - west, north - south) > MAX_SPAN_DEG:
+        raise PlaceError(
+            f"The bbox of {name} is larger than a UTM zone, so it cannot be drawn in metres without distortion.",
+            expected=f"at most {MAX_SPAN_DEG:g} degrees in each direction",
+            got=list(box),
+            remedy="prepare the region city by city",
+        )
+    return box
+
+
+def _on_earth(box: tuple[float, float, float, float]) -> bool:
+    """Whether all longitudes and latitudes are in range."""
+    west, south, east, north = box
+    return max(abs(west), abs(east)) <= 180 and min(south, north) >= UTM_SOUTH and max(south, north) <= UTM_NORTH
