@@ -1,0 +1,119 @@
+"""The sea, out of coastlines.
+
+OpenStreetMap draws no polygon for the sea: it is what lies to the right of the ways tagged ``natural=coastline``,
+whose land lies to the left. Within a place the coastlines and the place's own edge enclose faces, and each face is land
+or sea by the side on which it has its coastlines.
+
+References
+----------
+https://wiki.openstreetmap.org/wiki/Tag:natural%3Dcoastline
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+__all__ = ["CoastlineWarning", "sea"]
+
+_TOUCH_M = 1e-3
+"""A point this near a line lies on it: far above the rounding of UTM coordinates, far below a mapper's precision."""
+
+_MAJORITY = 0.9
+"""Share of a face's coastline that must agree: one islet drawn the wrong way round must not dry up a whole sound."""
+
+
+class CoastlineWarning(UserWarning):
+    """A coastline has a gap or contradicts its neighbours; the land beside it is not flooded."""
+
+
+def sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+    """Sea within an area, from the coastlines that cross it or lie in it.
+
+    Parameters
+    ----------
+    lines
+        Coastlines as directed lines, land on their left. They may overhang the area: whole ways are better than clipped
+        ones.
+    area
+        The place, in the lines' CRS (metres).
+
+    Returns
+    -------
+    Polygon or MultiPolygon
+        The sea, in the lines' CRS; empty where no coastline says that there is any. A place wholly at sea has no
+        coastline either and stays land: nothing in it tells the two apart.
+
+    Warns
+    -----
+    CoastlineWarning
+        A coastline ends inside the area, or a face has coastlines of both senses. Where fewer than nine in ten metres
+        of its coastline say sea, such a face stays land: a missing piece of coastline must not flood a city.
+    """
+    segments, _ = _segments(shapely.get_parts([line for line in lines if line.intersects(area)]))
+    if not len(segments):
+        return MultiPolygon()
+    coast = shapely.STRtree(shapely.linestrings(segments))
+
+    # One noding of the whole lines with the area's edge: clipping them first would leave ends that miss the edge by a
+    # rounding error, and faces that do not close.
+    noded = shapely.union_all([area.boundary, *coast.geometries])
+    faces, cuts, dangles, _ = shapely.polygonize_full([noded])
+    faces = shapely.get_parts(faces)
+    # Lines that overhang may enclose something outside, too.
+    shapely.prepare(area)
+    faces = faces[shapely.contains_properly(area, shapely.point_on_surface(faces))]
+
+    on_land, on_sea = _shores(faces, segments, coast)
+    contradictory = int(((on_land > _TOUCH_M) & (on_sea > _TOUCH_M)).sum())
+    open_m = shapely.union_all([cuts, dangles]).intersection(area).length
+    if open_m > _TOUCH_M or contradictory:
+        warnings.warn(
+            f"coastline: {open_m:,.0f} m end inside the place; of its faces {contradictory} are land by one coastline and "
+            "sea by another. In doubt it stays land. The extract may cut the coastline, or OpenStreetMap has a gap in it",
+            CoastlineWarning,
+            stacklevel=2,
+        )
+    flooded = shapely.union_all(faces[on_sea > np.maximum(_MAJORITY * (on_land + on_sea), _TOUCH_M)])
+    return flooded if isinstance(flooded, Polygon | MultiPolygon) else MultiPolygon()
+
+
+def _segments(lines: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Straight pieces of lines, in their direction: ends (n, 2 ends, 2 coordinates) and the line of each (n,)."""
+    coordinates, line = shapely.get_coordinates(lines, return_index=True)
+    pairs = np.stack([coordinates[:-1], coordinates[1:]], axis=1)
+    kept = (line[:-1] == line[1:]) & (pairs[:, 0] != pairs[:, 1]).any(axis=1)
+    return pairs[kept], line[:-1][kept]
+
+
+def _shores(
+    faces: NDArray[np.object_], segments: NDArray[np.float64], coast: shapely.STRtree
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Metres of coastline that have each face on their land side, and on their sea side: two arrays (faces,)."""
+    # Counter-clockwise shells and clockwise holes have the face on their left, as coastlines have the land.
+    rings, face_of_ring = shapely.get_rings(shapely.orient_polygons(faces), return_index=True)
+    edges, ring = _segments(rings)
+    edge, piece = coast.query_nearest(shapely.points(edges.mean(axis=1)), max_distance=_TOUCH_M)
+    edge_m, cosine = _lengths_and_cosines(edges[edge], segments[piece])
+    # An edge of the area whose middle merely touches a coastline lies across it: no witness.
+    face = face_of_ring[ring[edge]]
+    on_land, on_sea = (
+        np.bincount(face[side], weights=edge_m[side], minlength=len(faces)).astype(np.float64)
+        for side in (cosine > 0.5, cosine < -0.5)
+    )
+    return on_land, on_sea
+
+
+def _lengths_and_cosines(
+    edges: NDArray[np.float64], segments: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Length of each edge, and cosine of its angle with the segment beside it: two arrays (n,)."""
+    along, coastwise = edges[:, 1] - edges[:, 0], segments[:, 1] - segments[:, 0]
+    edge_m, segment_m = np.linalg.norm(along, axis=1), np.linalg.norm(coastwise, axis=1)
+    return edge_m, (along * coastwise).sum(axis=1) / (edge_m * segment_m)
