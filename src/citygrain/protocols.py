@@ -117,13 +117,13 @@ class Denoiser(Protocol):
 
 
 @runtime_checkable
-class Decoder(Protocol):
-    """The handle of prior samplers: a code becomes a layout."""
+class CodePrior(Protocol):
+    """The handle of prior samplers: a normal distribution of codes given conditions."""
 
     code_shape: tuple[int, int, int]
 
-    def decode(self, code: Tensor) -> Tensor:
-        """Return layouts `(B, C, H, W)` in [0, 1] of codes."""
+    def prior(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the code, each `(B, *code_shape)`."""
         ...
 
 

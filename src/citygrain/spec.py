@@ -186,33 +186,34 @@ class Conditions:
             maps_present=torch.zeros_like(self.maps_present),
         )
 
-    def drop(self, everything: float, each: float, generator: torch.Generator | None = None) -> Conditions:
+    def drop(self, everything: float, generator: torch.Generator | None = None) -> Conditions:
         """Forget conditions at random, as training does so that any subset can be asked for later.
+
+        Each sample draws how many of its conditions it keeps, from none to all: a user who asks for one thing only is
+        as much part of training as one who asks for all. (Dropping each with a fixed probability makes the small
+        subsets, which are what people ask for, exponentially rare.)
 
         Parameters
         ----------
         everything
-            Probability that a sample loses all its conditions (what classifier-free guidance needs).
-        each
-            Probability that a remaining sample loses each single condition, independently.
+            Share of samples that lose all their conditions, place included (what classifier-free guidance needs).
         generator
             A CPU generator; the default one when None.
         """
         batch = len(self)
         device = self.scalars.device
 
-        def keep(*shape: int) -> Tensor:
-            kept = torch.rand(batch, *shape, generator=generator) >= each
-            return (kept & whole.reshape(batch, *[1] * len(shape))).to(device)
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(batch, *shape, generator=generator).to(device)
 
-        whole = torch.rand(batch, generator=generator) >= everything
-        kept_place = keep()
+        kept_share = torch.where(uniform(1) < everything, 0.0, uniform(1))
+        kept_place = (uniform() < 0.5) & (kept_share[:, 0] > 0)
         return Conditions(
             scalars=self.scalars,
-            present=self.present & keep(self.present.shape[1]),
+            present=self.present & (uniform(self.present.shape[1]) < kept_share),
             place=torch.where(kept_place, self.place, torch.full_like(self.place, NO_PLACE)),
             maps=self.maps,
-            maps_present=self.maps_present & keep(self.maps_present.shape[1]),
+            maps_present=self.maps_present & (uniform(self.maps_present.shape[1]) < kept_share),
         )
 
     @staticmethod

@@ -1,0 +1,143 @@
+"""The variational autoencoder: a generator of its own, and the codec that latent diffusion works in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from citygrain.errors import ConfigError
+from citygrain.networks.conditioner import ConditionEmbedding
+from citygrain.protocols import Noise, Sampler
+from citygrain.samplers.prior import Normal
+from citygrain.spec import Conditions, LayoutSpec
+
+
+class VariationalAutoencoder(nn.Module):
+    """A β-VAE whose prior, not its decoder, knows the conditions (Kingma & Welling 2014; Sohn et al. 2015).
+
+    Encoder and decoder are blind to conditions, so that the code is the layout's alone and a diffusion model can take
+    over the prior's work; the prior N(μ(c), σ(c)²) over the code is learned with them.
+
+    Parameters
+    ----------
+    spec
+        Layouts and conditions.
+    encoder, decoder
+        Make the networks from `in_channels` and `out_channels`.
+    code_channels
+        Channels of the code.
+    beta
+        Weight of the Kullback–Leibler divergence from the prior, in nats a code element, against the reconstruction.
+    balance
+        How far rare channels are raised in the reconstruction: each is weighted by the entropy of its mean coverage to
+        the power −balance. 0 treats every cell alike (cycle tracks drown), 1 every channel alike.
+    sampler
+        Used by `sample` unless another is given; `Normal` by default.
+    embedding
+        Size of the conditions' embedding.
+    """
+
+    channel_weight: Tensor
+
+    def __init__(
+        self,
+        spec: LayoutSpec,
+        *,
+        encoder: Callable[..., nn.Module],
+        decoder: Callable[..., nn.Module],
+        code_channels: int = 8,
+        beta: float = 1e-3,
+        balance: float = 0.7,
+        sampler: Sampler | None = None,
+        embedding: int = 128,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.beta = beta
+        self.balance = balance
+        self.sampler = sampler or Normal()
+        channels = len(spec.channels)
+        self.encoder = encoder(in_channels=channels, out_channels=2 * code_channels)
+        self.decoder = decoder(in_channels=code_channels, out_channels=channels)
+        factor = int(getattr(self.encoder, "factor", 1))
+        if spec.size_px % factor:
+            raise ConfigError(
+                "The encoder halves the layout more often than its size allows.",
+                expected=f"a size_px that {factor} divides",
+                got=spec.size_px,
+                remedy="take a smaller stem or fewer widths in encoder and decoder, or another data.size_px",
+            )
+        side = spec.size_px // factor
+        self.code_shape = (code_channels, side, side)
+        self.conditioner = ConditionEmbedding(spec, embedding)
+        self.prior_network = _PriorNetwork(embedding, code_channels, side)
+        self.register_buffer("channel_weight", torch.ones(channels, 1, 1))
+
+    @torch.no_grad()
+    def measure_data(self, layouts: Tensor) -> None:
+        """Set the weight of each channel from training layouts `(N, C, H, W)`."""
+        share = layouts.mean((0, 2, 3)).clamp(1e-4, 1 - 1e-4)
+        entropy = -(share * share.log() + (1 - share) * (1 - share).log())
+        weight = entropy**-self.balance
+        # The weighted entropies, which are the loss of a constant guess, add up to one.
+        self.channel_weight.copy_((weight / (weight * entropy).mean())[:, None, None])
+
+    def posterior(self, layout: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code, each `(B, *code_shape)`."""
+        mean, log_variance = self.encoder(layout * 2 - 1).chunk(2, 1)
+        return mean, log_variance.clamp(-12, 6)
+
+    def prior(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the code given conditions, each `(B, *code_shape)`."""
+        mean, log_variance = self.prior_network(self.conditioner(conditions)).chunk(2, 1)
+        return mean, (log_variance.clamp(-12, 6) / 2).exp()
+
+    def encode(self, layout: Tensor) -> Tensor:
+        """Return the mean code `(B, *code_shape)` of layouts."""
+        return self.posterior(layout)[0]
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Return layouts `(B, C, H, W)` in [0, 1] of codes."""
+        return self.decoder(code).sigmoid()
+
+    def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """Return the negative evidence lower bound, per cell and code element, and its two parts."""
+        mean, log_variance = self.posterior(layout)
+        code = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        cells = F.binary_cross_entropy_with_logits(self.decoder(code), layout, reduction="none")
+        reconstruction = (self.channel_weight * cells).mean()
+        prior_mean, prior_spread = self.prior(conditions)
+        prior_variance = prior_spread**2
+        divergence = 0.5 * (
+            (log_variance.exp() + (mean - prior_mean) ** 2) / prior_variance - 1 - log_variance + prior_variance.log()
+        )
+        kl = divergence.mean()
+        return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+    @torch.no_grad()
+    def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
+        """Draw layouts `(B, C, H, W)` in [0, 1]."""
+        return self.decode((sampler or self.sampler)(self, conditions, noise))
+
+
+class _PriorNetwork(nn.Module):
+    """From an embedding `(B, E)` to mean and log-variance of the code `(B, 2 · channels, side, side)`."""
+
+    def __init__(self, embedding: int, code_channels: int, side: int, width: int = 64, coarse: int = 4) -> None:
+        super().__init__()
+        self.coarse = min(coarse, side)
+        self.start = nn.Linear(embedding, width * self.coarse**2)
+        self.position = nn.Parameter(torch.zeros(1, width, side, side))
+        self.refine = nn.Sequential(
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * code_channels, 3, padding=1),
+        )
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        grid = self.start(embedding).unflatten(1, (-1, self.coarse, self.coarse))
+        return self.refine(F.interpolate(grid, size=self.position.shape[-2:], mode="bilinear") + self.position)

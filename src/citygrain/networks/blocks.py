@@ -1,0 +1,148 @@
+"""Building blocks shared by the architectures: tensors in, tensors out, no losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from citygrain.errors import ConfigError
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+def activation(name: str) -> nn.Module:
+    """Return an activation by its name.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is not in `ACTIVATIONS`.
+    """
+    if name not in ACTIVATIONS:
+        raise ConfigError("There is no such activation.", got=name, choices=ACTIVATIONS)
+    return ACTIVATIONS[name]()
+
+
+def group_norm(channels: int, group_size: int = 16) -> nn.GroupNorm:
+    """Group normalisation with groups of about `group_size` channels."""
+    groups = max(1, channels // group_size)
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels)
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """Lay out a module's weights channels-last, which convolutions prefer on CPUs and tensor cores alike."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """Start a layer at zero, so that the block around it starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class FourierFeatures(nn.Module):
+    """Embed numbers `(…,)` by sines and cosines of octaves, `(…, 2 · octaves + 1)`.
+
+    Parameters
+    ----------
+    octaves
+        Number of frequencies 1, 2, 4, … cycles per `period`.
+    period
+        Longest wavelength. Numbers beyond half of it stay distinct through the number itself, which is kept.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, octaves: int, period: float = 8.0) -> None:
+        super().__init__()
+        self.size = 2 * octaves + 1
+        self.register_buffer("frequencies", 2 * math.pi / period * 2.0 ** torch.arange(octaves), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed `(…,)` as `(…, size)`."""
+        angles = x[..., None] * self.frequencies
+        return torch.cat([x[..., None], angles.sin(), angles.cos()], -1)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 × 3 convolutions around a skip, modulated by an embedding where there is one.
+
+    The second normalisation is scaled and shifted by the embedding (adaptive group normalisation, Dhariwal & Nichol
+    2021); the last convolution starts at zero, so that a new block is the identity.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Channels in and out; a 1 × 1 convolution joins them where they differ.
+    embedding
+        Size of the embedding, 0 for none.
+    dropout
+        Share of activations dropped before the second convolution.
+    act
+        Name of the activation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, embedding: int = 0, dropout: float = 0.0, act: str = "silu"
+    ) -> None:
+        super().__init__()
+        self.act = activation(act)
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = group_norm(out_channels)
+        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.dropout = nn.Dropout(dropout)
+        self.modulation = nn.Linear(embedding, 2 * out_channels) if embedding else None
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Map `(B, in, H, W)`, with an embedding `(B, E)`, to `(B, out, H, W)`."""
+        h = self.norm2(self.conv1(self.act(self.norm1(x))))
+        if self.modulation is not None:
+            scale, shift = self.modulation(self.act(embedding))[:, :, None, None].chunk(2, 1)
+            h = h * (1 + scale) + shift
+        return self.skip(x) + self.conv2(self.dropout(self.act(h)))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over all cells of a feature map, around a skip.
+
+    Parameters
+    ----------
+    channels
+        Channels in and out.
+    head
+        Channels a head; one head where `channels` is no multiple of it.
+    """
+
+    def __init__(self, channels: int, *, head: int = 64) -> None:
+        super().__init__()
+        self.heads = channels // head if channels % head == 0 else 1
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to the same shape."""
+        height = x.shape[-2]
+        q, k, v = rearrange(self.qkv(self.norm(x)), "b (t n c) h w -> t b n (h w) c", t=3, n=self.heads)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(rearrange(h, "b n (h w) c -> b (n c) h w", h=height))

@@ -1,0 +1,118 @@
+"""Convolutional encoder and decoder between layouts and codes a power of two smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from citygrain.networks.blocks import ResidualBlock, channels_last, group_norm
+from citygrain.networks.blocks import activation as blocks_activation
+
+
+class ResNetEncoder(nn.Module):
+    """Layout to code.
+
+    The first `2 ** stem` cells a side are folded into channels before the first convolution (space-to-depth), so that
+    no time is spent at full resolution; each further level halves the resolution.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Given by the family.
+    stem
+        Halvings done by space-to-depth.
+    widths
+        Channels of each level after the stem, finest first.
+    depth
+        Residual blocks a level.
+    dropout, activation
+        As in `ResidualBlock`.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        stem: int = 2,
+        widths: Sequence[int] = (128,),
+        depth: int = 3,
+        dropout: float = 0.0,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        self.factor = 2 ** (stem + len(widths) - 1)
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(2**stem),
+            nn.Conv2d(in_channels * 4**stem, widths[0], 3, padding=1),
+        ]
+        for level, width in enumerate(widths):
+            if level:
+                layers.append(nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1))
+            layers += [ResidualBlock(width, width, dropout=dropout, act=activation) for _ in range(depth)]
+        layers += [
+            group_norm(widths[-1]),
+            blocks_activation(activation),
+            nn.Conv2d(widths[-1], out_channels, 3, padding=1),
+        ]
+        self.layers = channels_last(nn.Sequential(*layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in, H, W)` to `(B, out, H / factor, W / factor)`."""
+        return self.layers(x.contiguous(memory_format=torch.channels_last))
+
+
+class ResNetDecoder(nn.Module):
+    """Code to layout logits: the mirror of `ResNetEncoder`.
+
+    The halvings of the stem are undone one at a time by sub-pixel convolution (Shi et al. 2016), with `fine` residual
+    blocks of `fine_width` channels after each but the last, where thin streets are drawn.
+
+    Parameters
+    ----------
+    in_channels, out_channels, stem, widths, depth, dropout, activation
+        As in `ResNetEncoder`; `widths` finest first here too.
+    fine_width, fine
+        Channels and number of the residual blocks between the stem's doublings.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        stem: int = 2,
+        widths: Sequence[int] = (128,),
+        depth: int = 3,
+        fine_width: int = 48,
+        fine: int = 1,
+        dropout: float = 0.0,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[-1], 3, padding=1)]
+        for level in reversed(range(len(widths))):
+            layers += [
+                ResidualBlock(widths[level], widths[level], dropout=dropout, act=activation) for _ in range(depth)
+            ]
+            if level:
+                layers += [nn.Upsample(scale_factor=2), nn.Conv2d(widths[level], widths[level - 1], 3, padding=1)]
+        width = widths[0]
+        for _ in range(stem - 1):
+            layers += [nn.Conv2d(width, 4 * fine_width, 3, padding=1), nn.PixelShuffle(2)]
+            width = fine_width
+            layers += [ResidualBlock(width, width, dropout=dropout, act=activation) for _ in range(fine)]
+        layers += [
+            group_norm(width),
+            blocks_activation(activation),
+            nn.Conv2d(width, out_channels * (4 if stem else 1), 3, padding=1),
+        ]
+        if stem:
+            layers.append(nn.PixelShuffle(2))
+        self.layers = channels_last(nn.Sequential(*layers))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map `(B, in, h, w)` to logits `(B, out, h · factor, w · factor)`."""
+        return self.layers(z.contiguous(memory_format=torch.channels_last))

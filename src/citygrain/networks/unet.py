@@ -1,0 +1,135 @@
+"""The U-Net that diffusion uses: residual blocks at falling resolutions, attention where it is cheap, skips across."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from citygrain.errors import ConfigError
+from citygrain.networks.blocks import ResidualBlock, SelfAttention, channels_last, group_norm, zeroed
+from citygrain.networks.blocks import activation as blocks_activation
+
+
+class _Stage(nn.Module):
+    """A residual block and, where the level attends, attention after it."""
+
+    def __init__(self, block: ResidualBlock, attention: SelfAttention | None) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.block(x, embedding)
+        return h if self.attention is None else self.attention(h)
+
+
+class _Resample(nn.Module):
+    """A change of resolution, which no embedding steers."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # noqa: ARG002
+        return self.layer(x)
+
+
+class UNet(nn.Module):
+    """A convolutional U-Net modulated by an embedding (Ronneberger et al. 2015; Dhariwal & Nichol 2021).
+
+    Parameters
+    ----------
+    in_channels, out_channels, embedding
+        Given by the family: channels in and out, and the size of the embedding.
+    width
+        Channels at the finest level.
+    widths
+        Channels of each level as multiples of `width`; the resolution halves from one to the next.
+    blocks
+        Residual blocks a level.
+    attention
+        Levels (0 is the finest) that attend to all their cells; negative numbers count from the coarsest.
+    head
+        Channels an attention head.
+    dropout
+        Share of activations dropped in each residual block.
+    activation
+        Name of the activation, one of `citygrain.networks.blocks.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        width: int = 64,
+        widths: Sequence[int] = (1, 2, 4),
+        blocks: int = 2,
+        attention: Sequence[int] = (-1,),
+        head: int = 64,
+        dropout: float = 0.0,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        levels = len(widths)
+        attends = {level % levels for level in attention if -levels <= level < levels}
+        if len(attends) != len(set(attention)):
+            raise ConfigError(
+                "The U-Net has no such levels to attend at.",
+                expected=f"numbers from {-levels} to {levels - 1}, each once",
+                got=list(attention),
+            )
+        self.factor = 2 ** (levels - 1)
+
+        def stage(cin: int, cout: int, level: int) -> _Stage:
+            block = ResidualBlock(cin, cout, embedding=embedding, dropout=dropout, act=activation)
+            return _Stage(block, SelfAttention(cout, head=head) if level in attends else None)
+
+        channels = width * widths[0]
+        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1)
+        skips = [channels]
+        self.down = nn.ModuleList()
+        for level, multiple in enumerate(widths):
+            for _ in range(blocks):
+                self.down.append(stage(channels, width * multiple, level))
+                channels = width * multiple
+                skips.append(channels)
+            if level < levels - 1:
+                self.down.append(_Resample(nn.Conv2d(channels, channels, 3, stride=2, padding=1)))
+                skips.append(channels)
+        self.middle = nn.ModuleList([stage(channels, channels, levels - 1), stage(channels, channels, levels)])
+        self.up = nn.ModuleList()
+        for level in reversed(range(levels)):
+            for _ in range(blocks + 1):
+                self.up.append(stage(channels + skips.pop(), width * widths[level], level))
+                channels = width * widths[level]
+            if level:
+                grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1))
+                self.up.append(_Resample(grow))
+        self.head = nn.Sequential(
+            group_norm(channels), blocks_activation(activation), zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
+        )
+        channels_last(self)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map `(B, in, H, W)` and `(B, E)` to `(B, out, H, W)`; H and W are multiples of `2 ** (levels - 1)`."""
+        if x.shape[-1] % self.factor or x.shape[-2] % self.factor:
+            raise ConfigError(
+                "The U-Net has too many levels for this size.",
+                expected=f"height and width that {self.factor} divides",
+                got=tuple(x.shape[-2:]),
+                remedy="take fewer network.widths, or another data.size_px",
+            )
+        h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, embedding)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, embedding)
+        for layer in self.up:
+            h = layer(h if isinstance(layer, _Resample) else torch.cat([h, skips.pop()], 1), embedding)
+        return self.head(h)
