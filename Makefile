@@ -1,0 +1,77 @@
+# Two commands, each enough alone on a fresh machine with Python 3.11 or newer:
+#   make demo     install, then: OpenStreetMap extract -> city raster -> trained model -> sampled layouts
+#   make test     install, then: ruff, mypy and every test
+# `make` alone lists the rest. PYTHON=/path/to/python chooses the interpreter that makes .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test quick lint format bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NEW_ENOUGH := import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))
+WORKERS ?= 2
+# The second worker is the parallelism: without this, each would start as many threads as there are cores.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# $(call step,what is done,command): say it, do it, and say which one failed.
+define step
+	@echo "==> $(1)"; { $(2); } || { code=$$?; echo "make: this step failed: $(1)" >&2; exit $$code; }
+endef
+
+help:
+	@echo "make demo     install, prepare a city raster, train a small model on it, sample layouts into out/"
+	@echo "make test     install, then ruff, mypy and every test"
+	@echo "make quick    the edit loop: the same without the slow tests, under two minutes"
+	@echo "make lint     ruff and mypy only"
+	@echo "make format   let ruff format and repair what it can"
+	@echo "make bench    the benchmarks, against the naive way of doing the same"
+	@echo "make clean    remove $(VENV) and the caches; data/cities, runs and out stay"
+
+# Installed again only when what is to be installed has changed.
+install: $(INSTALLED)
+$(INSTALLED): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+		for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python none); do \
+			if $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then break; fi; \
+		done; \
+		if [ $$python = none ] || ! $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+			echo "make: no Python 3.11 or newer with the modules venv and ensurepip was found (tried: $(or $(PYTHON),python3 python3.11 to python3.14 python))." >&2; \
+			echo "      Install one (Debian and Ubuntu: apt-get install python3 python3-venv) or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; \
+			exit 1; \
+		fi; \
+		echo "==> install 0/2: $$($$python --version) makes $(VENV)"; \
+		$$python -m venv --clear $(VENV) || { echo "make: this step failed: install 0/2 making $(VENV)" >&2; exit 1; }; \
+	fi
+	$(call step,install 1/2: pip and the build backend,$(BIN)/python -m pip install -q -c constraints.txt --upgrade pip hatchling editables)
+	$(call step,install 2/2: citygrain with its dependencies and its test tools (some minutes),$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation --editable . --group dev)
+	@touch $@
+
+demo: $(INSTALLED)
+	$(call step,demo 1/3: from the OpenStreetMap extract of Helsinki to a city raster,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf)
+	$(call step,demo 2/3: train on it,$(BIN)/citygrain train experiment=demo)
+	$(call step,demo 3/3: sample layouts and measure them again,$(BIN)/citygrain sample checkpoint=runs/demo n=16 seed=0 conditions.coverage=p75 conditions.cycle=p90 out=out/demo)
+
+lint: $(INSTALLED)
+	$(call step,ruff check,$(BIN)/ruff check)
+	$(call step,ruff format,$(BIN)/ruff format --check)
+	$(call step,mypy,$(BIN)/mypy)
+
+test: lint
+	$(call step,pytest,$(PYTEST))
+
+quick: lint
+	$(call step,pytest without the slow tests,$(PYTEST) -m "not slow")
+
+format: $(INSTALLED)
+	$(call step,ruff format,$(BIN)/ruff format)
+	$(call step,ruff check --fix,$(BIN)/ruff check --fix)
+
+bench: $(INSTALLED)
+	@for script in benchmarks/*.py; do echo "==> $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

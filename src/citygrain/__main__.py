@@ -1,0 +1,299 @@
+"""The command line: `citygrain <verb> [group=option] [key=value] …`.
+
+Every verb is a configuration (`conf/<verb>.yaml`, its groups and what the command line overrides) and a function that
+takes it as a plain dict. Nothing heavy is imported before it is needed, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+import citygrain
+from citygrain.errors import CitygrainError, ConfigError
+
+WRONG_INPUT, INTERRUPTED = 2, 130
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What the command line knows of a verb before anything is loaded."""
+
+    module: str
+    does: str
+    example: str
+    more: tuple[str, ...] = ()
+    run_key: str | None = None
+    """The configuration's key that tells the runs of a sweep apart, where the overrides themselves do not."""
+
+    def run(self, config: dict[str, Any]) -> None:
+        """Do it."""
+        importlib.import_module(self.module).run(config)
+
+
+VERBS = {
+    "prepare": Verb(
+        "citygrain.prepare",
+        "OpenStreetMap to a city raster: one GeoTIFF in metres, its blocks split and measured",
+        "citygrain prepare place=copenhagen",
+        (
+            "citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf",
+            "citygrain prepare place=los_angeles source=vectortiles source.path=los_angeles.mbtiles",
+            "citygrain prepare place.name=heights place.bbox=[-95.42,29.78,-95.38,29.81]",
+            "citygrain prepare --multirun place=houston,copenhagen",
+        ),
+    ),
+    "train": Verb(
+        "citygrain.training.run",
+        "city rasters to a generator that can be asked for a density, a mobility, a place",
+        "citygrain train experiment=demo",
+        (
+            "citygrain train name=mine data.places=[copenhagen,los_angeles] model=diffusion trainer=gpu",
+            "citygrain train --multirun name=seeds seed=0,1,2",
+        ),
+        run_key="name",
+    ),
+    "sample": Verb(
+        "citygrain.sample",
+        "a generator to layouts: PNG, GeoTIFF, and what was asked against what was measured",
+        "citygrain sample checkpoint=runs/demo n=16 conditions.coverage=0.4",
+        (
+            "citygrain sample checkpoint=runs/demo conditions.cycle=p90 conditions.place=helsinki",
+            "citygrain sample --multirun checkpoint=runs/demo conditions.coverage=p10,p50,p90",
+        ),
+        run_key="out",
+    ),
+}
+
+FLAGS = {
+    "--help": "what a verb does, its choices, its keys (-h)",
+    "--cfg": "`--cfg job` prints the composed configuration and does nothing else",
+    "--config-dir": "a folder of your own configurations, which go before the shipped ones; may be repeated",
+    "--multirun": "one run for every combination of comma lists: seed=0,1,2 (-m)",
+    "--traceback": "where in the code an error came from",
+    "--version": "which citygrain this is",
+}
+
+
+@dataclass
+class Request:
+    """A command line, taken apart."""
+
+    verb: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    config_dirs: list[str] = field(default_factory=list)
+    flags: set[str] = field(default_factory=set)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0, 2 for wrong input, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    out, err = Console(), Console(stderr=True)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning(err, warnings.showwarning)
+        try:
+            return _dispatch(_read(arguments), out, err)
+        except CitygrainError as error:
+            return _complain(err, error, trace="--traceback" in arguments)
+        except KeyboardInterrupt:
+            err.print("\nInterrupted. Repeat the same command to go on.", style="yellow")
+            return INTERRUPTED
+
+
+def _dispatch(request: Request, out: Console, err: Console) -> int:
+    if "--version" in request.flags:
+        out.print(f"citygrain {citygrain.__version__}", highlight=False)
+        return 0
+    if request.verb is None:
+        _overview(out)
+        return 0
+    if "--help" in request.flags:
+        _help(out, request.verb, request.config_dirs)
+        return 0
+    config = importlib.import_module("citygrain.config")
+    if "--cfg" in request.flags:
+        out.print(
+            Text(config.config_text(request.verb, request.overrides, request.config_dirs).rstrip()), soft_wrap=True
+        )
+        return 0
+    if "--multirun" in request.flags:
+        return _multirun(request, out, err)
+    _run(request.verb, request.overrides, request.config_dirs)
+    return 0
+
+
+def _run(verb: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
+    config = importlib.import_module("citygrain.config")
+    plain = config.load_config(verb, overrides, config_dirs)
+    config.check_signatures(plain)
+    VERBS[verb].run(plain)
+
+
+def _multirun(request: Request, out: Console, err: Console) -> int:
+    """Run every combination, one after another; one that fails does not stop the others."""
+    verb = str(request.verb)
+    config = importlib.import_module("citygrain.config")
+    jobs = config.sweep(request.overrides)
+    key = VERBS[verb].run_key
+    failed = 0
+    for i, (name, overrides) in enumerate(jobs, 1):
+        out.rule(Text(f"{verb} {i} of {len(jobs)}: {name}"), align="left")
+        try:
+            if key and name and not re.search(rf"(^|,){key}=", name):
+                base = config.load_config(verb, overrides, request.config_dirs)[key]
+                overrides = [*overrides, f"{key}='{base}/{name}'"]  # noqa: PLW2901 - the same run in its own folder
+            _run(verb, overrides, request.config_dirs)
+        except CitygrainError as error:
+            failed = _complain(err, error, trace="--traceback" in request.flags)
+    return failed
+
+
+def _read(arguments: Sequence[str]) -> Request:
+    request, rest = Request(), iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        flag = {"-h": "--help", "-m": "--multirun"}.get(flag, flag)
+        if not flag.startswith("-"):
+            if request.verb is None:
+                request.verb = _verb(argument)
+            else:
+                request.overrides.append(argument)
+        elif flag not in FLAGS:
+            raise ConfigError(
+                "There is no such flag.",
+                got=argument,
+                choices=FLAGS,
+                remedy=f"values are given without dashes: {argument.lstrip('-')}" if equals else None,
+            )
+        elif flag in {"--cfg", "--config-dir"}:
+            value = value if equals else next(rest, "")
+            if not value or (flag == "--cfg" and value != "job"):
+                raise ConfigError(
+                    f"{flag} needs a value.", expected="job" if flag == "--cfg" else "a folder", got=value
+                )
+            request.flags.add(flag)
+            if flag == "--config-dir":
+                request.config_dirs.append(value)
+        else:
+            request.flags.add(flag)
+    if request.verb is None and request.flags - {"--help", "--version", "--traceback"}:
+        raise ConfigError("Which verb?", choices=VERBS, remedy="say it first: citygrain train --cfg job")
+    return request
+
+
+def _verb(name: str) -> str:
+    if name in VERBS:
+        return name
+    raise ConfigError(
+        "citygrain does not know this verb.",
+        got=name,
+        choices=VERBS,
+        remedy="say the verb first: citygrain train " + name if "=" in name else "citygrain alone tells what each does",
+    )
+
+
+def _overview(out: Console) -> None:
+    out.print(
+        f"[bold]citygrain[/] {citygrain.__version__}: city layouts from OpenStreetMap, asked for and measured in metres"
+    )
+    for name, verb in VERBS.items():
+        out.print(f"\n  [bold]{name:8}[/] {escape(verb.does)}", highlight=False, soft_wrap=True)
+        out.print(f"           [cyan]{escape(verb.example)}[/]", highlight=False, soft_wrap=True)
+    out.print("\ncitygrain <verb> --help   its choices and keys", highlight=False)
+
+
+def _help(out: Console, verb: str, config_dirs: Sequence[str]) -> None:
+    config = importlib.import_module("citygrain.config")
+    about = VERBS[verb]
+    out.print(f"[bold]citygrain {verb}[/] \\[group=option] \\[key=value] …", highlight=False)
+    out.print(f"{about.does[0].upper()}{about.does[1:]}.", highlight=False, markup=False)
+    root = config.find_file(verb, config_dirs)
+    every, taken = config.groups(config_dirs), config.group_defaults(verb, config_dirs)
+    if taken:
+        out.print("\n[bold]Groups[/]   group=option; the one in bold is taken unless told otherwise")
+        table = Table.grid(padding=(0, 2))
+        for group, default in taken.items():
+            names = [Text(o, style="bold" if o == default else "") for o in every.get(group.split("@")[0], [])]
+            table.add_row(Text(group, style="cyan"), Text("  ").join(names))
+        out.print(Padding(table, (0, 2)))
+    sections = [("", root)]
+    sections += [
+        (g, config.find_file(f"{g.split('@')[0]}/{option}", config_dirs)) for g, option in taken.items() if option
+    ]
+    for group, file in sections:
+        keys = list(_documented_keys(file)) if file else []
+        if not keys:
+            continue
+        prefix = f"{group.split('@')[-1].replace('/', '.')}." if group else ""
+        out.print(f"\n[bold]Keys[/]{f'   of {group}={taken[group]}' if group else ''}", highlight=False)
+        table = Table.grid(padding=(0, 2))
+        for key, value, comment in keys:
+            table.add_row(Text(f"{prefix}{key}={value}"), Text(comment, style="dim"))
+        out.print(Padding(table, (0, 2)))
+    out.print("\n[bold]Flags[/]")
+    table = Table.grid(padding=(0, 2))
+    for flag, does in FLAGS.items():
+        table.add_row(Text(flag, style="cyan"), Text(does))
+    out.print(Padding(table, (0, 2)))
+    out.print("\n[bold]Examples[/]")
+    for example in (about.example, *about.more):
+        out.print(Text(f"  {example}"), soft_wrap=True)
+
+
+def _documented_keys(file: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield `(dotted key, default, comment)` of a configuration's leaves; comments stand behind a key or above it."""
+    above: list[str] = []
+    parents: list[tuple[int, str]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        comment = re.match(r"\s*#\s?(.*)", line)
+        entry = re.match(r"(\s*)([\w.]+):(?:\s+(.*?))?(?:\s+#\s*(.*))?$", line)
+        if comment:
+            above.append(comment[1])
+            continue
+        if entry:
+            depth, key, value = len(entry[1]), entry[2], entry[3] or ""
+            parents = [*[p for p in parents if p[0] < depth], (depth, key)]
+            dotted = ".".join(name for _, name in parents)
+            if value and not key.startswith("_") and parents[0][1] != "defaults":
+                yield dotted, value, entry[4] or " ".join(above)
+        above = []
+
+
+def _complain(err: Console, error: CitygrainError, *, trace: bool) -> int:
+    if trace:
+        err.print(Text("".join(traceback.format_exception(error))), soft_wrap=True)
+        return WRONG_INPUT
+    problem, *details = str(error).splitlines()
+    err.print(Text("error: ", style="bold red") + Text(problem, style="bold"), soft_wrap=True)
+    for line in details:
+        err.print(Text(line), soft_wrap=True)
+    return WRONG_INPUT
+
+
+def _show_warning(err: Console, usual: Callable[..., None]) -> Callable[..., None]:
+    """Print citygrain's own warnings as a sentence; those of other packages as ever."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category.__module__.startswith("citygrain"):
+            err.print(Text("warning: ", style="bold yellow") + Text(str(message)), soft_wrap=True)
+        else:
+            usual(message, category, *where, **more)
+
+    return show
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Configurations: composed by Hydra from `conf/` and the command line, handed on as plain dicts.
+
+This is the only module that knows Hydra. Everything behind it sees dicts, lists, strings and numbers, which travel in
+checkpoints as they are and become objects in `citygrain.targets`.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # the grammar of comma lists, as Hydra reads it
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from citygrain.errors import ConfigError
+from citygrain.targets import check_signatures, instantiate
+
+__all__ = [
+    "check_signatures",
+    "config_dir",
+    "config_text",
+    "group_defaults",
+    "groups",
+    "instantiate",
+    "load_config",
+    "sweep",
+]
+
+
+def config_dir() -> Path:
+    """Folder of the shipped configurations: inside the installed package, or `conf/` of a checkout.
+
+    Raises
+    ------
+    ConfigError
+        When neither is there, which means a damaged installation.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if folder.is_dir():
+            return folder
+    raise ConfigError(
+        "citygrain's configurations are missing.",
+        expected=f"{package / 'conf'}, or conf/ beside src/ in a checkout",
+        remedy="install citygrain again",
+    )
+
+
+def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """Compose the configuration of a verb.
+
+    Parameters
+    ----------
+    verb
+        `"prepare"`, `"train"`, `"sample"`: the root file in `conf/`.
+    overrides
+        What the command line says in Hydra's grammar: `model=diffusion`, `data.size_px=64`, `+new=1`, `~gone`.
+    config_dirs
+        Folders of the user's own groups and roots; what they hold goes before what ships.
+
+    Returns
+    -------
+    dict
+        Plain dicts, lists and scalars, every interpolation resolved.
+
+    Raises
+    ------
+    ConfigError
+        For an override that cannot be read, a group, option or key that does not exist, or a mandatory value that is
+        missing.
+    """
+    config = _compose(verb, overrides, config_dirs)
+    missing = sorted(_missing(OmegaConf.to_container(config, resolve=False), ""))
+    if missing:
+        raise ConfigError(
+            f"citygrain {verb} needs {' and '.join(missing)}.",
+            remedy=f"give {'it' if len(missing) == 1 else 'them'}: citygrain {verb} "
+            + " ".join(f"{key}=…" for key in missing),
+        )
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        problem = str(error).splitlines()[0]
+        raise ConfigError(f"The configuration of citygrain {verb} refers to what is not there.", got=problem) from error
+    return typing.cast("dict[str, Any]", plain)
+
+
+def config_text(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[str | Path] = ()) -> str:
+    """Return the composed configuration as YAML, for reading; `???` marks values that must still be given."""
+    return OmegaConf.to_yaml(_compose(verb, overrides, config_dirs))
+
+
+def sweep(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Spread comma lists into runs, as `--multirun` does: every combination, the last one fastest.
+
+    Returns
+    -------
+    list of (name, overrides)
+        The name tells the runs apart and is fit for a folder: `model=vae,seed=1`; empty when nothing varies.
+    """
+    parsed = [_parse(text) for text in overrides]
+    varying = [o.get_key_element() for o in parsed if o.is_sweep_override()]
+    try:
+        jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except HydraException as error:
+        raise ConfigError(
+            "This sweep is of a kind that citygrain does not run.", expected="comma lists: seed=0,1,2", got=str(error)
+        ) from error
+    return [
+        (",".join(re.sub(r"[^\w=.+-]+", "_", text) for text in job if text.split("=")[0] in varying), job)
+        for job in jobs
+    ]
+
+
+def groups(config_dirs: Iterable[str | Path] = ()) -> dict[str, list[str]]:
+    """Return every config group and its options: `{"model": ["diffusion", "vae"], …}`."""
+    found: dict[str, set[str]] = {}
+    for folder in _folders(config_dirs):
+        for file in folder.rglob("*.yaml"):
+            if file.parent != folder:
+                found.setdefault(file.parent.relative_to(folder).as_posix(), set()).add(file.stem)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def group_defaults(verb: str, config_dirs: Iterable[str | Path] = ()) -> dict[str, str | None]:
+    """Return the groups that a verb takes, with the option each has unless told otherwise; None for none."""
+    file = find_file(verb, config_dirs)
+    entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []) if file else []
+    named = [next(iter(entry.items())) for entry in entries if isinstance(entry, Mapping)]
+    return {re.sub(r"^(optional |override |/)+", "", str(key)): value for key, value in named}
+
+
+def find_file(name: str, config_dirs: Iterable[str | Path] = ()) -> Path | None:
+    """Return the file of a configuration, such as `train` or `model/vae`; the user's folders go first."""
+    files = (folder / f"{name}.yaml" for folder in _folders(config_dirs))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _folders(config_dirs: Iterable[str | Path]) -> list[Path]:
+    own = [Path(folder).expanduser().resolve() for folder in config_dirs]
+    for folder in own:
+        if not folder.is_dir():
+            raise ConfigError("The folder of your configurations is not there.", got=folder)
+    return [*own, config_dir()]
+
+
+def _compose(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Path]) -> DictConfig:
+    folders = _folders(config_dirs)
+    parsed = [_parse(text) for text in overrides]
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(
+                "A list with commas asks for several runs.",
+                got=override.input_line,
+                remedy="add --multirun to have them, or write key=[a,b] for one run with a list",
+            )
+    try:
+        return _hydra(verb, overrides, folders)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(verb, parsed, folders, error) from error
+
+
+def _hydra(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    rest = ",".join("'file://{}'".format(str(folder).replace("'", r"\'")) for folder in folders[1:])
+    with initialize_config_dir(str(folders[0]), job_name="citygrain", version_base="1.3"):
+        return compose(verb, [*overrides, f"hydra.searchpath=[{rest}]"])
+
+
+def _try_hydra(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig | None:
+    try:
+        return _hydra(verb, overrides, folders)
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
+def _parse(text: str) -> Override:
+    try:
+        parsed: Override = OverridesParser.create().parse_overrides([text])[0]
+    except OverrideParseException as error:
+        raise ConfigError(
+            "An override cannot be read.",
+            expected="key=value, such as data.size_px=64, model=diffusion or place.bbox=[12.5,55.6,12.6,55.7]",
+            got=text,
+            remedy="put a value with spaces, commas, brackets or '=' in quotes: 'source.path=\"my city (1).osm.pbf\"'",
+        ) from error
+    return parsed
+
+
+def _explain(verb: str, parsed: Sequence[Override], folders: Sequence[Path], error: Exception) -> ConfigError:
+    """Turn Hydra's complaint into plain words by looking for the override that caused it."""
+    known, taken = groups(folders[:-1]), group_defaults(verb, folders[:-1])
+    choosing = [o for o in parsed if o.key_or_group in known and not isinstance(o.value(), dict)]
+    for override in choosing:
+        options = known[override.key_or_group]
+        chosen: Any = override.value()
+        for value in chosen if isinstance(chosen, list) else [None if override.is_delete() else chosen]:
+            if value is not None and value not in options:
+                return ConfigError(f"There is no {override.key_or_group} of this name.", got=value, choices=options)
+        if override.get_key_element().lstrip("+~") not in taken and not override.is_add():
+            return ConfigError(f"citygrain {verb} has no such group.", got=override.key_or_group, choices=taken)
+    lines = str(error.__cause__ if not str(error) and error.__cause__ else error).strip().splitlines()
+    specify = re.match(r"You must specify '([^']+)'", lines[0]) if lines else None
+    if specify:
+        group = specify[1]
+        return ConfigError(
+            f"citygrain {verb} needs a {group}.",
+            choices=known.get(group, []),
+            remedy=f"name one: citygrain {verb} {group}=…",
+        )
+    base = _try_hydra(verb, [str(o.input_line) for o in choosing], folders)
+    for override in [o for o in parsed if o not in choosing and not o.is_add() and not o.is_force_add()]:
+        unknown = _unknown_key(override.get_key_element().lstrip("~"), base) if base is not None else None
+        if unknown is not None:
+            where, key, choices = unknown
+            return ConfigError(
+                f"{where or f'citygrain {verb}'} has no key of this name.",
+                got=key,
+                choices=choices if where else sorted({*choices, *taken}),
+                remedy=None if override.is_delete() else f"to add it on purpose, write +{override.input_line}",
+            )
+    return ConfigError(
+        f"The configuration of citygrain {verb} cannot be composed: {lines[0] if lines else type(error).__name__}",
+        got=getattr(error, "missing_cfg_file", None),
+        choices=getattr(error, "options", None),
+    )
+
+
+def _missing(node: Any, path: str) -> Iterator[str]:
+    if node == "???":
+        yield path
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _missing(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _missing(value, f"{path}[{i}]")
+
+
+def _unknown_key(dotted: str, config: DictConfig) -> tuple[str, str, list[str]] | None:
+    """Return where a dotted key leaves the configuration: (parent, missing key, keys of the parent)."""
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    walked: list[str] = []
+    for key in dotted.split("."):
+        if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+            node = node[int(key)]
+        elif isinstance(node, Mapping) and key in node:
+            node = node[key]
+        else:
+            return ".".join(walked), key, [str(k) for k in node] if isinstance(node, Mapping) else []
+        walked.append(key)
+    return None
