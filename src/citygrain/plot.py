@@ -1,0 +1,328 @@
+"""Layouts as maps that people can read, and what was asked for against what was measured.
+
+Everything here takes arrays or CPU tensors, draws without a display, and returns or writes pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb as _colour
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike, NDArray
+
+from citygrain.conditions import MEASURES
+from citygrain.errors import DataError
+from citygrain.geo.layers import CHANNELS
+
+PAPER = "#f8f5ee"
+INK = "#33313a"
+FAINT = "#c9c4b8"
+
+COLOURS: Mapping[str, str] = {c.name: c.colour for c in CHANNELS}
+
+PAINTED = ("green", "water", "parking", "walk", "street", "arterial", "cycle", "rail", "building")
+"""The painter's order: what comes later lies above. Areas first, then ways, buildings last; a cycle track above the
+street that it shares an 8 m cell with, or it would never be seen."""
+
+BOOST: Mapping[str, float] = {"walk": 0.6, "cycle": 0.45, "street": 0.75, "arterial": 0.75, "rail": 0.55}
+"""Exponent of a channel's coverage on its way to opacity: a 4 m track covers half of an 8 m cell and must be seen."""
+
+HAZE = 0.03
+"""Coverage below this is not painted: generated layouts are never exactly zero."""
+
+DPI = 100
+
+
+def to_rgb(layout: ArrayLike, channels: Sequence[str]) -> NDArray[np.uint8]:
+    """Paint a layout in map colours.
+
+    Parameters
+    ----------
+    layout
+        `(C, H, W)`, coverage in [0, 1], or 0–255 as uint8.
+    channels
+        Names of the C channels, in order.
+
+    Returns
+    -------
+    numpy.ndarray
+        `(H, W, 3)` uint8.
+
+    Raises
+    ------
+    DataError
+        For another shape, or a channel that has no colour.
+    """
+    coverage = _coverage(layout, channels)
+    picture = np.empty((*coverage.shape[1:], 3), np.float32)
+    picture[:] = _colour(PAPER)
+    for name in PAINTED:
+        if name in channels:
+            covered = np.clip((coverage[list(channels).index(name)] - HAZE) / (1 - HAZE), 0, 1)
+            opacity = (covered ** BOOST.get(name, 1.0))[..., None]
+            picture += opacity * (np.asarray(_colour(COLOURS[name]), np.float32) - picture)
+    return np.rint(picture * 255).astype(np.uint8)
+
+
+def sheet(
+    layouts: ArrayLike,
+    channels: Sequence[str],
+    path: str | Path | None = None,
+    *,
+    titles: Sequence[str] | None = None,
+    heading: str = "",
+    columns: int | None = None,
+    scale: int | None = None,
+    resolution_m: float | None = None,
+) -> NDArray[np.uint8]:
+    """Lay out layouts side by side, with captions and a legend.
+
+    Parameters
+    ----------
+    layouts
+        `(N, C, H, W)`, coverage in [0, 1] or uint8.
+    channels
+        Names of the C channels, in order.
+    path
+        PNG to write; None writes nothing.
+    titles
+        A caption for each layout.
+    heading
+        One line above everything.
+    columns
+        How many layouts stand in a row; None for a nearly square sheet.
+    scale
+        Screen pixels per cell, so that cells can be seen; None makes a layout about 200 pixels wide.
+    resolution_m
+        Edge of a cell in metres; draws a scale bar.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+
+    Raises
+    ------
+    DataError
+        For no layouts at all, or titles that do not match them.
+    """
+    pictures = [to_rgb(layout, channels) for layout in np.asarray(layouts)]
+    return _grid(pictures, channels, path, titles, heading, columns, scale, resolution_m)
+
+
+def channel_panels(
+    layout: ArrayLike,
+    channels: Sequence[str],
+    path: str | Path | None = None,
+    *,
+    heading: str = "",
+    scale: int | None = None,
+    resolution_m: float | None = None,
+) -> NDArray[np.uint8]:
+    """Draw a layout as a map, and each of its channels alone, captioned with the share that it covers.
+
+    Parameters
+    ----------
+    layout
+        `(C, H, W)`, coverage in [0, 1] or uint8.
+    channels, path, heading, scale, resolution_m
+        As for `sheet`.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    coverage = _coverage(layout, channels)
+    pictures, titles = [to_rgb(coverage, channels)], ["all channels"]
+    for name, band in zip(channels, coverage, strict=True):
+        pictures.append(to_rgb(band[None], [name]))
+        titles.append(f"{name} {band.mean():.1%}")
+    return _grid(pictures, (), path, titles, heading, min(len(pictures), 5), scale, resolution_m)
+
+
+def requested_measured(
+    requested: Mapping[str, ArrayLike],
+    measured: Mapping[str, ArrayLike],
+    path: str | Path | None = None,
+    *,
+    heading: str = "",
+) -> NDArray[np.uint8]:
+    """Draw, for each condition, what was asked for against what came out: every layout, and the mean of each level.
+
+    Parameters
+    ----------
+    requested, measured
+        Condition to `(N,)` values in its unit, layout by layout.
+    path
+        PNG to write; None writes nothing.
+    heading
+        One line above everything.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+
+    Raises
+    ------
+    DataError
+        For no condition, or values that do not pair up.
+    """
+    if not requested:
+        raise DataError("There is nothing to compare: no condition was asked for.")
+    columns = min(len(requested), 4)
+    rows = math.ceil(len(requested) / columns)
+    top = 0.45 if heading else 0.1
+    figure = Figure(figsize=(3.3 * columns, 3.5 * rows + top), dpi=DPI, facecolor=PAPER, layout="constrained")
+    if heading:
+        figure.suptitle(heading, color=INK, fontsize=12)
+    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axis in axes[::columns]:
+        axis.set_ylabel("measured", color=INK, fontsize=9)
+    for axis in axes[len(requested) :]:
+        axis.set_axis_off()
+    for axis, (name, asked) in zip(axes, requested.items(), strict=False):
+        _compare(axis, name, np.asarray(asked, float).ravel(), np.asarray(measured.get(name, ()), float).ravel())
+    return _save(figure, path)
+
+
+def r_squared(requested: ArrayLike, measured: ArrayLike) -> float:
+    """Share of the measured values' variance that the requests explain: 1 − Σ(m − r)² / Σ(m − mean m)².
+
+    The line is *measured = requested*, not a fitted one, so that a bias costs; worse than their own mean is negative.
+    NaN where the measured values do not vary.
+    """
+    asked, got = np.asarray(requested, float), np.asarray(measured, float)
+    spread = float(((got - got.mean()) ** 2).sum())
+    return 1 - float(((got - asked) ** 2).sum()) / spread if spread > 0 else math.nan
+
+
+def _compare(axis: Any, name: str, asked: NDArray[np.float64], got: NDArray[np.float64]) -> None:
+    if asked.shape != got.shape or not asked.size:
+        raise DataError(f"Requested and measured {name} do not pair up.", expected=asked.shape, got=got.shape)
+    measure = MEASURES.get(name)
+    unit = f" [{measure.unit}]" if measure and measure.unit not in {"", "–"} else ""
+    both = np.concatenate([asked, got])
+    low, high = float(min(both.min(), 0)), float(both.max()) * 1.06 or 1.0
+    levels, of = np.unique(asked, return_inverse=True)
+    axis.plot([low, high], [low, high], color=FAINT, linewidth=1.2, zorder=1)
+    jitter = np.random.default_rng(0).uniform(-1, 1, asked.size) * (
+        0.012 * (high - low) if len(levels) < asked.size else 0
+    )
+    axis.scatter(asked + jitter, got, s=9, color="#4a7ba6", alpha=0.45, linewidths=0, zorder=2)
+    if len(levels) < asked.size:
+        means = np.bincount(of, got) / np.bincount(of)
+        axis.plot(levels, means, color=COLOURS["arterial"], linewidth=1.4, marker="o", markersize=6, zorder=3)
+    score = r_squared(asked, got)
+    axis.set_title(f"{measure.label if measure else name}{unit}", color=INK, fontsize=10, pad=18)
+    note = f"n = {asked.size}" + ("" if math.isnan(score) else f"    R² = {score:.2f}")
+    axis.text(0.5, 1.03, note, transform=axis.transAxes, ha="center", color=INK, fontsize=8.5)
+    axis.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axis.set_xlabel("requested", color=INK, fontsize=9)
+    axis.tick_params(colors=INK, labelsize=8, length=3)
+    axis.set_facecolor("white")
+    for side in axis.spines.values():
+        side.set_color(FAINT)
+
+
+def _coverage(layout: ArrayLike, channels: Sequence[str]) -> NDArray[np.float32]:
+    array = np.asarray(layout)
+    if array.ndim != 3 or len(array) != len(channels):
+        raise DataError("This is no layout.", expected=f"({len(channels)}, H, W)", got=array.shape)
+    unknown = [name for name in channels if name not in COLOURS]
+    if unknown:
+        raise DataError("A channel has no colour on the map.", got=unknown[0], choices=COLOURS)
+    return array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
+
+
+def _grid(
+    pictures: Sequence[NDArray[np.uint8]],
+    legend: Sequence[str],
+    path: str | Path | None,
+    titles: Sequence[str] | None,
+    heading: str,
+    columns: int | None,
+    scale: int | None,
+    resolution_m: float | None,
+) -> NDArray[np.uint8]:
+    if not pictures or (titles is not None and len(titles) != len(pictures)):
+        raise DataError(
+            "A sheet needs layouts, and a title for each or none.",
+            got=f"{len(pictures)} layouts, {0 if titles is None else len(titles)} titles",
+        )
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    scale = scale or max(1, math.ceil(192 / pictures[0].shape[1]))
+    high, wide = (scale * edge for edge in pictures[0].shape[:2])
+    gap, margin = 12, 18
+    caption = (16 * max(len(t.splitlines()) for t in titles) + 6) if titles else 0
+    top = margin + (34 if heading else 0)
+    bottom = margin + (30 if legend or resolution_m else 0)
+    width = 2 * margin + columns * wide + (columns - 1) * gap
+    height = top + rows * (high + caption) + (rows - 1) * gap + bottom
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    if heading:
+        figure.text(margin / width, 1 - margin / height, heading, va="top", color=INK, fontsize=13)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        left = margin + column * (wide + gap)
+        under = height - top - row * (high + caption + gap) - high - caption
+        figure.figimage(picture.repeat(scale, 0).repeat(scale, 1), left, under, origin="upper")
+        if titles:
+            for line, text in enumerate(reversed(titles[i].splitlines())):
+                where = (left / width, (under + high + 6 + 15 * line) / height)
+                figure.text(*where, text, va="baseline", color=INK, fontsize=8.5)
+    _foot(figure, [n for n in reversed(PAINTED) if n in legend], resolution_m, scale, wide, margin, width, height)
+    return _save(figure, path)
+
+
+def _foot(
+    figure: Figure,
+    legend: Sequence[str],
+    resolution_m: float | None,
+    scale: int,
+    wide: int,
+    margin: int,
+    width: int,
+    height: int,
+) -> None:
+    """Draw the scale bar and the legend below the grid; positions in pixels from the left and from the bottom."""
+
+    def box(left: float, bottom: float, w: float, h: float, colour: str) -> None:
+        figure.add_artist(Rectangle((left / width, bottom / height), w / width, h / height, color=colour, linewidth=0))
+
+    def write(left: float, text: str) -> float:
+        drawn = figure.text(left / width, 21 / height, text, va="baseline", color=INK, fontsize=8.5)
+        return float(drawn.get_window_extent(renderer).x1)
+
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    left = float(margin)
+    if resolution_m:
+        step = next(s for s in (1000, 500, 200, 100, 50, 20, 10, 1) if s / resolution_m * scale <= 0.6 * wide or s == 1)
+        length = step / resolution_m * scale
+        box(left, 22, length, 2, INK)
+        box(left, 22, 2, 7, INK)
+        box(left + length - 2, 22, 2, 7, INK)
+        left = write(left + length + 6, f"{step} m") + 20
+    for name in legend:
+        if left + 14 + 8 * len(name) > width:
+            break
+        box(left, 20, 10, 10, COLOURS[name])
+        left = write(left + 14, name) + 14
+
+
+def _save(figure: Figure, path: str | Path | None) -> NDArray[np.uint8]:
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=DPI, facecolor=figure.get_facecolor())
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
