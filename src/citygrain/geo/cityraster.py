@@ -1,0 +1,614 @@
+"""The city raster: a place as one GeoTIFF of coverage, its blocks and its provenance, in one folder.
+
+================  ==================================================================================================
+`layout.tif`      uint8 coverage, 255 = the cell is fully covered; a band a channel; UTM; tiles of 512; DEFLATE;
+                  overviews ×2 and ×4 by average; a mask: 0 outside the place and where the source has no data
+`blocks.parquet`  GeoParquet, the blocks of the split in UTM: split, share of valid cells, measured conditions
+`place.json`      where it came from and how it was drawn; written last, so that a folder without it is not whole
+`.cache/`         levels decoded into plain arrays for training; may be deleted at any time
+================  ==================================================================================================
+
+A folder is written under another name beside its own and renamed when it is whole and on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from citygrain.errors import DataError
+from citygrain.geo import split as splitting
+from citygrain.geo.rasterize import STRIP_ROWS, Grid
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LAYOUT, BLOCKS, MANIFEST, CACHE = "layout.tif", "blocks.parquet", "place.json", ".cache"
+
+FORMAT = 1
+"""Version of the folder's layout."""
+
+OVERVIEWS = (2, 4)
+LEVELS = (1, *OVERVIEWS)
+
+COMPLETE = 255
+"""Value of a fully covered cell."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A city raster at one resolution, decoded.
+
+    Parameters
+    ----------
+    array
+        `(C, H, W)` uint8 coverage, mapped from disk: nothing is read before it is used. 0 where not valid.
+    valid
+        `(H, W)` bool: the source has data here, and the place reaches here.
+    transform
+        Column, row → metres.
+    resolution_m
+        Edge of a cell in metres.
+    """
+
+    array: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    transform: Affine
+    resolution_m: float
+
+
+@dataclass(frozen=True)
+class CityRaster:
+    """A prepared place.
+
+    Open one with `CityRaster.open(folder)`; make one with `citygrain.prepare`.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    name
+        Name of the place.
+    grid
+        The cells of the finest level.
+    channels
+        Names of the bands, in order.
+    unknown
+        Channel → why the source cannot know it; its band is 0 and that means nothing.
+    partial
+        Channel → what part of it the source does not see.
+    buffer_m
+        Distance that train windows keep from held-out blocks.
+    provenance
+        All of `place.json`.
+    """
+
+    path: Path
+    name: str
+    grid: Grid
+    channels: tuple[str, ...]
+    unknown: Mapping[str, str]
+    partial: Mapping[str, str]
+    buffer_m: float
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> CityRaster:
+        """Open a prepared place.
+
+        Raises
+        ------
+        DataError
+            When the folder is missing, not whole, or not what its `place.json` says.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise DataError(
+                f"{folder} is not a city raster.",
+                expected=f"a folder with {LAYOUT}, {BLOCKS} and {MANIFEST}",
+                got=_what_is_there(folder),
+                remedy=f"make it: citygrain prepare place={folder.name} source=…",
+            )
+        try:
+            (left, top), (width, height) = manifest["grid"]["left_top"], manifest["grid"]["width_height"]
+            grid = Grid(manifest["crs"], left, top, manifest["resolution_m"], width, height)
+            raster = cls(
+                folder,
+                manifest["place"]["name"],
+                grid,
+                tuple(manifest["channels"]),
+                manifest["unknown"],
+                manifest["partial"],
+                float(manifest["split"]["buffer_m"]),
+                manifest,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(folder / MANIFEST, f"{type(error).__name__}: {error}") from error
+        raster._check()
+        return raster
+
+    def _check(self) -> None:
+        """Compare the raster with what `place.json` says of it."""
+        expected = self.provenance["layout"]["bytes"]
+        got = (self.path / LAYOUT).stat().st_size if (self.path / LAYOUT).is_file() else "no file"
+        if got != expected:
+            raise _damaged(self.path / LAYOUT, f"{got} bytes", f"{expected} bytes")
+        with opened(self.path / LAYOUT) as tif:
+            found = (tuple(tif.descriptions), tif.width, tif.height, tuple(tif.overviews(1)))
+            promised = (self.channels, self.grid.width, self.grid.height, OVERVIEWS)
+            if found != promised:
+                raise _damaged(self.path / LAYOUT, found, f"{promised} (bands, width, height, overviews)")
+        if not (self.path / BLOCKS).is_file():
+            raise _damaged(self.path / BLOCKS, "no file")
+
+    @property
+    def crs(self) -> str:
+        """The UTM zone, `"EPSG:326xx"`."""
+        return self.grid.crs
+
+    @property
+    def transform(self) -> Affine:
+        """Column, row of the finest level → metres."""
+        return self.grid.transform
+
+    @property
+    def resolution_m(self) -> float:
+        """Edge of a cell of the finest level in metres."""
+        return self.grid.resolution_m
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(H, W)` of the finest level."""
+        return self.grid.height, self.grid.width
+
+    @property
+    def resolutions(self) -> tuple[float, ...]:
+        """Resolutions in metres at which it can be read."""
+        return tuple(self.resolution_m * f for f in LEVELS)
+
+    @cached_property
+    def blocks(self) -> gpd.GeoDataFrame:
+        """The blocks: `geometry` in `crs`, `split`, `valid` share of cells, and the measured conditions.
+
+        Raises
+        ------
+        DataError
+            When the table is damaged.
+        """
+        try:
+            return gpd.read_parquet(self.path / BLOCKS)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise _damaged(self.path / BLOCKS, error) from error
+
+    def level(self, resolution_m: float) -> Level:
+        """Return the raster at one of its `resolutions`, decoded once into `.cache/` and mapped from there.
+
+        Several processes may do this at once. Where the folder is read-only the level is decoded into memory.
+
+        Raises
+        ------
+        DataError
+            When there is no such level or the GeoTIFF is damaged.
+        """
+        factor = self._factor(resolution_m)
+        grid = self.grid.coarser(factor)
+        stamp = (self.path / LAYOUT).stat()
+        key = f"{resolution_m:g}m-{stamp.st_size:x}-{stamp.st_mtime_ns:x}.npy"
+        files = self.path / CACHE / f"valid-{key}", self.path / CACHE / f"layout-{key}"
+        arrays = self._mapped(files, grid)
+        if arrays is None:
+            try:
+                self._decode(factor, files)
+            except OSError as error:
+                warnings.warn(
+                    f"{self.path / CACHE} cannot be written ({error}); the level is decoded into memory every time",
+                    stacklevel=2,
+                )
+                arrays = self._decoded(factor)
+            else:
+                arrays = self._mapped(files, grid)
+        if arrays is None:
+            raise _damaged(files[1], "an array of another shape")
+        valid, array = arrays
+        return Level(array, valid, grid.transform, grid.resolution_m)
+
+    def split_mask(self, resolution_m: float, split: str) -> NDArray[np.bool_]:
+        """Return the cells on which windows of a split may lie: `(H, W)` at a resolution.
+
+        A window is allowed when all its cells are; `train` keeps `buffer_m` away from every held-out block.
+
+        Raises
+        ------
+        DataError
+            When there is no such level or split.
+        """
+        grid = self.grid.coarser(self._factor(resolution_m))
+        return splitting.split_mask(self.blocks, grid, split, self.buffer_m)
+
+    def read(self, row: int, col: int, size: int, resolution_m: float) -> NDArray[np.uint8]:
+        """Read one window straight from the GeoTIFF: `(C, size, size)` uint8, rows and columns of that level.
+
+        Raises
+        ------
+        DataError
+            When the window reaches out of the raster, there is no such level, or the GeoTIFF is damaged.
+        """
+        factor = self._factor(resolution_m)
+        grid = self.grid.coarser(factor)
+        if min(row, col) < 0 or row + size > grid.height or col + size > grid.width:
+            raise DataError(
+                f"The window reaches out of {self.name}.",
+                expected=f"rows 0…{grid.height}, columns 0…{grid.width}",
+                got=f"rows {row}…{row + size}, columns {col}…{col + size}",
+            )
+        with opened(self.path / LAYOUT, factor) as tif:
+            window: NDArray[np.uint8] = tif.read(window=Window(col, row, size, size))
+        return window
+
+    def _factor(self, resolution_m: float) -> int:
+        for factor, resolution in zip(LEVELS, self.resolutions, strict=True):
+            if abs(resolution - resolution_m) < 1e-6 * resolution:
+                return factor
+        raise DataError(
+            f"The city raster of {self.name} has no level of this resolution.",
+            got=f"{resolution_m:g}",
+            choices=[f"{r:g}" for r in self.resolutions],
+            remedy=f"prepare it at {resolution_m:g} m: raster.resolution_m={resolution_m:g} in another folder",
+        )
+
+    def _mapped(self, files: tuple[Path, Path], grid: Grid) -> tuple[NDArray[np.bool_], NDArray[np.uint8]] | None:
+        """Map the cached arrays; None when they are not there, or not whole."""
+        try:
+            valid, array = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
+        except (OSError, ValueError, EOFError):
+            return None
+        shape = (len(self.channels), grid.height, grid.width)
+        return (valid, array) if array.shape == shape and valid.shape == shape[1:] else None
+
+    def _decoded(self, factor: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+        _, valid, array = zip(*read_strips(self.path / LAYOUT, factor), strict=True)
+        return np.concatenate(valid), np.concatenate(array, axis=1)
+
+    def _decode(self, factor: int, files: tuple[Path, Path]) -> None:
+        """Decode a level into the cache: under other names, renamed when complete, whoever else does the same."""
+        cache = self.path / CACHE
+        cache.mkdir(exist_ok=True)
+        grid = self.grid.coarser(factor)
+        shapes = (grid.height, grid.width), (len(self.channels), grid.height, grid.width)
+        drafts = [file.with_name(f".{uuid.uuid4().hex}.{file.name}") for file in files]
+        try:
+            valid, array = (
+                np.lib.format.open_memmap(draft, "w+", dtype, shape)
+                for draft, dtype, shape in zip(drafts, (np.bool_, np.uint8), shapes, strict=True)
+            )
+            for rows, strip_valid, strip in read_strips(self.path / LAYOUT, factor):
+                valid[rows], array[:, rows] = strip_valid, strip
+            del valid, array  # flushes
+            for draft, file in zip(drafts, files, strict=True):
+                draft.replace(file)
+        finally:
+            for draft in drafts:
+                draft.unlink(missing_ok=True)
+        current = files[0].name.split("m-", 1)[1]
+        for old in cache.glob("*.npy"):
+            if not old.name.startswith(".") and not old.name.endswith(current):
+                old.unlink(missing_ok=True)
+
+
+class LayoutWriter:
+    """Write `layout.tif` strip by strip, from the top; a context manager.
+
+    Parameters
+    ----------
+    path
+        The file, which must not be there yet.
+    grid
+        The cells.
+    channels
+        Names of the bands.
+    workers
+        Threads that compress.
+    """
+
+    def __init__(self, path: Path, grid: Grid, channels: Sequence[str], workers: int = 1) -> None:
+        self.path, self.grid, self.channels = path, grid, tuple(channels)
+        self.env = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_NUM_THREADS=str(workers), GDAL_CACHEMAX=256)
+        self.row = 0
+
+    def __enter__(self) -> Self:
+        self.env.__enter__()
+        self.tif = rasterio.open(
+            self.path,
+            "w",
+            driver="GTiff",
+            width=self.grid.width,
+            height=self.grid.height,
+            count=len(self.channels),
+            dtype="uint8",
+            crs=self.grid.crs,
+            transform=self.grid.transform,
+            tiled=True,
+            blockxsize=STRIP_ROWS,
+            blockysize=STRIP_ROWS,
+            interleave="band",  # a window reads the channels it needs
+            compress="deflate",
+            zlevel=1,  # level 6 takes twice the time for 7 % less
+            sparse_ok=True,  # empty tiles take no room
+            bigtiff="if_safer",
+            photometric="minisblack",
+        )
+        self.tif.descriptions = self.channels
+        self.tif.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * (len(self.channels) - 1)]
+        return self
+
+    def write(self, strip: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
+        """Append a strip `(C, h, W)` with its valid cells `(h, W)`."""
+        window = Window(0, self.row, self.grid.width, strip.shape[1])
+        self.tif.write(strip, window=window)
+        self.tif.write_mask(valid, window=window)
+        self.row += strip.shape[1]
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            self.tif.close()
+            if kind is None:
+                with rasterio.open(self.path, "r+") as tif:
+                    tif.build_overviews(list(OVERVIEWS), Resampling.average)
+        finally:
+            self.env.__exit__(None, None, None)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the folder's `place.json`, None when there is none and so no whole city raster.
+
+    Raises
+    ------
+    DataError
+        When it is there and damaged.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(folder / MANIFEST, error) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise _damaged(folder / MANIFEST, f"format {got}", f"format {FORMAT}")
+    return manifest
+
+
+def read_strips(path: Path, factor: int = 1) -> Iterator[tuple[slice, NDArray[np.bool_], NDArray[np.uint8]]]:
+    """Read a `layout.tif` from the top: yields rows, valid cells `(h, W)` and coverage `(C, h, W)`, 0 where not valid.
+
+    Raises
+    ------
+    DataError
+        When the file is damaged.
+    """
+    with opened(path, factor) as tif:
+        for row in range(0, tif.height, STRIP_ROWS):
+            window = Window(0, row, tif.width, min(STRIP_ROWS, tif.height - row))
+            valid = tif.dataset_mask(window=window) > 0
+            array = tif.read(window=window)
+            array[:, ~valid] = 0
+            yield slice(row, row + len(valid)), valid, array
+
+
+@contextmanager
+def opened(path: Path, factor: int = 1) -> Iterator[rasterio.DatasetReader]:
+    """Open a level of a GeoTIFF for reading.
+
+    Raises
+    ------
+    DataError
+        When it cannot be read, now or in the `with` block.
+    """
+    options = {"overview_level": OVERVIEWS.index(factor)} if factor != 1 else {}
+    try:
+        with rasterio.open(path, **options) as tif:
+            yield tif
+    except RasterioError as error:
+        raise _damaged(path, error.__cause__ or error) from error
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write into; what it holds replaces `folder` at the end of the `with` block.
+
+    The draft lies beside `folder`. When the block fails the draft is removed and `folder` stays as it is. When the
+    process is killed the draft stays, and `recover` clears it or, if it was whole, puts it in its place.
+
+    Raises
+    ------
+    DataError
+        When the disk is full, the folder cannot be written, or holds something that is no city raster.
+    """
+    refuse_strangers(folder)
+    draft, _ = _siblings(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft.mkdir()
+        yield draft
+        for file in draft.iterdir():
+            _sync(file)
+        _sync(draft)
+        _publish(draft, folder)
+    except (OSError, RasterioError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise _unwritable(folder, error) from error
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def recover(folder: Path) -> str | None:
+    """Finish or clear what an interrupted run left beside `folder`; return what was done in words, None for nothing.
+
+    Raises
+    ------
+    DataError
+        When the rests cannot be removed.
+    """
+    draft, old = _siblings(folder)
+    try:
+        if draft.exists():
+            if (draft / MANIFEST).exists() and _whole(draft):
+                _publish(draft, folder)
+                return "finished what an interrupted run had all but completed"
+            shutil.rmtree(draft)
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            return "cleared what an interrupted run had left"
+        if old.exists():
+            if folder.exists():
+                shutil.rmtree(old)
+            else:
+                old.rename(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing the same place meanwhile (where the system knows file locks).
+
+    Raises
+    ------
+    DataError
+        When another process is at it, or the folder's parent cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        handle = (folder.parent / f".{folder.name}.lock").open("w")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with handle:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    f"{folder} is being prepared by another process.", remedy="wait for it, or stop it"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        yield
+
+
+def write_manifest(draft: Path, manifest: Mapping[str, Any]) -> None:
+    """Write `place.json`, which makes the draft whole: everything else must be on the disk before."""
+    for file in draft.iterdir():
+        _sync(file)
+    part = draft / f"{MANIFEST}.part"
+    part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    _sync(part)
+    part.replace(draft / MANIFEST)
+
+
+def _siblings(folder: Path) -> tuple[Path, Path]:
+    """Where the draft is written, and where the old folder waits until the new one is in its place."""
+    return folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    _, old = _siblings(folder)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    draft.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        CityRaster.open(folder)
+    except DataError:
+        return False
+    return True
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Never replace what this module has not written."""
+    if folder.is_dir():
+        strangers = sorted({p.name for p in folder.iterdir()} - {LAYOUT, BLOCKS, MANIFEST, CACHE})
+        strangers = [
+            name for name in strangers if not name.startswith((f"{LAYOUT}.", "."))
+        ]  # QGIS and Finder add theirs
+        if not strangers:
+            return
+        got = f"it also holds {', '.join(strangers[:5])}"
+    elif folder.exists():
+        got = "a file"
+    else:
+        return
+    raise DataError(
+        f"{folder} is in the way: it is not only a city raster.",
+        got=got,
+        remedy="move it away, or choose another paths.data or place.name",
+    )
+
+
+def _sync(path: Path) -> None:
+    """Push a file or the entries of a folder to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows does not open folders
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _what_is_there(folder: Path) -> str:
+    if not folder.exists():
+        return "nothing"
+    if not folder.is_dir():
+        return "a file"
+    return ", ".join(sorted(p.name for p in folder.iterdir())) or "an empty folder"
+
+
+def _damaged(path: Path, got: object, expected: object = None) -> DataError:
+    return DataError(
+        f"{path} is damaged.",
+        expected=expected,
+        got=got,
+        remedy=f"prepare the place again: citygrain prepare place={path.parent.name} raster.replace=true …",
+    )
+
+
+def _unwritable(folder: Path, error: Exception) -> DataError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error.__cause__ or error)
+    try:
+        free = f", {shutil.disk_usage(folder.parent).free / 1e9:.2f} GB free"
+    except OSError:
+        free = ""
+    return DataError(
+        f"{folder} could not be written; what was there before is untouched.",
+        got=f"{reason}{free}",
+        remedy="free some room (a city takes about 0.1–0.4 MB a km²) or choose another folder: paths.data=…",
+    )

@@ -1,0 +1,384 @@
+"""Place + source → city raster with measured blocks: the verb `prepare`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rasterio
+import rich
+import shapely
+from rasterio.windows import from_bounds
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import citygrain
+from citygrain.conditions import measure
+from citygrain.errors import ConfigError, DataError, SourceError
+from citygrain.geo import cityraster
+from citygrain.geo.cityraster import COMPLETE, CityRaster
+from citygrain.geo.layers import CHANNELS
+from citygrain.geo.place import Place, slug
+from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
+from citygrain.geo.sources import ATTRIBUTION, Features, Source
+from citygrain.geo.sources import features as features_of
+from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS, split_blocks
+
+T = TypeVar("T")
+
+Report = Callable[[float, str], None]
+
+READ, DRAWN, SHRUNK = 0.45, 0.85, 0.97
+"""Where the progress bar stands when the features are read, the strips drawn, the overviews made."""
+
+BUILT = ("building", "arterial", "street")
+
+PACKAGES = ("numpy", "shapely", "geopandas", "rasterio", "pyogrio", "osmium", "osmnx", "matplotlib")
+
+
+def prepare(
+    place: Place,
+    source: Source,
+    out: str | Path,
+    resolution_m: float = 2.0,
+    block_m: float = BLOCK_M,
+    buffer_m: float = BUFFER_M,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Report | None = None,
+    replace: bool = False,
+) -> CityRaster:
+    """Make the city raster of a place, in the folder `out/<place.name>`.
+
+    When it is already there, made from the same request, it is opened and nothing is done. An interrupted run leaves
+    nothing that looks whole; repeating it finishes the job.
+
+    Parameters
+    ----------
+    place
+        The place.
+    source
+        Where its features come from.
+    out
+        Folder of all city rasters.
+    resolution_m
+        Edge of a cell in metres; overviews have two and four times that.
+    block_m, buffer_m, seed
+        Blocks of the split, see `citygrain.geo.split.split_blocks`.
+    workers
+        Threads; all cores when None. The result does not depend on it.
+    progress
+        Called with the fraction done and what is being done.
+    replace
+        Make it anew even if it is there, whatever it was made from. The old one stays until the new one is whole.
+
+    Raises
+    ------
+    PlaceError, SourceError
+        When the place or source is at fault.
+    DataError
+        When the folder cannot be written, holds another city raster, or the place is too small to be split.
+
+    Examples
+    --------
+    >>> place = Place.from_file("quarter.geojson")  # doctest: +SKIP
+    >>> raster = prepare(place, OsmFile("city.osm.pbf"), "data/cities")  # doctest: +SKIP
+    """
+    report = progress or _silent
+    folder = Path(out) / place.name
+    request = _plain(
+        {
+            "place": place.to_dict(),
+            "source": _source_request(source),
+            "resolution_m": float(resolution_m),
+            "block_m": float(block_m),
+            "buffer_m": float(buffer_m),
+            "seed": seed,
+            "channels": [asdict(c) for c in CHANNELS],
+        }
+    )
+    with cityraster.locked(folder):
+        recovered = cityraster.recover(folder)
+        if recovered:
+            report(0.0, recovered)
+        existing = None if replace else _existing(folder, request)
+        if existing is not None:
+            report(1.0, "already there, made from the same request")
+            return existing
+        existed = folder.exists()
+        cityraster.refuse_strangers(folder)
+        found = features_of(place, source, lambda done, what: report(done * READ, what))
+        grid = Grid.covering(place.bounds_utm, place.crs, resolution_m)
+        with cityraster.drafted(folder) as draft:
+            layout = draft / cityraster.LAYOUT
+            shares, valid_km2 = _draw(found, place, grid, layout, workers or _cores(), report)
+            report(SHRUNK, "splitting and measuring blocks")
+            known = [c.name for c in CHANNELS if c.name not in found.unknown]
+            blocks, split = _blocks(layout, grid, known, block_m, buffer_m, seed)
+            blocks.to_parquet(draft / cityraster.BLOCKS)
+            manifest = {
+                "format": cityraster.FORMAT,
+                "attribution": ATTRIBUTION,
+                "place": place.to_dict(),
+                "source": found.provenance,
+                "crs": place.crs,
+                "resolution_m": float(resolution_m),
+                "grid": {"left_top": [grid.left, grid.top], "width_height": [grid.width, grid.height]},
+                "channels": [c.name for c in CHANNELS],
+                "unknown": found.unknown,
+                "partial": found.partial,
+                "counts": found.counts,
+                "skipped": found.skipped,
+                "valid_km2": round(valid_km2, 3),
+                "shares": shares,
+                "split": {**split, "seed": seed},
+                "layout": {"bytes": layout.stat().st_size, "sha256": _sha256(layout)},
+                "request": request,
+                "versions": _versions(),
+            }
+            report(0.99, "moving it into place")
+            cityraster.write_manifest(draft, _plain(manifest))
+        report(1.0, "replaced" if existed else "done")
+        return CityRaster.open(folder)
+
+
+def run(config: Mapping[str, Any]) -> CityRaster:
+    """Do what `citygrain prepare` was asked for, with a progress bar and a closing table.
+
+    Parameters
+    ----------
+    config
+        Plain values: `place` (`name`, and `bbox`, `polygon` or `query`), `source` (with `_target_`), `raster`
+        (keyword arguments of `prepare`), `paths.data`.
+
+    Raises
+    ------
+    CitygrainError
+        See `prepare`; `ConfigError` when nothing says where the place is.
+    """
+    from citygrain.config import instantiate  # noqa: PLC0415  (the only module with Hydra; Python users need none)
+
+    started = time.perf_counter()
+    source = instantiate(config["source"])
+    place = _place(config["place"], source)
+    console = rich.get_console()
+    log: list[str] = []
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"preparing {place.name}", total=1.0)
+
+        def report(done: float, what: str) -> None:
+            bar.update(task, completed=done, description=what)
+            if done in (0.0, 1.0):
+                log.append(what)
+
+        raster = prepare(place, source, config["paths"]["data"], progress=report, **config["raster"])
+    console.print(summary(raster, "; ".join(log), time.perf_counter() - started))
+    return raster
+
+
+def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
+    """Return the closing table: area, counts, shares, what was skipped, is unknown or partial, seconds and memory."""
+    made = raster.provenance
+    table = Table(title=f"{raster.name}: {outcome}", caption=ATTRIBUTION)
+    for heading, justify in (("channel", "left"), ("features", "right"), ("covers", "right"), ("note", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for name in raster.channels:
+        unknown = raster.unknown.get(name)
+        share = "unknown" if unknown else f"{made['shares'][name]:.2%}"
+        table.add_row(name, f"{made['counts'].get(name, 0):,}", share, unknown or raster.partial.get(name, ""))
+    counts = raster.blocks["split"].value_counts()
+    height, width = raster.shape
+    facts = {
+        "area": f"{made['valid_km2']:,.1f} km² with data, of {made['place']['area_km2']:,.1f} km²",
+        "raster": f"{width:,} × {height:,} cells of {raster.resolution_m:g} m, {raster.crs}, "
+        f"{made['layout']['bytes'] / 1e6:,.1f} MB",
+        "blocks": ", ".join(f"{counts.get(s, 0)} {s}" for s in SPLITS)
+        + f", of {made['split']['block_m']:g} m, buffer {raster.buffer_m:g} m",
+        "skipped": ", ".join(f"{n:,} {what}" for what, n in made["skipped"].items()) or "nothing",
+        "took": f"{seconds:.1f} s, at most {_peak_memory_gb():.2f} GB of memory",
+        "folder": str(raster.path),
+    }
+    table.add_section()
+    for name, fact in facts.items():
+        table.add_row(name, "", "", fact)
+    return table
+
+
+def _draw(
+    found: Features, place: Place, grid: Grid, path: Path, workers: int, report: Report
+) -> tuple[dict[str, float], float]:
+    """Write the GeoTIFF; return each channel's share of the valid cells and their area in km²."""
+    area = shapely.intersection(shapely.make_valid(place.utm), shapely.make_valid(found.valid))
+    if shapely.is_empty(area) or shapely.area(area) == 0:
+        raise SourceError(
+            f"The source has no data in {place.name}.",
+            expected=f"some within {list(place.bbox)}",
+            remedy="check the place's bbox against what the file covers",
+        )
+    names = [c.name for c in CHANNELS]
+    covered, cells = np.zeros(len(names)), 0
+    with cityraster.LayoutWriter(path, grid, names, workers) as writer:
+        strips = zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True)
+        for strip, inside in _ahead(strips) if workers > 1 else strips:
+            valid = inside > COMPLETE // 2
+            if not valid.all():
+                strip[:, ~valid] = 0
+            writer.write(strip, valid)
+            covered += [band.sum(dtype=np.int64) for band in strip]
+            cells += int(np.count_nonzero(valid))
+            report(READ + (DRAWN - READ) * writer.row / grid.height, "drawing")
+        report(DRAWN, "averaging to coarser levels")
+    shares = covered / COMPLETE / max(cells, 1)
+    return dict(zip(names, map(float, shares), strict=True)), cells * grid.resolution_m**2 / 1e6
+
+
+def _blocks(
+    layout: Path, grid: Grid, known: Sequence[str], block_m: float, buffer_m: float, seed: int
+) -> tuple[gpd.GeoDataFrame, dict[str, float]]:
+    """Split the place at its coarsest level and measure the conditions of every block there."""
+    factor = cityraster.LEVELS[-1]
+    coarse = grid.coarser(factor)
+    channels = [c.name for c in CHANNELS]
+    built, valid = (np.zeros((coarse.height, coarse.width), np.float32) for _ in range(2))
+    public = [channels.index(name) for name in BUILT]
+    for rows, inside, strip in cityraster.read_strips(layout, factor):
+        built[rows] = np.minimum(strip[public].sum(0, dtype=np.uint16), COMPLETE) / np.float32(COMPLETE)
+        valid[rows] = inside
+    split = split_blocks(valid, built, coarse, block_m, buffer_m, seed)
+    bands = [channels.index(name) for name in known]
+    rows_of = []
+    with cityraster.opened(layout, factor) as tif:
+        for left, bottom, right, top in split.blocks.geometry.bounds.to_numpy():
+            window = from_bounds(left, bottom, right, top, coarse.transform).round_lengths().round_offsets()
+            block = tif.read([b + 1 for b in bands], window=window) / np.float32(COMPLETE)
+            rows_of.append({k: float(v) for k, v in measure(block, known, coarse.resolution_m).items()})
+    measured = pd.DataFrame(rows_of, index=split.blocks.index)
+    return split.blocks.join(measured), {"block_m": split.block_m, "buffer_m": split.buffer_m}
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """Make the next item in a thread while the present one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        iterator = iter(items)
+        end = object()
+        following = pool.submit(next, iterator, end)
+        while (item := following.result()) is not end:
+            following = pool.submit(next, iterator, end)
+            yield item  # type: ignore[misc]
+
+
+def _place(config: Mapping[str, Any], source: Source) -> Place:
+    """Build the place: a bbox, a polygon file, the file's own extent, or a name to look up."""
+    name, bbox, polygon, query = (config.get(key) for key in ("name", "bbox", "polygon", "query"))
+    if bbox is not None:
+        return Place.from_bbox(name or "place", bbox)
+    if polygon is not None:
+        return Place.from_file(polygon, name)
+    if query is not None:
+        return Place.from_name(query, name)
+    if isinstance(source, _File):
+        return Place.from_bbox(name or slug(Path(source.path).name.split(".", maxsplit=1)[0]), source.extent())
+    if name is not None:
+        return Place.from_name(name.replace("_", " "), slug(name))
+    raise ConfigError(
+        "Nothing says where the place is.",
+        expected="place=<a shipped place>, or place.name with place.bbox=[west,south,east,north], "
+        "place.polygon=<file> or place.query='City, Country'",
+        remedy="for example: citygrain prepare place=copenhagen",
+    )
+
+
+@runtime_checkable
+class _File(Protocol):
+    """A source that is a file and so has an extent of its own."""
+
+    path: Any
+
+    def extent(self) -> tuple[float, float, float, float]: ...
+
+
+def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
+    """Open the city raster that is there, None when there is none; refuse one made from another request."""
+    manifest = cityraster.read_manifest(folder)
+    if manifest is None:
+        return None
+    made = manifest.get("request", {})
+    if made == request:
+        return CityRaster.open(folder)
+    differing = [key for key in request if made.get(key) != request[key]]
+    raise DataError(
+        f"{folder} is already there, made from another request.",
+        expected={key: request[key] for key in differing if key != "channels"},
+        got={key: made.get(key) for key in differing if key != "channels"},
+        remedy="raster.replace=true makes it anew; another paths.data or place.name keeps both",
+    )
+
+
+def _source_request(source: Source) -> dict[str, Any]:
+    """What identifies a source: a server's url, or a file's name, size and time, wherever it lies."""
+    made: dict[str, Any] = {"kind": type(source).__name__}
+    if hasattr(source, "url"):
+        made["url"] = source.url
+    if hasattr(source, "path"):
+        path = Path(source.path)
+        made["path"] = path.name
+        if path.is_file():
+            made |= {"bytes": path.stat().st_size, "modified_ns": path.stat().st_mtime_ns}
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """Turn paths, tuples and numpy numbers into what JSON gives back."""
+    return json.loads(json.dumps(value, default=lambda v: v.item() if isinstance(v, np.generic) else str(v)))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "citygrain": citygrain.__version__,
+        "gdal": rasterio.__gdal_version__,
+        "geos": ".".join(map(str, shapely.geos_version)),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _peak_memory_gb() -> float:
+    """Most memory this process has held so far; NaN where the system does not tell."""
+    if sys.platform == "win32":
+        return math.nan
+    import resource  # noqa: PLC0415  (not on Windows)
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _silent(_done: float, _what: str) -> None:
+    pass
