@@ -1,3 +1,30 @@
 """citygrain: generative urban layouts from OpenStreetMap, steered and re-measured in physical units."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from citygrain.checkpoint import load
+    from citygrain.conditions import measure
+    from citygrain.geo.place import Place
+    from citygrain.spec import Conditions, LayoutSpec
+
 __version__ = "0.1.0"
+__all__ = ["Conditions", "LayoutSpec", "Place", "__version__", "load", "measure"]
+
+_HOMES = {
+    "Conditions": "citygrain.spec",
+    "LayoutSpec": "citygrain.spec",
+    "Place": "citygrain.geo.place",
+    "load": "citygrain.checkpoint",
+    "measure": "citygrain.conditions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `citygrain --help` does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'citygrain' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,240 @@
+"""Checkpoints: from a run folder, an exported model or a file to a generator, and from a run to an exported model.
+
+Nothing in a checkpoint is executed: tensors are read with `weights_only`, and the configuration may only name
+citygrain's own building blocks and those of `torch.nn`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from citygrain import __version__
+from citygrain.errors import CheckpointError, CitygrainError, DataError
+from citygrain.files import atomic_path, write_text
+from citygrain.protocols import Generator
+from citygrain.spec import LayoutSpec
+from citygrain.targets import check_targets, instantiate
+
+FORMAT = 1
+LAST = Path("checkpoints") / "last.ckpt"
+EXPORT = Path("model")
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+_MODEL_PACKAGES = ("citygrain.models", "citygrain.networks", "citygrain.samplers", "torch.nn")
+_PREFIX = "generator."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    model
+        Configuration of the generator, plain.
+    spec
+        What its layouts are.
+    weights
+        Averaged weights, where training averaged them.
+    provenance
+        Places, versions, revision, and how far training had come.
+    path
+        Where it was read from.
+    """
+
+    model: dict[str, Any]
+    spec: LayoutSpec
+    weights: dict[str, Tensor]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+
+
+def build(model: Mapping[str, Any], spec: LayoutSpec) -> Any:
+    """Make a generator with fresh weights from its plain configuration.
+
+    Returns
+    -------
+    Generator
+        A `torch.nn.Module`.
+
+    Raises
+    ------
+    ConfigError
+        When the configuration names something that is no part of a model, or does not fit the signatures.
+    CheckpointError
+        When it describes something that is no generator.
+    """
+    check_targets(model, _MODEL_PACKAGES)
+    generator = instantiate(model, spec=spec)
+    if not isinstance(generator, Generator) or not isinstance(generator, nn.Module):
+        raise CheckpointError("This configuration describes no generator.", got=model.get("_target_"))
+    return generator
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
+    """Load a trained generator, ready to sample.
+
+    Parameters
+    ----------
+    path
+        A run folder, an exported model's folder, or a `.ckpt` file.
+    device
+        Where to put it.
+
+    Returns
+    -------
+    Generator
+        A `torch.nn.Module` in evaluation mode, on averaged weights, with `spec` and `provenance`.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no checkpoint, it is damaged, or its configuration may not be executed.
+    """
+    checkpoint = read(path)
+    try:
+        generator = build(checkpoint.model, checkpoint.spec)
+        generator.load_state_dict(checkpoint.weights)
+    except (CitygrainError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint.path} cannot be turned into a model.\n{error}",
+            remedy="use the version of citygrain that made it"
+            + (f" ({checkpoint.provenance['citygrain']})" if "citygrain" in checkpoint.provenance else ""),
+        ) from error
+    generator.provenance = checkpoint.provenance
+    return generator.to(device).eval()
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint without building anything.
+
+    Raises
+    ------
+    CheckpointError
+        When there is none, or it is damaged or not citygrain's.
+    """
+    found = _locate(Path(path).expanduser())
+    try:
+        if found.suffix == ".safetensors":
+            config = json.loads((found.parent / CONFIG).read_text(encoding="utf-8"))
+            model, spec, provenance = config["model"], config["spec"], config["provenance"]
+            weights = load_file(found)
+        else:
+            content = torch.load(found, map_location="cpu", weights_only=True)
+            hyperparameters = content["hyper_parameters"]
+            model, spec = hyperparameters["model"], hyperparameters["spec"]
+            provenance = {**hyperparameters["provenance"], "step": content["global_step"], "epoch": content["epoch"]}
+            weights = {
+                name.removeprefix(_PREFIX): value
+                for name, value in content["state_dict"].items()
+                if name.startswith(_PREFIX)
+            }
+        return Checkpoint(model, LayoutSpec.from_dict(spec), weights, provenance, found)
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, SafetensorError, DataError) as error:
+        raise CheckpointError(
+            f"The checkpoint {found} is damaged, or not one of citygrain's ({type(error).__name__}: {_first(error)}).",
+            remedy="copy it again, or take another checkpoint of the run",
+        ) from error
+    except Exception as error:  # what weights_only refuses arrives as pickle.UnpicklingError
+        raise CheckpointError(
+            f"The checkpoint {found} was refused: {_first(error)}",
+            expected="tensors and plain values only",
+            remedy="do not load it by other means unless you trust where it comes from",
+        ) from error
+
+
+def _locate(path: Path) -> Path:
+    if path.is_file():
+        return path
+    for candidate in (path / WEIGHTS, path / EXPORT / WEIGHTS, path / LAST):
+        if candidate.is_file():
+            return candidate
+    beside = path if path.is_dir() else path.parent
+    raise CheckpointError(
+        "There is no checkpoint here.",
+        expected=f"a run folder with {LAST.as_posix()}, an exported model with {WEIGHTS}, or a .ckpt file",
+        got=path,
+        choices=sorted({c.parent.parent.as_posix() for c in beside.glob(f"*/{LAST.as_posix()}")}) or None,
+        remedy="train one: citygrain train experiment=demo",
+    )
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def export(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Write a checkpoint as safetensors, configuration and model card; each file appears whole or not at all.
+
+    Returns
+    -------
+    Path
+        The folder, which `load` accepts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format": FORMAT,
+        "model": checkpoint.model,
+        "spec": checkpoint.spec.to_dict(),
+        "provenance": checkpoint.provenance,
+    }
+    write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / CARD, _card(checkpoint))
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, temporary)
+    return folder
+
+
+def _card(checkpoint: Checkpoint) -> str:
+    spec, provenance = checkpoint.spec, checkpoint.provenance
+    family = str(checkpoint.model["_target_"]).rsplit(".", 1)[-1]
+    millions = sum(v.numel() for v in checkpoint.weights.values()) / 1e6
+    size = f"{spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m"
+    lines = [
+        f"# {provenance.get('name', 'A citygrain model')}",
+        "",
+        f"A `{family}` of urban layouts with {millions:.1f} million numbers,",
+        f"made with citygrain {provenance.get('citygrain')} in {provenance.get('step')} steps.",
+        "",
+        f"- Layouts: {size}; channels {', '.join(spec.channels)}.",
+        f"- Conditions: {', '.join(spec.scalars) or 'none'}"
+        + (f"; maps {', '.join(spec.maps)}." if spec.maps else "."),
+        f"- Places: {', '.join(spec.places)}.",
+        "",
+        "Trained on data © OpenStreetMap contributors, available under the Open Database License (ODbL 1.0).",
+        "",
+        "```python",
+        "import citygrain",
+        "",
+        'generator = citygrain.load("path/to/this/folder")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Versions of what makes results, and the revision of the working tree where there is one."""
+    packages = ("torch", "pytorch-lightning", "numpy")
+    found = {"citygrain": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
+    try:
+        revision = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, timeout=5, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return found
+    return {**found, "revision": revision}

@@ -1,0 +1,100 @@
+"""Windows that were encoded once and kept: what latent models train on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from citygrain.files import atomic_path
+from citygrain.spec import Batch, Conditions
+
+
+class CodeBatch(NamedTuple):
+    """Codes `(B, …)` of layouts, and the layouts' measured conditions."""
+
+    code: Tensor
+    conditions: Conditions
+
+
+class CodeBank(Dataset[CodeBatch]):
+    """Codes and conditions in memory; index *i* is code `i % n`, so that an endless stream of indices fits.
+
+    Parameters
+    ----------
+    code
+        `(N, …)`, half precision on disk and here; batches are single precision.
+    conditions
+        `N` of them.
+    """
+
+    def __init__(self, code: Tensor, conditions: Conditions) -> None:
+        self.code = code
+        self.conditions = conditions
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def __getitems__(self, indices: Sequence[int]) -> CodeBatch:
+        """Gather a whole batch at once."""
+        index = torch.as_tensor(indices) % len(self.code)
+        return CodeBatch(self.code[index].float(), self.conditions[index])
+
+    @classmethod
+    def build(
+        cls,
+        path: Path,
+        key: dict[str, Any],
+        windows: int,
+        batches: Callable[[Sequence[int]], Batch],
+        encode: Callable[[Tensor], Tensor],
+        progress: Callable[[int], None],
+    ) -> None:
+        """Encode windows `0 … windows − 1` and keep them at `path`, unless what is there was made from the same `key`.
+
+        Parameters
+        ----------
+        path
+            A `.pt` file of tensors; written whole or not at all.
+        key
+            All that the codes depend on, plain.
+        windows
+            How many to encode.
+        batches
+            Windows of the given indices, on the device of the encoder.
+        encode
+            From layouts `(B, C, H, W)` to codes.
+        progress
+            Told how many windows were done, after each batch.
+        """
+        digest = fingerprint(key)
+        if path.is_file() and torch.load(path, weights_only=True, mmap=True)["key"] == digest:
+            return
+        codes, conditions = [], []
+        for start in range(0, windows, 256):
+            batch = batches(range(start, min(start + 256, windows)))
+            codes.append(encode(batch.layout).half().cpu())
+            conditions.append(batch.conditions.to("cpu"))
+            progress(len(codes[-1]))
+        joined = Conditions.cat(conditions)
+        with atomic_path(path) as temporary:
+            parts = {f.name: getattr(joined, f.name) for f in fields(Conditions)}
+            torch.save({"key": digest, "code": torch.cat(codes), **parts}, temporary)
+
+    @classmethod
+    def open(cls, path: Path) -> CodeBank:
+        """Open what `build` wrote."""
+        content = torch.load(path, weights_only=True)
+        return cls(content["code"], Conditions(**{f.name: content[f.name] for f in fields(Conditions)}))
+
+
+def fingerprint(plain: Any) -> str:
+    """Hash of plain values, the same in every process."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()

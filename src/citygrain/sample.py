@@ -1,0 +1,277 @@
+"""`citygrain sample`: from a checkpoint and a request to layouts, their pictures, GeoTIFFs and measures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from citygrain.checkpoint import load
+from citygrain.conditions import MEASURES, measure
+from citygrain.console import progress_bar
+from citygrain.errors import CapabilityError, ConditionError, ConfigError
+from citygrain.files import atomic_path, write_text
+from citygrain.geo.cityraster import LayoutWriter
+from citygrain.geo.rasterize import Grid
+from citygrain.plot import sheet
+from citygrain.protocols import Noise, Sampler
+from citygrain.spec import Conditions, LayoutSpec
+from citygrain.targets import instantiate
+
+GAP_CELLS = 8
+"""Cells between neighbouring layouts where they lie side by side on the map."""
+
+COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Layouts and what they were asked to be.
+
+    Attributes
+    ----------
+    layouts
+        `(N, C, H, W)` float32 in [0, 1].
+    requested
+        Condition to `(N,)` in its unit, for what was asked for.
+    measured
+        Condition to `(N,)` in its unit, measured on the layouts, for all that can be measured on them.
+    seeds
+        The seed of each.
+    spec
+        Channels, size and resolution.
+    """
+
+    layouts: NDArray[np.float32]
+    requested: dict[str, NDArray[np.float64]]
+    measured: dict[str, NDArray[np.float64]]
+    seeds: tuple[int, ...]
+    spec: LayoutSpec
+
+
+def draw(
+    generator: Any,
+    conditions: Conditions,
+    seeds: Sequence[int],
+    *,
+    sampler: Sampler | None = None,
+    batch_size: int = 64,
+    show_progress: bool = False,
+) -> Samples:
+    """Draw one layout a condition and measure it.
+
+    Parameters
+    ----------
+    generator
+        From `citygrain.load`.
+    conditions
+        `N` of them.
+    seeds
+        `N` seeds; a layout depends on its own seed and conditions only.
+    sampler
+        Another than the generator's own.
+    batch_size
+        How many are drawn at once.
+    show_progress
+        Show a bar.
+
+    Returns
+    -------
+    Samples
+        The layouts as they are written: in steps of 1/255, as in a city raster.
+    """
+    spec: LayoutSpec = generator.spec
+    device = next(generator.parameters()).device
+    layouts = []
+    with progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
+        for start in range(0, len(seeds), batch_size):
+            part = slice(start, start + batch_size)
+            noise = Noise(seeds[part], device)
+            drawn = generator.sample(conditions[part].to(device), noise=noise, sampler=sampler)
+            layouts.append((drawn.float().cpu() * 255).round() / 255)
+            advance(len(noise))
+    joined = torch.cat(layouts)
+    measured = measure(joined, spec.channels, spec.resolution_m)
+    requested = {
+        name: np.where(conditions.present[:, i], conditions.scalars[:, i].double(), np.nan)
+        for i, name in enumerate(spec.scalars)
+        if conditions.present[:, i].any()
+    }
+    return Samples(joined.numpy(), requested, {k: v.double().numpy() for k, v in measured.items()}, tuple(seeds), spec)
+
+
+def run(config: Mapping[str, Any]) -> Path:
+    """Sample what the configuration asks for and write it.
+
+    Parameters
+    ----------
+    config
+        `conf/sample.yaml`, composed and plain.
+
+    Returns
+    -------
+    Path
+        The folder, with `sheet.png`, `layouts.npz`, `measured.csv` and `layouts/*.tif`.
+
+    Raises
+    ------
+    CheckpointError
+        When the checkpoint is missing or damaged.
+    ConditionError
+        For a condition that the checkpoint does not know.
+    ConfigError, CapabilityError
+        For a sampler that does not fit, or a place on Earth that cannot be.
+    """
+    if config["n"] < 1 or config["batch_size"] < 1:
+        raise ConfigError("n and batch_size are at least 1.", got=f"n={config['n']}, batch_size={config['batch_size']}")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config["device"] == "auto" else config["device"]
+    generator = load(config["checkpoint"], device=device)
+    sampler = _sampler(generator, config["sampler"])
+    corner = _corner(generator.provenance.get("places", {}), config["georeference"], config["conditions"].get("place"))
+    asked = Conditions.request(generator.spec, config["n"], config["conditions"])
+    seeds = range(config["seed"], config["seed"] + config["n"])
+    samples = draw(generator, asked, seeds, sampler=sampler, batch_size=config["batch_size"], show_progress=True)
+    out = Path(config["out"])
+    write(samples, out, corner)
+    rich.print(table(samples))
+    where = f"{corner[0]}, from {corner[1]:.0f} E, {corner[2]:.0f} N"
+    rich.print(f"pictures, GeoTIFFs and measures: {out}  [dim](GeoTIFFs in {where})[/]")
+    return out
+
+
+def _sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:
+    given = {name: value for name, value in config.items() if value is not None}
+    if "_target_" in given:
+        chosen: Sampler = instantiate(given)
+        return chosen
+    if not given:
+        return None
+    knobs = [f.name for f in fields(generator.sampler)]
+    for name in given:
+        if name not in knobs:
+            raise CapabilityError(
+                f"{type(generator.sampler).__name__}, the sampler of this model, has no such knob.",
+                got=name,
+                choices=knobs,
+            )
+    own: Sampler = replace(generator.sampler, **given)
+    return own
+
+
+def _corner(
+    places: Mapping[str, Any], georeference: Mapping[str, Any], asked_place: str | None
+) -> tuple[str, float, float]:
+    """CRS, easting and northing of the first layout's north-west corner."""
+    crs, origin = georeference["crs"], georeference["origin"]
+    if (crs is None) != (origin is None) or (crs is not None and georeference["place"] is not None):
+        raise ConfigError(
+            "Where the layouts lie is not clear.",
+            expected="georeference.place, or both georeference.crs and georeference.origin, or none",
+            got={k: v for k, v in georeference.items() if v is not None},
+        )
+    if crs is not None:
+        if len(origin) != 2:
+            raise ConfigError("An origin is an easting and a northing.", got=origin)
+        return str(crs), float(origin[0]), float(origin[1])
+    name = georeference["place"] or asked_place or next(iter(places), None)
+    if name not in places:
+        raise ConfigError("The checkpoint knows no such place to put the layouts at.", got=name, choices=places)
+    left, _, _, top = places[name]["bounds"]
+    return str(places[name]["crs"]), float(left), float(top)
+
+
+def write(samples: Samples, out: Path, corner: tuple[str, float, float]) -> None:
+    """Write `sheet.png`, `layouts.npz`, `measured.csv` and one GeoTIFF a layout; each file whole or not at all.
+
+    Parameters
+    ----------
+    samples
+        What to write.
+    out
+        The folder; it is made where it is missing.
+    corner
+        CRS, easting and northing of the north-west corner of the first layout. The others follow to the east and, row
+        by row, to the south, so that they can be looked at side by side in a GIS.
+    """
+    spec = samples.spec
+    layouts = (samples.layouts * 255).round().astype(np.uint8)
+    for i, (grid, layout) in enumerate(zip(_grids(spec, len(layouts), corner), layouts, strict=True)):
+        with (
+            atomic_path(out / "layouts" / f"layout_{i:04d}.tif") as temporary,
+            LayoutWriter(temporary, grid, spec.channels) as writer,
+        ):
+            writer.write(layout, np.ones(layout.shape[1:], bool))
+    with atomic_path(out / "layouts.npz") as temporary:
+        arrays: dict[str, Any] = {f"requested_{k}": v for k, v in samples.requested.items()}
+        arrays |= {f"measured_{k}": v for k, v in samples.measured.items()}
+        np.savez_compressed(
+            temporary,
+            layouts=layouts,
+            channels=spec.channels,
+            resolution_m=spec.resolution_m,
+            seeds=samples.seeds,
+            **arrays,
+        )
+    rows = io.StringIO()
+    measured = list(samples.measured)
+    requested = list(samples.requested)
+    writer_ = csv.writer(rows)
+    writer_.writerow(["layout", "seed", *(f"requested_{k}" for k in requested), *(f"measured_{k}" for k in measured)])
+    for i, seed in enumerate(samples.seeds):
+        values = [samples.requested[k][i] for k in requested] + [samples.measured[k][i] for k in measured]
+        writer_.writerow([f"layout_{i:04d}", seed, *(f"{v:.6g}" for v in values)])
+    write_text(out / "measured.csv", rows.getvalue())
+    titles = [_title(samples, i) for i in range(len(layouts))]
+    with atomic_path(out / "sheet.png") as temporary:
+        sheet(
+            layouts,
+            spec.channels,
+            temporary,
+            titles=titles,
+            columns=min(COLUMNS, len(layouts)),
+            resolution_m=spec.resolution_m,
+        )
+
+
+def _grids(spec: LayoutSpec, n: int, corner: tuple[str, float, float]) -> Iterator[Grid]:
+    crs, left, top = corner
+    step = (spec.size_px + GAP_CELLS) * spec.resolution_m
+    for i in range(n):
+        row, column = divmod(i, COLUMNS)
+        yield Grid(crs, left + column * step, top - row * step, spec.resolution_m, spec.size_px, spec.size_px)
+
+
+def _title(samples: Samples, i: int) -> str:
+    parts = [f"{k} {samples.requested[k][i]:.3g} → {samples.measured[k][i]:.3g}" for k in samples.requested]
+    return "\n".join(parts[:3]) if parts else f"seed {samples.seeds[i]}"
+
+
+def table(samples: Samples) -> Table:
+    """Requested against measured over all layouts, one row a condition."""
+    if not samples.measured:
+        raise ConditionError("Nothing can be measured on these layouts.", got=samples.spec.channels)
+    shown = Table(title=f"{len(samples.layouts)} layouts: requested and measured")
+    for heading in ("condition", "unit", "requested", "measured", "10th to 90th percentile", "mean error"):
+        shown.add_column(heading, justify="left" if heading in {"condition", "unit"} else "right")
+    for name, values in samples.measured.items():
+        asked = samples.requested.get(name)
+        low, high = np.percentile(values, [10, 90])
+        shown.add_row(
+            name,
+            MEASURES[name].unit,
+            "" if asked is None else f"{np.nanmean(asked):.4g}",
+            f"{values.mean():.4g}",
+            f"{low:.4g} – {high:.4g}",
+            "" if asked is None else f"{np.nanmean(np.abs(values - asked)):.4g}",
+            style=None if asked is None else "bold",
+        )
+    return shown

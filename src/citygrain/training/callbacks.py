@@ -1,0 +1,85 @@
+"""Callbacks: averaged weights, pictures while training goes on, and what a person wants to know at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+
+from citygrain.plot import sheet
+from citygrain.protocols import Noise
+from citygrain.spec import Conditions, LayoutSpec
+
+
+class ExponentialMovingAverage(WeightAveraging):
+    """Average weights exponentially, over a horizon that grows with the run.
+
+    Parameters
+    ----------
+    decay
+        Decay a step in a long run. At step n it is at most (1 + n) / (10 + n), so that a short run does not average in
+        the weights that it started with.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+            n = float(steps)
+            return torch.lerp(current, averaged, min(decay, (1 + n) / (10 + n)))
+
+        super().__init__(avg_fn=average)
+
+
+class SampleGrid(Callback):
+    """Draw the same layouts every so often: one seed and one request a column, so that only the model changes.
+
+    Parameters
+    ----------
+    every_n_epochs
+        How often; 0 for never.
+    columns
+        Layouts a row. The rows ask, from the top: for nothing, then for each of `conditions` at rising percentiles.
+    conditions
+        Names of scalar conditions; those that the model does not know are left out.
+    """
+
+    def __init__(
+        self, every_n_epochs: int = 1, columns: int = 8, conditions: tuple[str, ...] | list[str] = ("coverage", "cycle")
+    ) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.columns = columns
+        self.conditions = tuple(conditions)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw on averaged weights, which Lightning swaps in for validation."""
+        last = bool(trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps)
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if trainer.sanity_checking or not (due or (last and self.every_n_epochs)):
+            return
+        self._draw(trainer, pl_module)
+
+    @rank_zero_only
+    def _draw(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        generator = pl_module.generator
+        spec: LayoutSpec = generator.spec
+        known = [c for c in self.conditions if c in spec.scalars and spec.statistics.get(c)]
+        asked = Conditions.cat([self._row(spec, name) for name in (None, *known)])
+        noise = Noise(list(range(self.columns)) * (len(known) + 1), pl_module.device)
+        layouts = generator.sample(asked.to(pl_module.device), noise=noise).float().cpu().numpy()
+        path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet(layouts, spec.channels, path=path, columns=self.columns)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples", [str(path)], step=trainer.global_step)
+
+    def _row(self, spec: LayoutSpec, name: str | None) -> Conditions:
+        if name is None:
+            return Conditions.empty(spec, self.columns)
+        levels = [spec.quantile(name, 5 + 90 * i / max(1, self.columns - 1)) for i in range(self.columns)]
+        return Conditions.request(spec, self.columns, {name: torch.tensor(levels)})

@@ -1,0 +1,71 @@
+"""Training on codes: the windows of another data module, encoded once by a frozen codec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from citygrain.console import progress_bar
+from citygrain.data.codes import CodeBank, CodeBatch
+from citygrain.data.datamodule import CityDataModule
+
+
+class CodeDataModule(pl.LightningDataModule):
+    """Codes of a data module's windows, computed once into the run's folder and shared by all ranks.
+
+    Parameters
+    ----------
+    windows
+        The data module whose windows are encoded.
+    generator
+        A family that learns from codes.
+    folder
+        Where the codes are kept.
+    count
+        How many training windows are encoded; training goes through them as often as it takes.
+    key
+        What identifies the codec and its weights.
+    """
+
+    def __init__(self, windows: CityDataModule, generator: Any, folder: Path, count: int, key: dict[str, Any]) -> None:
+        super().__init__()
+        self.windows = windows
+        self.generator = generator
+        self.folder = folder
+        self.count = count
+        self.key = key
+
+    def prepare_data(self) -> None:
+        """Encode, on one process; the others wait, then read."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        generator = self.generator.to(device)
+        self.windows.setup("fit")
+        for stage, count in (("train", self.count), ("val", self.windows.val_size)):
+            with progress_bar(f"encoding {stage} windows", count) as advance:
+                CodeBank.build(
+                    self.folder / f"{stage}.pt",
+                    {**self.key, "stage": stage, "count": count, "data": self.windows.provenance()},
+                    count,
+                    lambda indices, stage=stage: self.windows.batch(stage, indices, device),
+                    generator.to_code,
+                    advance,
+                )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the codes."""
+        self.windows.trainer = self.trainer
+        self.windows.setup(stage)
+        self.train_bank = CodeBank.open(self.folder / "train.pt")
+        self.val_bank = CodeBank.open(self.folder / "val.pt")
+
+    def train_dataloader(self) -> DataLoader[CodeBatch]:
+        """Batches of codes, in an order that is new in each epoch and the same in every run."""
+        return self.windows.training_loader(self.train_bank)
+
+    def val_dataloader(self) -> DataLoader[CodeBatch]:
+        """Batches of the validation windows' codes."""
+        return self.windows.validation_loader(self.val_bank)

@@ -1,0 +1,242 @@
+"""`citygrain train`: from a plain configuration to a trained generator in `runs/<name>`.
+
+A run's folder carries no time stamp: the same command finds it and goes on where it stopped. It holds
+
+- `config.json`, what was asked for; the folder refuses another configuration;
+- `checkpoints/last.ckpt`, written at the end of each epoch;
+- `samples/`, the same layouts drawn as training goes on; `logs/`, the metrics;
+- `codes/` and `codec/`, for latent models: windows encoded once, and the codec where the run trained it too;
+- `model/`, at the end: safetensors, configuration and card, which is all that sampling needs.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import rich
+import torch
+
+from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, Checkpoint, environment, export, load, read
+from citygrain.data.codes import fingerprint
+from citygrain.data.datamodule import CityDataModule
+from citygrain.errors import ConfigError, TrainingError
+from citygrain.files import write_text
+from citygrain.protocols import Codec, LearnsFromCodes, MeasuresData
+from citygrain.targets import instantiate
+from citygrain.training.codes import CodeDataModule
+from citygrain.training.task import GenerativeTask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONFIG = "config.json"
+FREE = ("name", "paths", "trainer", "logger", "callbacks", "compile")
+"""Keys of the configuration that may change from one start of a run to the next: they decide how, not what."""
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Mapping[str, Any]) -> Path:
+    """Train what the configuration describes, or go on with it.
+
+    Parameters
+    ----------
+    config
+        `conf/train.yaml`, composed and plain.
+
+    Returns
+    -------
+    Path
+        The exported model's folder.
+
+    Raises
+    ------
+    TrainingError
+        When the run's folder belongs to another configuration, or the loss is no number.
+    DataError, ConfigError, CheckpointError
+        When data, configuration or codec are not what they have to be.
+    """
+    folder = Path(config["paths"]["runs"]) / config["name"]
+    codec = _codec(config)
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    _claim(folder, config)
+    data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **config["data"])
+    data.prepare_data()
+    model = copy.deepcopy(dict(config["model"]))
+    if codec is not None:
+        model["codec"] = {**codec.model, "_partial_": True}
+    # A codec fixes what a layout is: channels, size and resolution have to be the same.
+    spec = data.prepare_spec()
+    if codec is not None and (codec.spec.channels, *codec.spec.shape, codec.spec.resolution_m) != (
+        spec.channels, *spec.shape, spec.resolution_m,
+    ):  # fmt: skip
+        raise ConfigError(
+            "The codec was trained on other layouts.",
+            expected=f"{spec.shape} at {spec.resolution_m:g} m: {', '.join(spec.channels)}",
+            got=f"{codec.spec.shape} at {codec.spec.resolution_m:g} m: {', '.join(codec.spec.channels)}",
+            remedy="train the codec on the same data group, or change data.* to the codec's",
+        )
+    task = GenerativeTask(
+        model=model,
+        spec=spec.to_dict(),
+        optimizer=config["optimizer"],
+        lr_schedule=config["lr_schedule"],
+        unconditional_share=config["unconditional_share"],
+        provenance={"name": config["name"], "places": data.provenance(), **environment()},
+    )
+    trainer = _trainer(config, folder)
+    resume = folder / LAST
+    if _finished(resume, trainer):
+        rich.print(f"[bold]{config['name']}[/] is already trained; its model is in {folder / EXPORT}")
+        return export(read(resume), folder / EXPORT)
+    if not resume.is_file():
+        _measure_data(task, codec, data)
+    elif trainer.is_global_zero:
+        rich.print(f"[bold]{config['name']}[/] goes on at {resume}")
+    if config["compile"]:
+        task.generator.network.compile()
+    windows: pl.LightningDataModule = data
+    if isinstance(task.generator, LearnsFromCodes) and codec is not None:
+        key = {"codec": fingerprint({k: v.double().sum().item() for k, v in codec.weights.items()})}
+        windows = CodeDataModule(data, task.generator, folder / "codes", config["codes"], key)
+    started = time.perf_counter()
+    with _quiet():
+        trainer.fit(task, windows, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        export(read(resume), folder / EXPORT)
+        _report(config["name"], trainer, time.perf_counter() - started, folder)
+    return folder / EXPORT
+
+
+def _codec(config: Mapping[str, Any]) -> Checkpoint | None:
+    """Train the codec where the configuration describes one, or read it where it names a checkpoint."""
+    codec = config["codec"]
+    if codec is None:
+        return None
+    if isinstance(codec, Mapping):
+        stage = _merged(config, {"codec": None, **codec, "name": f"{config['name']}/codec"})
+        codec = run(stage)
+    if not isinstance(load(codec), Codec):
+        raise ConfigError(
+            "This checkpoint is no codec.",
+            got=codec,
+            expected="a family with a code, such as variational_autoencoder",
+        )
+    return read(codec)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one configuration over another; where the target changes, nothing of the old mapping stays."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        other_target = both and value.get("_target_", old.get("_target_")) != old.get("_target_")
+        merged[key] = _merged(old, value) if both and not other_target else value
+    return merged
+
+
+def _claim(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the configuration into the run's folder, or compare it with what is there."""
+    mine = {key: value for key, value in config.items() if key not in FREE}
+    path = folder / CONFIG
+    if path.is_file() and (folder / LAST).is_file():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(_differences(theirs, json.loads(json.dumps(mine))))
+        if changed:
+            raise TrainingError(
+                f"The folder {folder} holds a run of another configuration.",
+                got="; ".join(changed[:8]) + ("; …" if len(changed) > 8 else ""),
+                remedy="choose another name=…, or remove the folder to start again",
+            )
+        return
+    write_text(path, json.dumps(mine, indent=1, ensure_ascii=False) + "\n")
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+    elif old != new:
+        yield f"{path}: {old!r} there, {new!r} asked for"
+
+
+def _measure_data(task: GenerativeTask, codec: Checkpoint | None, data: CityDataModule) -> None:
+    generator = task.generator
+    if codec is not None:
+        generator.codec.load_state_dict(codec.weights)
+    if isinstance(generator, MeasuresData):
+        data.setup("fit")
+        generator.measure_data(data.batch("train", range(1024), torch.device("cpu")).layout)
+
+
+def _trainer(config: Mapping[str, Any], folder: Path) -> pl.Trainer:
+    settings = dict(config["trainer"])
+    if settings.get("precision") == "auto":
+        settings["precision"] = "bf16-mixed" if has_fast_bf16(settings.get("accelerator", "auto")) else "32-true"
+    checkpoints = pl.callbacks.ModelCheckpoint(
+        dirpath=(folder / LAST).parent, filename=LAST.stem, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
+    loggers = [instantiate(logger, save_dir=str(folder)) for logger in config["logger"].values() if logger]
+    return instantiate(
+        settings,
+        callbacks=[*callbacks, checkpoints],
+        logger=loggers or False,
+        default_root_dir=str(folder),
+        use_distributed_sampler=False,  # the data module deals windows to ranks itself
+    )
+
+
+def has_fast_bf16(accelerator: str = "auto") -> bool:
+    """Whether this machine computes in bfloat16 natively; emulated, it is several times slower than single precision."""
+    if accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = ("avx512_bf16", "amx_bf16", "amx_bf16_supported")
+    try:
+        known = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return not known.isdisjoint(flags)
+
+
+def _finished(resume: Path, trainer: pl.Trainer) -> bool:
+    if not resume.is_file() or trainer.max_steps is None or trainer.max_steps < 0:
+        return False
+    if not (resume.parents[1] / EXPORT / WEIGHTS).is_file():
+        return False
+    return int(read(resume).provenance["step"]) >= trainer.max_steps
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Lightning says about choices that were made on purpose off the screen."""
+    with warnings.catch_warnings():
+        for message in (
+            "The 'train_dataloader' does not have many workers",  # windows are gathered by the batch from memory maps
+            "The 'val_dataloader' does not have many workers",
+            "Checkpoint directory .* exists and is not empty",  # a run that goes on
+            "You're resuming from a checkpoint that ended before the epoch ended",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def _report(name: str, trainer: pl.Trainer, seconds: float, folder: Path) -> None:
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    shown = ", ".join(f"{k} {v:.4g}" for k, v in sorted(metrics.items()))
+    rich.print(
+        f"[bold]{name}[/] was trained for {trainer.global_step:,} steps, {seconds:,.0f} s in this run: {shown}\n"
+        f"model: {folder / EXPORT}\npictures: {folder / 'samples'}"
+    )

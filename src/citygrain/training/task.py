@@ -1,0 +1,104 @@
+"""The LightningModule: one for every family whose loss is a plain minimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from citygrain.checkpoint import build
+from citygrain.data.codes import CodeBatch
+from citygrain.errors import TrainingError
+from citygrain.protocols import LearnsFromCodes
+from citygrain.spec import Batch, LayoutSpec
+from citygrain.targets import instantiate
+
+
+class GenerativeTask(pl.LightningModule):
+    """Minimise a generator's loss on windows and their measured conditions, of which it sees random subsets.
+
+    All parameters are plain dicts, so that a checkpoint reloads under `weights_only`.
+
+    Parameters
+    ----------
+    model
+        Configuration of the generator.
+    spec
+        `LayoutSpec.to_dict()` of its layouts.
+    optimizer
+        Configuration of a partial that takes the parameters.
+    lr_schedule
+        Configuration of a partial that takes `optimizer` and `total_steps`.
+    unconditional_share
+        Share of samples that lose all conditions in training; the others keep a random subset.
+    provenance
+        Travels in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any],
+        spec: dict[str, Any],
+        optimizer: dict[str, Any],  # noqa: ARG002  (the unused are read back from hparams)
+        lr_schedule: dict[str, Any],  # noqa: ARG002
+        unconditional_share: float = 0.1,  # noqa: ARG002
+        provenance: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.generator = build(model, LayoutSpec.from_dict(spec))
+
+    def losses(self, batch: Batch | CodeBatch) -> dict[str, Tensor]:
+        """Losses of a batch, of layouts or of codes that were computed beforehand."""
+        if isinstance(batch, CodeBatch):
+            if not isinstance(self.generator, LearnsFromCodes):
+                raise TrainingError("Codes were given to a model that does not learn from codes.")
+            return self.generator.code_loss(batch.code, batch.conditions)
+        return self.generator.loss(batch.layout, batch.conditions)
+
+    def training_step(self, batch: Batch | CodeBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch under random subsets of its conditions."""
+        dropped = batch.conditions.drop(self.hparams["unconditional_share"])
+        losses = self.losses(batch._replace(conditions=dropped))
+        self._log("train", losses, len(batch.conditions))
+        if not torch.isfinite(losses["loss"]):
+            raise TrainingError(
+                f"The loss is {losses['loss'].item()} in batch {batch_idx} of epoch {self.current_epoch} "
+                f"(step {self.global_step}).",
+                got=", ".join(f"{name}={value.item():.4g}" for name, value in losses.items()),
+                remedy="lower optimizer.lr or trainer.gradient_clip_val, or set trainer.precision=32-true; the same "
+                "epoch and batch hold the same windows in every run",
+            )
+        return losses["loss"]
+
+    def validation_step(self, batch: Batch | CodeBatch, batch_idx: int) -> None:
+        """Loss of one batch under all its conditions, with the same noise every time."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(batch_idx)
+            losses = self.losses(batch)
+        self._log("val", losses, len(batch.conditions))
+
+    def _log(self, stage: str, losses: Mapping[str, Tensor], size: int) -> None:
+        for name, value in losses.items():
+            self.log(
+                f"{stage}/{name}",
+                value.detach(),
+                prog_bar=name == "loss",
+                batch_size=size,
+                on_step=False,
+                on_epoch=True,
+                sync_dist=True,
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser of what is trained, and its learning rate over all steps."""
+        trained = [p for p in self.generator.parameters() if p.requires_grad]
+        optimizer = instantiate(self.hparams["optimizer"])(trained)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = instantiate(self.hparams["lr_schedule"], optimizer=optimizer, total_steps=total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

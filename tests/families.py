@@ -1,0 +1,70 @@
+"""Every shipped family in a size that tests can afford, found by globbing `conf/model/`."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from citygrain.checkpoint import build
+from citygrain.config import config_dir, load_config
+from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
+
+SMALL: dict[str, Any] = {
+    "width": 16,
+    "widths": [1, 2],
+    "blocks": 1,
+    "head": 16,
+    "depth": 1,
+    "fine_width": 16,
+    "embedding": 32,
+    "code_channels": 4,
+    "steps": 12,
+}
+SMALL_CODEC = {"encoder": {"widths": [24]}, "decoder": {"widths": [24]}}
+
+FAMILIES = sorted(file.stem for file in (config_dir() / "model").glob("*.yaml"))
+LATENT = [f"{name} in a code" for name in FAMILIES if "codec" in load_config("train", [f"model={name}"])["model"]]
+ALL = [*FAMILIES, *LATENT]
+
+
+def spec(size_px: int = 16) -> LayoutSpec:
+    """Three channels, two scalars, one map, two places."""
+    ramp = tuple(i / (PERCENTILES - 1) for i in range(PERCENTILES))
+    return LayoutSpec(
+        channels=("building", "street", "green"),
+        size_px=size_px,
+        resolution_m=8.0,
+        scalars=("coverage", "green"),
+        maps=("coverage",),
+        map_px=4,
+        places=("here", "there"),
+        statistics={"coverage": {"all": ramp, "here": ramp}, "green": {"all": ramp}},
+    )
+
+
+def config(name: str) -> dict[str, Any]:
+    """Return the plain configuration of a family, shrunk."""
+    family = name.removesuffix(" in a code")
+    model: dict[str, Any] = load_config("train", [f"model={family}"])["model"]
+    shrink(model)
+    if name != family:
+        model["codec"] = {**config("variational_autoencoder"), "_partial_": True}
+    return model
+
+
+def shrink(node: dict[str, Any]) -> None:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            shrink(value)
+            for inner, small in SMALL_CODEC.get(key, {}).items():
+                value[inner] = deepcopy(small)
+        elif key in SMALL:
+            node[key] = deepcopy(SMALL[key])
+
+
+def make(name: str, size_px: int = 16) -> Any:
+    return build(config(name), spec(size_px))
+
+
+def requests(batch: int, layout_spec: LayoutSpec, **asked: Any) -> Conditions:
+    return Conditions.request(layout_spec, batch, asked)

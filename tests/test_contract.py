@@ -1,0 +1,171 @@
+"""The laws that every generative family obeys, over all of `conf/model/`."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+import families
+from citygrain.checkpoint import Checkpoint, export, load
+from citygrain.protocols import Codec, Generator, LearnsFromCodes, MeasuresData, Noise
+from citygrain.spec import Conditions
+
+pytestmark = pytest.mark.parametrize("name", families.ALL)
+
+
+def layouts(batch, seed=0, size_px=16):
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(batch, 3, size_px // 4, size_px // 4, generator=generator)
+    return torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=False)
+
+
+def some_conditions(batch, spec, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Conditions(
+        scalars=torch.rand(batch, len(spec.scalars), generator=generator),
+        present=torch.rand(batch, len(spec.scalars), generator=generator) < 0.6,
+        place=torch.randint(-1, len(spec.places), (batch,), generator=generator),
+        maps=torch.rand(batch, len(spec.maps), spec.map_px, spec.map_px, generator=generator),
+        maps_present=torch.rand(batch, len(spec.maps), generator=generator) < 0.6,
+    )
+
+
+def shaken(model):
+    """Move every parameter, so that layers that start at zero pass gradients and conditions on."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+    return model
+
+
+def test_it_is_a_generator(name):
+    model = families.make(name)
+    assert isinstance(model, Generator)
+    assert model.spec == families.spec()
+
+
+def test_the_loss_is_finite_and_reaches_every_trained_parameter(name):
+    torch.manual_seed(0)
+    model = shaken(families.make(name)).train()
+    if isinstance(model, MeasuresData):
+        model.measure_data(layouts(16))
+    conditions = some_conditions(16, model.spec)
+    losses = model.loss(layouts(16), conditions)
+    assert all(torch.isfinite(v) and v.ndim == 0 for v in losses.values())
+    losses["loss"].backward()
+    without = [
+        n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
+    ]
+    assert without == []
+
+
+def test_samples_are_layouts(name):
+    model = families.make(name).eval()
+    drawn = model.sample(some_conditions(3, model.spec), noise=Noise([0, 1, 2]))
+    assert drawn.shape == (3, *model.spec.shape)
+    assert torch.isfinite(drawn).all()
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    assert not drawn.requires_grad
+
+
+def test_a_layout_depends_on_its_seed_and_conditions_and_not_on_the_batch(name):
+    model = shaken(families.make(name)).eval()
+    conditions = some_conditions(5, model.spec)
+    together = model.sample(conditions, noise=Noise(range(5)))
+    alone = model.sample(conditions[3:4], noise=Noise([3]))
+    assert torch.allclose(together[3:4], alone, atol=1e-4)
+    other = model.sample(conditions[3:4], noise=Noise([4]))
+    assert not torch.allclose(alone, other, atol=1e-3)
+
+
+def test_the_value_of_an_absent_condition_does_not_matter_and_of_a_present_one_does(name):
+    model = shaken(families.make(name)).eval()
+    asked = families.requests(2, model.spec, coverage=0.2, place="here")
+    hidden = asked.to("cpu")
+    hidden.scalars = asked.scalars + ~asked.present * 7.0
+    hidden.maps = asked.maps + 3.0
+    seen = families.requests(2, model.spec, coverage=0.9, place="here")
+
+    def draw(conditions):
+        return model.sample(conditions, noise=Noise([0, 1]))
+
+    assert torch.equal(draw(asked), draw(hidden))
+    assert not torch.allclose(draw(asked), draw(seen), atol=1e-6)
+    assert not torch.allclose(draw(asked), draw(asked.absent()), atol=1e-6)
+
+
+def test_a_checkpoint_loads_elsewhere_with_nothing_beside_it(name, tmp_path):
+    model = shaken(families.make(name)).eval()
+    made = Checkpoint(families.config(name), model.spec, dict(model.state_dict()), {"citygrain": "0", "step": 1})
+    export(made, tmp_path / "made")
+    shutil.move(tmp_path / "made", tmp_path / "elsewhere")
+    loaded = load(tmp_path / "elsewhere")
+    conditions = some_conditions(2, model.spec)
+    assert loaded.spec == model.spec
+    assert torch.equal(model.sample(conditions, noise=Noise([0, 1])), loaded.sample(conditions, noise=Noise([0, 1])))
+
+
+def test_codes_give_the_loss_that_layouts_give(name):
+    model = families.make(name)
+    if not isinstance(model, LearnsFromCodes):
+        pytest.skip(f"{name} learns from layouts only")
+    conditions = some_conditions(4, model.spec)
+    torch.manual_seed(1)
+    direct = model.loss(layouts(4), conditions)["loss"]
+    torch.manual_seed(1)
+    assert torch.equal(direct, model.code_loss(model.to_code(layouts(4)), conditions)["loss"])
+
+
+def test_a_codec_keeps_shape_and_improves_with_training(name):
+    model = families.make(name)
+    if not isinstance(model, Codec):
+        pytest.skip(f"{name} has no code")
+    x = layouts(8)
+    code = model.encode(x)
+    assert code.shape == (8, *model.code_shape)
+    assert model.decode(code).shape == x.shape
+    before = (model.decode(code) - x).abs().mean()
+    fit(model, x, Conditions.empty(model.spec, 8), steps=60)
+    assert (model.decode(model.encode(x)) - x).abs().mean() < 0.7 * before
+
+
+@pytest.mark.slow
+def test_conditions_matter_after_two_windows_were_learned(name):
+    torch.manual_seed(0)
+    model = families.make(name)
+    first, second = torch.zeros(3, 16, 16), torch.zeros(3, 16, 16)
+    first[0, :, :8] = 1.0
+    second[2, 8:] = 1.0
+    pair = torch.stack([first, second])
+    asked = families.requests(2, model.spec, coverage=torch.tensor([0.5, 0.0]), green=torch.tensor([0.0, 0.5]))
+    index = torch.arange(16) % 2
+    if getattr(model, "codec", None) is not None:
+        fit(model.codec.requires_grad_(True), pair[index], asked[index], steps=150)
+        model.codec.requires_grad_(False)
+    fit(model, pair[index], asked[index], steps=400)
+    model.eval()
+    drawn = model.sample(asked, noise=Noise([5, 6]))
+    swapped = model.sample(asked[torch.tensor([1, 0])], noise=Noise([5, 6]))
+
+    def nearest(x):
+        return (x[:, None] - pair[None]).abs().mean((2, 3, 4)).argmin(1).tolist()
+
+    assert nearest(drawn) == [0, 1]
+    assert nearest(swapped) == [1, 0]
+    assert (drawn - pair).abs().mean() < 0.12
+
+
+def fit(model, x, conditions, steps):
+    model.train()
+    if isinstance(model, MeasuresData):
+        model.measure_data(x)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model.loss(x, conditions)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
