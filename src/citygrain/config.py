@@ -134,7 +134,10 @@ def groups(config_dirs: Iterable[str | Path] = ()) -> dict[str, list[str]]:
 def group_defaults(verb: str, config_dirs: Iterable[str | Path] = ()) -> dict[str, str | None]:
     """Return the groups that a verb takes, with the option each has unless told otherwise; None for none."""
     file = find_file(verb, config_dirs)
-    entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []) if file else []
+    try:
+        entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []) if file else []
+    except yaml.YAMLError as error:
+        raise _no_yaml(error) from error
     named = [next(iter(entry.items())) for entry in entries if isinstance(entry, Mapping)]
     return {re.sub(r"^(optional |override |/)+", "", str(key)): value for key, value in named}
 
@@ -165,6 +168,8 @@ def _compose(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Pa
             )
     try:
         return _hydra(verb, overrides, folders)
+    except yaml.YAMLError as error:
+        raise _no_yaml(error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(verb, parsed, folders, error) from error
 
@@ -231,6 +236,14 @@ def _explain(verb: str, parsed: Sequence[Override], folders: Sequence[Path], err
         f"The configuration of citygrain {verb} cannot be composed: {lines[0] if lines else type(error).__name__}",
         got=getattr(error, "missing_cfg_file", None),
         choices=getattr(error, "options", None),
+    )
+
+
+def _no_yaml(error: yaml.YAMLError) -> ConfigError:
+    where = getattr(error, "problem_mark", None)
+    return ConfigError(
+        "A configuration file is not written in YAML.",
+        got=f"{getattr(error, 'problem', error)}" + (f" in {where.name}, line {where.line + 1}" if where else ""),
     )
 
 

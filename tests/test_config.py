@@ -1,0 +1,275 @@
+"""Configurations: what composes is plain, what is misspelt is explained, what is not whitelisted is never called."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+from citygrain import config, targets
+from citygrain.config import config_dir, group_defaults, groups, load_config, sweep
+from citygrain.errors import ConfigError
+from citygrain.targets import check_signatures, check_targets, find_target, instantiate
+
+VERBS = sorted(file.stem for file in config_dir().glob("*.yaml"))
+FILES = sorted(file.relative_to(config_dir()).with_suffix("").as_posix() for file in config_dir().rglob("*.yaml"))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A user's folder: a root with two groups, one of them mandatory."""
+    files = {
+        "paint": "defaults: [colour: blue, form: '???', _self_]\nsize: 3\nname: ???\nof: ${size}\nlist: [1, a]\n",
+        "colour/blue": "hue: 240\nnested: {deep: 1}\n",
+        "colour/red": "hue: 0\nnested: {deep: 2}\n",
+        "form/round": "corners: 0\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "it's mine" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return path.parents[1]
+
+
+def explained(verb, overrides, folder):
+    with pytest.raises(ConfigError) as caught:
+        load_config(verb, overrides, [folder])
+    return str(caught.value)
+
+
+# Composing
+
+
+def test_a_configuration_is_plain_and_resolved(own):
+    plain = load_config("paint", ["form=round", "name=x", "colour=red", "+new.key=[1,2]", "colour.hue=1e-2"], [own])
+    assert plain == {
+        "colour": {"hue": 0.01, "nested": {"deep": 2}},
+        "form": {"corners": 0},
+        "size": 3,
+        "name": "x",
+        "of": 3,
+        "list": [1, "a"],
+        "new": {"key": [1, 2]},
+    }
+    assert {type(plain), type(plain["colour"]), type(plain["list"])} == {dict, list}
+
+
+def test_the_users_own_files_go_before_the_shipped_ones(own):
+    (own / "train.yaml").write_text("mine: true\n")
+    assert load_config("train", [], [own]) == {"mine": True}
+    assert "mine" not in load_config("train", ["name=x"])
+    assert {"colour": ["blue", "red"], "form": ["round"]}.items() <= groups([own]).items()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("colour=bleu", ["There is no colour of this name", "choices:  blue, red", "did you mean: blue"]),
+        ("colr=blue", ["paint has no key of this name", "did you mean: colour", "+colr=blue"]),
+        ("colour.heu=3", ["colour has no key of this name", "choices:  hue, nested", "did you mean: hue"]),
+        ("colour.nested.dep=3", ["colour.nested has no key", "did you mean: deep"]),
+        ("siz=4", ["did you mean: size"]),
+        ("size.x=4", ["size has no key of this name"]),
+        ("~sizes", ["did you mean: size"]),
+        ("size", ["cannot be read", "key=value"]),
+        ("size=[1,2", ["cannot be read"]),
+        ("size=1,2", ["several runs", "--multirun"]),
+        ("size=${nothing}", ["what is not there", "nothing"]),
+    ],
+)
+def test_a_misspelt_override_is_answered_with_the_choices(own, override, words):
+    message = explained("paint", ["form=round", "name=x", override], own)
+    for word in words:
+        assert word in message
+
+
+def test_what_is_missing_is_named_all_at_once(own):
+    assert "paint needs a form" in explained("paint", [], own)
+    assert "form=…" in explained("paint", [], own)
+    (own / "paint.yaml").write_text("a: ???\nb:\n  c: ???\nd: 1\n")
+    assert "citygrain paint a=… b.c=…" in explained("paint", [], own)
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(own):
+    (own / "colour" / "red.yaml").write_text("a: 1\nb: {c\n")
+    message = explained("paint", ["colour=red", "form=round"], own)
+    assert "not written in YAML" in message
+    assert "red.yaml, line" in message
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    assert "not there" in explained("train", [], tmp_path / "nowhere")
+
+
+def test_a_group_that_a_verb_does_not_take_is_refused(own):
+    assert "has no such group" in explained("sample", ["colour=red"], own)
+
+
+def test_a_sweep_is_every_combination_and_names_tell_the_runs_apart():
+    jobs = sweep(["seed=0,1", "fixed=3", "model=a,b c"])
+    assert [job for _, job in jobs] == [[f"seed={s}", "fixed=3", f"model={m}"] for s in (0, 1) for m in ("a", r"b\ c")]
+    assert [name for name, _ in jobs] == ["seed=0,model=a", "seed=0,model=b_c", "seed=1,model=a", "seed=1,model=b_c"]
+    assert sweep(["seed=0"]) == [("", ["seed=0"])]
+
+
+# Shipped configurations
+
+
+def given(node):
+    """What a file states itself, without mandatory blanks and references to other files."""
+    if isinstance(node, dict):
+        blank = {k for k, v in node.items() if isinstance(v, str) and ("${" in v or v == "???")}
+        return {k: given(v) for k, v in node.items() if k not in blank and k != "defaults"}
+    return [given(v) for v in node] if isinstance(node, list) else node
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_shipped_file_fits_the_signatures_it_names(name):
+    check_signatures(given(yaml.safe_load((config_dir() / f"{name}.yaml").read_text(encoding="utf-8"))), name)
+
+
+@pytest.mark.parametrize(
+    ("verb", "choice"),
+    [(v, "") for v in VERBS]
+    + [(v, f"{g}={o}") for v in VERBS for g in group_defaults(v) for o in groups().get(g.partition("@")[0], [])],
+)
+def test_every_choice_of_every_verb_composes(verb, choice):
+    chosen = [choice] if choice else []
+    try:
+        blanks = config._missing(yaml.safe_load(config.config_text(verb, chosen)), "")
+    except ConfigError as error:  # a mandatory group
+        assert f"citygrain {verb} needs a " in str(error)  # noqa: PT017
+        return
+    check_signatures(load_config(verb, [*chosen, *(f"{key}=x" for key in blanks)]))
+
+
+def test_every_shipped_file_can_be_chosen():
+    roots = [Path(config_dir() / f"{v}.yaml").read_text(encoding="utf-8") for v in VERBS]
+    nested = [f.read_text(encoding="utf-8") for f in config_dir().rglob("*/*.yaml")]
+    for group in groups():
+        assert any(f" {group}" in text or f"/{group}" in text for text in roots + nested), f"nothing takes {group}"
+
+
+# Targets
+
+ATTACKS = [
+    "os.system",
+    "builtins.eval",
+    "subprocess.Popen",
+    "torch.load",
+    "torch.hub.load",
+    "torch.jit.load",
+    "torch.serialization.load",
+    "torch.utils.cpp_extension.load_inline",
+    "torch.package.PackageImporter",
+    "torch.nn.functional.relu",
+    "torch.nn.modules.module.torch.load",
+    "torch.nn.Module.load_state_dict",
+    "torch.optim.optimizer.functools.partial",
+    "pytorch_lightning.LightningModule.load_from_checkpoint",
+    "pytorch_lightning.cli.LightningCLI",
+    "pytorch_lightning.trainer.trainer.os.system",
+    "citygrain.spec.torch.load",
+    "citygrain.spec.math.sqrt",
+    "citygrain.spec.__builtins__.eval",
+    "citygrain.spec.LayoutSpec.__class__",
+    "citygrain.errors.get_close_matches",
+    "citygrain.config.load_config",
+    "citygrain.targets.instantiate",
+    "citygrain.__main__.main",
+    "citygrain.prepare.run",
+    "citygrain.prepare.shutil.rmtree",
+    "citygrain",
+    "citygrain.spec",
+    "citygrainevil.Thing",
+    "torch.nnevil",
+    "",
+    None,
+    3,
+    ["torch.nn.Linear"],
+]
+
+
+@pytest.mark.parametrize("name", ATTACKS, ids=str)
+def test_what_is_no_building_block_is_never_called(name):
+    with pytest.raises(ConfigError):
+        find_target(name)
+    with pytest.raises(ConfigError):
+        instantiate({"_target_": "torch.nn.Sequential", "hidden": [{"deep": {"_target_": name, "x": 1}}]})
+
+
+def test_nothing_is_called_before_everything_is_checked(monkeypatch):
+    monkeypatch.setattr(targets, "_build", lambda *_: pytest.fail("something was built"))
+    with pytest.raises(ConfigError, match="may not call"):
+        instantiate({"_target_": "torch.nn.ReLU", "inplace": {"_target_": "os.getcwd"}})
+
+
+def test_a_checkpoint_may_allow_less():
+    node = {"a": [{"_target_": "torch.optim.SGD"}]}
+    check_targets(node)
+    with pytest.raises(ConfigError, match=r"a class of torch\.nn"):
+        check_targets(node, ["torch.nn"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch.nn.Linear",
+        "torch.optim.AdamW",
+        "torch.optim.lr_scheduler.CosineAnnealingLR",
+        "pytorch_lightning.Trainer",
+        "pytorch_lightning.callbacks.EarlyStopping",
+        "citygrain.spec.LayoutSpec",
+        "citygrain.geo.place.Place.from_bbox",
+    ],
+)
+def test_building_blocks_are_found(name):
+    assert find_target(name).__name__ == name.rpartition(".")[2]
+
+
+def test_a_name_that_does_not_exist_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean: Linear"):
+        find_target("torch.nn.Linea")
+
+
+def test_objects_are_built_inside_out_and_partials_wait():
+    node = {
+        "_target_": "citygrain.spec.LayoutSpec",
+        "channels": ["building", "water"],
+        "size_px": 8,
+        "resolution_m": 2.0,
+        "statistics": {"coverage": {"all": [0.5] * 101}},
+    }
+    spec = instantiate(node, size_px=16)
+    assert (spec.channels, spec.size_px) == (("building", "water"), 16)
+    waiting = instantiate({"_target_": "torch.nn.Linear", "_partial_": True, "bias": False})
+    assert isinstance(waiting, partial)
+    assert waiting(2, 3).bias is None
+    kept = instantiate({"_target_": "torch.nn.Sequential", "_partial_": True})
+    assert kept.func.__name__ == "Sequential"
+    assert "_target_" in node, "the configuration is left as it was"
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"size": 3}, ["spec (citygrain.spec.LayoutSpec)", "did you mean: size_px"]),
+        ({"size_px": "64"}, ["spec.size_px is not of the right kind", "expected: int", "got:      '64'"]),
+        ({"size_px": True}, ["expected: int"]),
+        ({"size_px": [3]}, ["expected: int"]),
+        ({"resolution_m": None}, ["expected: float"]),
+    ],
+)
+def test_a_key_that_does_not_fit_is_found_before_anything_runs(node, words):
+    with pytest.raises(ConfigError) as caught:
+        check_signatures({"_target_": "citygrain.spec.LayoutSpec", **node}, "spec")
+    for word in words:
+        assert word in str(caught.value)
+    check_signatures({"_target_": "citygrain.spec.LayoutSpec", "channels": ["a"], "resolution_m": 2, "_partial_": True})
+
+
+def test_missing_arguments_are_named():
+    with pytest.raises(ConfigError, match="missing a required argument: 'out_features'"):
+        instantiate({"_target_": "torch.nn.Linear", "in_features": 3})
+    with pytest.raises(ConfigError, match="nothing to build"):
+        instantiate({"in_features": 3})
