@@ -36,8 +36,8 @@ Why so:
 - **Swimming pools** are not water: only some countries map them, by the hundred thousand.
 - **The sea** is no polygon in OpenStreetMap; the helper layer `COASTLINE` holds the lines it is built from.
 
-A feature is drawn once by the first rule of a layer that matches it, or once on each side for tagged cycle lanes. It may
-be in several layers: a street with tagged lanes is in `street` and in `cycle`.
+A feature is drawn once by the first rule of a layer that matches it, or once on each side for tagged cycle lanes. It
+may be in several layers: a street with tagged lanes is in `street` and in `cycle`.
 
 Vector tiles in the OpenMapTiles schema hold the same in fewer words; `TILE_RULES` maps them. They do not know parking
 surfaces, and keep only separately mapped cycle ways.
@@ -216,6 +216,59 @@ OSM_KEYS: tuple[str, ...] = tuple(
 )
 """Every tag key that the rules look at; a source needs to keep no others."""
 
+TILE_UNDERGROUND: Mapping[str, tuple[str, ...]] = {"brunnel": ("tunnel",)}
+TILE_CYCLE: Mapping[str, tuple[str, ...]] = {"subclass": ("cycleway",)}
+TILE_WALK = ("path", "pedestrian", "footway", "steps")
+
+TILE_RULES: dict[str, tuple[Rule, ...]] = {
+    "building": (Rule("building", "area", {}),),
+    "transportation": (
+        Rule("arterial", "line", {"class": ("motorway", "trunk", "primary", "secondary")}, TILE_UNDERGROUND),
+        Rule(
+            "street",
+            "line",
+            {"class": ("tertiary", "minor", "service")},
+            {**TILE_UNDERGROUND, "service": ("parking_aisle",)},
+        ),
+        Rule("cycle", "line", {**TILE_CYCLE, "class": ("path", "track")}, TILE_UNDERGROUND),
+        Rule("cycle", "line", {"class": ("path",), "bicycle": ("designated",)}, TILE_UNDERGROUND),
+        Rule(
+            "walk",
+            "line",
+            {"class": TILE_WALK},
+            {
+                **TILE_UNDERGROUND,
+                "subclass": ("cycleway", "bridleway", "platform", "corridor"),
+                "bicycle": ("designated",),
+            },
+        ),
+        Rule("walk", "area", {"class": TILE_WALK}, {**TILE_UNDERGROUND, "subclass": ("platform", "corridor")}),
+        Rule("rail", "line", {"class": (*RAIL, "transit")}, TILE_UNDERGROUND),
+    ),
+    "landcover": (
+        Rule("green", "area", {"class": ("wood", "grass")}),
+        Rule("green", "area", {"subclass": ("orchard", "vineyard", "scrub", "heath")}),
+    ),
+    "landuse": (Rule("green", "area", {"class": ("cemetery", "pitch", "playground")}),),
+    "park": (Rule("green", "area", {"class": ("park", "public_park", "garden")}),),
+    "water": (Rule("water", "area", {}, {**TILE_UNDERGROUND, "class": ("swimming_pool",)}),),
+    "waterway": (
+        Rule("water", "line", {"class": ("river",)}, TILE_UNDERGROUND, width_m=15.0),
+        Rule("water", "line", {"class": ("canal",)}, TILE_UNDERGROUND, width_m=10.0),
+        Rule("water", "line", {"class": ("stream",)}, TILE_UNDERGROUND, width_m=3.0),
+        Rule("water", "line", {"class": ("ditch", "drain")}, TILE_UNDERGROUND, width_m=2.0),
+    ),
+    "transportation_name": (Rule("cycle", "line", {**TILE_CYCLE, "class": ("path", "track")}),),
+}
+"""Layers of OpenMapTiles tiles → their features' class and subclass → layers. `transportation_name` is read only where
+`transportation` does not know the subclass, and its tunnels are taken out by where they lie."""
+
+TILE_COLUMNS: dict[str, tuple[str, ...]] = {
+    name: tuple(sorted({key for rule in rules for key in (*rule.when, *rule.unless)}))
+    for name, rules in TILE_RULES.items()
+}
+"""Fields that the rules look at in each layer of the tiles."""
+
 
 def empty_layer(crs: object) -> gpd.GeoDataFrame:
     """Return a layer without features in the schema of all layers."""
@@ -249,6 +302,43 @@ def layers_from_osm(frame: gpd.GeoDataFrame) -> dict[str, gpd.GeoDataFrame]:
     if frame.crs is None or frame.crs.is_geographic:
         raise ValueError(f"layers_from_osm needs a frame in metres (a projected CRS), got {frame.crs}")
     return _sort(frame, OSM_RULES, (*CHANNEL_NAMES, COASTLINE))
+
+
+def layers_from_openmaptiles(frames: Mapping[str, gpd.GeoDataFrame]) -> dict[str, gpd.GeoDataFrame]:
+    """Sort features of vector tiles into layers.
+
+    Parameters
+    ----------
+    frames
+        Name of the tiles' layer to its features in a projected CRS, with the columns of `TILE_COLUMNS` that the tiles
+        have. `transportation_name` is needed only where `transportation` has no column `subclass`.
+
+    Returns
+    -------
+    dict
+        Channel name to its features.
+    """
+    roads = frames["transportation"]
+    found: dict[str, list[gpd.GeoDataFrame]] = {name: [] for name in CHANNEL_NAMES}
+    for tile_layer, rules in TILE_RULES.items():
+        if tile_layer not in frames or (tile_layer == "transportation_name" and "subclass" in roads):
+            continue
+        for name, layer in _sort(frames[tile_layer], rules, {rule.layer for rule in rules}).items():
+            found[name].append(_without_tunnels(layer, roads) if tile_layer == "transportation_name" else layer)
+    return {
+        name: pd.concat(parts, ignore_index=True) if parts else empty_layer(roads.crs) for name, parts in found.items()
+    }
+
+
+def _without_tunnels(lines: gpd.GeoDataFrame, roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Take from `lines` what `roads`, which hold the same lines, know to be in a tunnel."""
+    tunnels = roads.geometry[_matches(roads, "brunnel", ("tunnel",)) & _matches(roads, "class", ("path", "track"))]
+    geometry = lines.geometry.to_numpy(copy=True)
+    near = lines.sindex.query(tunnels.to_numpy(), predicate="intersects")[1]
+    near = np.unique(near)
+    geometry[near] = shapely.difference(geometry[near], shapely.union_all(tunnels.to_numpy()))
+    lines = lines.set_geometry(gpd.GeoSeries(geometry, index=lines.index, crs=lines.crs))
+    return lines[~lines.is_empty]
 
 
 def _sort(frame: gpd.GeoDataFrame, rules: Iterable[Rule], names: Iterable[str]) -> dict[str, gpd.GeoDataFrame]:
@@ -288,10 +378,11 @@ def _drawn(frame: gpd.GeoDataFrame, rule: Rule) -> gpd.GeoDataFrame:
         arterial = frame["highway"].isin(ARTERIAL).to_numpy()
         geometry = _beside(geometry, np.where(arterial, WIDTHS["arterial"], WIDTHS["street"]), rule.side)
     width = np.nan if rule.shape == "area" else rule.width_m or WIDTHS.get(rule.layer, np.nan)
-    columns = {"kind": frame[next(iter(rule.when))].astype("str"), "width_m": width}
+    kind = frame[next(iter(rule.when))].astype("str") if rule.when else rule.layer
+    columns = {"kind": kind, "width_m": width}
     if "osmid" in frame:
         columns["osmid"] = frame["osmid"].astype("str")
-    return gpd.GeoDataFrame(columns, geometry=geometry, crs=frame.crs, index=frame.index)
+    return gpd.GeoDataFrame(pd.DataFrame(columns, index=frame.index), geometry=geometry, crs=frame.crs)
 
 
 def _beside(

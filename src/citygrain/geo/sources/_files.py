@@ -1,0 +1,65 @@
+"""What every source that reads a file does: check it, fingerprint it, and say when the place lies outside."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import shapely
+
+from citygrain.errors import SourceError
+from citygrain.geo.place import Place
+
+BBox = tuple[float, float, float, float]
+
+
+def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str) -> Path:
+    """Return the path of a readable file whose name ends rightly.
+
+    Raises
+    ------
+    SourceError
+        When it is missing, a folder, empty, unreadable or of another kind.
+    """
+    path = Path(path).expanduser()
+    if not path.name.endswith(suffixes):
+        raise SourceError(
+            f"{path} is not {what} by its name.",
+            expected=f"a name that ends in {' '.join(suffixes)}",
+            got=path.name,
+            remedy="source=file reads .osm.pbf and .osm, source=vectortiles reads .mbtiles",
+        )
+    if not path.is_file():
+        raise SourceError(
+            f"{what[0].upper()}{what[1:]} was to be read and is not there.",
+            got=path,
+            remedy="give its path as source.path=…; regional extracts: https://download.geofabrik.de",
+        )
+    try:
+        with path.open("rb") as file:
+            start = file.read(1)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read.", got=error) from error
+    if not start:
+        raise SourceError(f"{path} is empty.", remedy="download it again")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Fingerprint of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def outside(place: Place, extent: BBox, path: Path) -> SourceError:
+    """Return the error of a place that a file does not cover, with the hint that lies nearest."""
+    south_first = shapely.box(place.bbox[1], place.bbox[0], place.bbox[3], place.bbox[2])
+    swapped = south_first.intersects(shapely.box(*extent))
+    return SourceError(
+        f"{place.name} lies outside {path.name}.",
+        expected=f"a place within [{', '.join(f'{v:.4f}' for v in extent)}] (west, south, east, north)",
+        got=f"[{', '.join(f'{v:.4f}' for v in place.bbox)}]",
+        remedy="latitude and longitude of the bbox look swapped"
+        if swapped
+        else "take an extract that covers the place, or leave the bbox out to take the file's own extent",
+    )
