@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def _dispatch(request: Request, out: Console, err: Console) -> int:
         _overview(out)
         return 0
     if "--help" in request.flags:
-        _help(out, request.verb, request.config_dirs)
+        _help(out, request)
         return 0
     config = importlib.import_module("citygrain.config")
     if "--cfg" in request.flags:
@@ -215,61 +215,72 @@ def _overview(out: Console) -> None:
     out.print("\ncitygrain <verb> --help   its choices and keys", highlight=False)
 
 
-def _help(out: Console, verb: str, config_dirs: Sequence[str]) -> None:
+def _help(out: Console, request: Request) -> None:
+    verb, dirs = str(request.verb), request.config_dirs
     config = importlib.import_module("citygrain.config")
     about = VERBS[verb]
     out.print(f"[bold]citygrain {verb}[/] \\[group=option] \\[key=value] …", highlight=False)
     out.print(f"{about.does[0].upper()}{about.does[1:]}.", highlight=False, markup=False)
-    root = config.find_file(verb, config_dirs)
-    every, taken = config.groups(config_dirs), config.group_defaults(verb, config_dirs)
+    every, taken = config.groups(dirs), config.group_defaults(verb, dirs, request.overrides)
+    chosen = {group: option if isinstance(option, list) else [option] for group, option in taken.items()}
     if taken:
         out.print("\n[bold]Groups[/]   group=option; the one in bold is taken unless told otherwise")
-        table = Table.grid(padding=(0, 2))
-        for group, default in taken.items():
-            names = [Text(o, style="bold" if o == default else "") for o in every.get(group.split("@")[0], [])]
-            table.add_row(Text(group, style="cyan"), Text("  ").join(names))
-        out.print(Padding(table, (0, 2)))
-    sections = [("", root)]
-    sections += [
-        (g, config.find_file(f"{g.split('@')[0]}/{option}", config_dirs)) for g, option in taken.items() if option
-    ]
-    for group, file in sections:
-        keys = list(_documented_keys(file)) if file else []
-        if not keys:
-            continue
-        prefix = f"{group.split('@')[-1].replace('/', '.')}." if group else ""
-        out.print(f"\n[bold]Keys[/]{f'   of {group}={taken[group]}' if group else ''}", highlight=False)
-        table = Table.grid(padding=(0, 2))
-        for key, value, comment in keys:
-            table.add_row(Text(f"{prefix}{key}={value}"), Text(comment, style="dim"))
-        out.print(Padding(table, (0, 2)))
+        options = {group: every.get(group.split("@")[0], []) for group in taken}
+        rows = [(g, Text("  ").join(Text(o, "bold" if o in chosen[g] else "") for o in options[g])) for g in taken]
+        _table(out, rows)
+    _keys(out, "", config.find_file(verb, dirs))
+    for group, names in chosen.items():
+        for name in names:
+            _keys(out, f"{group}={name}", config.find_file(f"{group.split('@')[0]}/{name}", dirs))
     out.print("\n[bold]Flags[/]")
-    table = Table.grid(padding=(0, 2))
-    for flag, does in FLAGS.items():
-        table.add_row(Text(flag, style="cyan"), Text(does))
-    out.print(Padding(table, (0, 2)))
+    _table(out, FLAGS.items())
     out.print("\n[bold]Examples[/]")
     for example in (about.example, *about.more):
         out.print(Text(f"  {example}"), soft_wrap=True)
 
 
-def _documented_keys(file: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield `(dotted key, default, comment)` of a configuration's leaves; comments stand behind a key or above it."""
+def _table(out: Console, rows: Iterable[tuple[str, str | Text]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for left, right in rows:
+        table.add_row(Text(left, "cyan"), right if isinstance(right, Text) else Text(right))
+    out.print(Padding(table, (0, 2)))
+
+
+def _keys(out: Console, choice: str, file: Path | None) -> None:
+    about, keys = _documented(file) if file else ("", [])
+    if keys:
+        group = choice.partition("=")[0].split("@")[-1].replace("/", ".")
+        prefix = f"{group}." if group else ""
+        out.print(f"\n[bold]Keys[/]   {choice and f'of {choice}: {about}'}".rstrip(" :"), highlight=False)
+        _table(out, [(f"{prefix}{key}", comment) for key, comment in keys])
+
+
+def _documented(file: Path) -> tuple[str, list[tuple[str, str]]]:
+    """Return what a configuration says of itself: its head comment, and each key with its default and its comment.
+
+    A key's comment stands behind it or above it; the head comment is the one that the file begins with.
+    """
+    about = ""
+    keys: list[tuple[str, str]] = []
     above: list[str] = []
     parents: list[tuple[int, str]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        comment = re.match(r"\s*#\s?(.*)", line)
-        entry = re.match(r"(\s*)([\w.]+):(?:\s+(.*?))?(?:\s+#\s*(.*))?$", line)
+    for i, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
+        comment = re.match(r"\s*#\s*(.*)", line)
+        entry = re.match(r"(\s*)([\w.]+):(?:\s+([^#\s].*?))?(?:\s+#\s*(.*))?$", line)
         if comment:
             above.append(comment[1])
+            if len(above) == i + 1:
+                about = " ".join(a for a in above if not a.startswith("@package"))
             continue
         if entry:
-            depth, key, value = len(entry[1]), entry[2], entry[3] or ""
+            depth, key, value, behind = len(entry[1]), entry[2], entry[3], entry[4]
             parents = [*[p for p in parents if p[0] < depth], (depth, key)]
+            says = behind or (" ".join(above) if len(above) < i else "")
             dotted = ".".join(name for _, name in parents)
-            if value and not key.startswith("_") and parents[0][1] != "defaults":
-                yield dotted, value, entry[4] or " ".join(above)
+            if (value or says) and not key.startswith("_") and parents[0][1] != "defaults":
+                keys.append((f"{dotted}={value}" if value else f"{dotted}:", says))
         above = []
+    return about, keys
 
 
 def _complain(err: Console, error: CitygrainError, *, trace: bool) -> int:

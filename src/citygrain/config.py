@@ -131,15 +131,42 @@ def groups(config_dirs: Iterable[str | Path] = ()) -> dict[str, list[str]]:
     return {group: sorted(found[group]) for group in sorted(found)}
 
 
-def group_defaults(verb: str, config_dirs: Iterable[str | Path] = ()) -> dict[str, str | None]:
-    """Return the groups that a verb takes, with the option each has unless told otherwise; None for none."""
-    file = find_file(verb, config_dirs)
+def group_defaults(verb: str, config_dirs: Iterable[str | Path] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the groups that a verb takes, and the option (or options) each has; None for none.
+
+    A group inside another has its place behind an `@`, as on the command line: `network@model.network`.
+    """
+    folders = list(config_dirs)
+    told = dict(text.split("=", 1) for text in overrides if "=" in text)
+    found: dict[str, Any] = {}
+
+    def walk(name: str, package: str) -> None:
+        for key, value in _defaults_of(name, folders):
+            group, _, inner = key.partition("@")
+            group = (
+                group.lstrip("/") if group.startswith("/") or not package else f"{package.replace('.', '/')}/{group}"
+            )
+            at = ".".join(filter(None, (package, inner)))
+            full = f"{group}@{at}" if inner else group
+            found[full] = told.get(full, value)
+            for option in found[full] if isinstance(found[full], list) else [found[full]]:
+                if option is not None:
+                    walk(f"{group}/{option}", at if inner else group.replace("/", "."))
+
+    walk(verb, "")
+    return found
+
+
+def _defaults_of(name: str, config_dirs: Iterable[str | Path]) -> list[tuple[str, Any]]:
+    """Return the groups that a file lists in its `defaults`, without those it only overrides."""
+    file = find_file(name, config_dirs)
     try:
-        entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []) if file else []
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
     except yaml.YAMLError as error:
         raise _no_yaml(error) from error
+    entries = content.get("defaults", []) if isinstance(content, Mapping) else []
     named = [next(iter(entry.items())) for entry in entries if isinstance(entry, Mapping)]
-    return {re.sub(r"^(optional |override |/)+", "", str(key)): value for key, value in named}
+    return [(str(key).removeprefix("optional "), value) for key, value in named if not str(key).startswith("override")]
 
 
 def find_file(name: str, config_dirs: Iterable[str | Path] = ()) -> Path | None:
