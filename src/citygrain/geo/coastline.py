@@ -75,7 +75,7 @@ def sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Polygon 
     open_m = shapely.union_all([cuts, dangles]).intersection(area).length
     if open_m > _TOUCH_M or contradictory:
         warnings.warn(
-            f"coastline: {open_m:,.0f} m end inside the place; {contradictory} of its faces are land by one coastline and "
+            f"coastline: {open_m:,.0f} m end inside the place; {contradictory} of its faces are land by one coastline, "
             "sea by another. In doubt it stays land. Either the extract cuts the coastline or OpenStreetMap has a gap",
             CoastlineWarning,
             stacklevel=2,
