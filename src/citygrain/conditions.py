@@ -326,15 +326,19 @@ def measure_unchecked(
         return {name: torch.cat([part[name] for part in parts]) for name in names}
     means = layout.mean((2, 3))
     by_channel = dict(zip(channels, layout.unbind(1), strict=True))
+
+    def total(weights: Mapping[str, float]) -> Tensor:
+        return (means * _row(weights, channels, layout)).sum(1)  # autocast would round a matrix product to bfloat16
+
     values = {}
     for name in names:
         m = MEASURES[name]
         if m.of is not None:
             values[name] = m.of(by_channel, resolution_m)
         elif m.per:
-            values[name] = means @ _row(m.weights, channels, layout) / (means @ _row(m.per, channels, layout) + _TINY)
+            values[name] = total(m.weights) / (total(m.per) + _TINY)
         else:
-            values[name] = means @ _row(m.weights, channels, layout)
+            values[name] = total(m.weights)
     return values
 
 
@@ -391,7 +395,7 @@ def measure_maps(
 def maps_unchecked(layout: Tensor, channels: Sequence[str], cells: int, names: Sequence[str]) -> dict[str, Tensor]:
     """`measure_maps` of the linear measures `names`, for sound layouts `(B, C, H, W)` that fall into the cells."""
     shares = functional.avg_pool2d(layout, (layout.shape[-2] // cells, layout.shape[-1] // cells))
-    return {name: torch.einsum("bchw,c->bhw", shares, _row(MEASURES[name].weights, channels, layout)) for name in names}
+    return {name: (shares * _row(MEASURES[name].weights, channels, layout)[:, None, None]).sum(1) for name in names}
 
 
 def _tensor(layout: NDArray[Any]) -> Tensor:

@@ -1,0 +1,348 @@
+"""Prepared places as a Lightning data module: windows with measured conditions, the spec, the statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import rich
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from citygrain import conditions
+from citygrain.conditions import MEASURES, mappable, measurable
+from citygrain.data.dataset import MIN_BUILT, MIN_VALID, Balance, CityWindows, Rules, common_channels, whole_batch
+from citygrain.data.transforms import RawBatch, to_batch
+from citygrain.errors import ConditionError, DataError
+from citygrain.files import write_text
+from citygrain.geo.cityraster import MANIFEST, CityRaster
+from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
+
+STATISTICS = ".cache"
+"""Folder beside the places that keeps measured statistics; may be deleted at any time."""
+
+MEASURED_AT_ONCE = 256
+
+
+class CityDataModule(pl.LightningDataModule):
+    """Windows of prepared places.
+
+    Parameters
+    ----------
+    places
+        Names of prepared places under `root`, or folders of city rasters.
+    root
+        Folder of all city rasters, `paths.data`.
+    size_px
+        Height and width of a window in cells.
+    resolution_m
+        Edge of a cell in metres: one that every place was prepared at, or twice or four times that.
+    batch_size
+        Windows of one step on one device.
+    batches_per_epoch
+        Steps of an epoch; every epoch draws new windows.
+    val_windows, test_windows
+        At most so many windows of the held-out grids, evenly spread; 0 for none.
+    min_valid, min_built
+        Shares of a window that must have data, and be building or street.
+    balance
+        `places`: as many train windows of each place; `area`: in proportion to where windows may lie.
+    channels
+        Names of the channels; when None those that all places know.
+    scalars
+        Names of the scalar conditions; when None all that the channels allow.
+    maps
+        Names of condition maps, among the linear measures.
+    map_px
+        Height and width of condition maps in cells; must divide `size_px`.
+    statistics_windows
+        Train windows of each place whose measures give the percentiles in the spec.
+    num_workers
+        Processes that gather windows; 0, in the training process, is fast enough but for slow disks.
+    seed
+        Of the train windows.
+
+    Raises
+    ------
+    DataError
+        For a place that is not prepared, or a channel that a place does not know.
+    ConditionError
+        For a condition that does not exist or that the channels do not allow.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[str],
+        root: str | Path = "data/cities",
+        size_px: int = 64,
+        resolution_m: float = 8.0,
+        batch_size: int = 64,
+        batches_per_epoch: int = 200,
+        val_windows: int = 512,
+        test_windows: int = 512,
+        min_valid: float = MIN_VALID,
+        min_built: float = MIN_BUILT,
+        balance: Balance = "places",
+        channels: Sequence[str] | None = None,
+        scalars: Sequence[str] | None = None,
+        maps: Sequence[str] = (),
+        map_px: int = 0,
+        statistics_windows: int = 2000,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("batches_per_epoch", batches_per_epoch, 1),
+            ("statistics_windows", statistics_windows, 1),
+            ("val_windows", val_windows, 0),
+            ("test_windows", test_windows, 0),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise DataError(f"data.{name} is a number of things.", expected=f"at least {least}", got=value)
+        self.rules = Rules(size_px, float(resolution_m), min_valid, min_built)
+        self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
+        self.limits = {"train": None, "val": val_windows, "test": test_windows}
+        self.balance, self.seed = balance, seed
+        self.statistics_windows, self.num_workers = statistics_windows, num_workers
+        self.root = Path(root)
+        self.rasters = [CityRaster.open(_folder(self.root, place)) for place in places]
+        self.channels, self.left_out = common_channels(self.rasters, channels)
+        self._scalars = self._checked(scalars, measurable(self.channels), "scalar")
+        self._maps = self._checked(maps, mappable(self.channels), "map")
+        if map_px and size_px % map_px:
+            raise ConditionError(
+                "Condition maps do not fit the windows.", expected=f"a divisor of {size_px}", got=map_px
+            )
+        self._map_px = map_px
+        self._windows: dict[str, CityWindows] = {}
+
+    def _checked(self, wanted: Sequence[str] | None, possible: Sequence[str], kind: str) -> tuple[str, ...]:
+        """Return the wanted conditions, or all possible ones."""
+        for name in wanted or ():
+            if name in possible:
+                continue
+            missing = [c for c in MEASURES[name].channels if c not in self.channels] if name in MEASURES else []
+            reasons = [f"{c} ({self.left_out.get(c, 'not among data.channels')})" for c in missing]
+            raise ConditionError(
+                f"{name} cannot be a {kind} condition of these windows.",
+                got=f"it needs {', '.join(reasons)}" if reasons else name,
+                choices=possible,
+            )
+        return tuple(possible if wanted is None else wanted)
+
+    def prepare_data(self) -> None:
+        """Decode what is to be read and measure the statistics, once for all ranks; say which channels are left out."""
+        for name, reason in self.left_out.items():
+            rich.print(f"[yellow]left out[/] the channel [bold]{name}[/], which is not known everywhere: {reason}")
+        self.prepare_spec()
+
+    def prepare_spec(self) -> LayoutSpec:
+        """Return what the windows are and what can be asked of them, with statistics of the train windows.
+
+        Raises
+        ------
+        DataError
+            When a place has no train window, with the reasons counted.
+        """
+        return self._spec
+
+    @cached_property
+    def _spec(self) -> LayoutSpec:
+        spec = LayoutSpec(
+            channels=self.channels,
+            size_px=self.rules.size_px,
+            resolution_m=self.rules.resolution_m,
+            scalars=self._scalars,
+            maps=self._maps,
+            map_px=self._map_px,
+            places=tuple(raster.name for raster in self.rasters),
+        )
+        return replace(spec, statistics=self._statistics(spec))
+
+    def _statistics(self, spec: LayoutSpec) -> Mapping[str, Mapping[str, Any]]:
+        """Read the statistics of the train windows from beside the data, or measure and keep them."""
+        depends = [self.provenance(), spec.scalars, self.statistics_windows, PERCENTILES]
+        digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode())
+        digest.update(Path(conditions.__file__).read_bytes())  # percentiles of an older definition mean nothing
+        path = self.root / STATISTICS / f"statistics-{digest.hexdigest()[:24]}.json"
+        with suppress(OSError, ValueError):
+            kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+            return kept
+        train = self.windows("train")
+        values = [self._measured(spec, place) for place in range(len(spec.places))]
+        weights = np.repeat(train.shares, self.statistics_windows)
+        ranks = np.linspace(0, 1, PERCENTILES)
+
+        def percentiles(column: Any, weight: Any) -> list[float]:
+            found: list[float] = np.quantile(column, ranks, weights=weight, method="inverted_cdf").tolist()
+            return found
+
+        statistics = {
+            scalar: {
+                **{name: percentiles(v[:, s], np.ones(len(v))) for name, v in zip(spec.places, values, strict=True)},
+                ALL_PLACES: percentiles(np.concatenate(values)[:, s], weights),
+            }
+            for s, scalar in enumerate(spec.scalars)
+        }
+        with suppress(DataError):  # a folder that may only be read: they are measured again next time
+            write_text(path, json.dumps(statistics))
+        return statistics
+
+    def _measured(self, spec: LayoutSpec, place: int) -> Any:
+        """Conditions `(N, S)` of train windows of one place."""
+        windows = CityWindows([self.rasters[place]], "train", self.rules, channels=self.channels, seed=self.seed)
+        starts = range(0, self.statistics_windows, MEASURED_AT_ONCE)
+        parts = []
+        for start in starts:
+            raw = windows.__getitems__(range(start, min(start + MEASURED_AT_ONCE, self.statistics_windows)))
+            parts.append(to_batch(raw, spec).conditions.scalars)
+        return torch.cat(parts).double().numpy()
+
+    def windows(self, split: str) -> CityWindows:
+        """Return the windows of a split.
+
+        Raises
+        ------
+        DataError
+            When there are none.
+        """
+        if split not in self._windows:
+            self._windows[split] = CityWindows(
+                self.rasters,
+                split,
+                self.rules,
+                channels=self.channels,
+                balance=self.balance,
+                limit=self.limits.get(split),
+                seed=self.seed,
+            )
+        return self._windows[split]
+
+    @property
+    def val_size(self) -> int:
+        """How many validation windows there are."""
+        return len(self.windows("val")) if self.limits["val"] else 0
+
+    def batch(self, split: str, indices: Sequence[int], device: torch.device | str = "cpu") -> Batch:
+        """Return the windows of a split that indices stand for, as batches hold them."""
+        raw = self.windows(split).__getitems__(indices)
+        return to_batch(RawBatch(*(part.to(device) for part in raw)), self._spec)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find out where windows may lie."""
+        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), None: ("train", "val", "test")}
+        for split in splits.get(stage, ()):
+            if self.limits[split] != 0:
+                self.windows(split)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of new windows in each epoch, the same ones in every run."""
+        return self.training_loader(self.windows("train"))
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Batches of the validation grid; none where `val_windows` is 0."""
+        return self.validation_loader(self.windows("val")) if self.limits["val"] else []
+
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Batches of the test grid; none where `test_windows` is 0."""
+        return self.validation_loader(self.windows("test")) if self.limits["test"] else []
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
+        """Measure conditions on the device that trains."""
+        return to_batch(batch, self._spec) if isinstance(batch, RawBatch) else batch
+
+    def training_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        """Load any data set of whole batches and endless indices in the order of training, this rank's part."""
+        rank, world = self._rank()
+        per_epoch = self.batches_per_epoch * self.batch_size * world
+        return self._loader(dataset, EpochSampler(per_epoch, rank, world))
+
+    def validation_loader(self, dataset: Any) -> DataLoader[Any]:
+        """Load a finite data set of whole batches in order, this rank's part; every rank gets as many.
+
+        What is left over by the ranks (fewer windows than ranks) is left out.
+        """
+        rank, world = self._rank()
+        count = len(dataset)
+        return self._loader(dataset, range(rank, max(count - count % world, 0), world))
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _loader(self, dataset: Dataset[Any], sampler: Sampler[int] | range) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=whole_batch,
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Return all that decides what the windows are, plain: each place's `place.json`, and the rules."""
+        return {
+            "places": {raster.name: dict(raster.provenance) for raster in self.rasters},
+            "channels": list(self.channels),
+            "left_out": self.left_out,
+            "rules": asdict(self.rules),
+            "balance": self.balance,
+            "limits": self.limits,
+            "seed": self.seed,
+        }
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of one rank in one epoch: every epoch has its own, and the ranks take turns.
+
+    Step *k* of all R ranks together holds the indices of step *k* of one process with R times the batch.
+
+    Parameters
+    ----------
+    per_epoch
+        Windows of an epoch over all ranks.
+    rank, world
+        Which of how many ranks.
+    """
+
+    def __init__(self, per_epoch: int, rank: int = 0, world: int = 1) -> None:
+        self.per_epoch, self.rank, self.world = per_epoch, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move to an epoch; Lightning does so before each, and when it resumes."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.per_epoch
+        return iter(range(first + self.rank, first + self.per_epoch, self.world))
+
+    def __len__(self) -> int:
+        return self.per_epoch // self.world
+
+
+def _folder(root: Path, place: str) -> Path:
+    """Return the folder of a place by name, or as given."""
+    for folder in (root / place, Path(place)):
+        if (folder / MANIFEST).is_file():
+            return folder
+    prepared = sorted(p.parent.name for p in root.glob(f"*/{MANIFEST}"))
+    raise DataError(
+        f"The place {place} is not prepared.",
+        expected=f"a city raster in {root / place}",
+        got=place,
+        choices=prepared,
+        remedy=f"citygrain prepare place={place} paths.data={root}",
+    )
