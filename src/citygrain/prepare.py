@@ -8,12 +8,11 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import geopandas as gpd
 import numpy as np
@@ -30,6 +29,7 @@ from citygrain.conditions import measure
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import COMPLETE, CityRaster
+from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNELS
 from citygrain.geo.place import Place, slug
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
@@ -37,12 +37,10 @@ from citygrain.geo.sources import ATTRIBUTION, Features, Source
 from citygrain.geo.sources import features as features_of
 from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS, split_blocks
 
-T = TypeVar("T")
-
 Report = Callable[[float, str], None]
 
-READ, DRAWN, SHRUNK = 0.45, 0.85, 0.97
-"""Where the progress bar stands when the features are read, the strips drawn, the overviews made."""
+READ, DRAWN = 0.5, 0.9
+"""Where the progress bar stands when the features are read and when the strips are drawn."""
 
 BUILT = ("building", "arterial", "street")
 
@@ -125,7 +123,7 @@ def prepare(
         with cityraster.drafted(folder) as draft:
             layout = draft / cityraster.LAYOUT
             shares, valid_km2 = _draw(found, place, grid, layout, workers or _cores(), report)
-            report(SHRUNK, "splitting and measuring blocks")
+            report(DRAWN, "splitting and measuring blocks")
             known = [c.name for c in CHANNELS if c.name not in found.unknown]
             blocks, split = _blocks(layout, grid, known, block_m, buffer_m, seed)
             blocks.to_parquet(draft / cityraster.BLOCKS)
@@ -236,17 +234,17 @@ def _draw(
         )
     names = [c.name for c in CHANNELS]
     covered, cells = np.zeros(len(names)), 0
-    with cityraster.LayoutWriter(path, grid, names, workers) as writer:
-        strips = zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True)
-        for strip, inside in _ahead(strips) if workers > 1 else strips:
+    row = 0
+    with GeoTiffWriter(path, grid, names, cityraster.LEVELS, ATTRIBUTION, workers) as writer:
+        for strip, inside in zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True):
             valid = inside > COMPLETE // 2
             if not valid.all():
                 strip[:, ~valid] = 0
             writer.write(strip, valid)
             covered += [band.sum(dtype=np.int64) for band in strip]
             cells += int(np.count_nonzero(valid))
-            report(READ + (DRAWN - READ) * writer.row / grid.height, "drawing")
-        report(DRAWN, "averaging to coarser levels")
+            row += len(valid)
+            report(READ + (DRAWN - READ) * row / grid.height, "drawing")
     shares = covered / COMPLETE / max(cells, 1)
     return dict(zip(names, map(float, shares), strict=True)), cells * grid.resolution_m**2 / 1e6
 
@@ -273,17 +271,6 @@ def _blocks(
             rows_of.append({k: float(v) for k, v in measure(block, known, coarse.resolution_m).items()})
     measured = pd.DataFrame(rows_of, index=split.blocks.index)
     return split.blocks.join(measured), {"block_m": split.block_m, "buffer_m": split.buffer_m}
-
-
-def _ahead(items: Iterable[T]) -> Iterator[T]:
-    """Make the next item in a thread while the present one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        iterator = iter(items)
-        end = object()
-        following = pool.submit(next, iterator, end)
-        while (item := following.result()) is not end:
-            following = pool.submit(next, iterator, end)
-            yield item  # type: ignore[misc]
 
 
 def _place(config: Mapping[str, Any], source: Source) -> Place:

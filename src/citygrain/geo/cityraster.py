@@ -18,12 +18,12 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -31,7 +31,6 @@ import pyarrow as pa
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -315,69 +314,6 @@ class CityRaster:
         for old in cache.glob("*.npy"):
             if not old.name.startswith(".") and not old.name.endswith(current):
                 old.unlink(missing_ok=True)
-
-
-class LayoutWriter:
-    """Write `layout.tif` strip by strip, from the top; a context manager.
-
-    Parameters
-    ----------
-    path
-        The file, which must not be there yet.
-    grid
-        The cells.
-    channels
-        Names of the bands.
-    workers
-        Threads that compress.
-    """
-
-    def __init__(self, path: Path, grid: Grid, channels: Sequence[str], workers: int = 1) -> None:
-        self.path, self.grid, self.channels = path, grid, tuple(channels)
-        self.env = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_NUM_THREADS=str(workers), GDAL_CACHEMAX=256)
-        self.row = 0
-
-    def __enter__(self) -> Self:
-        self.env.__enter__()
-        self.tif = rasterio.open(
-            self.path,
-            "w",
-            driver="GTiff",
-            width=self.grid.width,
-            height=self.grid.height,
-            count=len(self.channels),
-            dtype="uint8",
-            crs=self.grid.crs,
-            transform=self.grid.transform,
-            tiled=True,
-            blockxsize=STRIP_ROWS,
-            blockysize=STRIP_ROWS,
-            interleave="band",  # a window reads the channels it needs
-            compress="deflate",
-            zlevel=1,  # level 6 takes twice the time for 7 % less
-            sparse_ok=True,  # empty tiles take no room
-            bigtiff="if_safer",
-            photometric="minisblack",
-        )
-        self.tif.descriptions = self.channels
-        self.tif.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * (len(self.channels) - 1)]
-        return self
-
-    def write(self, strip: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
-        """Append a strip `(C, h, W)` with its valid cells `(h, W)`."""
-        window = Window(0, self.row, self.grid.width, strip.shape[1])
-        self.tif.write(strip, window=window)
-        self.tif.write_mask(valid, window=window)
-        self.row += strip.shape[1]
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        try:
-            self.tif.close()
-            if kind is None:
-                with rasterio.open(self.path, "r+") as tif:
-                    tif.build_overviews(list(OVERVIEWS), Resampling.average)
-        finally:
-            self.env.__exit__(None, None, None)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -48,6 +48,9 @@ ALIGN_CELLS = 8
 POLYGON, LINE, RING = 3, 1, 2
 """Type ids of shapely."""
 
+CHUNK = 50_000
+"""Features flattened at a time: taking geometries apart copies them."""
+
 WHITE = (1.0, 1.0, 1.0, 1.0)
 
 
@@ -224,34 +227,72 @@ class _Canvas:
 
 
 def _outlines(layer: gpd.GeoDataFrame, grid: Grid) -> list[_Outlines]:
-    """Flatten a layer: its areas, then its lines by width."""
-    parts, index = _simple_parts(np.asarray(layer.geometry.values, object))
-    kinds = shapely.get_type_id(parts)
-    groups = []
-    areas = parts[kinds == POLYGON]
-    if len(areas):
-        _, xy, (rings, shapes) = shapely.to_ragged_array(areas, include_z=False)
-        groups.append(_flat(_wound(xy, rings, shapes), rings, shapes, grid, width_m=0.0))
-    is_line = (kinds == LINE) | (kinds == RING)
-    lines, widths = parts[is_line], layer["width_m"].to_numpy(float)[index[is_line]]
-    if not (widths > 0).all():
-        raise ValueError("lines without a width cannot be drawn; a source must give every line its width_m")
-    for width in np.unique(widths):
-        xy, owner = shapely.get_coordinates(lines[widths == width], return_index=True)
-        rings = np.searchsorted(owner, np.arange(owner[-1] + 2))
-        groups.append(_flat(xy, rings, np.arange(len(rings)), grid, width_m=float(width)))
-    return groups
+    """Flatten a layer into one group for its areas and one for each width of its lines, a chunk at a time."""
+    geometries, widths = np.asarray(layer.geometry.values, object), layer["width_m"].to_numpy(float)
+    groups: dict[float, list[_Outlines]] = {}
+    for start in range(0, len(geometries), CHUNK):
+        parts, owner = _simple_parts(geometries[start : start + CHUNK])
+        kinds, width = shapely.get_type_id(parts), widths[start : start + CHUNK][owner]
+        areas = kinds == POLYGON
+        lines = (kinds == LINE) | (kinds == RING)
+        if areas.any():
+            groups.setdefault(0.0, []).append(_flat(*_rings(parts[areas]), grid, width_m=0.0))
+        if not (width[lines] > 0).all():
+            raise ValueError("lines without a width cannot be drawn; a source must give every line its width_m")
+        for w in np.unique(width[lines]):
+            xy, sizes = _coordinates(parts[lines & (width == w)])
+            groups.setdefault(float(w), []).append(
+                _flat(xy, _offsets(sizes), np.arange(len(sizes) + 1), grid, width_m=float(w))
+            )
+    return [_joined(groups[width]) for width in sorted(groups)]
+
+
+def _joined(pieces: Sequence[_Outlines]) -> _Outlines:
+    """Put outlines of one width together."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return _Outlines(
+        np.concatenate([p.xy for p in pieces]),
+        _offsets(np.concatenate([np.diff(p.rings) for p in pieces])),
+        _offsets(np.concatenate([np.diff(p.shapes) for p in pieces])),
+        np.concatenate([p.top for p in pieces]),
+        np.concatenate([p.bottom for p in pieces]),
+        pieces[0].width,
+    )
 
 
 def _simple_parts(geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Take collections apart, however nested; return the parts and which geometry each came from."""
     index = np.flatnonzero(~(shapely.is_missing(geometries) | shapely.is_empty(geometries)))
     parts = geometries[index]
-    while (shapely.get_type_id(parts) > POLYGON).any():
-        parts, owner = shapely.get_parts(parts, return_index=True)
-        index = index[owner]
-    keep = ~shapely.is_empty(parts)
-    return parts[keep], index[keep]
+    while (nested := shapely.get_type_id(parts) > POLYGON).any():
+        inner, owner = shapely.get_parts(parts[nested], return_index=True)
+        some = ~shapely.is_empty(inner)
+        parts = np.concatenate([parts[~nested], inner[some]])
+        index = np.concatenate([index[~nested], index[nested][owner[some]]])
+    return parts, index
+
+
+def _rings(areas: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return vertices, offsets of rings and offsets of shapes; only polygons with holes need the costly way."""
+    holed = shapely.get_num_interior_rings(areas) > 0
+    xy, sizes = _coordinates(areas[~holed])
+    rings, shapes = _offsets(sizes), np.arange(len(sizes) + 1)
+    if holed.any():
+        _, more_xy, (more_rings, more_shapes) = shapely.to_ragged_array(areas[holed], include_z=False)
+        xy = np.concatenate([xy, more_xy])
+        shapes = np.concatenate([shapes, len(sizes) + more_shapes[1:]])
+        rings = np.concatenate([rings, rings[-1] + more_rings[1:]])
+    return _wound(xy, rings, shapes), rings, shapes
+
+
+def _coordinates(geometries: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the vertices of all geometries, and how many each has."""
+    return shapely.get_coordinates(geometries), shapely.get_num_coordinates(geometries).astype(np.int64)
+
+
+def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(sizes)])
 
 
 def _flat(
