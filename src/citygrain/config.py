@@ -262,7 +262,7 @@ def _explain(verb: str, parsed: Sequence[Override], folders: Sequence[Path], err
     return ConfigError(
         f"The configuration of citygrain {verb} cannot be composed: {lines[0] if lines else type(error).__name__}",
         got=getattr(error, "missing_cfg_file", None),
-        choices=getattr(error, "options", None),
+        choices=getattr(error, "options", None) or None,
     )
 
 

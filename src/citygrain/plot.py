@@ -6,6 +6,7 @@ Everything here takes arrays or CPU tensors, draws without a display, and return
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb as _colour
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 from numpy.typing import ArrayLike, NDArray
 
 from citygrain.conditions import MEASURES
@@ -37,7 +39,9 @@ BOOST: Mapping[str, float] = {"walk": 0.6, "cycle": 0.45, "street": 0.75, "arter
 HAZE = 0.03
 """Coverage below this is not painted: generated layouts are never exactly zero."""
 
-DPI = 100
+DPI, FONT = 100, 8.5
+MARGIN, GAP, LINE, SWATCH = 18, 12, 18, 10
+"""Pixels: around a sheet, between layouts, a line of the legend, a colour in it."""
 
 
 def to_rgb(layout: ArrayLike, channels: Sequence[str]) -> NDArray[np.uint8]:
@@ -262,61 +266,75 @@ def _grid(
     rows = math.ceil(len(pictures) / columns)
     scale = scale or max(1, math.ceil(192 / pictures[0].shape[1]))
     high, wide = (scale * edge for edge in pictures[0].shape[:2])
-    gap, margin = 12, 18
-    caption = (16 * max(len(t.splitlines()) for t in titles) + 6) if titles else 0
-    top = margin + (34 if heading else 0)
-    bottom = margin + (30 if legend or resolution_m else 0)
-    width = 2 * margin + columns * wide + (columns - 1) * gap
-    height = top + rows * (high + caption) + (rows - 1) * gap + bottom
+    captions = [_wrapped(title, wide) for title in titles or ()]
+    width = 2 * MARGIN + columns * wide + (columns - 1) * GAP
+    foot = _foot([n for n in reversed(PAINTED) if n in legend], width, _scale_bar(resolution_m, scale, wide))
+    caption = 15 * max(map(len, captions)) + 6 if captions else 0
+    top = MARGIN + (34 if heading else 0)
+    bottom = MARGIN + (12 + LINE * (foot[-1][2] + 1) if foot else 0)
+    height = top + rows * (high + caption) + (rows - 1) * GAP + bottom
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    if heading:
-        figure.text(margin / width, 1 - margin / height, heading, va="top", color=INK, fontsize=13)
+
+    def write(left: float, under: float, text: str, size: float = FONT) -> None:
+        figure.text(left / width, under / height, text, va="baseline", color=INK, fontsize=size)
+
+    def box(left: float, under: float, w: float, h: float, colour: str = INK) -> None:
+        figure.add_artist(Rectangle((left / width, under / height), w / width, h / height, color=colour, linewidth=0))
+
+    write(MARGIN, height - MARGIN - 14, heading, 13)
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
-        left = margin + column * (wide + gap)
-        under = height - top - row * (high + caption + gap) - high - caption
+        left = MARGIN + column * (wide + GAP)
+        under = height - top - row * (high + caption + GAP) - high - caption
         figure.figimage(picture.repeat(scale, 0).repeat(scale, 1), left, under, origin="upper")
-        if titles:
-            for line, text in enumerate(reversed(titles[i].splitlines())):
-                where = (left / width, (under + high + 6 + 15 * line) / height)
-                figure.text(*where, text, va="baseline", color=INK, fontsize=8.5)
-    _foot(figure, [n for n in reversed(PAINTED) if n in legend], resolution_m, scale, wide, margin, width, height)
+        for line, text in enumerate(reversed(captions[i] if captions else ())):
+            write(left, under + high + 6 + 15 * line, text)
+    for name, across, line, length in foot:
+        under = bottom - 12 - LINE * (line + 1) + 4
+        if length:
+            box(across, under, length, 2)
+            box(across, under, 2, 7)
+            box(across + length - 2, under, 2, 7)
+        else:
+            box(across, under - 1, SWATCH, SWATCH, COLOURS[name])
+        write(across + (length or SWATCH) + 5, under, name)
     return _save(figure, path)
 
 
+def _scale_bar(resolution_m: float | None, scale: int, wide: int) -> tuple[str, float] | None:
+    """Return the text and length in pixels of a round number of metres that is up to 0.6 of a layout's width."""
+    if resolution_m is None:
+        return None
+    pixels = scale / resolution_m
+    step = next((s for s in (1000, 500, 200, 100, 50, 20, 10, 5, 2) if s * pixels <= 0.6 * wide), 1)
+    return f"{step} m", step * pixels
+
+
 def _foot(
-    figure: Figure,
-    legend: Sequence[str],
-    resolution_m: float | None,
-    scale: int,
-    wide: int,
-    margin: int,
-    width: int,
-    height: int,
-) -> None:
-    """Draw the scale bar and the legend below the grid; positions in pixels from the left and from the bottom."""
+    legend: Sequence[str], width: int, scale_bar: tuple[str, float] | None
+) -> list[tuple[str, float, int, float]]:
+    """Place the scale bar and the legend in lines: `(text, pixels from the left, line, length of the bar or 0)`."""
+    items = [(scale_bar[0], scale_bar[1])] if scale_bar else []
+    items += [(name, 0.0) for name in legend]
+    placed = []
+    left, line = float(MARGIN), 0
+    for text, length in items:
+        needs = (length or SWATCH) + 5 + _text_width(text)
+        if left > MARGIN and left + needs > width - MARGIN:
+            left, line = float(MARGIN), line + 1
+        placed.append((text, left, line, length))
+        left += needs + 14
+    return placed
 
-    def box(left: float, bottom: float, w: float, h: float, colour: str) -> None:
-        figure.add_artist(Rectangle((left / width, bottom / height), w / width, h / height, color=colour, linewidth=0))
 
-    def write(left: float, text: str) -> float:
-        drawn = figure.text(left / width, 21 / height, text, va="baseline", color=INK, fontsize=8.5)
-        return float(drawn.get_window_extent(renderer).x1)
+def _text_width(text: str) -> float:
+    return float(TextPath((0, 0), text, size=FONT * DPI / 72).get_extents().width) if text.strip() else 0.0
 
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    left = float(margin)
-    if resolution_m:
-        step = next(s for s in (1000, 500, 200, 100, 50, 20, 10, 1) if s / resolution_m * scale <= 0.6 * wide or s == 1)
-        length = step / resolution_m * scale
-        box(left, 22, length, 2, INK)
-        box(left, 22, 2, 7, INK)
-        box(left + length - 2, 22, 2, 7, INK)
-        left = write(left + length + 6, f"{step} m") + 20
-    for name in legend:
-        if left + 14 + 8 * len(name) > width:
-            break
-        box(left, 20, 10, 10, COLOURS[name])
-        left = write(left + 14, name) + 14
+
+def _wrapped(text: str, wide: int) -> list[str]:
+    """Break a caption into lines that fit above a layout; its own line breaks stay."""
+    letters = max(6, int(wide / _text_width("coverage 0.25") * 13))
+    return [part for line in text.splitlines() for part in textwrap.wrap(line, letters) or [""]]
 
 
 def _save(figure: Figure, path: str | Path | None) -> NDArray[np.uint8]:
