@@ -209,6 +209,16 @@ def test_tiles_cover_a_place_and_overlap_nowhere(seed, side):
     assert max(max(t.bounds[2] - t.bounds[0], t.bounds[3] - t.bounds[1]) for t in tiles) <= side * (1 + 1e-5)
 
 
+def test_what_does_not_touch_the_place_is_left_out(tmp_path):
+    """Tiles are asked for with a margin; it must not leak into the place."""
+    town = Town()
+    town.square(SIDE_M + 3, 2000, 100, building="outside")
+    town.square(SIDE_M - 50, 3000, 100, building="across")
+    with serve(town.elements) as server, pytest.warns(EmptyLayerWarning, match="no streets"):
+        found = features(PLACE, Overpass(server.url, tmp_path, pause_s=0.001))
+    assert list(found["building"]["kind"]) == ["across"]
+
+
 def test_the_sea_comes_from_the_coastline(tmp_path):
     """Closed coastlines come as areas where they are also tagged as a place, and must not be lost for that."""
     town = Town()
@@ -370,6 +380,7 @@ def test_no_network(source, monkeypatch):
     monkeypatch.setattr(socket, "gethostbyname", fail)
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     monkeypatch.setattr("osmnx._http._original_getaddrinfo", fail)
+    monkeypatch.setattr("requests.get", lambda *_, **__: pytest.fail("nobody else is asked for the address"))
     with pytest.raises(SourceError, match="Is this machine online"):
         features(PLACE, Overpass("https://overpass.example/api", source.cache, source.tile_km))
 
@@ -455,8 +466,10 @@ def test_a_tile_that_is_too_much_is_cut_in_four(server, source, unbroken, too_mu
     server.script += [too_much, server_does.answer, too_much]
     assert same(features(PLACE, finer), unbroken)
     assert len(server.asked) == 1 + 4 + 4
-    features(PLACE, finer)
+    messages = []
+    features(PLACE, finer, lambda _, message: messages.append(message))
     assert len(server.asked) == 9
+    assert messages[0] == "tile 1 of 1: kept from before"
 
 
 def test_what_is_known_to_be_too_much_is_not_asked_again(server, source):
