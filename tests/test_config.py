@@ -55,9 +55,9 @@ def test_a_configuration_is_plain_and_resolved(own):
 
 
 def test_the_users_own_files_go_before_the_shipped_ones(own):
-    (own / "train.yaml").write_text("mine: true\n")
-    assert load_config("train", [], [own]) == {"mine": True}
-    assert "mine" not in load_config("train", ["name=x"])
+    (own / "sample.yaml").write_text("mine: true\n")
+    assert load_config("sample", [], [own]) == {"mine": True}
+    assert "mine" not in load_config("sample", ["checkpoint=x"])
     assert {"colour": ["blue", "red"], "form": ["round"]}.items() <= groups([own]).items()
 
 
