@@ -51,7 +51,7 @@ REPORT_EVERY = 20_000
 BROKEN_RELATIONS = "broken relations"
 CUT_AREAS = "areas cut by the edge of the extract"
 LOST_WAYS = "ways without nodes"
-BAD_GEOMETRIES = "geometries that are none"
+OPEN_AREAS = "closed ways that enclose no area"
 
 
 @dataclass(frozen=True)
@@ -194,15 +194,15 @@ class _Reader:
 
     def _area(self, area: Any) -> None:
         """Keep the polygon of a closed way or of a relation."""
-        if not area.from_way():
-            self._relations.discard(area.orig_id())
         if not _draws(area.tags, "area"):
             return
         try:
             polygon = shapely.from_wkb(_WKB.create_multipolygon(area))
-        except (RuntimeError, shapely.errors.ShapelyError):
-            self.skipped[BAD_GEOMETRIES] += 1
+        except RuntimeError:  # an area without rings; a relation of this kind stays among the broken ones
+            self.skipped[OPEN_AREAS] += area.from_way()
             return
+        if not area.from_way():
+            self._relations.discard(area.orig_id())
         self._keep(area, polygon, "way" if area.from_way() else "relation", area.orig_id())
 
     def _keep(self, thing: Any, geometry: BaseGeometry, element: str, osmid: int) -> None:
