@@ -195,7 +195,7 @@ class CityDataModule(pl.LightningDataModule):
             }
             for s, scalar in enumerate(spec.scalars)
         }
-        with suppress(DataError):  # a folder that may only be read: they are measured again next time
+        with suppress(DataError, OSError):  # a folder that may only be read: they are measured again next time
             write_text(path, json.dumps(statistics))
         return statistics
 

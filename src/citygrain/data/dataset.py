@@ -233,7 +233,7 @@ class CityWindows(Dataset[RawBatch]):
                 if not len(place):
                     raise place.nothing()
             self._allowed = allowed
-            weights = np.array([len(a) if balance == "area" else 1 for a in allowed], float)
+            weights = np.array([len(a) * a.factor**2 if balance == "area" else 1 for a in allowed], float)
             self.shares: NDArray[np.float64] = weights / weights.sum()
         else:
             grids = [place.grid() for place in allowed]
@@ -332,7 +332,7 @@ def common_channels(
             raise DataError(
                 f"The channel {name} is not known in every place.",
                 expected="channels that all places know, or places that all know the channel",
-                got=left_out.get(name, f"{name} in no place"),
+                got=f"{name} ({left_out[name]})" if name in left_out else name,
                 choices=known,
             )
     return tuple(wanted), {}

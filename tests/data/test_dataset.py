@@ -1,0 +1,268 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from citygrain.data.dataset import CityWindows, Rules, _box_sums, _hash, _mixed, common_channels, whole_batch
+from citygrain.data.transforms import turn
+from citygrain.errors import DataError
+from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import CHANNEL_NAMES
+
+RULES = Rules(32, 8.0)
+
+
+@pytest.fixture(scope="module")
+def rasters(cities):
+    return [CityRaster.open(cities / name) for name in ("squareville", "wideham")]
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize(("size_px", "resolution_m"), [(32, 8.0), (30, 4.0), (50, 2.0), (128, 2.0)])
+def test_windows_lie_wholly_in_their_split_with_data_and_built(rasters, split, size_px, resolution_m):
+    raster = rasters[0]
+    rules = Rules(size_px, resolution_m, min_valid=0.9, min_built=0.1)
+    windows = CityWindows([raster], split, rules)
+    mask, level = raster.split_mask(resolution_m, split), raster.level(resolution_m)
+    bands = [raster.channels.index(name) for name in ("building", "arterial", "street")]
+    slack = 2 * 8 / (size_px * resolution_m)  # judged for the smallest square of 8 m cells that holds the window
+    _, rows, cols, _ = windows.locate(range(min(len(windows), 300)))
+    for row, col in zip(rows, cols, strict=True):
+        at = np.s_[row : row + size_px, col : col + size_px]
+        assert mask[at].shape == (size_px, size_px)
+        assert mask[at].all()
+        assert level.valid[at].mean() >= 0.9 - slack
+        assert level.array[(bands, *at)].sum() / 255 / size_px**2 >= 0.1 - slack
+
+
+def test_bytes_are_those_of_the_raster_turned(rasters):
+    windows = CityWindows(rasters, "train", RULES)
+    raw = windows.__getitems__(range(64))
+    assert raw.layout.dtype == torch.uint8
+    assert raw.layout.shape == (64, len(windows.channels), 32, 32)
+    assert set(raw.symmetry.tolist()) == set(range(8))
+    assert set(raw.place.tolist()) == {0, 1}
+    for layout, place, row, col, symmetry in zip(*raw, strict=True):
+        raster = rasters[place]
+        bands = [raster.channels.index(c) for c in windows.channels]
+        expected = torch.from_numpy(raster.read(int(row), int(col), 32, 8.0)[bands])
+        assert torch.equal(layout, turn(expected, int(symmetry)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(indices=st.lists(st.integers(0, 2**40), min_size=1, max_size=9), seed=st.integers(-(2**70), 2**70))
+def test_a_window_depends_on_seed_and_index_alone(rasters, indices, seed):
+    together = CityWindows(rasters, "train", RULES, seed=seed).__getitems__(indices)
+    other = CityWindows(rasters, "train", RULES, seed=seed)
+    for i, index in enumerate(indices):
+        for whole, single in zip(together, other[index], strict=True):
+            assert torch.equal(whole[i], single[0])
+
+
+def test_another_seed_gives_other_windows(rasters):
+    first, second = (CityWindows(rasters, "train", RULES, seed=s).locate(range(50)) for s in (0, 1))
+    assert not np.array_equal(first[1], second[1])
+    assert not np.array_equal(first[0], second[0])
+
+
+def test_hashed_words_are_even_and_unlike_each_other():
+    words = [_hash(3, np.arange(50_000, dtype=np.uint64), stream) / 2.0**64 for stream in range(5)]
+    for word in words:
+        counts = np.histogram(word, 50, (0, 1))[0]
+        assert ((counts - 1000) ** 2 / 1000).sum() < 100  # chi-squared with 49 degrees of freedom: p < .0001
+        assert abs(np.corrcoef(word[:-1], word[1:])[0, 1]) < 0.02
+    correlated = np.corrcoef(words)
+    assert np.abs(correlated - np.eye(5)).max() < 0.02
+
+
+def test_train_windows_go_everywhere_they_may(rasters):
+    windows = CityWindows([rasters[0]], "train", RULES)
+    free = windows._allowed[0].free
+    _, row, col, _ = windows.locate(range(20_000))
+    assert free[row, col].all()
+    seen = np.zeros_like(free)
+    seen[row, col] = True
+    expected = 1 - (1 - 1 / free.sum()) ** 20_000
+    assert seen.sum() / free.sum() == pytest.approx(expected, rel=0.05)
+
+
+def test_at_fine_resolutions_windows_begin_at_any_cell(rasters):
+    windows = CityWindows([rasters[0]], "train", Rules(64, 2.0))
+    _, row, col, _ = windows.locate(range(2000))
+    for at in (row, col):
+        assert (np.bincount(at % 4, minlength=4) > 300).all()
+
+
+def test_a_window_as_large_as_its_blocks_still_has_a_place(rasters):
+    """Moving a window off the coarse cells is only allowed where it stays in the split."""
+    raster = rasters[0]
+    mask = raster.split_mask(8.0, "train")
+    size = max(n for n in range(8, min(mask.shape)) if (_box_sums(mask, n) == n**2).any())
+    windows = CityWindows([raster], "train", Rules(4 * size, 2.0, 0.0, 0.0))
+    fine = raster.split_mask(2.0, "train")
+    for row, col in zip(*windows.locate(range(200))[1:3], strict=True):
+        assert fine[row : row + 4 * size, col : col + 4 * size].all()
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_fixed_grids_do_not_overlap_and_do_not_change(rasters, split):
+    windows, again = (CityWindows(rasters, split, RULES, seed=seed) for seed in (0, 1))
+    located = windows.locate(range(len(windows)))
+    np.testing.assert_array_equal(located, again.locate(range(len(windows))))
+    place, row, col, symmetry = located
+    assert not symmetry.any()
+    for p in (0, 1):
+        seen = np.zeros(rasters[p].split_mask(8.0, split).shape, int)
+        for r, c in zip(row[place == p], col[place == p], strict=True):
+            seen[r : r + 32, c : c + 32] += 1
+        assert seen.max() == 1
+
+
+def test_splits_share_no_cell_and_train_keeps_its_distance(rasters):
+    raster = rasters[0]
+    covered = {}
+    for split in ("train", "val", "test"):
+        windows = CityWindows([raster], split, RULES)
+        seen = covered[split] = np.zeros(raster.split_mask(8.0, split).shape, bool)
+        _, row, col, _ = windows.locate(range(3000 if split == "train" else len(windows)))
+        for r, c in zip(row, col, strict=True):
+            seen[r : r + 32, c : c + 32] = True
+    assert not (covered["val"] & covered["test"]).any()
+    held_out = np.argwhere(covered["val"] | covered["test"])
+    trained = np.argwhere(covered["train"])
+    gap = min(np.abs(trained - cell).max(1).min() for cell in held_out[::7]) - 1
+    assert gap * 8.0 >= raster.buffer_m
+
+
+def test_places_are_balanced_as_asked(rasters):
+    free = [CityWindows([r], "train", RULES)._allowed[0].free.sum() for r in rasters]
+    room = [n * max(r.resolutions) ** 2 for n, r in zip(free, rasters, strict=True)]  # in square metres
+    assert room[1] > 1.5 * room[0]
+    for balance, expected in (("places", 0.5), ("area", room[1] / sum(room))):
+        place = CityWindows(rasters, "train", RULES, balance=balance).locate(range(20_000))[0]
+        assert place.mean() == pytest.approx(expected, abs=0.015)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    limit=st.integers(1, 60),
+    balance=st.sampled_from(["places", "area"]),
+)
+def test_a_limit_takes_evenly_from_places_and_from_within_them(counts, limit, balance):
+    grids = [np.stack([np.arange(n), np.zeros(n, int)], 1) for n in counts]
+    chosen = _mixed(grids, balance, limit)
+    assert len(chosen) == min(limit, sum(counts))
+    assert len({tuple(c) for c in chosen.tolist()}) == len(chosen)
+    taken = np.bincount(chosen[:, 0], minlength=len(counts))
+    if balance == "places":  # nobody gives more than one more than another who still has some
+        assert all(
+            taken[i] <= taken[j] + 1 or taken[j] == counts[j] for i in range(len(counts)) for j in range(len(counts))
+        )
+    for p, n in enumerate(counts):
+        if taken[p] > 1:
+            assert np.diff(chosen[chosen[:, 0] == p, 1]).max() <= np.ceil(n / taken[p])
+
+
+def test_the_first_windows_of_a_fixed_grid_come_from_all_places(rasters):
+    windows = CityWindows(rasters, "val", RULES, limit=8)
+    assert len(windows) == 8
+    assert set(windows.locate(range(2))[0].tolist()) == {0, 1}
+
+
+def test_indices_beyond_a_grid_or_below_zero_are_refused(rasters):
+    windows = CityWindows(rasters, "val", RULES)
+    for index in (len(windows), -1):
+        with pytest.raises(IndexError):
+            windows[index]
+    with pytest.raises(IndexError):
+        CityWindows(rasters, "train", RULES)[-1]
+
+
+def test_channels_that_a_place_does_not_know_are_left_out_and_named(rasters):
+    channels, left_out = common_channels(rasters)
+    assert channels == tuple(c for c in CHANNEL_NAMES if c not in {"parking", "rail"})
+    assert left_out == {"parking": "squareville: nobody looked", "rail": "wideham: no rails were drawn"}
+    windows = CityWindows(rasters, "train", RULES)
+    assert windows.channels == channels
+    assert windows.left_out == left_out
+
+
+def test_channels_come_in_the_order_asked_for(rasters):
+    asked = ("street", "building", "green")
+    windows = CityWindows(rasters, "train", RULES, channels=asked)
+    everything = CityWindows(rasters, "train", RULES)
+    order = [everything.channels.index(c) for c in asked]
+    assert torch.equal(windows[5].layout, everything[5].layout[:, order])
+    with pytest.raises(DataError, match="squareville: nobody looked"):
+        CityWindows(rasters, "train", RULES, channels=("parking",))
+    with pytest.raises(DataError, match="did you mean: street"):
+        CityWindows(rasters, "train", RULES, channels=("streets",))
+
+
+def test_a_split_without_windows_says_which_rule_left_none(rasters):
+    with pytest.raises(DataError, match=r"no train window.*\n.*\n.*[1-9]\d* with data, less than 99.0% built") as error:
+        CityWindows(rasters, "train", Rules(32, 8.0, min_built=0.99))
+    assert "size_px" in str(error.value)
+    with pytest.raises(DataError, match="not wholly in val blocks"):
+        CityWindows(rasters, "val", Rules(128, 8.0))
+    with pytest.raises(DataError, match="smaller than a window"):
+        CityWindows(rasters, "test", Rules(4096, 8.0))
+
+
+def test_a_resolution_that_one_place_lacks_is_refused_by_name(rasters):
+    with pytest.raises(DataError, match="wideham has no level"):
+        CityWindows(rasters, "train", Rules(32, 2.0))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size_px": 0, "resolution_m": 8.0},
+        {"size_px": 8, "resolution_m": 0.0},
+        {"size_px": 8, "resolution_m": 8.0, "min_valid": 2.0},
+        {"size_px": 8, "resolution_m": 8.0, "min_built": -0.1},
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(DataError):
+        Rules(**wrong)
+
+
+def test_other_arguments_that_make_no_sense_are_refused(rasters):
+    with pytest.raises(DataError, match="at least one"):
+        CityWindows([], "train", RULES)
+    with pytest.raises(DataError, match="did you mean: area"):
+        CityWindows(rasters, "train", RULES, balance="areas")
+    with pytest.raises(DataError, match="no such split"):
+        CityWindows(rasters, "training", RULES)
+
+
+def test_a_pickle_holds_no_pixels(rasters):
+    windows = CityWindows(rasters, "val", RULES)
+    expected = windows[0]
+    pickled = pickle.dumps(windows)
+    assert len(pickled) < 200_000
+    assert torch.equal(pickle.loads(pickled)[0].layout, expected.layout)
+
+
+def test_a_loader_gives_whole_batches(rasters):
+    windows = CityWindows(rasters, "val", RULES)
+    loader = DataLoader(windows, 3, sampler=range(7), collate_fn=whole_batch)
+    batches = list(loader)
+    assert [len(b.layout) for b in batches] == [3, 3, 1]
+    assert torch.equal(batches[1].layout, windows.__getitems__([3, 4, 5]).layout)
+
+
+@given(size=st.integers(1, 7), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_box_sums_are_sums_of_boxes_even_when_the_table_wraps(size, seed):
+    values = np.random.default_rng(seed).integers(0, 2**29, (9, 7), dtype=np.uint32) // size**2
+    sums = _box_sums(values, size)
+    assert sums.shape == (10 - size, 8 - size)
+    for i, j in np.ndindex(*sums.shape):
+        assert sums[i, j] == values[i : i + size, j : j + size].sum(dtype=np.uint64)
