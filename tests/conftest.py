@@ -23,3 +23,16 @@ def shared_osm() -> Path:
     if not (folder / "MANIFEST.md").is_file():
         pytest.skip(f"the real extracts are not at hand ({folder.name}/ beside the checkout, or CITYGRAIN_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cities(sample_pbf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of prepared places that holds one, `helsinki`, prepared once a test process from the sample extract."""
+    from citygrain.geo.place import Place
+    from citygrain.geo.sources.osmfile import OsmFile
+    from citygrain.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("cities")
+    source = OsmFile(str(sample_pbf))
+    prepare(Place.from_bbox("helsinki", source.extent()), source, folder, workers=1)
+    return folder

@@ -22,8 +22,15 @@ SMALL: dict[str, Any] = {
 }
 SMALL_CODEC = {"encoder": {"widths": [24]}, "decoder": {"widths": [24]}}
 
+
+def model_config(family: str) -> dict[str, Any]:
+    """Return the plain configuration that ships."""
+    model: dict[str, Any] = load_config("train", [f"model={family}", "data.places=[]"])["model"]
+    return model
+
+
 FAMILIES = sorted(file.stem for file in (config_dir() / "model").glob("*.yaml"))
-LATENT = [f"{name} in a code" for name in FAMILIES if "codec" in load_config("train", [f"model={name}"])["model"]]
+LATENT = [f"{name} in a code" for name in FAMILIES if "codec" in model_config(name)]
 ALL = [*FAMILIES, *LATENT]
 
 
@@ -45,7 +52,7 @@ def spec(size_px: int = 16) -> LayoutSpec:
 def config(name: str) -> dict[str, Any]:
     """Return the plain configuration of a family, shrunk."""
     family = name.removesuffix(" in a code")
-    model: dict[str, Any] = load_config("train", [f"model={family}"])["model"]
+    model = model_config(family)
     shrink(model)
     if name != family:
         model["codec"] = {**config("variational_autoencoder"), "_partial_": True}

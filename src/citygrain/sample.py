@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 import rich
 import torch
 from numpy.typing import NDArray
@@ -20,8 +21,8 @@ from citygrain.conditions import MEASURES, measure
 from citygrain.console import progress_bar
 from citygrain.errors import CapabilityError, ConditionError, ConfigError
 from citygrain.files import atomic_path, write_text
-from citygrain.geo.cityraster import LayoutWriter
 from citygrain.geo.rasterize import Grid
+from citygrain.geo.sources import ATTRIBUTION
 from citygrain.plot import sheet
 from citygrain.protocols import Noise, Sampler
 from citygrain.spec import Conditions, LayoutSpec
@@ -136,7 +137,7 @@ def run(config: Mapping[str, Any]) -> Path:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config["device"] == "auto" else config["device"]
     generator = load(config["checkpoint"], device=device)
     sampler = _sampler(generator, config["sampler"])
-    corner = _corner(generator.provenance.get("places", {}), config["georeference"], config["conditions"].get("place"))
+    corner = _corner(generator.provenance["data"]["places"], config["georeference"], config["conditions"].get("place"))
     asked = Conditions.request(generator.spec, config["n"], config["conditions"])
     seeds = range(config["seed"], config["seed"] + config["n"])
     samples = draw(generator, asked, seeds, sampler=sampler, batch_size=config["batch_size"], show_progress=True)
@@ -182,10 +183,10 @@ def _corner(
         if len(origin) != 2:
             raise ConfigError("An origin is an easting and a northing.", got=origin)
         return str(crs), float(origin[0]), float(origin[1])
-    name = georeference["place"] or asked_place or next(iter(places), None)
+    name = georeference["place"] or asked_place or next(iter(places), "")
     if name not in places:
         raise ConfigError("The checkpoint knows no such place to put the layouts at.", got=name, choices=places)
-    left, _, _, top = places[name]["bounds"]
+    left, top = places[name]["grid"]["left_top"]
     return str(places[name]["crs"]), float(left), float(top)
 
 
@@ -205,11 +206,8 @@ def write(samples: Samples, out: Path, corner: tuple[str, float, float]) -> None
     spec = samples.spec
     layouts = (samples.layouts * 255).round().astype(np.uint8)
     for i, (grid, layout) in enumerate(zip(_grids(spec, len(layouts), corner), layouts, strict=True)):
-        with (
-            atomic_path(out / "layouts" / f"layout_{i:04d}.tif") as temporary,
-            LayoutWriter(temporary, grid, spec.channels) as writer,
-        ):
-            writer.write(layout, np.ones(layout.shape[1:], bool))
+        with atomic_path(out / "layouts" / f"layout_{i:04d}.tif") as temporary:
+            _write_geotiff(temporary, layout, spec.channels, grid)
     with atomic_path(out / "layouts.npz") as temporary:
         arrays: dict[str, Any] = {f"requested_{k}": v for k, v in samples.requested.items()}
         arrays |= {f"measured_{k}": v for k, v in samples.measured.items()}
@@ -240,6 +238,17 @@ def write(samples: Samples, out: Path, corner: tuple[str, float, float]) -> None
             columns=min(COLUMNS, len(layouts)),
             resolution_m=spec.resolution_m,
         )
+
+
+def _write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str], grid: Grid) -> None:
+    """Write coverage 0–255, one named band a channel."""
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype="uint8", count=len(layout), width=grid.width, height=grid.height,
+        crs=grid.crs, transform=grid.transform, compress="deflate", photometric="minisblack",
+    ) as tif:  # fmt: skip
+        tif.write(layout)
+        tif.descriptions = tuple(channels)
+        tif.update_tags(TIFFTAG_COPYRIGHT=ATTRIBUTION)
 
 
 def _grids(spec: LayoutSpec, n: int, corner: tuple[str, float, float]) -> Iterator[Grid]:

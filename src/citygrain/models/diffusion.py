@@ -59,7 +59,8 @@ class Diffusion(nn.Module):
         self.codec: Any = None if codec is None else codec(spec).requires_grad_(False).eval()
         if self.codec is not None:
             require(self.codec, Codec, "latent diffusion", ["VariationalAutoencoder"])
-        self.latent_shape: tuple[int, int, int] = spec.shape if self.codec is None else self.codec.code_shape
+        shape: Any = spec.shape if self.codec is None else self.codec.code_shape
+        self.latent_shape: tuple[int, int, int] = shape
         channels = self.latent_shape[0]
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.planes = ConditionPlanes(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class CodeDataModule(pl.LightningDataModule):
         """Encode, on one process; the others wait, then read."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         generator = self.generator.to(device)
+        self.windows.prepare_data()
         self.windows.setup("fit")
         for stage, count in (("train", self.count), ("val", self.windows.val_size)):
             with progress_bar(f"encoding {stage} windows", count) as advance:
@@ -50,7 +52,7 @@ class CodeDataModule(pl.LightningDataModule):
                     self.folder / f"{stage}.pt",
                     {**self.key, "stage": stage, "count": count, "data": self.windows.provenance()},
                     count,
-                    lambda indices, stage=stage: self.windows.batch(stage, indices, device),
+                    partial(self.windows.batch, stage, device=device),
                     generator.to_code,
                     advance,
                 )

@@ -42,8 +42,6 @@ CONFIG = "config.json"
 FREE = ("name", "paths", "trainer", "logger", "callbacks", "compile")
 """Keys of the configuration that may change from one start of a run to the next: they decide how, not what."""
 
-log = logging.getLogger(__name__)
-
 
 def run(config: Mapping[str, Any]) -> Path:
     """Train what the configuration describes, or go on with it.
@@ -70,7 +68,6 @@ def run(config: Mapping[str, Any]) -> Path:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     _claim(folder, config)
     data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **config["data"])
-    data.prepare_data()
     model = copy.deepcopy(dict(config["model"]))
     if codec is not None:
         model["codec"] = {**codec.model, "_partial_": True}
@@ -91,9 +88,10 @@ def run(config: Mapping[str, Any]) -> Path:
         optimizer=config["optimizer"],
         lr_schedule=config["lr_schedule"],
         unconditional_share=config["unconditional_share"],
-        provenance={"name": config["name"], "places": data.provenance(), **environment()},
+        provenance={"name": config["name"], "data": data.provenance(), **environment()},
     )
-    trainer = _trainer(config, folder)
+    with _quiet():
+        trainer = _trainer(config, folder)
     resume = folder / LAST
     if _finished(resume, trainer):
         rich.print(f"[bold]{config['name']}[/] is already trained; its model is in {folder / EXPORT}")
@@ -140,10 +138,11 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one configuration over another; where the target changes, nothing of the old mapping stays."""
     merged = dict(base)
     for key, value in over.items():
-        old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        other_target = both and value.get("_target_", old.get("_target_")) != old.get("_target_")
-        merged[key] = _merged(old, value) if both and not other_target else value
+        merged[key] = value
+        old = base.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same_target = value.get("_target_", old.get("_target_")) == old.get("_target_")
+            merged[key] = _merged(old, value) if same_target else value
     return merged
 
 
@@ -200,7 +199,7 @@ def _trainer(config: Mapping[str, Any], folder: Path) -> pl.Trainer:
 
 
 def has_fast_bf16(accelerator: str = "auto") -> bool:
-    """Whether this machine computes in bfloat16 natively; emulated, it is several times slower than single precision."""
+    """Whether this machine computes in bfloat16 natively; emulated, it is several times slower than float32."""
     if accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = ("avx512_bf16", "amx_bf16", "amx_bf16_supported")
@@ -222,15 +221,24 @@ def _finished(resume: Path, trainer: pl.Trainer) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what Lightning says about choices that were made on purpose off the screen."""
+    chatter = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level = chatter.level
     with warnings.catch_warnings():
+        chatter.setLevel(logging.WARNING)
         for message in (
             "The 'train_dataloader' does not have many workers",  # windows are gathered by the batch from memory maps
             "The 'val_dataloader' does not have many workers",
             "Checkpoint directory .* exists and is not empty",  # a run that goes on
             "You're resuming from a checkpoint that ended before the epoch ended",
+            "The number of training batches .* is smaller than the logging interval",  # epochs are what is logged
+            "Found .* module.s. in eval mode at the start of training",  # the frozen codec
+            ".*LeafSpec.* is deprecated",  # Lightning's own
         ):
             warnings.filterwarnings("ignore", message=message)
-        yield
+        try:
+            yield
+        finally:
+            chatter.setLevel(level)
 
 
 def _report(name: str, trainer: pl.Trainer, seconds: float, folder: Path) -> None:

@@ -1,0 +1,93 @@
+"""Learning rates, averaged weights and codes that were kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from citygrain.data.codes import CodeBank
+from citygrain.errors import DataError
+from citygrain.files import atomic_path, write_text
+from citygrain.spec import Batch, Conditions, LayoutSpec
+from citygrain.training import lr_schedules
+from citygrain.training.callbacks import ExponentialMovingAverage
+
+
+def rates(schedule, steps, **knobs):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = schedule(optimizer=optimizer, total_steps=steps, **knobs)
+    seen = []
+    for _ in range(steps + 1):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_the_cosine_warms_up_peaks_and_ends_where_it_should():
+    seen = rates(lr_schedules.cosine, 100, warmup_steps=10, final=0.1)
+    assert seen[:11] == sorted(seen[:11])
+    assert max(seen) == pytest.approx(2.0, rel=1e-2)
+    assert seen[10:] == sorted(seen[10:], reverse=True)
+    assert seen[100] == pytest.approx(0.2)
+    assert seen[55] == pytest.approx(2.0 * 0.55)  # half way down
+
+
+def test_a_constant_rate_stays_and_an_endless_cosine_too():
+    assert rates(lr_schedules.constant, 20, warmup_steps=4)[4:] == [2.0] * 17
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    assert lr_schedules.cosine(optimizer=optimizer, total_steps=-1).get_last_lr() == [2.0]
+
+
+def test_the_average_forgets_where_a_short_run_began():
+    average = ExponentialMovingAverage(decay=0.999)._kwargs["avg_fn"]
+    value = torch.tensor(100.0)
+    for n in range(200):
+        value = average(value, torch.tensor(1.0), torch.tensor(n))
+    assert value < 1.001
+    assert average(torch.tensor(1.0), torch.tensor(0.0), 10**6) == pytest.approx(0.999)
+
+
+SPEC = LayoutSpec(("building",), 4, 8.0, scalars=("coverage",))
+
+
+def batches(indices):
+    values = torch.tensor(list(indices), dtype=torch.float32)
+    conditions = Conditions.request(SPEC, len(values), {"coverage": values})
+    return Batch(values[:, None, None, None].expand(-1, 1, 4, 4), conditions)
+
+
+def test_codes_are_kept_with_their_conditions_and_made_again_only_when_something_changed(tmp_path):
+    encoded = []
+
+    def encode(layout):
+        encoded.append(len(layout))
+        return layout[:, :, :2, :2] * 2
+
+    def build(**key):
+        CodeBank.build(tmp_path / "c.pt", key, 300, batches, encode, lambda _: None)
+
+    build(codec="a")
+    bank = CodeBank.open(tmp_path / "c.pt")
+    assert len(bank) == 300
+    batch = bank.__getitems__([5, 299, 300])
+    assert batch.code[:, 0, 0, 0].tolist() == [10, 598, 0]
+    assert batch.conditions.scalars[:, 0].tolist() == [5, 299, 0]
+    count = len(encoded)
+    build(codec="a")
+    assert len(encoded) == count
+    build(codec="b")
+    assert len(encoded) == 2 * count
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "first")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "first"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+    (tmp_path / "wall").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        write_text(tmp_path / "wall" / "file.txt", "no")

@@ -1,0 +1,253 @@
+"""Training as a user runs it: resumed, interrupted, spread over processes, and sampled from afterwards."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+import citygrain
+from citygrain import checkpoint
+from citygrain.config import load_config
+from citygrain.errors import CheckpointError, ConditionError, ConfigError, TrainingError
+from citygrain.sample import run as sample
+from citygrain.training import run as training
+from citygrain.training.run import run
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=16", "data.batch_size=8",
+    "data.batches_per_epoch=4", "data.val_windows=8", "data.statistics_windows=64", "trainer=cpu",
+    "lr_schedule.warmup_steps=2", "callbacks.samples.columns=2", "callbacks.samples.every_n_epochs=1",
+    "~callbacks.progress",
+]  # fmt: skip
+TINY_VAE = [
+    "model=variational_autoencoder", "model.encoder.widths=[16]", "model.decoder.widths=[16]", "model.encoder.depth=1",
+    "model.decoder.depth=1", "model.decoder.fine_width=16", "model.code_channels=4", "model.embedding=32",
+]  # fmt: skip
+TINY_DIFFUSION = [
+    "model=diffusion", "model.network.width=16", "model.network.widths=[1,2]", "model.network.blocks=1",
+    "model.network.head=16", "model.embedding=32", "model.sampler.steps=3", "codes=64",
+]  # fmt: skip
+
+pytestmark = [
+    pytest.mark.slow,
+    # Lightning's own code, not what it is given.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*"),
+]
+
+
+def overrides(cities, runs, *more, model=TINY_VAE):
+    return [*SMALL, *model, f"paths.data={cities}", f"paths.runs={runs}", *more]
+
+
+def config(cities, runs, *more, model=TINY_VAE):
+    return load_config("train", overrides(cities, runs, *more, model=model))
+
+
+def metrics(run_folder):
+    rows = [list(csv.DictReader(file.open())) for file in sorted(run_folder.glob("logs/version_*/metrics.csv"))]
+    return [row for part in rows for row in part]
+
+
+def weights(folder):
+    return checkpoint.read(folder).weights
+
+
+def test_the_same_command_goes_on_and_ends_where_one_long_run_ends(cities, tmp_path):
+    whole = run(config(cities, tmp_path, "name=whole", "trainer.max_steps=12", "lr_schedule=constant"))
+    run(config(cities, tmp_path, "name=parts", "trainer.max_steps=4", "lr_schedule=constant"))
+    assert checkpoint.read(tmp_path / "parts").provenance["step"] == 4
+    parts = run(config(cities, tmp_path, "name=parts", "trainer.max_steps=12", "lr_schedule=constant"))
+    for folder in (whole, parts):
+        assert checkpoint.read(folder).provenance["step"] == 12
+    assert len(list((tmp_path / "parts" / "samples").glob("*.png"))) == 3
+    assert {"train/loss", "val/loss"} <= set(metrics(tmp_path / "whole")[0]) | set(metrics(tmp_path / "whole")[1])
+    before = weights(parts)
+    assert run(config(cities, tmp_path, "name=parts", "trainer.max_steps=12", "lr_schedule=constant")) == parts
+    assert all(torch.equal(before[k], v) for k, v in weights(parts).items())
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_at_its_last_checkpoint(cities, tmp_path):
+    command = [
+        sys.executable, "-m", "citygrain", "train",
+        *overrides(cities, tmp_path, "name=killed", "trainer.max_steps=100000", "data.batches_per_epoch=8"),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    last = tmp_path / "killed" / checkpoint.LAST
+    deadline = time.monotonic() + 100
+    while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert last.is_file(), errors.decode()
+    reached = checkpoint.read(last).provenance["step"]
+    assert reached % 8 == 0
+    assert not (tmp_path / "killed" / checkpoint.EXPORT).exists()
+    model = run(config(cities, tmp_path, "name=killed", f"trainer.max_steps={reached + 8}", "data.batches_per_epoch=8"))
+    assert checkpoint.read(model).provenance["step"] == reached + 8
+    citygrain.load(model)
+
+
+def test_a_run_folder_refuses_another_configuration_and_names_the_difference(cities, tmp_path):
+    run(config(cities, tmp_path, "name=mine", "trainer.max_steps=1"))
+    before = (tmp_path / "mine" / checkpoint.LAST).read_bytes()
+    with pytest.raises(TrainingError, match=r"model\.beta: 0\.0003 there, 0\.5 asked for"):
+        run(config(cities, tmp_path, "name=mine", "trainer.max_steps=2", "model.beta=0.5"))
+    assert (tmp_path / "mine" / checkpoint.LAST).read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(cities, tmp_path, monkeypatch):
+    from citygrain.models.variational_autoencoder import VariationalAutoencoder
+
+    honest = VariationalAutoencoder.loss
+    calls = []
+
+    def broken(self, layout, conditions):
+        losses = honest(self, layout, conditions)
+        calls.append(1)
+        return {**losses, "loss": losses["loss"] * (float("nan") if len(calls) == 3 else 1.0)}
+
+    monkeypatch.setattr(VariationalAutoencoder, "loss", broken)
+    with pytest.raises(TrainingError, match=r"nan in batch 2 of epoch 0"):
+        run(config(cities, tmp_path, "name=nan", "trainer.max_steps=8"))
+
+
+def test_two_processes_share_one_run_and_agree_with_one(cities, tmp_path):
+    """The same windows in the same global batches: the losses agree up to the noise of the loss itself."""
+    steady = ["lr_schedule=constant", "optimizer.lr=1e-3", "trainer.max_steps=24", "data.batches_per_epoch=24"]
+    run(config(cities, tmp_path, "name=one", "data.batch_size=16", *steady))
+    command = [
+        sys.executable, "-m", "citygrain", "train",
+        *overrides(cities, tmp_path, "name=two", "data.batch_size=8", *steady, "trainer=ddp"),
+        "trainer.accelerator=cpu", "trainer.devices=2",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["one", "two"]
+    assert len(list((tmp_path / "two").glob("logs/version_*"))) == 1
+    assert checkpoint.read(tmp_path / "two").provenance["step"] == 24
+
+    def last(name, key):
+        return [float(row[key]) for row in metrics(tmp_path / name) if row.get(key)][-1]
+
+    for key in ("train/loss", "val/loss"):
+        assert last("two", key) == pytest.approx(last("one", key), rel=0.03)
+
+
+@pytest.fixture(scope="module")
+def latent(cities, tmp_path_factory):
+    """A codec and a latent diffusion model trained by one command, for a moment."""
+    runs = tmp_path_factory.mktemp("runs")
+    stage = {"model": config(cities, runs)["model"], "trainer": {"max_steps": 8}}
+    composed = config(cities, runs, "name=latent", "trainer.max_steps=8", model=TINY_DIFFUSION)
+    return run({**composed, "codec": stage})
+
+
+def test_one_command_trains_codec_and_diffusion_and_the_model_needs_neither_folder(latent, tmp_path):
+    assert (latent.parent / "codec" / "model" / "model.safetensors").is_file()
+    model = citygrain.load(latent)
+    codec = citygrain.load(latent.parent / "codec")
+    assert all(torch.equal(v, model.codec.state_dict()[k]) for k, v in codec.state_dict().items())
+    assert model.scale.std() > 0
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in latent.iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    assert citygrain.load(moved).spec == model.spec
+
+
+def test_a_codec_for_other_layouts_is_refused(cities, latent, tmp_path):
+    composed = config(cities, tmp_path, "name=other", "data.size_px=32", model=TINY_DIFFUSION)
+    with pytest.raises(ConfigError, match="trained on other layouts"):
+        run({**composed, "codec": str(latent.parent / "codec")})
+
+
+def test_sampling_writes_what_it_says(latent, tmp_path):
+    out = tmp_path / "out"
+    composed = load_config(
+        "sample",
+        [f"checkpoint={latent}", "n=3", "seed=7", f"out={out}", "conditions.coverage=p50", "sampler.steps=2",
+         "conditions.place=helsinki"],
+    )  # fmt: skip
+    sample(composed)
+    layouts = np.load(out / "layouts.npz")
+    assert layouts["layouts"].shape == (3, *citygrain.load(latent).spec.shape)
+    assert layouts["seeds"].tolist() == [7, 8, 9]
+    rows = list(csv.DictReader((out / "measured.csv").open()))
+    spec = citygrain.load(latent).spec
+    assert float(rows[0]["requested_coverage"]) == pytest.approx(spec.quantile("coverage", 50, "helsinki"), rel=1e-4)
+    again = citygrain.measure(layouts["layouts"] / np.float32(255), spec.channels, spec.resolution_m)
+    assert [float(r["measured_coverage"]) for r in rows] == pytest.approx(again["coverage"].tolist(), abs=1e-5)
+    city = checkpoint.read(latent).provenance["data"]["places"]["helsinki"]
+    for i, file in enumerate(sorted((out / "layouts").glob("*.tif"))):
+        with rasterio.open(file) as tif:
+            assert tif.descriptions == spec.channels
+            assert tif.crs.to_string() == city["crs"]
+            assert tif.res == (4.0, 4.0)
+            assert tif.bounds.left == city["grid"]["left_top"][0] + i * (16 + 8) * 4
+            assert tif.bounds.top == city["grid"]["left_top"][1]
+            assert np.array_equal(tif.read(), layouts["layouts"][i])
+    assert (out / "sheet.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        (["conditions.parking=0.2", "checkpoint={nowhere}"], CheckpointError, "no checkpoint here"),
+        (["conditions.place=atlantis", "checkpoint={latent}"], ConditionError, "helsinki"),
+        (["conditions.coverage=dense", "checkpoint={latent}"], ConditionError, "no number"),
+        (["conditions.coverage=p101", "checkpoint={latent}"], ConditionError, "p0 … p100"),
+        (["n=0", "checkpoint={latent}"], ConfigError, "at least 1"),
+        (["georeference.crs=EPSG:32635", "checkpoint={latent}"], ConfigError, "both"),
+    ],
+)
+def test_wrong_requests_are_told_in_words(latent, tmp_path, asked, error, words):
+    filled = [a.format(latent=latent, nowhere=tmp_path / "nowhere") for a in asked]
+    with pytest.raises(error, match=words):
+        sample(load_config("sample", [*filled, f"out={tmp_path / 'out'}"]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_and_unsafe_checkpoints_are_refused(latent, tmp_path):
+    last = latent.parent / checkpoint.LAST
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        citygrain.load(cut)
+    unsafe = tmp_path / "unsafe.ckpt"
+    torch.save({"hyper_parameters": Evil(), "state_dict": {}}, unsafe)
+    with pytest.raises(CheckpointError, match="refused"):
+        citygrain.load(unsafe)
+    content = torch.load(last, weights_only=True)
+    content["hyper_parameters"]["model"] = {"_target_": "os.system", "command": "touch pwned"}
+    torch.save(content, tmp_path / "target.ckpt")
+    with pytest.raises(CheckpointError, match="may not call"):
+        citygrain.load(tmp_path / "target.ckpt")
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("true",))
+
+
+def test_what_may_change_between_starts_are_keys_of_the_configuration():
+    assert set(training.FREE) <= set(load_config("train", ["data.places=[]"]))
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "WANDB_MODE": "offline"}
