@@ -278,7 +278,11 @@ class Conditions:
                     remedy="leave it out, or train with a data set whose places all know it",
                 )
             column = spec.scalars.index(name)
-            number = value if isinstance(value, Tensor) else _number(spec, name, value, statistics_of)
+            if isinstance(value, Tensor):
+                _check_tensor(name, value, ((), (1,), (batch,)))
+                number: float | Tensor = value
+            else:
+                number = _number(spec, name, value, statistics_of)
             conditions.scalars[:, column] = torch.as_tensor(number, dtype=torch.float32)
             conditions.present[:, column] = True
             _warn_out_of_range(spec, name, conditions.scalars[:, column])
@@ -287,12 +291,19 @@ class Conditions:
     def _set_map(self, spec: LayoutSpec, name: str, value: Tensor) -> None:
         if name not in spec.maps:
             raise ConditionError("The generator takes no such map.", got=name, choices=spec.maps)
-        expected = (spec.map_px, spec.map_px)
-        if tuple(value.shape[-2:]) != expected or value.ndim > 3:
-            raise ConditionError(f"The map {name} has the wrong shape.", expected=expected, got=tuple(value.shape))
+        cells = (spec.map_px, spec.map_px)
+        _check_tensor(name, value, (cells, (1, *cells), (len(self), *cells)))
         column = spec.maps.index(name)
         self.maps[:, column] = value.to(self.maps)
         self.maps_present[:, column] = True
+
+
+def _check_tensor(name: str, value: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:
+    if tuple(value.shape) not in shapes:
+        expected = " or ".join(map(str, dict.fromkeys(shapes)))
+        raise ConditionError(f"The condition {name} has the wrong shape.", expected=expected, got=tuple(value.shape))
+    if not bool(value.isfinite().all()):
+        raise ConditionError(f"The condition {name} holds values that are no numbers.", expected="finite values")
 
 
 def _number(spec: LayoutSpec, name: str, value: float | str, place: str) -> float:

@@ -216,6 +216,7 @@ class Recorder(pl.LightningModule):
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")  # gathering needs none
 @pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")  # it was our intention
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning's use of torch, not ours
 def test_lightning_moves_the_epochs_on_and_validates_on_the_same_windows(cities, tmp_path):
     def fit(data):
         task = Recorder()
