@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from citygrain.errors import DataError
@@ -30,7 +30,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             remedy="free some space or choose a folder that may be written; what was there before is untouched",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or its folder never was one
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -137,8 +137,8 @@ def run(config: Mapping[str, Any]) -> Path:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config["device"] == "auto" else config["device"]
     generator = load(config["checkpoint"], device=device)
     sampler = _sampler(generator, config["sampler"])
-    corner = _corner(generator.provenance["data"]["places"], config["georeference"], config["conditions"].get("place"))
     asked = Conditions.request(generator.spec, config["n"], config["conditions"])
+    corner = _corner(generator.provenance["data"]["places"], config["georeference"], config["conditions"].get("place"))
     seeds = range(config["seed"], config["seed"] + config["n"])
     samples = draw(generator, asked, seeds, sampler=sampler, batch_size=config["batch_size"], show_progress=True)
     out = Path(config["out"])

@@ -55,8 +55,11 @@ def config(cities, runs, *more, model=TINY_VAE):
 
 
 def metrics(run_folder):
-    rows = [list(csv.DictReader(file.open())) for file in sorted(run_folder.glob("logs/version_*/metrics.csv"))]
-    return [row for part in rows for row in part]
+    return [row for file in sorted(run_folder.glob("logs/version_*/metrics.csv")) for row in read_csv(file)]
+
+
+def read_csv(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def weights(folder):
@@ -122,7 +125,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(cities, tmp_
 
     monkeypatch.setattr(VariationalAutoencoder, "loss", broken)
     with pytest.raises(TrainingError, match=r"nan in batch 2 of epoch 0"):
-        run(config(cities, tmp_path, "name=nan", "trainer.max_steps=8"))
+        run(config(cities, tmp_path, "name=broken", "trainer.max_steps=8"))
 
 
 def test_two_processes_share_one_run_and_agree_with_one(cities, tmp_path):
@@ -188,7 +191,7 @@ def test_sampling_writes_what_it_says(latent, tmp_path):
     layouts = np.load(out / "layouts.npz")
     assert layouts["layouts"].shape == (3, *citygrain.load(latent).spec.shape)
     assert layouts["seeds"].tolist() == [7, 8, 9]
-    rows = list(csv.DictReader((out / "measured.csv").open()))
+    rows = read_csv(out / "measured.csv")
     spec = citygrain.load(latent).spec
     assert float(rows[0]["requested_coverage"]) == pytest.approx(spec.quantile("coverage", 50, "helsinki"), rel=1e-4)
     again = citygrain.measure(layouts["layouts"] / np.float32(255), spec.channels, spec.resolution_m)

@@ -76,7 +76,7 @@ class UNet(nn.Module):
         super().__init__()
         levels = len(widths)
         attends = {level % levels for level in attention if -levels <= level < levels}
-        if len(attends) != len(set(attention)):
+        if len(attends) != len(attention):
             raise ConfigError(
                 "The U-Net has no such levels to attend at.",
                 expected=f"numbers from {-levels} to {levels - 1}, each once",

@@ -63,7 +63,7 @@ def run(config: Mapping[str, Any]) -> Path:
     DataError, ConfigError, CheckpointError
         When data, configuration or codec are not what they have to be.
     """
-    folder = Path(config["paths"]["runs"]) / config["name"]
+    folder = Path(config["paths"]["runs"]) / str(config["name"])
     codec = _codec(config)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     _claim(folder, config)
