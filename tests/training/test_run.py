@@ -254,3 +254,12 @@ def test_what_may_change_between_starts_are_keys_of_the_configuration():
 
 def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "WANDB_MODE": "offline"}
+
+
+def test_wandb_works_without_an_account_and_keeps_the_pictures(cities, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    run(config(cities, tmp_path, "name=tracked", "trainer.max_steps=4", "logger=wandb"))
+    kept = list((tmp_path / "tracked" / "wandb").glob("offline-run-*"))
+    assert len(kept) == 1
+    assert len(list(kept[0].glob("files/media/images/samples*.png"))) == 1

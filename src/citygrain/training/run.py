@@ -101,7 +101,8 @@ def run(config: Mapping[str, Any]) -> Path:
     elif trainer.is_global_zero:
         rich.print(f"[bold]{config['name']}[/] goes on at {resume}")
     if config["compile"]:
-        task.generator.network.compile()
+        for network in task.generator.children():
+            network.compile()  # in place: `torch.compile(module)` would rename the weights
     windows: pl.LightningDataModule = data
     if isinstance(task.generator, LearnsFromCodes) and codec is not None:
         key = {"codec": fingerprint({k: v.double().sum().item() for k, v in codec.weights.items()})}
