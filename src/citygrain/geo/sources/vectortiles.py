@@ -4,8 +4,8 @@ This is how a whole planet is served offline (planetiler, tilemaker, OpenMapTile
 piece with a small overlap into the next tile. The overlap is kept: drawn as a union, it closes the seams that exact
 cuts would leave. Whoever adds up lengths or areas of features must merge first.
 
-Which layer holds what was measured on tiles of 19 cities made with tilemaker. `transportation` and its twin
-`transportation_name` hold the same lines, class by class to the metre, unnamed ones too. Only the first knows tunnels,
+Which layer holds what was compared on tilemaker's tiles of Copenhagen and Aarhus. `transportation` and its twin
+`transportation_name` hold the same lines to 0.1 km a class, unnamed ones too. Only the first knows tunnels,
 services and kinds of rail; only the second tells a cycle way from a farm track (`subclass`). So everything is drawn
 from the first but those tracks, and nothing twice. Tiles of the later schema, whose `transportation` has a `subclass`
 of its own, need no second layer.
