@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
-from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +51,7 @@ class GeoTiffWriter:
     grid
         The cells.
     channels
-        Names of the bands.
+        Names of the bands: words without `<`, `>` or `&`.
     factors
         1 and the overviews: powers of two that divide the grid's edges.
     notice
@@ -198,8 +197,7 @@ class _Level:
         if self.factor > 1:
             return tags
         names = "".join(
-            f'<Item name="DESCRIPTION" sample="{i}" role="description">{escape(c)}</Item>'
-            for i, c in enumerate(channels)
+            f'<Item name="DESCRIPTION" sample="{i}" role="description">{c}</Item>' for i, c in enumerate(channels)
         )
         grid, r = self.grid, self.grid.resolution_m
         keys = [(1024, 0, 1, 1), (1025, 0, 1, 1), (3072, 0, 1, int(grid.crs.removeprefix("EPSG:"))), (3076, 0, 1, 9001)]
