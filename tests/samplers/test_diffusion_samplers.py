@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_the_error_falls_with_the_order_that_theory_says(sampler, order):
         run = replace(sampler, steps=steps, sigma_max=20.0, sigma_min=1e-4)
         end = run(model, conditions(64), _Fixed(start)).flatten(1)
         errors.append((end - model.exact(start, run)).square().mean().sqrt().item())
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, fine in pairwise(errors):
         assert coarse / fine == pytest.approx(2**order, rel=0.2)
 
 

@@ -1,0 +1,54 @@
+"""Held-out windows, and layouts that were asked for all that was measured on them: one above the other.
+
+    python benchmarks/side_by_side.py runs/copenhagen_los_angeles_64 --out out/side_by_side.png
+
+The windows come from test blocks, which training never saw. Each generated layout is given the scalars and the place of
+the window above it, and no other hint of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from citygrain.checkpoint import load
+from citygrain.data.datamodule import CityDataModule
+from citygrain.plot import sheet
+from citygrain.sample import draw
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--data", default="data/cities", help="folder of prepared places")
+    parser.add_argument("--columns", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/side_by_side.png"))
+    args = parser.parse_args()
+
+    generator = load(args.checkpoint)
+    spec = generator.spec
+    data = CityDataModule(
+        spec.places, args.data, spec.size_px, spec.resolution_m, channels=spec.channels, scalars=spec.scalars,
+        test_windows=2 * args.columns * len(spec.places),
+    )  # fmt: skip
+    windows = data.windows("test")
+    batch = data.batch("test", range(len(windows)))
+    rows, titles = [], []
+    for index, place in enumerate(spec.places):
+        mine = (batch.conditions.place == index).nonzero().flatten()[: args.columns]
+        made = draw(generator, batch.conditions[mine], range(args.seed, args.seed + len(mine)))
+        rows += [batch.layout[mine].numpy(), made.layouts]
+        titles += [[f"{place}, real"] * len(mine), [f"{place}, generated"] * len(mine)]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet(
+        np.concatenate(rows), spec.channels, args.out, titles=list(chain(*titles)), columns=args.columns,
+        resolution_m=spec.resolution_m,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
