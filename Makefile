@@ -27,7 +27,7 @@ help:
 	@echo "make quick    the edit loop: the same without the slow tests, under two minutes"
 	@echo "make lint     ruff and mypy only"
 	@echo "make format   let ruff format and repair what it can"
-	@echo "make bench    the benchmarks, against the naive way of doing the same"
+	@echo "make bench    preparing and loading against the naive way, on the sample extract"
 	@echo "make clean    remove $(VENV) and the caches; data/cities, runs and out stay"
 
 # Installed again only when what is to be installed has changed.
@@ -69,8 +69,11 @@ format: $(INSTALLED)
 	$(call step,ruff format,$(BIN)/ruff format)
 	$(call step,ruff check --fix,$(BIN)/ruff check --fix)
 
+# On the sample extract; benchmarks/README.md has the commands and figures for whole cities.
 bench: $(INSTALLED)
-	@for script in benchmarks/*.py; do echo "==> $$script"; $(BIN)/python $$script; done
+	$(call step,bench 1/3: a place to prepare,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf)
+	$(call step,bench 2/3: preparing against the naive way,$(BIN)/python benchmarks/prepare.py data/sample/helsinki.osm.pbf --place helsinki --windows 2)
+	$(call step,bench 3/3: loading against rasterio,$(BIN)/python benchmarks/loading.py data/cities/helsinki --resolution 2)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 """How long a city takes, in how much memory, and how that compares with the naive way of drawing windows.
 
-    python benchmarks/prepare.py ../shared/osm/copenhagen/copenhagen_z14.mbtiles --place copenhagen
+    python benchmarks/prepare.py copenhagen.mbtiles --place copenhagen
 
 Prepares the whole place, reading included, in a process of its own (so that its peak memory is its own), then draws the
 same cells of a part of it in both ways: ours, and for every window of 512 m a spatial index, four times finer cells
