@@ -129,7 +129,19 @@ def test_a_building_far_from_any_way_has_no_frontage(resolution_m):
 @pytest.mark.parametrize("resolution_m", [2.0, 4.0, 8.0])
 def test_a_row_of_houses_fronts_its_street_with_one_side_of_two(resolution_m):
     layout = drawn(building=np.s_[24:40, :], street=np.s_[40:42])
-    assert measure(layout, CHANNELS, resolution_m)["frontage"] == pytest.approx(0.5, abs=1e-3)
+    for symmetry in range(SYMMETRIES):
+        values = measure(turn(layout, symmetry), CHANNELS, resolution_m)
+        assert values["frontage"] == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("resolution_m", [2.0, 8.0])
+def test_frontage_of_separate_houses_does_not_depend_on_how_they_are_turned(resolution_m):
+    layout = drawn(building=np.s_[20:30, 24:52], street=np.s_[:, 53])
+    layout[CHANNELS.index("walk"), 10:19, 20:40] = 0.3
+    expected = measure(layout, CHANNELS, resolution_m)["frontage"]
+    assert 0.1 < expected < 0.9
+    for symmetry in range(SYMMETRIES):
+        assert measure(turn(layout, symmetry), CHANNELS, resolution_m)["frontage"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("gap_m", "expected"), [(8, 1.0), (10, 1.0), (12, 0.0)])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from citygrain.data.dataset import CityWindows, Rules, _box_sums, _hash, _mixed, common_channels, whole_batch
+from citygrain.data.dataset import Allowed, CityWindows, Rules, _box_sums, _hash, _mixed, common_channels, whole_batch
 from citygrain.data.transforms import turn
 from citygrain.errors import DataError
 from citygrain.geo.cityraster import CityRaster
@@ -106,6 +106,36 @@ def test_a_window_as_large_as_its_blocks_still_has_a_place(rasters):
     fine = raster.split_mask(2.0, "train")
     for row, col in zip(*windows.locate(range(200))[1:3], strict=True):
         assert fine[row : row + 4 * size, col : col + 4 * size].all()
+
+
+def ragged(seed, factor, cells):
+    """Where windows may begin, when they may anywhere in some ragged region."""
+    allowed = object.__new__(Allowed)
+    mask = np.kron(np.random.default_rng(seed).random((6, 7)) < 0.8, np.ones((5, 5), bool))
+    allowed.mask, allowed.factor, allowed.cells = mask, factor, cells
+    allowed.inside = allowed.free = _box_sums(mask, cells) == cells**2
+    allowed._beginnings = np.flatnonzero(allowed.free)
+    return allowed
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), factor=st.sampled_from([1, 2, 4]), cells=st.integers(1, 6))
+def test_in_a_ragged_region_windows_stay_inside_and_grids_do_not_overlap(seed, factor, cells):
+    allowed = ragged(seed, factor, cells)
+    fine = np.kron(allowed.mask, np.ones((factor, factor), bool))
+    size = factor * cells
+    if len(allowed):
+        words = np.random.default_rng(seed).integers(0, 2**63, (3, 500), dtype=np.uint64)
+        for row, col in zip(*allowed.draw(*words), strict=True):
+            window = fine[row : row + size, col : col + size]
+            assert window.shape == (size, size)
+            assert window.all()
+    covered = np.zeros(fine.shape, int)
+    for row, col in allowed.grid():
+        covered[row : row + size, col : col + size] += 1
+    assert covered.max() <= 1
+    assert not covered[~fine].any()
+    assert len(allowed.grid()) > 0 or not len(allowed)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

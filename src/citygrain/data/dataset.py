@@ -364,10 +364,10 @@ def _mixed(grids: Sequence[NDArray[np.int64]], balance: Balance, limit: int | No
         left, available = left - quotas[place], available - counts[place]
     parts, when = [], []
     for place, grid in enumerate(grids):
-        order = (np.arange(quotas[place]) + 0.5) / max(quotas[place], 1)
-        picked = grid[(order * len(grid)).astype(np.int64)]
+        middles = 2 * np.arange(quotas[place]) + 1  # of equal parts of the grid, in halves of such a part
+        picked = grid[middles * len(grid) // (2 * quotas[place] or 1)]
         parts.append(np.insert(picked, 0, place, axis=1))
-        when.append(order)
+        when.append(middles / (2 * quotas[place] or 1))
     chosen: NDArray[np.int64] = np.concatenate(parts)[np.argsort(np.concatenate(when), kind="stable")]
     return chosen
 
