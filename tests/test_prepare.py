@@ -364,6 +364,9 @@ def test_a_finished_draft_is_put_in_place_and_said_so(tmp_path, said):
     (tmp_path / ".town.partial" / "layout.tif").write_bytes(b"half")
     prepare(PLACE, Town(), tmp_path, replace=True, progress=said)
     assert said.lines[-1] == (1.0, "cleared what an interrupted run had left; replaced")
+    before = contents(folder)
+    folder.rename(tmp_path / ".town.old")
+    assert contents(prepare(PLACE, Forbidden(), tmp_path).path) == before
     shutil.rmtree(folder)
     (tmp_path / ".town.partial").mkdir()
     prepare(PLACE, Town(), tmp_path, progress=said)

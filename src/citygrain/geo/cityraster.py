@@ -216,7 +216,7 @@ class CityRaster:
         stamp = (self.path / LAYOUT).stat()
         key = f"{resolution_m:g}m-{stamp.st_size:x}-{stamp.st_mtime_ns:x}.npy"
         files = self.path / CACHE / f"valid-{key}", self.path / CACHE / f"layout-{key}"
-        arrays = self._mapped(files, grid)
+        arrays = self._mapped(files)
         if arrays is None:
             try:
                 self._decode(factor, files)
@@ -227,9 +227,9 @@ class CityRaster:
                 )
                 arrays = self._decoded(factor)
             else:
-                arrays = self._mapped(files, grid)
+                arrays = self._mapped(files)
         if arrays is None:
-            raise _damaged(files[1], "an array of another shape")
+            raise _damaged(files[1], "no array")
         valid, array = arrays
         return Level(array, valid, grid.transform, grid.resolution_m)
 
@@ -277,14 +277,13 @@ class CityRaster:
             remedy=f"prepare it at {resolution_m:g} m: raster.resolution_m={resolution_m:g} in another folder",
         )
 
-    def _mapped(self, files: tuple[Path, Path], grid: Grid) -> tuple[NDArray[np.bool_], NDArray[np.uint8]] | None:
+    def _mapped(self, files: tuple[Path, Path]) -> tuple[NDArray[np.bool_], NDArray[np.uint8]] | None:
         """Map the cached arrays; None when they are not there, or not whole."""
         try:
             valid, array = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
         except (OSError, ValueError, EOFError):
             return None
-        shape = (len(self.channels), grid.height, grid.width)
-        return (valid, array) if array.shape == shape and valid.shape == shape[1:] else None
+        return valid, array
 
     def _decoded(self, factor: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
         _, valid, array = zip(*read_strips(self.path / LAYOUT, factor), strict=True)
@@ -348,9 +347,7 @@ def read_strips(path: Path, factor: int = 1) -> Iterator[tuple[slice, NDArray[np
         for row in range(0, tif.height, STRIP_ROWS):
             window = Window(0, row, tif.width, min(STRIP_ROWS, tif.height - row))
             valid = tif.dataset_mask(window=window) > 0
-            array = tif.read(window=window)
-            array[:, ~valid] = 0
-            yield slice(row, row + len(valid)), valid, array
+            yield slice(row, row + len(valid)), valid, tif.read(window=window)
 
 
 @contextmanager
@@ -409,15 +406,15 @@ def recover(folder: Path) -> str | None:
         When the rests cannot be removed.
     """
     draft, old = _siblings(folder)
+    done = None
     try:
         if draft.exists():
-            if (draft / MANIFEST).exists() and _whole(draft):
+            if _whole(draft):
                 _publish(draft, folder)
-                return "finished what an interrupted run had all but completed"
-            shutil.rmtree(draft)
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            return "cleared what an interrupted run had left"
+                done = "finished what an interrupted run had all but completed"
+            else:
+                shutil.rmtree(draft)
+                done = "cleared what an interrupted run had left"
         if old.exists():
             if folder.exists():
                 shutil.rmtree(old)
@@ -425,7 +422,7 @@ def recover(folder: Path) -> str | None:
                 old.rename(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
-    return None
+    return done
 
 
 @contextmanager
