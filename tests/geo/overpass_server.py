@@ -1,7 +1,7 @@
 """An Overpass server on this machine: it answers from replies it was given, and can misbehave in every known way.
 
 It understands as much of the query language as it takes to be honest: of all elements it returns the ways and relations
-that have a node in the polygon asked for, whole, as `(._;>;)` does. Tags are not compared.
+that meet the polygon asked for, whole, as `(._;>;)` does. Tags are not compared.
 """
 
 from __future__ import annotations
@@ -46,12 +46,11 @@ class OverpassServer:
         self.ways = {e["id"]: e for e in elements if e["type"] == "way"}
         self.nodes = nodes
         self.relations = [e for e in elements if e["type"] == "relation"]
-        owner, at = [], []
-        for way in self.ways.values():
-            known = [nodes[n] for n in way["nodes"] if n in nodes]
-            owner += [way["id"]] * len(known)
-            at += [(n["lon"], n["lat"]) for n in known]
-        self.owner, self.at = np.array(owner), np.array(at).reshape(-1, 2)
+        coordinates = [
+            [(nodes[n]["lon"], nodes[n]["lat"]) for n in w["nodes"] if n in nodes] for w in self.ways.values()
+        ]
+        self.lines = shapely.STRtree([shapely.LineString(c if len(c) > 1 else c * 2) for c in coordinates])
+        self.line_ids = np.array(list(self.ways), dtype=np.int64)
         server = self
 
         class Handler(_Handler):
@@ -62,10 +61,10 @@ class OverpassServer:
         self.url = f"http://127.0.0.1:{self.http.server_port}/api"
 
     def reply(self, query: str) -> dict:
-        """Answer a query: what has a node in its polygon, whole."""
+        """Answer a query: what meets its polygon, whole."""
         numbers = np.array(POLYGON.search(query).group(1).split(), dtype=float).reshape(-1, 2)
-        inside = shapely.contains_xy(shapely.Polygon(numbers[:, ::-1]), self.at)
-        found = {int(w) for w in self.owner[inside]}
+        hit = self.lines.query(shapely.Polygon(numbers[:, ::-1]), predicate="intersects")
+        found = set(self.line_ids[hit].tolist())
         relations = [r for r in self.relations if any(m["ref"] in found for m in r["members"])]
         ways = found | {m["ref"] for r in relations for m in r["members"] if m["ref"] in self.ways}
         nodes = {n for w in ways for n in self.ways[w]["nodes"] if n in self.nodes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, MultiLineString, MultiPolygon, Polygon, box
 
@@ -15,6 +15,7 @@ AREA = box(500_000, 6_000_000, 510_000, 6_008_000)
 WEST, SOUTH, EAST, NORTH = AREA.bounds
 
 seeds = st.integers(0, 2**32 - 1)
+unhurried = settings(deadline=None)  # the machine may be busy
 
 
 def star(rng: np.random.Generator, x: float, y: float, radius: float, *, anticlockwise: bool = True) -> Polygon:
@@ -44,6 +45,7 @@ def test_without_a_coastline_there_is_no_sea():
     assert sea([LineString([(WEST - 500, SOUTH), (WEST - 500, NORTH)])], AREA).is_empty
 
 
+@unhurried
 @given(seeds)
 def test_a_line_across_leaves_the_sea_on_its_right(seed):
     rng = np.random.default_rng(seed)
@@ -56,6 +58,7 @@ def test_a_line_across_leaves_the_sea_on_its_right(seed):
     assert same(sea([line.reverse()], AREA), AREA.difference(expected))
 
 
+@unhurried
 @given(seeds)
 def test_ways_need_not_be_whole_nor_in_order(seed):
     rng = np.random.default_rng(seed)
@@ -69,6 +72,7 @@ def test_ways_need_not_be_whole_nor_in_order(seed):
     assert same(sea([MultiLineString(ways)], AREA), expected)
 
 
+@unhurried
 @given(seeds)
 def test_islands_rise_from_the_sea(seed):
     rng = np.random.default_rng(seed)
@@ -78,6 +82,7 @@ def test_islands_rise_from_the_sea(seed):
     assert same(water.union(MultiPolygon(islands)), AREA)
 
 
+@unhurried
 @given(seeds)
 def test_a_clockwise_ring_holds_water(seed):
     rng = np.random.default_rng(seed)
@@ -85,6 +90,7 @@ def test_a_clockwise_ring_holds_water(seed):
     assert same(sea([lagoon.exterior], AREA), lagoon)
 
 
+@unhurried
 @given(seeds)
 def test_islands_may_lie_off_a_coast_and_hold_lagoons(seed):
     rng = np.random.default_rng(seed)
@@ -97,6 +103,7 @@ def test_islands_may_lie_off_a_coast_and_hold_lagoons(seed):
     assert same(sea([lagoon.exterior, coast, island.exterior], AREA), expected.union(lagoon))
 
 
+@unhurried
 @given(seeds, st.booleans())
 def test_an_island_or_a_lagoon_cut_by_the_edge_of_the_area(seed, water_inside):
     rng = np.random.default_rng(seed)

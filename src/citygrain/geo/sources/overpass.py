@@ -7,8 +7,8 @@ osmnx writes the query and builds the geometries. Four things that it leaves to 
   a minute when a server's ``/status`` is not worded as it expects.)
 - **Replies.** A reply counts only when it is whole JSON without a run-time error. Overpass reports its own time-out in
   a ``remark`` beside a partial result: such a tile is cut in four and asked again.
-- **Broken relations.** A ring that crosses itself makes osmnx raise, and one such relation would cost the city. They
-  are taken out of the reply, counted and reported.
+- **Broken relations.** A ring that crosses itself or a way of one node makes osmnx raise, and one such relation would
+  cost the city. They are taken out of the reply, counted and reported.
 - **What is kept.** A tile is stored once it is whole, under a name that depends only on its outline and the tags asked
   for: another server, another time-out or a killed run lose none of it. (osmnx's cache is left off: its names contain
   the server and the time-out, and a run killed while writing leaves half a file there.)
@@ -281,7 +281,7 @@ class _Reader:
             response.raw.close()
         reply = self._checked(response, body)
         self.origin = {"url": response.url, "osm_date": reply.get("osm3s", {}).get("timestamp_osm_base")}
-        self.areas = {e["id"] for e in reply["elements"] if _is_area(e)}
+        self.areas = {e["id"] for e in reply["elements"] if _is_area(e) and _was_asked_for(e)}
         broken = _broken(reply["elements"])
         if broken:
             reply["elements"] = [e for e in reply["elements"] if not (_is_area(e) and e["id"] in broken)]
@@ -336,20 +336,34 @@ def _is_area(element: dict[str, Any]) -> bool:
     return element["type"] == "relation" and element.get("tags", {}).get("type") in {"multipolygon", "boundary"}
 
 
+def _was_asked_for(element: dict[str, Any]) -> bool:
+    tags = element.get("tags", {})
+    return any(
+        key in tags and (tags[key] in values if isinstance(values, list) else values)
+        for key, values in OSM_QUERY.items()
+    )
+
+
 def _broken(elements: list[dict[str, Any]]) -> set[int]:
-    """Find the area relations with a closed member way that crosses itself."""
-    areas = [e for e in elements if _is_area(e)]
-    members = {m["ref"] for area in areas for m in area["members"] if m["type"] == "way"}
+    """Find the relations with a member way that crosses itself, or that lacks nodes: osmnx would raise on them."""
+    relations = {e["id"]: {m["ref"] for m in e["members"] if m["type"] == "way"} for e in elements if _is_area(e)}
+    members = set().union(*relations.values())
     if not members:
         return set()
     nodes = {e["id"]: (e["lon"], e["lat"]) for e in elements if e["type"] == "node"}
-    rings = {
-        way["id"]: [nodes[node] for node in way["nodes"] if node in nodes]
+    faulty = {
+        way["id"]
         for way in elements
-        if way["type"] == "way" and way["id"] in members and way["nodes"][0] == way["nodes"][-1]
+        if way["type"] == "way" and way["id"] in members and not _is_sound([nodes.get(node) for node in way["nodes"]])
     }
-    crossing = {way for way, ring in rings.items() if len(ring) > 3 and not shapely.is_valid(Polygon(ring))}
-    return {area["id"] for area in areas if any(m["type"] == "way" and m["ref"] in crossing for m in area["members"])}
+    return {relation for relation, ways in relations.items() if ways & faulty}
+
+
+def _is_sound(line: list[tuple[float, float] | None]) -> bool:
+    """Whether a member way has all its nodes and, when closed, does not cross itself."""
+    if len(line) < 2 or None in line:
+        return False
+    return len(line) < 4 or line[0] != line[-1] or bool(shapely.is_valid(Polygon(line)))
 
 
 def _first_words(body: bytes) -> str:
@@ -497,6 +511,7 @@ def _joined(tiles: Sequence[_Tile]) -> _Tile:
 def _features(tile: _Tile, place: Place, tiles: int) -> Features:
     """Sort everything of a place into layers."""
     frame = tile.frame.to_crs(place.crs)
+    frame["osmid"] = frame["element"].astype("str") + "/" + frame["osmid"].astype("str")
     shapely.prepare(place.utm)
     frame = frame[shapely.intersects(place.utm, frame.geometry.to_numpy())]
     layers = layers_from_osm(_closed_ways_as_lines_too(frame))
@@ -517,7 +532,7 @@ def _features(tile: _Tile, place: Place, tiles: int) -> Features:
         layers,
         place=place,
         provenance=provenance,
-        skipped={"broken relation": len(tile.origin["broken"])},
+        skipped={"broken relations": len(tile.origin["broken"])},
     )
 
 
