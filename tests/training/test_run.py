@@ -174,6 +174,11 @@ def test_one_command_trains_codec_and_diffusion_and_the_model_needs_neither_fold
     assert citygrain.load(moved).spec == model.spec
 
 
+def test_training_on_codes_needs_no_validation(cities, latent, tmp_path):
+    composed = config(cities, tmp_path, "name=blind", "data.val_windows=0", "trainer.max_steps=4", model=TINY_DIFFUSION)
+    assert checkpoint.read(run({**composed, "codec": str(latent.parent / "codec")})).provenance["step"] == 4
+
+
 def test_a_codec_for_other_layouts_is_refused(cities, latent, tmp_path):
     composed = config(cities, tmp_path, "name=other", "data.size_px=32", model=TINY_DIFFUSION)
     with pytest.raises(ConfigError, match="trained on other layouts"):

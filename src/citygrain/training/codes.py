@@ -46,7 +46,7 @@ class CodeDataModule(pl.LightningDataModule):
         generator = self.generator.to(device)
         self.windows.prepare_data()
         self.windows.setup("fit")
-        for stage, count in (("train", self.count), ("val", self.windows.val_size)):
+        for stage, count in self._counts.items():
             with progress_bar(f"encoding {stage} windows", count) as advance:
                 CodeBank.build(
                     self.folder / f"{stage}.pt",
@@ -61,13 +61,18 @@ class CodeDataModule(pl.LightningDataModule):
         """Read the codes."""
         self.windows.trainer = self.trainer
         self.windows.setup(stage)
-        self.train_bank = CodeBank.open(self.folder / "train.pt")
-        self.val_bank = CodeBank.open(self.folder / "val.pt")
+        self.banks = {name: CodeBank.open(self.folder / f"{name}.pt") for name in self._counts}
 
     def train_dataloader(self) -> DataLoader[CodeBatch]:
         """Batches of codes, in an order that is new in each epoch and the same in every run."""
-        return self.windows.training_loader(self.train_bank)
+        return self.windows.training_loader(self.banks["train"])
 
-    def val_dataloader(self) -> DataLoader[CodeBatch]:
-        """Batches of the validation windows' codes."""
-        return self.windows.validation_loader(self.val_bank)
+    def val_dataloader(self) -> DataLoader[CodeBatch] | list[Any]:
+        """Batches of the validation windows' codes; none where there are no such windows."""
+        return self.windows.validation_loader(self.banks["val"]) if "val" in self.banks else []
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        """How many windows of each split are encoded."""
+        counts = {"train": self.count, "val": self.windows.val_size}
+        return {name: count for name, count in counts.items() if count}

@@ -234,6 +234,7 @@ def _quiet() -> Iterator[None]:
             "The number of training batches .* is smaller than the logging interval",  # epochs are what is logged
             "Found .* module.s. in eval mode at the start of training",  # the frozen codec
             ".*LeafSpec.* is deprecated",  # Lightning's own
+            "Total length of `list` across ranks is zero",  # data.val_windows=0
         ):
             warnings.filterwarnings("ignore", message=message)
         try:
