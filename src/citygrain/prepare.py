@@ -243,7 +243,7 @@ def _draw(
         for strip, inside in zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True):
             valid = inside > COMPLETE // 2
             if not valid.all():
-                strip *= valid  # ten times faster than writing through a mask
+                strip *= valid  # faster than writing through a mask
             writer.write(strip, valid)
             covered += [band.sum(dtype=np.int64) for band in strip]
             cells += int(np.count_nonzero(valid))
@@ -333,8 +333,8 @@ def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
     differing = [key for key in request if made.get(key) != request[key]]
     raise DataError(
         f"{folder} is already there, made from another request.",
-        expected={key: request[key] for key in differing if key != "channels"},
-        got={key: made.get(key) for key in differing if key != "channels"},
+        expected={key: "the present table" if key == "channels" else request[key] for key in differing},
+        got={key: "an older table" if key == "channels" else made.get(key) for key in differing},
         remedy="raster.replace=true makes it anew; another paths.data or place.name keeps both",
     )
 

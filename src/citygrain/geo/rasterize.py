@@ -13,6 +13,10 @@ works in integers on 1/256 of a cell.
 - Areas of one channel that overlap (a wood within a park) count once, but in the cells along an edge that lies within
   or upon another's edge the sum is clipped, not united: the estimate there is a little high.
 
+On real cities at 2 m, against the exact union: areas +0 to +0.5 %, ways of 8 m and more +0.5 to +1.3 %, narrow ones
++1 to +3 % (Copenhagen, Los Angeles, Helsinki). What it costs to count crossings once is far more: 5 to 10 % of the sum
+of length × width.
+
 Strips are always cut at the same rows, whoever draws them and in whatever order.
 
 References
