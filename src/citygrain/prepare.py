@@ -243,7 +243,7 @@ def _draw(
         for strip, inside in zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True):
             valid = inside > COMPLETE // 2
             if not valid.all():
-                strip *= valid  # faster than writing through a mask
+                np.multiply(strip, valid, out=strip)  # faster than writing through a mask
             writer.write(strip, valid)
             covered += [band.sum(dtype=np.int64) for band in strip]
             cells += int(np.count_nonzero(valid))
