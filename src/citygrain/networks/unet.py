@@ -68,7 +68,7 @@ class UNet(nn.Module):
         width: int = 64,
         widths: Sequence[int] = (1, 2, 4),
         blocks: int = 2,
-        attention: Sequence[int] = (-1,),
+        attention: Sequence[int] = (-1, -2),
         head: int = 64,
         dropout: float = 0.0,
         activation: str = "silu",

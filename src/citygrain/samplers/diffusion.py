@@ -38,7 +38,7 @@ class _ProbabilityFlow(ABC):
     steps: int = 24
     guidance: float = 1.0
     sigma_min: float = 0.005
-    sigma_max: float = 80.0
+    sigma_max: float = 40.0
     rho: float = 7.0
 
     def __post_init__(self) -> None:
