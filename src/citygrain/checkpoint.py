@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from citygrain import __version__
@@ -193,7 +193,8 @@ def export(checkpoint: Checkpoint, folder: Path) -> Path:
     write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / CARD, _card(checkpoint))
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file({name: value.contiguous() for name, value in checkpoint.weights.items()}, temporary)
+        # Its `save_file` would leave the file unreadable to others.
+        temporary.write_bytes(save({name: value.contiguous() for name, value in checkpoint.weights.items()}))
     return folder
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from citygrain.config import load_config
 from citygrain.errors import CheckpointError, ConditionError, ConfigError, TrainingError
 from citygrain.sample import run as sample
 from citygrain.training import run as training
+from citygrain.training.callbacks import SampleGrid
 from citygrain.training.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,9 +110,32 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_at_its_last_checkpoint(c
 def test_a_run_folder_refuses_another_configuration_and_names_the_difference(cities, tmp_path):
     run(config(cities, tmp_path, "name=mine", "trainer.max_steps=1"))
     before = (tmp_path / "mine" / checkpoint.LAST).read_bytes()
-    with pytest.raises(TrainingError, match=r"model\.beta: 0\.0003 there, 0\.5 asked for"):
+    with pytest.raises(TrainingError, match=r"model\.beta: 0\.001 there, 0\.5 asked for"):
         run(config(cities, tmp_path, "name=mine", "trainer.max_steps=2", "model.beta=0.5"))
     assert (tmp_path / "mine" / checkpoint.LAST).read_bytes() == before
+
+
+def test_pictures_are_drawn_with_the_averaged_weights(cities, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(SampleGrid, "_draw", lambda _, __, task: drawn.append(copy.deepcopy(task.generator)))
+    run(config(cities, tmp_path, "name=averaged", "trainer.max_steps=8"))
+    averaged = checkpoint.read(tmp_path / "averaged" / checkpoint.LAST).weights
+    assert all(torch.equal(value, averaged[name]) for name, value in drawn[-1].state_dict().items())
+
+
+def test_a_run_that_stopped_early_is_not_taken_up_again(cities, tmp_path):
+    composed = config(
+        cities, tmp_path, "name=patient", "trainer.max_steps=400", "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1", "optimizer.lr=0.0",
+    )  # fmt: skip
+    run(composed)
+    last = tmp_path / "patient" / checkpoint.LAST
+    assert checkpoint.read(last).provenance["step"] < 400
+    before = last.read_bytes()
+    run(composed)
+    assert last.read_bytes() == before
+    run({**composed, "trainer": {**composed["trainer"], "max_steps": 404}})
+    assert last.read_bytes() != before
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(cities, tmp_path, monkeypatch):
@@ -172,6 +198,36 @@ def test_one_command_trains_codec_and_diffusion_and_the_model_needs_neither_fold
     for file in latent.iterdir():
         (moved / file.name).write_bytes(file.read_bytes())
     assert citygrain.load(moved).spec == model.spec
+
+
+def test_codes_that_were_lost_are_made_again_as_they_were(cities, latent, tmp_path):
+    shutil.copytree(latent.parent, tmp_path / "latent")
+    before = torch.load(tmp_path / "latent" / "codes" / "train.pt", weights_only=True)["code"]
+    shutil.rmtree(tmp_path / "latent" / "codes")
+    composed = config(cities, tmp_path, "name=latent", "trainer.max_steps=12", model=TINY_DIFFUSION)
+    stage = {"model": config(cities, tmp_path)["model"], "trainer": {"max_steps": 8}}
+    run({**composed, "codec": stage})
+    assert torch.equal(torch.load(tmp_path / "latent" / "codes" / "train.pt", weights_only=True)["code"], before)
+
+
+def test_a_codec_stays_as_it_is_once_its_codes_were_learned(cities, latent, tmp_path):
+    shutil.copytree(latent.parent, tmp_path / "latent")
+    weights = tmp_path / "latent" / "codec" / "model" / "model.safetensors"
+    before = weights.read_bytes()
+    composed = config(cities, tmp_path, "name=latent", "trainer.max_steps=12", model=TINY_DIFFUSION)
+    longer = {"model": config(cities, tmp_path)["model"], "trainer": {"max_steps": 16}}
+    with pytest.raises(TrainingError, match=r"codec\.trainer\.max_steps: 8 there, 16 asked for"):
+        run({**composed, "codec": longer})
+    assert weights.read_bytes() == before
+
+
+def test_a_run_refuses_to_go_on_with_another_codec(cities, latent, tmp_path):
+    codec = run(config(cities, tmp_path, "name=codec", "trainer.max_steps=2"))
+    composed = config(cities, tmp_path, "name=latent", "trainer.max_steps=2", model=TINY_DIFFUSION)
+    run({**composed, "codec": str(codec)})
+    shutil.copytree(latent.parent / "codec" / "model", codec, dirs_exist_ok=True)
+    with pytest.raises(TrainingError, match="not the one that this run began with"):
+        run({**composed, "codec": str(codec), "trainer": {**composed["trainer"], "max_steps": 4}})
 
 
 def test_training_on_codes_needs_no_validation(cities, latent, tmp_path):
@@ -254,7 +310,16 @@ class Evil:
 
 
 def test_what_may_change_between_starts_are_keys_of_the_configuration():
-    assert set(training.FREE) <= set(load_config("train", ["data.places=[]"]))
+    config = load_config("train", ["data.places=[]"])
+    assert set(training.FREE) <= set(config) | {f"model.{key}" for key in config["model"]}
+
+
+def test_a_trained_model_takes_another_sampler_without_training(cities, tmp_path):
+    arguments = ("name=resampled", "trainer.max_steps=2")
+    first = citygrain.load(run(config(cities, tmp_path, *arguments)))
+    again = citygrain.load(run(config(cities, tmp_path, *arguments, "model.sampler.temperature=0.5")))
+    assert (first.sampler.temperature, again.sampler.temperature) == (1.0, 0.5)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
 
 
 def environment():

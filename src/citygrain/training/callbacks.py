@@ -34,9 +34,18 @@ class ExponentialMovingAverage(WeightAveraging):
 
         super().__init__(avg_fn=average)
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the averaged weights in place for whatever else happens at the end of validation."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go back to the weights that are trained."""
+        super().on_validation_epoch_end(trainer, pl_module)
+
 
 class SampleGrid(Callback):
     """Draw the same layouts every so often: one seed and one request a column, so that only the model changes.
+
+    It happens at the end of a validation, with the weights that were validated.
 
     Parameters
     ----------
@@ -55,8 +64,8 @@ class SampleGrid(Callback):
         self.columns = columns
         self.conditions = tuple(conditions)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw on averaged weights, which Lightning swaps in for validation."""
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw with the averaged weights, which are in place for validation."""
         last = bool(trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps)
         due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if trainer.sanity_checking or not (due or (last and self.every_n_epochs)):

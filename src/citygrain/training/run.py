@@ -18,12 +18,14 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import rich
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, Checkpoint, environment, export, load, read
 from citygrain.data.codes import fingerprint
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONFIG = "config.json"
-FREE = ("name", "paths", "trainer", "logger", "callbacks", "compile")
+FREE = ("name", "paths", "trainer", "logger", "callbacks", "compile", "model.sampler")
 """Keys of the configuration that may change from one start of a run to the next: they decide how, not what."""
 
 
@@ -64,9 +66,9 @@ def run(config: Mapping[str, Any]) -> Path:
         When data, configuration or codec are not what they have to be.
     """
     folder = Path(config["paths"]["runs"]) / str(config["name"])
-    codec = _codec(config)
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
     _claim(folder, config)
+    codec = _codec(config, folder)
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **config["data"])
     model = copy.deepcopy(dict(config["model"]))
     if codec is not None:
@@ -93,19 +95,26 @@ def run(config: Mapping[str, Any]) -> Path:
     with _quiet():
         trainer = _trainer(config, folder)
     resume = folder / LAST
-    if _finished(resume, trainer):
+    until = {key: config["trainer"].get(key) for key in ("max_steps", "max_epochs", "max_time")}
+    if _finished(folder, until):
         rich.print(f"[bold]{config['name']}[/] is already trained; its model is in {folder / EXPORT}")
-        return export(read(resume), folder / EXPORT)
+        return export(replace(read(folder / EXPORT), model=model), folder / EXPORT)
+    if codec is not None:
+        task.generator.codec.load_state_dict(codec.weights)
     if not resume.is_file():
-        _measure_data(task, codec, data)
-    elif trainer.is_global_zero:
-        rich.print(f"[bold]{config['name']}[/] goes on at {resume}")
+        _measure_data(task, data)
+    else:
+        if codec is not None:
+            _check_codec(codec, resume)
+        if trainer.is_global_zero:
+            rich.print(f"[bold]{config['name']}[/] goes on at {resume}")
     if config["compile"]:
         for network in task.generator.children():
             network.compile()  # in place: `torch.compile(module)` would rename the weights
     windows: pl.LightningDataModule = data
     if isinstance(task.generator, LearnsFromCodes) and codec is not None:
-        key = {"codec": fingerprint({k: v.double().sum().item() for k, v in codec.weights.items()})}
+        weights = fingerprint({k: v.double().sum().item() for k, v in codec.weights.items()})
+        key = {"codec": weights, "spec": spec.to_dict()}
         windows = CodeDataModule(data, task.generator, folder / "codes", config["codes"], key)
     started = time.perf_counter()
     with _quiet():
@@ -113,19 +122,23 @@ def run(config: Mapping[str, Any]) -> Path:
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
-        export(read(resume), folder / EXPORT)
+        trained = read(resume)
+        export(replace(trained, provenance={**trained.provenance, "until": until}), folder / EXPORT)
         _report(config["name"], trainer, time.perf_counter() - started, folder)
+    trainer.strategy.barrier()  # the other processes may want to read it at once
     return folder / EXPORT
 
 
-def _codec(config: Mapping[str, Any]) -> Checkpoint | None:
+def _codec(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
     """Train the codec where the configuration describes one, or read it where it names a checkpoint."""
     codec = config["codec"]
     if codec is None:
         return None
     if isinstance(codec, Mapping):
         stage = _merged(config, {"codec": None, **codec, "name": f"{config['name']}/codec"})
-        codec = run(stage)
+        trained = folder / "codec" / EXPORT
+        # Once something learns from its codes, a codec stays as it is.
+        codec = trained if (folder / LAST).is_file() and trained.is_dir() else run(stage)
     if not isinstance(load(codec), Codec):
         raise ConfigError(
             "This checkpoint is no codec.",
@@ -149,10 +162,10 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _claim(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration into the run's folder, or compare it with what is there."""
-    mine = {key: value for key, value in config.items() if key not in FREE}
+    mine = _fixed(config)
     path = folder / CONFIG
     if path.is_file() and (folder / LAST).is_file():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs = _fixed(json.loads(path.read_text(encoding="utf-8")))
         changed = sorted(_differences(theirs, json.loads(json.dumps(mine))))
         if changed:
             raise TrainingError(
@@ -164,6 +177,17 @@ def _claim(folder: Path, config: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(mine, indent=1, ensure_ascii=False) + "\n")
 
 
+def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what may change from one start to the next, of a codec that is trained on the way too."""
+
+    def fixed_model(stage: Mapping[str, Any]) -> dict[str, Any]:
+        model = {key: value for key, value in stage.get("model", {}).items() if f"model.{key}" not in FREE}
+        return {**stage, "model": model}
+
+    kept = fixed_model({key: value for key, value in config.items() if key not in FREE})
+    return {**kept, "codec": fixed_model(kept["codec"])} if isinstance(kept["codec"], Mapping) else kept
+
+
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old.keys() | new.keys():
@@ -172,10 +196,20 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {old!r} there, {new!r} asked for"
 
 
-def _measure_data(task: GenerativeTask, codec: Checkpoint | None, data: CityDataModule) -> None:
+def _check_codec(codec: Checkpoint, resume: Path) -> None:
+    """Refuse to go on with another codec than the one whose codes have been learned."""
+    learned = read(resume).weights
+    own = {name.removeprefix("codec."): value for name, value in learned.items() if name.startswith("codec.")}
+    if own.keys() != codec.weights.keys() or any(not torch.equal(own[name], w) for name, w in codec.weights.items()):
+        raise TrainingError(
+            "The codec is not the one that this run began with.",
+            got=codec.path,
+            remedy="choose another name=…, or put the old codec back",
+        )
+
+
+def _measure_data(task: GenerativeTask, data: CityDataModule) -> None:
     generator = task.generator
-    if codec is not None:
-        generator.codec.load_state_dict(codec.weights)
     if isinstance(generator, MeasuresData):
         data.setup("fit")
         generator.measure_data(data.batch("train", range(1024), torch.device("cpu")).layout)
@@ -190,13 +224,20 @@ def _trainer(config: Mapping[str, Any], folder: Path) -> pl.Trainer:
     )
     callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
     loggers = [instantiate(logger, save_dir=str(folder)) for logger in config["logger"].values() if logger]
-    return instantiate(
-        settings,
-        callbacks=[*callbacks, checkpoints],
-        logger=loggers or False,
-        default_root_dir=str(folder),
-        use_distributed_sampler=False,  # the data module deals windows to ranks itself
-    )
+    try:
+        return instantiate(
+            settings,
+            callbacks=[*callbacks, checkpoints],
+            logger=loggers or False,
+            default_root_dir=str(folder),
+            use_distributed_sampler=False,  # the data module deals windows to ranks itself
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(
+            "Lightning cannot make this trainer here.",
+            got=error,
+            remedy="trainer=cpu runs everywhere; trainer=auto takes the best device there is",
+        ) from error
 
 
 def has_fast_bf16(accelerator: str = "auto") -> bool:
@@ -211,12 +252,12 @@ def has_fast_bf16(accelerator: str = "auto") -> bool:
     return not known.isdisjoint(flags)
 
 
-def _finished(resume: Path, trainer: pl.Trainer) -> bool:
-    if not resume.is_file() or trainer.max_steps is None or trainer.max_steps < 0:
+def _finished(folder: Path, until: Mapping[str, Any]) -> bool:
+    """Whether training has come to its end, or has ended by itself on the way to the same end (early stopping)."""
+    if not (folder / LAST).is_file() or not (folder / EXPORT / WEIGHTS).is_file():
         return False
-    if not (resume.parents[1] / EXPORT / WEIGHTS).is_file():
-        return False
-    return int(read(resume).provenance["step"]) >= trainer.max_steps
+    provenance = read(folder / EXPORT).provenance
+    return provenance.get("until") == until or 0 < (until["max_steps"] or 0) <= int(provenance["step"])
 
 
 @contextmanager
@@ -234,6 +275,7 @@ def _quiet() -> Iterator[None]:
             "The number of training batches .* is smaller than the logging interval",  # epochs are what is logged
             "Found .* module.s. in eval mode at the start of training",  # the frozen codec
             ".*LeafSpec.* is deprecated",  # Lightning's own
+            "The dirpath has changed from",  # a run folder that was moved
             "Total length of `list` across ranks is zero",  # data.val_windows=0
         ):
             warnings.filterwarnings("ignore", message=message)
