@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64, help="layouts a level")
     parser.add_argument("--between", type=float, nargs=2, default=(10.0, 90.0), help="percentiles")
     parser.add_argument("--guidance", type=float, help="instead of the model's own")
+    parser.add_argument(
+        "--tolerance", type=float, help="instead of the model's own; inf: no feedback from the measures"
+    )
     parser.add_argument("--steps", type=int, help="instead of the model's own")
     parser.add_argument("--place", help="ask for this place as well")
     parser.add_argument("--seed", type=int, default=0)
@@ -55,7 +58,7 @@ def main() -> None:
 
     generator = load(args.checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
     spec = generator.spec
-    knobs = {k: v for k, v in (("guidance", args.guidance), ("steps", args.steps)) if v is not None}
+    knobs = {k: v for k in ("guidance", "tolerance", "steps") if (v := getattr(args, k)) is not None}
     sampler = type(generator.sampler)(**{**vars(generator.sampler), **knobs})
     extra = {"place": args.place} if args.place else {}
     n = args.levels * args.samples

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 import families
 from citygrain.checkpoint import Checkpoint, export, load
-from citygrain.protocols import Codec, Generator, LearnsFromCodes, MeasuresData, Noise
+from citygrain.conditions import measure
+from citygrain.protocols import Codec, Generator, LearnsFromCodes, MeasuresData, Noise, ShowsLayouts
 from citygrain.spec import Conditions
 
 pytestmark = pytest.mark.parametrize("name", families.ALL)
@@ -131,6 +134,27 @@ def test_a_codec_keeps_shape_and_improves_with_training(name):
     before = (model.decode(code) - x).abs().mean()
     fit(model, x, Conditions.empty(model.spec, 8), steps=60)
     assert (model.decode(model.encode(x)) - x).abs().mean() < 0.7 * before
+
+
+def test_a_tolerance_brings_what_is_measured_nearer_to_what_is_asked(name):
+    torch.manual_seed(0)
+    model = shaken(families.make(name))
+    if not isinstance(model, ShowsLayouts):
+        pytest.skip(f"{name} cannot be measured on the way")
+    if isinstance(model, MeasuresData):
+        model.measure_data(layouts(16))
+    with torch.no_grad():
+        possible = model.to_layout(Noise(range(10, 14)).normal(*model.latent_shape))
+    asked = {k: v for k, v in measure(possible, model.spec.channels, 8.0).items() if k in model.spec.scalars}
+    conditions = families.requests(4, model.spec, **asked)
+
+    def error(tolerance):
+        sampler = replace(model.sampler, tolerance=tolerance)
+        drawn = model.sample(conditions, noise=Noise(range(4)), sampler=sampler)
+        measured = measure(drawn, model.spec.channels, 8.0)
+        return sum((measured[k] - v).abs().mean() for k, v in asked.items())
+
+    assert error(0.001) < 0.3 * error(math.inf)
 
 
 @pytest.mark.slow

@@ -117,6 +117,17 @@ class Denoiser(Protocol):
 
 
 @runtime_checkable
+class ShowsLayouts(Protocol):
+    """A handle whose clean tensors can be seen as layouts, and so be measured on the way."""
+
+    spec: LayoutSpec
+
+    def to_layout(self, clean: Tensor) -> Tensor:
+        """Return the layouts `(B, C, H, W)` in [0, 1] of clean `(B, …)`, differentiably."""
+        ...
+
+
+@runtime_checkable
 class CodePrior(Protocol):
     """The handle of prior samplers: a normal distribution of codes given conditions."""
 

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from statistics import pstdev
 from typing import Any, NamedTuple
 
 import torch
@@ -133,6 +134,10 @@ class LayoutSpec:
         position = min(max(percentile, 0.0), 100.0)
         low = min(int(position), PERCENTILES - 2)
         return values[low] + (position - low) * (values[low + 1] - values[low])
+
+    def spread(self, scalar: str) -> float:
+        """Standard deviation of `scalar`, in its unit, over the training windows of all places."""
+        return pstdev(self.quantile(scalar, percentile + 0.5) for percentile in range(PERCENTILES - 1))
 
 
 @dataclass
@@ -331,7 +336,7 @@ def _warn_out_of_range(spec: LayoutSpec, name: str, values: Tensor) -> None:
     if bool(((values < low - slack) | (values > high + slack)).any()):
         warnings.warn(
             f"{name} was asked for between {values.min():.4g} and {values.max():.4g}; training saw {low:.4g} to "
-            f"{high:.4g}. Expect the layouts to stay near that range.",
+            f"{high:.4g}. Expect less of the layouts the further it is from that range.",
             OutOfRangeWarning,
             stacklevel=3,
         )

@@ -47,6 +47,19 @@ class GaussianDenoiser:
         return self.mean + (along * (values / (values + sampler.sigma_max**2)).sqrt()) @ axes.T
 
 
+class VisibleDenoiser:
+    """The exact denoiser of N(0, I) over 4 numbers, which ignores what is asked; their layouts cover 0.5 + 0.05 x."""
+
+    latent_shape = (1, 2, 2)
+    spec = replace(SPEC, statistics={"coverage": {"all": tuple(i / 100 for i in range(101))}})
+
+    def denoise(self, x, sigma, conditions):
+        return x / (1 + sigma[0].double() ** 2)
+
+    def to_layout(self, clean):
+        return 0.5 + 0.05 * clean
+
+
 def conditions(batch):
     return Conditions.empty(SPEC, batch)
 
@@ -94,6 +107,49 @@ def test_guidance_moves_the_mean_in_proportion(sampler, guidance):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
+def test_what_is_observed_conditions_gaussian_data_exactly(sampler):
+    model, n, tolerance = VisibleDenoiser(), 20000, 0.05
+    generator = torch.Generator().manual_seed(0)
+    noise = _Fixed(torch.randn(n, 1, 2, 2, generator=generator, dtype=torch.float64))
+    fine = replace(sampler, steps=300 if isinstance(sampler, Euler) else 100, tolerance=tolerance)
+    x = fine(model, Conditions.request(model.spec, n, {"coverage": 0.53}), noise).flatten(1)
+    # Bayes: x ~ N(0, I), and (0.05 mean(x) − 0.03) / spread was seen to be 0 with an error of `tolerance`.
+    slope = torch.full((4,), 0.05 / 4 / model.spec.spread("coverage"), dtype=torch.float64)
+    gain = slope / (slope @ slope + tolerance**2)
+    assert torch.allclose(x.mean(0), gain * 0.03 / model.spec.spread("coverage"), atol=0.04)
+    assert torch.allclose(x.T.cov(), torch.eye(4, dtype=torch.float64) - torch.outer(gain, slope), atol=0.05)
+
+
+def test_only_what_was_asked_for_is_observed():
+    model = VisibleDenoiser()
+    noise = _Fixed(torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
+    asked = Conditions.request(model.spec, 3, {"coverage": 0.9})
+    asked.present[1] = False
+    free = Heun(8)(model, asked, noise)
+    moved = (Heun(8, tolerance=0.1)(model, asked, noise) - free).abs().sum((1, 2, 3))
+    assert moved[1] == 0
+    assert (moved[[0, 2]] > 0.1).all()
+    nothing = Heun(8, tolerance=0.1)(model, asked.absent(), noise)
+    assert torch.equal(nothing, free)
+
+
+def test_observing_works_where_gradients_are_switched_off():
+    model = VisibleDenoiser()
+    start = torch.randn(2, 1, 2, 2, dtype=torch.float64)
+    asked = Conditions.request(model.spec, 2, {"coverage": 0.6})
+    there = Heun(8, tolerance=0.1)(model, asked, _Fixed(start))
+    with torch.inference_mode():
+        here = Heun(8, tolerance=0.1)(model, asked, _Fixed(start))
+    assert torch.equal(here, there)
+    assert not there.requires_grad
+
+
+def test_a_model_that_cannot_show_its_layouts_is_refused_a_tolerance():
+    with pytest.raises(CapabilityError, match="tolerance"):
+        Heun(tolerance=0.1)(GaussianDenoiser(), Conditions.request(SPEC, 1, {"coverage": 0.5}), Noise([0]))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 def test_noise_levels_fall_to_exactly_zero(sampler):
     sigmas = sampler.sigmas()
     assert len(sigmas) == sampler.steps + 1
@@ -104,7 +160,7 @@ def test_noise_levels_fall_to_exactly_zero(sampler):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"sigma_min": 0.0}, {"sigma_min": 3.0, "sigma_max": 2.0}, {"rho": -1.0}]
+    "wrong", [{"steps": 0}, {"sigma_min": 0.0}, {"sigma_min": 3.0, "sigma_max": 2.0}, {"rho": -1.0}, {"tolerance": 0.0}]
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match="cannot work"):

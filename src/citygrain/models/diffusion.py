@@ -109,11 +109,15 @@ class Diffusion(nn.Module):
         """Return the weighted denoising error of layouts `(B, C, H, W)`."""
         return self.code_loss(self.to_code(layout), conditions)
 
+    def to_layout(self, clean: Tensor) -> Tensor:
+        """Return the layouts `(B, C, H, W)` in [0, 1] of standardised clean `(B, *latent_shape)`."""
+        code = clean * self.scale + self.shift
+        return code.clamp(0, 1) if self.codec is None else self.codec.decode(code)
+
     @torch.no_grad()
     def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
         """Draw layouts `(B, C, H, W)` in [0, 1]."""
-        code = (sampler or self.sampler)(self, conditions, noise) * self.scale + self.shift
-        return code.clamp(0, 1) if self.codec is None else self.codec.decode(code)
+        return self.to_layout((sampler or self.sampler)(self, conditions, noise))
 
 
 def _broadcast(values: Tensor) -> Tensor:
