@@ -21,7 +21,7 @@ def own(tmp_path):
     files = {
         "paint": "defaults: [colour: blue, form: '???', _self_]\nsize: 3\nname: ???\nof: ${size}\nlist: [1, a]\n",
         "colour/blue": "hue: 240\nnested: {deep: 1}\n",
-        "colour/red": "hue: 0\nnested: {deep: 2}\n",
+        "colour/red": "hue: 0.0\nnested: {deep: 2}\n",
         "form/round": "corners: 0\n",
     }
     for name, text in files.items():
@@ -73,6 +73,8 @@ def test_the_users_own_files_go_before_the_shipped_ones(own):
         ("~sizes", ["did you mean: size"]),
         ("size", ["cannot be read", "key=value"]),
         ("size=[1,2", ["cannot be read"]),
+        ("size=2.5", ["size is not of the right kind", "a whole number", "2.5"]),
+        ("colour.hue=dark", ["colour.hue is not of the right kind", "a whole number", "dark"]),
         ("size=1,2", ["several runs", "--multirun"]),
         ("size=${nothing}", ["what is not there", "nothing"]),
     ],

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from citygrain.errors import ConfigError
-from citygrain.targets import check_signatures, instantiate
+from citygrain.targets import TARGET, check_signatures, instantiate
 
 __all__ = [
     "check_signatures",
@@ -91,7 +91,27 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"The configuration of citygrain {verb} refers to what is not there.", got=problem) from error
+    chosen = [str(o.input_line) for o in _choosing(map(_parse, overrides), groups(config_dirs))]
+    _check_kinds(plain, OmegaConf.to_container(_compose(verb, chosen, config_dirs), resolve=False), "")
     return typing.cast("dict[str, Any]", plain)
+
+
+def _check_kinds(plain: Any, default: Any, path: str) -> None:
+    """Compare the values of a composed configuration with the kinds that its defaults have: numbers, text, yes or no.
+
+    What stands under a `_target_` is left to `check_signatures`, which knows more.
+    """
+    if isinstance(plain, Mapping) and isinstance(default, Mapping):
+        if TARGET not in plain and TARGET not in default:
+            for key in plain.keys() & default.keys():
+                _check_kinds(plain[key], default[key], f"{path}.{key}".lstrip("."))
+        return
+    open_ended = default is None or (isinstance(default, str) and ("???" in default or "${" in default))
+    if open_ended or plain is None or isinstance(default, Mapping | list):
+        return
+    if type(plain) is not type(default) and not (isinstance(default, float) and type(plain) is int):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        raise ConfigError(f"{path} is not of the right kind.", expected=kinds[type(default)], got=repr(plain))
 
 
 def config_text(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[str | Path] = ()) -> str:
@@ -227,10 +247,15 @@ def _parse(text: str) -> Override:
     return parsed
 
 
+def _choosing(parsed: Iterable[Override], known: Mapping[str, list[str]]) -> list[Override]:
+    """Return the overrides that choose an option of a group, and so change what the defaults are."""
+    return [o for o in parsed if o.key_or_group in known and not isinstance(o.value(), dict)]
+
+
 def _explain(verb: str, parsed: Sequence[Override], folders: Sequence[Path], error: Exception) -> ConfigError:
     """Turn Hydra's complaint into plain words by looking for the override that caused it."""
     known, taken = groups(folders[:-1]), group_defaults(verb, folders[:-1])
-    choosing = [o for o in parsed if o.key_or_group in known and not isinstance(o.value(), dict)]
+    choosing = _choosing(parsed, known)
     for override in choosing:
         options = known[override.key_or_group]
         chosen: Any = override.value()

@@ -14,6 +14,8 @@ import rasterio
 import rich
 import torch
 from numpy.typing import NDArray
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 from rich.table import Table
 
 from citygrain.checkpoint import load
@@ -26,7 +28,7 @@ from citygrain.geo.sources import ATTRIBUTION
 from citygrain.plot import sheet
 from citygrain.protocols import Noise, Sampler
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.targets import instantiate
+from citygrain.targets import check_signatures, instantiate
 
 GAP_CELLS = 8
 """Cells between neighbouring layouts where they lie side by side on the map."""
@@ -135,6 +137,10 @@ def run(config: Mapping[str, Any]) -> Path:
     if config["n"] < 1 or config["batch_size"] < 1:
         raise ConfigError("n and batch_size are at least 1.", got=f"n={config['n']}, batch_size={config['batch_size']}")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config["device"] == "auto" else config["device"]
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA asserts
+        raise ConfigError("There is no such device here.", got=device, choices=["auto", "cpu", "cuda"]) from error
     generator = load(config["checkpoint"], device=device)
     sampler = _sampler(generator, config["sampler"])
     asked = Conditions.request(generator.spec, config["n"], config["conditions"])
@@ -164,6 +170,8 @@ def _sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:
                 got=name,
                 choices=knobs,
             )
+    kind = type(generator.sampler)
+    check_signatures({"_target_": f"{kind.__module__}.{kind.__qualname__}", **given}, "sampler")
     own: Sampler = replace(generator.sampler, **given)
     return own
 
@@ -182,6 +190,16 @@ def _corner(
     if crs is not None:
         if len(origin) != 2:
             raise ConfigError("An origin is an easting and a northing.", got=origin)
+        try:
+            projected = CRS.from_user_input(crs).is_projected
+        except CRSError as error:
+            raise ConfigError(
+                "This is no coordinate reference system.", got=crs, expected="such as EPSG:32633"
+            ) from error
+        if not projected:
+            raise ConfigError(
+                "Layouts are laid out in metres.", got=crs, expected="a projected CRS, such as EPSG:32633"
+            )
         return str(crs), float(origin[0]), float(origin[1])
     name = georeference["place"] or asked_place or next(iter(places), "")
     if name not in places:
@@ -205,6 +223,8 @@ def write(samples: Samples, out: Path, corner: tuple[str, float, float]) -> None
     """
     spec = samples.spec
     layouts = (samples.layouts * 255).round().astype(np.uint8)
+    for stale in sorted((out / "layouts").glob("layout_*.tif"))[len(layouts) :]:
+        stale.unlink()  # of a larger sample that this one replaces
     for i, (grid, layout) in enumerate(zip(_grids(spec, len(layouts), corner), layouts, strict=True)):
         with atomic_path(out / "layouts" / f"layout_{i:04d}.tif") as temporary:
             _write_geotiff(temporary, layout, spec.channels, grid)

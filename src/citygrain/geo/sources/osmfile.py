@@ -80,7 +80,8 @@ class OsmFile:
             if box.valid():
                 return box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat
             nodes: Iterator[Any] = iter(osmium.FileProcessor(path, osmium.osm.NODE))
-            lonlat = np.array([(n.lon, n.lat) for n in nodes if n.location.valid()])
+            numbers = (number for node in nodes if node.location.valid() for number in (node.lon, node.lat))
+            lonlat = np.fromiter(numbers, np.float64).reshape(-1, 2)  # 16 bytes a node
         if not len(lonlat):
             raise SourceError(f"{path} holds no nodes.", remedy="download it again")
         # Complete ways and relations reach far beyond the cut: the middle 98 % is what the file covers.

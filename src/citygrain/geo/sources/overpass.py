@@ -60,6 +60,9 @@ HOMEPAGE = "https://github.com/citygrain/citygrain"
 SMALLEST_TILE_M = 500.0
 """A tile that a server cannot answer in time is cut in four down to this side. Beyond it, the server is at fault."""
 
+LEAST_PAUSE_S = 0.01
+"""Shortest pause before a busy server is asked again, whatever `pause_s` says."""
+
 LONGEST_PAUSE_S = 60.0
 """Longest pause of our own before a busy server is asked again; a server may name a longer one."""
 
@@ -88,7 +91,8 @@ class Overpass:
     url
         The server's interface, such as `https://overpass-api.de/api`; with or without `/interpreter`.
     cache
-        Folder that keeps every finished tile. Nothing in it expires: delete it to see a newer OpenStreetMap.
+        Folder that keeps every finished tile. Nothing in it expires: delete it, and prepare with
+        `raster.replace=true`, to see a newer OpenStreetMap.
     tile_km
         Side of the squares that are asked for one by one, kilometres. 25 km² of a dense city are about 60 MB, a tenth
         of that compressed, and well below a public server's default limits.
@@ -181,7 +185,7 @@ class Overpass:
             try:
                 return self._ask(outline, deadline)
             except _BusyError as error:
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                pause_s = min(max(2 * pause_s, LEAST_PAUSE_S), LONGEST_PAUSE_S)
                 wait_s = pause_s if error.wait_s is None else max(error.wait_s, self.pause_s)
                 if time.monotonic() + wait_s >= deadline:
                     wish = f", and wants to be left alone for {error.wait_s:,.0f} s" if error.wait_s else ""
