@@ -412,6 +412,26 @@ def test_a_place_is_what_the_config_says_first(config, tmp_path):
     assert raster.level(4.0).valid.mean() < 0.6
 
 
+def test_a_place_with_two_outlines_is_refused(config):
+    config["place"] = {"name": "houston", "bbox": [0, 0, 1, 1], "polygon": "heights.geojson"}
+    with pytest.raises(ConfigError, match="a bbox or a polygon") as error:
+        run(config)
+    assert "without place=houston" in str(error.value)
+
+
+def test_a_file_is_known_by_its_content(config, tmp_path):
+    moved = tmp_path / "elsewhere" / "helsinki.osm.pbf"
+    moved.parent.mkdir()
+    shutil.copyfile(config["source"]["path"], moved)  # another folder, another time
+    first = run(config)
+    config["source"] = {**config["source"], "path": str(moved)}
+    assert run(config).provenance == first.provenance
+    with moved.open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(DataError, match="another request"):
+        run(config)
+
+
 def test_a_config_without_a_place_says_what_to_write(config):
     config["place"] = {}
     config["source"] = {"_target_": "citygrain.geo.sources.overpass.Overpass"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -32,6 +31,7 @@ from rich.table import Table
 import citygrain
 from citygrain.conditions import measure
 from citygrain.errors import ConfigError, DataError, SourceError
+from citygrain.files import sha256
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import COMPLETE, CityRaster
 from citygrain.geo.geotiff import GeoTiffWriter
@@ -147,7 +147,7 @@ def prepare(
                 "valid_km2": round(valid_km2, 3),
                 "shares": shares,
                 "split": {**split, "seed": seed},
-                "layout": {"bytes": layout.stat().st_size, "sha256": _sha256(layout)},
+                "layout": {"bytes": layout.stat().st_size, "sha256": sha256(layout)},
                 "request": request,
                 "versions": _versions(),
             }
@@ -295,6 +295,12 @@ def _one_thread_each() -> Iterator[None]:
 def _place(config: Mapping[str, Any], source: Source) -> Place:
     """Build the place: a bbox, a polygon file, the file's own extent, or a name to look up."""
     name, bbox, polygon, query = (config.get(key) for key in ("name", "bbox", "polygon", "query"))
+    if bbox is not None and polygon is not None:
+        raise ConfigError(
+            "A place has a bbox or a polygon.",
+            got=f"place.bbox={list(bbox)} and place.polygon={polygon}",
+            remedy=f"leave out one; with a shipped place: place.name={name} place.polygon=… without place={name}",
+        )
     if bbox is not None:
         return Place.from_bbox(name or "place", bbox)
     if polygon is not None:
@@ -340,7 +346,7 @@ def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
 
 
 def _source_request(source: Source) -> dict[str, Any]:
-    """What identifies a source: a server's url, or a file's name, size and time, wherever it lies."""
+    """What identifies a source: a server's url, or a file's name and content, wherever it lies."""
     made: dict[str, Any] = {"kind": type(source).__name__}
     if hasattr(source, "url"):
         made["url"] = source.url
@@ -348,18 +354,13 @@ def _source_request(source: Source) -> dict[str, Any]:
         path = Path(source.path)
         made["path"] = path.name
         if path.is_file():
-            made |= {"bytes": path.stat().st_size, "modified_ns": path.stat().st_mtime_ns}
+            made["sha256"] = sha256(path)
     return made
 
 
 def _plain(value: Any) -> Any:
     """Turn paths, tuples and numpy numbers into what JSON gives back."""
     return json.loads(json.dumps(value, default=lambda v: v.item() if isinstance(v, np.generic) else str(v)))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:

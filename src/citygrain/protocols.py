@@ -138,8 +138,8 @@ class CodePrior(Protocol):
         ...
 
 
-def require(model: object, capability: type, wanted_by: str, works_with: Sequence[str]) -> None:
-    """Refuse a model that lacks a capability, naming what would fit.
+def require(model: Any, capability: type, wanted_by: str, works_with: Sequence[str]) -> Any:
+    """Return the model, or refuse it when it lacks a capability, naming what would fit.
 
     Raises
     ------
@@ -153,3 +153,4 @@ def require(model: object, capability: type, wanted_by: str, works_with: Sequenc
             choices=works_with,
             remedy="choose one of these for this model",
         )
+    return model

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -132,6 +133,14 @@ def test_what_is_left_out_is_said(cities, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "left out the channel parking" in said
     assert "wideham: no rails were drawn" in said
+
+
+def test_what_one_place_knows_in_part_is_said(cities, capsys):
+    both = module(cities)
+    both.rasters[0] = replace(both.rasters[0], partial={"street": "only those with a name"})
+    both.prepare_data()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"not alike is the channel street, of which a part is not seen: {both.rasters[0].name}: only those" in said
 
 
 def test_a_place_that_is_not_prepared_says_how_to_prepare_it(cities):

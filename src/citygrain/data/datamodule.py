@@ -142,10 +142,22 @@ class CityDataModule(pl.LightningDataModule):
         return tuple(possible if wanted is None else wanted)
 
     def prepare_data(self) -> None:
-        """Decode what is to be read and measure the statistics, once for all ranks; say which channels are left out."""
+        """Decode what is to be read and measure the statistics, once for all ranks; name unequal channels."""
         for name, reason in self.left_out.items():
             rich.print(f"[yellow]left out[/] the channel [bold]{name}[/], which is not known everywhere: {reason}")
+        for name, reason in self._uneven.items():
+            rich.print(f"[yellow]not alike[/] is the channel [bold]{name}[/], of which a part is not seen: {reason}")
         self.prepare_spec()
+
+    @property
+    def _uneven(self) -> dict[str, str]:
+        """Channels that some places know in whole and others in part: they differ where the cities need not."""
+        parts = {name: [r.partial.get(name) for r in self.rasters] for name in self.channels}
+        return {
+            name: "; ".join(f"{r.name}: {part}" for r, part in zip(self.rasters, known, strict=True) if part)
+            for name, known in parts.items()
+            if len(set(known)) > 1
+        }
 
     def prepare_spec(self) -> LayoutSpec:
         """Return what the windows are and what can be asked of them, with statistics of the train windows.

@@ -23,6 +23,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import PlaceError
+from citygrain.geo._osmnx import borrowed
 
 WGS84 = "EPSG:4326"
 
@@ -30,6 +31,8 @@ MAX_SPAN_DEG = 6.0
 """Widest place: one UTM zone. Beyond it the projection's scale error exceeds that of the data."""
 
 UTM_SOUTH, UTM_NORTH = -80.0, 84.0
+
+GEOCODER_TIMEOUT_S = 30.0
 
 EDGE_DEG = 0.005
 """A bbox's parallels are curves in UTM; points this far apart follow them within a centimetre."""
@@ -109,7 +112,8 @@ class Place:
 
         bbox_remedy = "give the place a bbox: place.name=… place.bbox=[west,south,east,north]"
         try:
-            found = osmnx.geocode_to_gdf(query)
+            with borrowed(requests_timeout=GEOCODER_TIMEOUT_S):
+                found = osmnx.geocode_to_gdf(query)
         except (TypeError, osmnx._errors.InsufficientResponseError) as error:  # noqa: SLF001
             raise PlaceError(
                 f"OpenStreetMap's geocoder knows no area named {query!r}.",

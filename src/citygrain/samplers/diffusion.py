@@ -129,8 +129,8 @@ def observed(model: Denoiser, clean: Tensor, sigma: float, conditions: Condition
     measures. Place and maps are left to the network. Each condition that is asked for costs a pass back through the
     codec.
     """
-    require(model, ShowsLayouts, "A finite tolerance", ["Diffusion"])
-    spec = model.spec  # type: ignore[attr-defined]
+    visible: ShowsLayouts = require(model, ShowsLayouts, "A finite tolerance", ["Diffusion"])
+    spec = visible.spec
     asked = conditions.present.any(0).tolist()
     # What was the same in every training window is nothing that the model could change.
     spreads = {i: spread for i, name in enumerate(spec.scalars) if asked[i] and (spread := spec.spread(name)) > 0}
@@ -141,7 +141,7 @@ def observed(model: Denoiser, clean: Tensor, sigma: float, conditions: Condition
     with torch.inference_mode(False), torch.enable_grad():
         unit = torch.tensor(list(spreads.values())).to(clean)
         x = clean.clone().requires_grad_()
-        layout = model.to_layout(x)  # type: ignore[attr-defined]
+        layout = visible.to_layout(x)
         values = measure_unchecked(layout, spec.channels, spec.resolution_m, names)
         measured = torch.stack([values[name] for name in names], 1) / unit
         slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in measured.unbind(1)]

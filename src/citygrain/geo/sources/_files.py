@@ -1,8 +1,7 @@
-"""What every source that reads a file does: check it, fingerprint it, and say when the place lies outside."""
+"""What every source that reads a file does: check it, and say when the place lies outside."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import shapely
@@ -43,12 +42,6 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str) -> Pat
     if not start:
         raise SourceError(f"{path} is empty.", remedy="download it again")
     return path
-
-
-def sha256(path: Path) -> str:
-    """Fingerprint of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def outside(place: Place, extent: BBox, path: Path) -> SourceError:

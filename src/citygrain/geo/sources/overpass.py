@@ -28,10 +28,8 @@ import hashlib
 import io
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -48,14 +46,12 @@ import shapely
 import urllib3
 from shapely.geometry import MultiPolygon, Polygon
 
-from citygrain import __version__
 from citygrain.errors import SourceError
+from citygrain.geo._osmnx import borrowed
 from citygrain.geo.coastline import sea
 from citygrain.geo.layers import COASTLINE, OSM_KEYS, OSM_QUERY, layers_from_osm
 from citygrain.geo.place import WGS84, Place
 from citygrain.geo.sources import Features, Progress
-
-HOMEPAGE = "https://github.com/citygrain/citygrain"
 
 SMALLEST_TILE_M = 500.0
 """A tile that a server cannot answer in time is cut in four down to this side. Beyond it, the server is at fault."""
@@ -204,14 +200,9 @@ class Overpass:
             "requests_timeout": max(0.01, min(self.timeout_s, deadline - time.monotonic())),
             "requests_kwargs": {"hooks": {"response": reader}},
             "overpass_rate_limit": False,
-            "use_cache": False,
-            # Without a network osmnx would ask a public name server over HTTPS, and wait for it.
-            "doh_url_template": None,
-            "http_user_agent": f"citygrain/{__version__} (+{HOMEPAGE}) OSMnx/{ox.__version__}",
-            "http_referer": HOMEPAGE,
         }
         try:
-            with _osmnx_settings(settings):
+            with borrowed(**settings):
                 frame = ox.features_from_polygon(outline, dict(OSM_QUERY))
         except ox._errors.InsufficientResponseError:  # noqa: SLF001
             # The reader has let the reply through: it is whole, and there is nothing here.
@@ -396,23 +387,6 @@ def _retry_after(header: str | None) -> float | None:
 
 def _sleep(seconds: float) -> None:
     time.sleep(seconds)
-
-
-@contextmanager
-def _osmnx_settings(settings: dict[str, Any]) -> Iterator[None]:
-    """Lend osmnx other settings; afterwards they, and the resolver that osmnx replaces, are as before."""
-    import osmnx as ox  # noqa: PLC0415
-
-    before = {name: getattr(ox.settings, name) for name in settings}
-    resolver = socket.getaddrinfo
-    try:
-        for name, value in settings.items():
-            setattr(ox.settings, name, value)
-        yield
-    finally:
-        socket.getaddrinfo = resolver
-        for name, value in before.items():
-            setattr(ox.settings, name, value)
 
 
 def _grid(area: Polygon | MultiPolygon, bounds: Sequence[float], side_m: float) -> Iterator[Polygon]:

@@ -33,10 +33,11 @@ from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import SourceError
+from citygrain.files import sha256
 from citygrain.geo.layers import TILE_COLUMNS, layers_from_openmaptiles
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._files import BBox, existing_file, outside, sha256
+from citygrain.geo.sources._files import BBox, existing_file, outside
 
 WEB_MERCATOR = "EPSG:3857"
 HALF_WORLD_M = math.pi * 6378137.0
