@@ -178,6 +178,30 @@ def test_two_processes_share_one_run_and_agree_with_one(cities, tmp_path):
         assert last("two", key) == pytest.approx(last("one", key), rel=0.03)
 
 
+@pytest.mark.slow
+def test_two_processes_train_a_codec_and_what_learns_from_it(cities, tmp_path):
+    command = [
+        sys.executable, "-m", "citygrain", "train", "experiment=demo", "name=two",
+        f"paths.data={cities}", f"paths.runs={tmp_path}",
+        "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=2",
+        "codec.trainer.max_steps=2", "data.places=[helsinki]",
+        "data.size_px=16", "data.batch_size=4", "data.batches_per_epoch=2", "data.val_windows=8", "codes=16",
+        "data.statistics_windows=16", "model.network.width=16", "model.network.head=16",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    model = citygrain.load(tmp_path / "two")
+    codec = citygrain.load(tmp_path / "two" / "codec")
+    assert all(torch.equal(v, model.codec.state_dict()[k]) for k, v in codec.state_dict().items())
+
+
+def test_half_precision_trains_where_it_is_asked_for(cities, tmp_path):
+    trained = run(config(cities, tmp_path, "name=half", "trainer.max_steps=2", "trainer.precision=bf16-mixed"))
+    assert all(value.isfinite().all() for value in checkpoint.read(trained).weights.values())
+
+
 @pytest.fixture(scope="module")
 def latent(cities, tmp_path_factory):
     """A codec and a latent diffusion model trained by one command, for a moment."""
