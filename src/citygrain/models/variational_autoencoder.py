@@ -50,7 +50,7 @@ class VariationalAutoencoder(nn.Module):
         decoder: Callable[..., nn.Module],
         code_channels: int = 8,
         beta: float = 1e-3,
-        balance: float = 0.7,
+        balance: float = 0.9,
         sampler: Sampler | None = None,
         embedding: int = 128,
     ) -> None:
