@@ -3,7 +3,8 @@
     python benchmarks/side_by_side.py runs/copenhagen_los_angeles_64 --out out/side_by_side.png
 
 The windows come from test blocks, which training never saw. Each generated layout is given the scalars and the place of
-the window above it, and no other hint of it.
+the window above it, and no other hint of it. Each scalar costs a pass back through the codec at every step of a sampler
+with feedback: for 14 of them, a second and a half a layout on two CPU cores.
 """
 
 from __future__ import annotations

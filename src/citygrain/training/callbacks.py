@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, RichProgressBar, WeightAveraging
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -40,6 +41,17 @@ class ExponentialMovingAverage(WeightAveraging):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go back to the weights that are trained."""
         super().on_validation_epoch_end(trainer, pl_module)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar of an epoch, with the number of epochs that the steps make up."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        trainer = self.trainer
+        ends = [trainer.max_epochs] if (trainer.max_epochs or -1) > 0 else []
+        if trainer.max_steps > 0 and math.isfinite(trainer.num_training_batches):
+            ends.append(math.ceil(trainer.max_steps * trainer.accumulate_grad_batches / trainer.num_training_batches))
+        return f"Epoch {current_epoch + 1}" + (f" of {min(ends)}" if ends else "")
 
 
 class SampleGrid(Callback):
