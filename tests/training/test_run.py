@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from citygrain.config import load_config
 from citygrain.errors import CheckpointError, ConditionError, ConfigError, TrainingError
 from citygrain.sample import run as sample
 from citygrain.training import run as training
-from citygrain.training.callbacks import SampleGrid
+from citygrain.training.callbacks import ProgressBar, SampleGrid
 from citygrain.training.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +122,22 @@ def test_pictures_are_drawn_with_the_averaged_weights(cities, tmp_path, monkeypa
     run(config(cities, tmp_path, "name=averaged", "trainer.max_steps=8"))
     averaged = checkpoint.read(tmp_path / "averaged" / checkpoint.LAST).weights
     assert all(torch.equal(value, averaged[name]) for name, value in drawn[-1].state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"max_steps": 10}, "Epoch 2 of 3"),
+        ({"max_steps": 10, "accumulate_grad_batches": 2}, "Epoch 2 of 5"),
+        ({"max_steps": 100, "max_epochs": 7}, "Epoch 2 of 7"),
+        ({"max_steps": -1, "max_epochs": -1}, "Epoch 2"),
+    ],
+)
+def test_the_progress_bar_tells_how_many_epochs_there_will_be(limits, says):
+    bar = ProgressBar()
+    defaults = {"max_epochs": -1, "accumulate_grad_batches": 1, "num_training_batches": 4}
+    bar._trainer = SimpleNamespace(**{**defaults, **limits})
+    assert bar._get_train_description(1) == says
 
 
 def test_a_run_that_stopped_early_is_not_taken_up_again(cities, tmp_path):

@@ -48,7 +48,7 @@ class ProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         trainer = self.trainer
-        ends = [trainer.max_epochs] if (trainer.max_epochs or -1) > 0 else []
+        ends = [epochs] if (epochs := trainer.max_epochs or -1) > 0 else []
         if trainer.max_steps > 0 and math.isfinite(trainer.num_training_batches):
             ends.append(math.ceil(trainer.max_steps * trainer.accumulate_grad_batches / trainer.num_training_batches))
         return f"Epoch {current_epoch + 1}" + (f" of {min(ends)}" if ends else "")
