@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.optim import lr_scheduler as torch_schedules
 
+from citygrain.config import config_dir, load_config
 from citygrain.data.codes import CodeBank
-from citygrain.errors import DataError
+from citygrain.errors import ConfigError, DataError
 from citygrain.files import atomic_path, write_text
 from citygrain.spec import Batch, Conditions, LayoutSpec
+from citygrain.targets import instantiate
 from citygrain.training import lr_schedules
 from citygrain.training.callbacks import ExponentialMovingAverage
 
@@ -37,6 +40,74 @@ def test_a_constant_rate_stays_and_an_endless_cosine_too():
     assert rates(lr_schedules.constant, 20, warmup_steps=4)[4:] == [2.0] * 17
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     assert lr_schedules.cosine(optimizer=optimizer, total_steps=-1).get_last_lr() == [2.0]
+
+
+def test_the_line_decays_evenly_to_what_is_left():
+    seen = rates(lr_schedules.linear, 100, warmup_steps=20, final=0.5)
+    assert seen[:21] == sorted(seen[:21])
+    assert seen[20:] == pytest.approx(torch.linspace(2.0, 1.0, 81).tolist())
+
+
+@pytest.mark.parametrize(
+    ("ours", "knobs", "theirs"),
+    [
+        (lr_schedules.step, {"every": 7, "factor": 0.3}, lambda o: torch_schedules.StepLR(o, 7, 0.3)),
+        (
+            lr_schedules.cosine_restarts,
+            {"period": 8, "growth": 2.0, "final": 0.1},
+            lambda o: torch_schedules.CosineAnnealingWarmRestarts(o, 8, 2, eta_min=0.2),
+        ),
+        (
+            lr_schedules.cyclic,
+            {"half_period": 6, "lowest": 0.25},
+            lambda o: torch_schedules.CyclicLR(o, 0.5, 2.0, 6, cycle_momentum=False),
+        ),
+        (
+            lr_schedules.linear,
+            {"final": 0.1},
+            lambda o: torch_schedules.LinearLR(o, 1.0, 0.1, 60),
+        ),
+    ],
+)
+def test_rates_are_those_of_torch(ours, knobs, theirs):
+    assert rates(ours, 60, **knobs) == pytest.approx(
+        rates(lambda *, optimizer, total_steps: theirs(optimizer), 60), abs=1e-9
+    )
+
+
+def test_falls_begin_after_the_warm_up():
+    for schedule in (lr_schedules.step, lr_schedules.cosine_restarts):
+        seen = rates(schedule, 30, warmup_steps=10)
+        assert seen[:11] == sorted(seen[:11])
+        assert seen[10] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda **k: lr_schedules.step(every=0, **k),
+        lambda **k: lr_schedules.cosine_restarts(period=-1, **k),
+        lambda **k: lr_schedules.cosine_restarts(growth=0.5, **k),
+        lambda **k: lr_schedules.cyclic(half_period=0, **k),
+    ],
+)
+def test_impossible_periods_are_refused(schedule):
+    with pytest.raises(ConfigError, match=r"lr_schedule\."):
+        rates(schedule, 3)
+
+
+@pytest.mark.parametrize("name", [file.stem for file in sorted((config_dir() / "optimizer").glob("*.yaml"))])
+def test_every_optimiser_goes_down_hill(name):
+    make = instantiate(load_config("train", [f"optimizer={name}", "data.places=[]"])["optimizer"])
+    point = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = make([point])
+    before = height = (point**2).sum()
+    for _ in range(50):
+        optimizer.zero_grad()
+        height = (point**2).sum()
+        height.backward()
+        optimizer.step()
+    assert height < 0.98 * before
 
 
 def test_the_average_forgets_where_a_short_run_began():
