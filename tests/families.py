@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from citygrain.checkpoint import build
@@ -49,13 +50,16 @@ def spec(size_px: int = 16) -> LayoutSpec:
     )
 
 
-def config(name: str) -> dict[str, Any]:
+def config(name: str, size_px: int = 16) -> dict[str, Any]:
     """Return the plain configuration of a family, shrunk."""
     family = name.removesuffix(" in a code")
     model = model_config(family)
     shrink(model)
     if name != family:
-        model["codec"] = {**config("variational_autoencoder"), "_partial_": True}
+        # Trained on other places, and without conditions.
+        other = replace(spec(size_px), places=("elsewhere",), scalars=(), maps=(), map_px=0, statistics={})
+        plain = {"_target_": "citygrain.spec.LayoutSpec.from_dict", "plain": other.to_dict()}
+        model["codec"] = {**config("variational_autoencoder"), "spec": plain}
     return model
 
 
@@ -70,7 +74,7 @@ def shrink(node: dict[str, Any]) -> None:
 
 
 def make(name: str, size_px: int = 16) -> Any:
-    return build(config(name), spec(size_px))
+    return build(config(name, size_px), spec(size_px))
 
 
 def requests(batch: int, layout_spec: LayoutSpec, **asked: Any) -> Conditions:

@@ -54,6 +54,30 @@ def test_a_configuration_is_plain_and_resolved(own):
     assert {type(plain), type(plain["colour"]), type(plain["list"])} == {dict, list}
 
 
+def test_numbers_are_text_where_text_is_wanted_and_experiments_set_no_kinds(own):
+    assert load_config("train", ["name=2024", "data.places=[]", "paths.runs=7"])["name"] == "2024"
+    assert load_config("train", ["experiment=demo", "data.resolution_m=2.5"])["data"]["resolution_m"] == 2.5
+    (own / "experiment").mkdir()
+    (own / "experiment" / "mine.yaml").write_text("# @package _global_\ndata: {places: [a], min_valid: 1}\n")
+    assert load_config("train", ["experiment=mine"], [own])["data"]["min_valid"] == 1
+    assert load_config("train", ["experiment=mine", "data.min_valid=0.5"], [own])["data"]["min_valid"] == 0.5
+
+
+@pytest.mark.parametrize("override", ["n=null", "conditions=3", "n=[1]", "device=null", "seed=true"])
+def test_what_is_of_another_kind_is_refused(override):
+    with pytest.raises(ConfigError, match="not of the right kind"):
+        load_config("sample", ["checkpoint=x", override])
+
+
+def test_a_folder_may_hold_no_more_than_a_group(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("_target_: torch.nn.Identity\n")
+    (tmp_path / "model" / "diffusion.yaml").write_text("_target_: torch.nn.Flatten\n")
+    for name, target in (("mine", "Identity"), ("diffusion", "Flatten")):
+        model = load_config("train", [f"model={name}", "data.places=[]"], [tmp_path])["model"]
+        assert model == {"_target_": f"torch.nn.{target}"}
+
+
 def test_the_users_own_files_go_before_the_shipped_ones(own):
     (own / "sample.yaml").write_text("mine: true\n")
     assert load_config("sample", [], [own]) == {"mine": True}

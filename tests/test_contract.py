@@ -168,7 +168,7 @@ def test_conditions_matter_after_two_windows_were_learned(name):
     asked = families.requests(2, model.spec, coverage=torch.tensor([0.5, 0.0]), green=torch.tensor([0.0, 0.5]))
     index = torch.arange(16) % 2
     if getattr(model, "codec", None) is not None:
-        fit(model.codec.requires_grad_(True), pair[index], asked[index], steps=150)
+        fit(model.codec.requires_grad_(True), pair[index], Conditions.empty(model.codec.spec, 16), steps=150)
         model.codec.requires_grad_(False)
     fit(model, pair[index], asked[index], steps=400)
     model.eval()

@@ -32,7 +32,7 @@ FORMAT = 1
 LAST = Path("checkpoints") / "last.ckpt"
 EXPORT = Path("model")
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-_MODEL_PACKAGES = ("citygrain.models", "citygrain.networks", "citygrain.samplers", "torch.nn")
+_MODEL_PACKAGES = ("citygrain.models", "citygrain.networks", "citygrain.samplers", "citygrain.spec", "torch.nn")
 _PREFIX = "generator."
 
 

@@ -12,9 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra.version
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # the grammar of comma lists, as Hydra reads it
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathElement
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
@@ -91,27 +96,32 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"The configuration of citygrain {verb} refers to what is not there.", got=problem) from error
-    chosen = [str(o.input_line) for o in _choosing(map(_parse, overrides), groups(config_dirs))]
-    _check_kinds(plain, OmegaConf.to_container(_compose(verb, chosen, config_dirs), resolve=False), "")
-    return typing.cast("dict[str, Any]", plain)
+    # An experiment is a set of values, not of kinds: whoever writes 8 there means a number.
+    chosen = [o for o in _choosing(map(_parse, overrides), groups(config_dirs)) if o.key_or_group != "experiment"]
+    defaults = _compose(verb, [str(o.input_line) for o in chosen], config_dirs)
+    return typing.cast("dict[str, Any]", _of_kind(plain, OmegaConf.to_container(defaults, resolve=False), ""))
 
 
-def _check_kinds(plain: Any, default: Any, path: str) -> None:
-    """Compare the values of a composed configuration with the kinds that its defaults have: numbers, text, yes or no.
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a group of keys"}
 
-    What stands under a `_target_` is left to `check_signatures`, which knows more.
+
+def _of_kind(value: Any, default: Any, path: str) -> Any:
+    """Return a composed value, when it is of the kind that its default has; a number is text where text is wanted.
+
+    What stands under a `_target_` is left to `check_signatures`, which knows more. Null and lists tell no kind.
     """
-    if isinstance(plain, Mapping) and isinstance(default, Mapping):
-        if TARGET not in plain and TARGET not in default:
-            for key in plain.keys() & default.keys():
-                _check_kinds(plain[key], default[key], f"{path}.{key}".lstrip("."))
-        return
-    open_ended = default is None or (isinstance(default, str) and ("???" in default or "${" in default))
-    if open_ended or plain is None or isinstance(default, Mapping | list):
-        return
-    if type(plain) is not type(default) and not (isinstance(default, float) and type(plain) is int):
-        kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-        raise ConfigError(f"{path} is not of the right kind.", expected=kinds[type(default)], got=repr(plain))
+    placeholder = isinstance(default, str) and ("???" in default or "${" in default)
+    if default is None or placeholder or isinstance(default, list):
+        return value
+    if isinstance(default, Mapping) and (TARGET in default or (isinstance(value, Mapping) and TARGET in value)):
+        return value
+    if isinstance(default, Mapping) and isinstance(value, Mapping):
+        return {key: _of_kind(inner, default.get(key), f"{path}.{key}".lstrip(".")) for key, inner in value.items()}
+    if isinstance(default, str) and type(value) in {int, float}:
+        return str(value)
+    if type(value) is type(default) or (isinstance(default, float) and type(value) is int):
+        return value
+    raise ConfigError(f"{path} is not of the right kind.", expected=KINDS[type(default)], got=repr(value))
 
 
 def config_text(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[str | Path] = ()) -> str:
@@ -222,9 +232,16 @@ def _compose(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Pa
 
 
 def _hydra(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    rest = ",".join("'file://{}'".format(str(folder).replace("'", r"\'")) for folder in folders[1:])
-    with initialize_config_dir(str(folders[0]), job_name="citygrain", version_base="1.3"):
-        return compose(verb, [*overrides, f"hydra.searchpath=[{rest}]"])
+    # `initialize_config_dir` takes one folder, and searches others only for groups, not for the root file.
+    path = create_config_search_path(str(folders[0]))
+    path.get_path()[-1:-1] = [SearchPathElement("citygrain", f"file://{folder}") for folder in folders[1:]]
+    hydra.version.setbase("1.3")
+    GlobalHydra.instance().clear()
+    try:
+        Hydra.create_main_hydra2(task_name="citygrain", config_search_path=path)
+        return compose(verb, list(overrides))
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _try_hydra(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -188,19 +189,23 @@ def _corner(
             got={k: v for k, v in georeference.items() if v is not None},
         )
     if crs is not None:
-        if len(origin) != 2:
-            raise ConfigError("An origin is an easting and a northing.", got=origin)
         try:
-            projected = CRS.from_user_input(crs).is_projected
+            east, north = map(float, origin)
+        except (TypeError, ValueError):
+            east = north = math.nan
+        if not math.isfinite(east + north):
+            raise ConfigError("An origin is an easting and a northing in metres.", expected="[x,y]", got=origin)
+        try:
+            known = CRS.from_user_input(crs)
         except CRSError as error:
             raise ConfigError(
                 "This is no coordinate reference system.", got=crs, expected="such as EPSG:32633"
             ) from error
-        if not projected:
+        if not known.is_projected or any(axis.unit_conversion_factor != 1 for axis in known.axis_info[:2]):
             raise ConfigError(
-                "Layouts are laid out in metres.", got=crs, expected="a projected CRS, such as EPSG:32633"
+                "Layouts are laid out in metres.", got=crs, expected="a projected CRS in metres, such as EPSG:32633"
             )
-        return str(crs), float(origin[0]), float(origin[1])
+        return known.to_string(), east, north
     name = georeference["place"] or asked_place or next(iter(places), "")
     if name not in places:
         raise ConfigError("The checkpoint knows no such place to put the layouts at.", got=name, choices=places)

@@ -128,7 +128,8 @@ def test_pictures_are_drawn_with_the_averaged_weights(cities, tmp_path, monkeypa
     ("limits", "says"),
     [
         ({"max_steps": 10}, "Epoch 2 of 3"),
-        ({"max_steps": 10, "accumulate_grad_batches": 2}, "Epoch 2 of 5"),
+        ({"max_steps": 10, "accumulate_grad_batches": 3}, "Epoch 2 of 5"),
+        ({"max_steps": 10, "num_training_batches": 0}, "Epoch 2"),
         ({"max_steps": 100, "max_epochs": 7}, "Epoch 2 of 7"),
         ({"max_steps": -1, "max_epochs": -1}, "Epoch 2"),
     ],
@@ -152,7 +153,16 @@ def test_a_run_that_stopped_early_is_not_taken_up_again(cities, tmp_path):
     run(composed)
     assert last.read_bytes() == before
     run({**composed, "trainer": {**composed["trainer"], "max_steps": 404}})
+    step = checkpoint.read(last).provenance["step"]
     assert last.read_bytes() != before
+    longer = {**composed["callbacks"], "early_stopping": None}
+    run({**composed, "callbacks": longer, "trainer": {**composed["trainer"], "max_steps": step + 4}})
+    assert checkpoint.read(last).provenance["step"] == step + 4
+
+
+def test_a_callback_that_waits_for_a_validation_that_never_comes_is_refused(cities, tmp_path):
+    with pytest.raises(ConfigError, match=r"early_stopping watches the validation.*\n.*\n.*monitor=train/loss"):
+        run(config(cities, tmp_path, "name=blind", "callbacks=early_stopping", "data.val_windows=0"))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(cities, tmp_path, monkeypatch):
@@ -251,24 +261,33 @@ def test_codes_that_were_lost_are_made_again_as_they_were(cities, latent, tmp_pa
     assert torch.equal(torch.load(tmp_path / "latent" / "codes" / "train.pt", weights_only=True)["code"], before)
 
 
-def test_a_codec_stays_as_it_is_once_its_codes_were_learned(cities, latent, tmp_path):
-    shutil.copytree(latent.parent, tmp_path / "latent")
-    weights = tmp_path / "latent" / "codec" / "model" / "model.safetensors"
-    before = weights.read_bytes()
-    composed = config(cities, tmp_path, "name=latent", "trainer.max_steps=12", model=TINY_DIFFUSION)
-    longer = {"model": config(cities, tmp_path)["model"], "trainer": {"max_steps": 16}}
-    with pytest.raises(TrainingError, match=r"codec\.trainer\.max_steps: 8 there, 16 asked for"):
-        run({**composed, "codec": longer})
-    assert weights.read_bytes() == before
+def test_a_codec_stays_as_it_is_when_what_learned_from_it_goes_on(cities, tmp_path):
+    stage = {"model": config(cities, tmp_path)["model"]}  # trained as long as the run itself
+
+    def trained(steps):
+        composed = config(cities, tmp_path, "name=latent", f"trainer.max_steps={steps}", model=TINY_DIFFUSION)
+        return run({**composed, "codec": stage})
+
+    trained(4)
+    codec = weights(tmp_path / "latent" / "codec")
+    model = trained(8)
+    assert checkpoint.read(model).provenance["step"] == 8
+    assert checkpoint.read(tmp_path / "latent" / "codec").provenance["step"] == 4
+    assert all(torch.equal(weights(model)[f"codec.{name}"], value) for name, value in codec.items())
 
 
-def test_a_run_refuses_to_go_on_with_another_codec(cities, latent, tmp_path):
-    codec = run(config(cities, tmp_path, "name=codec", "trainer.max_steps=2"))
+def test_a_codec_may_be_changed_or_lost_once_a_run_has_learned_from_it(cities, latent, tmp_path):
+    codec = run(config(cities, tmp_path, "name=codec", "trainer.max_steps=2", "data.scalars=[coverage]"))
+    before = copy.deepcopy(weights(codec))  # or they would follow the file
     composed = config(cities, tmp_path, "name=latent", "trainer.max_steps=2", model=TINY_DIFFUSION)
-    run({**composed, "codec": str(codec)})
+    model = run({**composed, "codec": str(codec)})
     shutil.copytree(latent.parent / "codec" / "model", codec, dirs_exist_ok=True)
-    with pytest.raises(TrainingError, match="not the one that this run began with"):
-        run({**composed, "codec": str(codec), "trainer": {**composed["trainer"], "max_steps": 4}})
+    run({**composed, "codec": str(codec)})
+    citygrain.load(model)
+    shutil.rmtree(codec)
+    run({**composed, "codec": str(codec), "trainer": {**composed["trainer"], "max_steps": 4}})
+    assert checkpoint.read(model).provenance["step"] == 4
+    assert all(torch.equal(weights(model)[f"codec.{name}"], value) for name, value in before.items())
 
 
 def test_training_on_codes_needs_no_validation(cities, latent, tmp_path):
@@ -319,9 +338,27 @@ def test_sampling_writes_what_it_says(latent, tmp_path):
         (["conditions.coverage=p101", "checkpoint={latent}"], ConditionError, "p0 … p100"),
         (["n=0", "checkpoint={latent}"], ConfigError, "at least 1"),
         (["georeference.crs=EPSG:32635", "checkpoint={latent}"], ConfigError, "both"),
+        (
+            ["georeference.crs=EPSG:32635", "georeference.origin=[a,1]", "checkpoint={latent}"],
+            ConfigError,
+            "an easting",
+        ),
+        (
+            ["georeference.crs=EPSG:32635", "georeference.origin=[.nan,1]", "checkpoint={latent}"],
+            ConfigError,
+            "an easting",
+        ),
+        (["georeference.crs=EPSG:4326", "georeference.origin=[1,1]", "checkpoint={latent}"], ConfigError, "in metres"),
+        (["georeference.crs=EPSG:2263", "georeference.origin=[1,1]", "checkpoint={latent}"], ConfigError, "in metres"),
+        (
+            ["georeference.crs=EPSG:99", "georeference.origin=[1,1]", "checkpoint={latent}"],
+            ConfigError,
+            "no coordinate",
+        ),
+        (["device=tpu9", "checkpoint={latent}"], ConfigError, "no such device"),
     ],
 )
-def test_wrong_requests_are_told_in_words(latent, tmp_path, asked, error, words):
+def test_wrong_requests_are_told_in_words_before_anything_is_drawn(latent, tmp_path, asked, error, words):
     filled = [a.format(latent=latent, nowhere=tmp_path / "nowhere") for a in asked]
     with pytest.raises(error, match=words):
         sample(load_config("sample", [*filled, f"out={tmp_path / 'out'}"]))

@@ -33,8 +33,8 @@ class Diffusion(nn.Module):
     sampler
         Used by `sample` unless another is given; `Heun` by default.
     codec
-        Makes the codec from the spec. It is frozen, and its weights are part of this model's state. None
-        diffuses cells.
+        A model with a code of such layouts; what it was told of conditions and places is its own affair. It is frozen,
+        and its weights are part of this model's state. None diffuses cells.
     embedding
         Size of the embedding of noise level and conditions.
     """
@@ -49,16 +49,17 @@ class Diffusion(nn.Module):
         network: Callable[..., nn.Module],
         schedule: Schedule | None = None,
         sampler: Sampler | None = None,
-        codec: Callable[[LayoutSpec], nn.Module] | None = None,
+        codec: nn.Module | None = None,
         embedding: int = 256,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.schedule = schedule or Edm()
         self.sampler = sampler or Heun()
-        self.codec: Any = None if codec is None else codec(spec).requires_grad_(False).eval()
-        if self.codec is not None:
-            require(self.codec, Codec, "latent diffusion", ["VariationalAutoencoder"])
+        self.codec: Any = None
+        if codec is not None:
+            self.codec = require(codec, Codec, "latent diffusion", ["VariationalAutoencoder"])
+            self.codec.requires_grad_(False).eval()
         shape: Any = spec.shape if self.codec is None else self.codec.code_shape
         self.latent_shape: tuple[int, int, int] = shape
         channels = self.latent_shape[0]

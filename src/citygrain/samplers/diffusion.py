@@ -32,9 +32,9 @@ class _ProbabilityFlow(ABC):
         Weight w of classifier-free guidance (Ho & Salimans 2022), D = D(absent) + w · (D(asked) − D(absent)): 1 follows
         the conditions as learned, more exaggerates them at the cost of diversity, 0 keeps them from the network.
     tolerance
-        How far a measured condition may stay from what was asked, in standard deviations over the training windows. At
-        every noise level the estimated layout is measured and moved towards the request (see `observed`). Infinite
-        trusts the network alone, and is faster.
+        Error that a request is taken to have, in standard deviations of the condition over the training windows: the
+        smaller, the harder the pull. At every noise level the estimated layout is measured and moved towards the
+        request (see `observed`). Infinite trusts the network alone, and is faster.
     sigma_min, sigma_max
         Smallest and largest noise level, in units of the standardised data.
     rho

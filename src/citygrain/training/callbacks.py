@@ -49,8 +49,10 @@ class ProgressBar(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         trainer = self.trainer
         ends = [epochs] if (epochs := trainer.max_epochs or -1) > 0 else []
-        if trainer.max_steps > 0 and math.isfinite(trainer.num_training_batches):
-            ends.append(math.ceil(trainer.max_steps * trainer.accumulate_grad_batches / trainer.num_training_batches))
+        batches = trainer.num_training_batches
+        if trainer.max_steps > 0 and 0 < batches < math.inf:
+            steps = math.ceil(batches / trainer.accumulate_grad_batches)  # the last ones of an epoch are a step, too
+            ends.append(math.ceil(trainer.max_steps / steps))
         return f"Epoch {current_epoch + 1}" + (f" of {min(ends)}" if ends else "")
 
 

@@ -33,7 +33,8 @@ from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, TrainingError
 from citygrain.files import write_text
 from citygrain.protocols import Codec, LearnsFromCodes, MeasuresData
-from citygrain.targets import instantiate
+from citygrain.spec import LayoutSpec
+from citygrain.targets import TARGET, instantiate
 from citygrain.training.codes import CodeDataModule
 from citygrain.training.task import GenerativeTask
 
@@ -67,12 +68,22 @@ def run(config: Mapping[str, Any]) -> Path:
     """
     folder = Path(config["paths"]["runs"]) / str(config["name"])
     _claim(folder, config)
+    until = {key: config["trainer"].get(key) for key in ("max_steps", "max_epochs", "max_time")}
+    until["callbacks"] = config["callbacks"]  # one of them may end a run early
+    if _finished(folder, until):
+        rich.print(f"[bold]{config['name']}[/] is already trained; its model is in {folder / EXPORT}")
+        return _exported_again(folder, config["model"])
+    _check_monitors(config)
     codec = _codec(config, folder)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **config["data"])
     model = copy.deepcopy(dict(config["model"]))
     if codec is not None:
-        model["codec"] = {**codec.model, "_partial_": True}
+        own_spec = replace(codec.spec, statistics={}).to_dict()
+        model["codec"] = {
+            **codec.model,
+            "spec": {TARGET: f"{LayoutSpec.__module__}.LayoutSpec.from_dict", "plain": own_spec},
+        }
     # A codec fixes what a layout is: channels, size and resolution have to be the same.
     spec = data.prepare_spec()
     if codec is not None and (codec.spec.channels, *codec.spec.shape, codec.spec.resolution_m) != (
@@ -95,19 +106,12 @@ def run(config: Mapping[str, Any]) -> Path:
     with _quiet():
         trainer = _trainer(config, folder)
     resume = folder / LAST
-    until = {key: config["trainer"].get(key) for key in ("max_steps", "max_epochs", "max_time")}
-    if _finished(folder, until):
-        rich.print(f"[bold]{config['name']}[/] is already trained; its model is in {folder / EXPORT}")
-        return export(replace(read(folder / EXPORT), model=model), folder / EXPORT)
     if codec is not None:
         task.generator.codec.load_state_dict(codec.weights)
     if not resume.is_file():
         _measure_data(task, data)
-    else:
-        if codec is not None:
-            _check_codec(codec, resume)
-        if trainer.is_global_zero:
-            rich.print(f"[bold]{config['name']}[/] goes on at {resume}")
+    elif trainer.is_global_zero:
+        rich.print(f"[bold]{config['name']}[/] goes on at {resume}")
     if config["compile"]:
         for network in task.generator.children():
             network.compile()  # in place: `torch.compile(module)` would rename the weights
@@ -130,15 +134,17 @@ def run(config: Mapping[str, Any]) -> Path:
 
 
 def _codec(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
-    """Train the codec where the configuration describes one, or read it where it names a checkpoint."""
+    """Train the codec where the configuration describes one, or read it where it names a checkpoint.
+
+    A run that goes on takes the one that its own checkpoint holds, whatever has become of the other.
+    """
     codec = config["codec"]
     if codec is None:
         return None
+    if (folder / LAST).is_file():
+        return _learned_codec(read(folder / LAST))
     if isinstance(codec, Mapping):
-        stage = _merged(config, {"codec": None, **codec, "name": f"{config['name']}/codec"})
-        trained = folder / "codec" / EXPORT
-        # Once something learns from its codes, a codec stays as it is.
-        codec = trained if (folder / LAST).is_file() and trained.is_dir() else run(stage)
+        codec = run(_merged(config, {"codec": None, **codec, "name": f"{config['name']}/codec"}))
     if not isinstance(load(codec), Codec):
         raise ConfigError(
             "This checkpoint is no codec.",
@@ -196,16 +202,35 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {old!r} there, {new!r} asked for"
 
 
-def _check_codec(codec: Checkpoint, resume: Path) -> None:
-    """Refuse to go on with another codec than the one whose codes have been learned."""
-    learned = read(resume).weights
-    own = {name.removeprefix("codec."): value for name, value in learned.items() if name.startswith("codec.")}
-    if own.keys() != codec.weights.keys() or any(not torch.equal(own[name], w) for name, w in codec.weights.items()):
-        raise TrainingError(
-            "The codec is not the one that this run began with.",
-            got=codec.path,
-            remedy="choose another name=…, or put the old codec back",
-        )
+def _learned_codec(latent: Checkpoint) -> Checkpoint:
+    """Take the codec out of the checkpoint of a model that learns from its codes."""
+    model = dict(latent.model["codec"])
+    spec = LayoutSpec.from_dict(model.pop("spec")["plain"])
+    weights = {name.removeprefix("codec."): w for name, w in latent.weights.items() if name.startswith("codec.")}
+    return replace(latent, model=model, spec=spec, weights=weights)
+
+
+def _exported_again(folder: Path, model: Mapping[str, Any]) -> Path:
+    """Export a trained model under another sampler, the one part of a model that may change without training."""
+    done = read(folder / EXPORT)
+    changed = {key: model[key] for key in ("sampler",) if key in model}
+    return export(replace(done, model={**done.model, **changed}), folder / EXPORT)
+
+
+def _check_monitors(config: Mapping[str, Any]) -> None:
+    """Refuse callbacks that wait for a validation where there is none."""
+    for name, callback in config["callbacks"].items():
+        if (
+            callback
+            and str(callback.get("monitor", "")).startswith("val/")
+            and not config["data"].get("val_windows", 1)
+        ):
+            raise ConfigError(
+                f"callbacks.{name} watches the validation, and there is none.",
+                got=f"callbacks.{name}.monitor={callback['monitor']}, data.val_windows=0",
+                remedy=f"raise data.val_windows, or watch training: callbacks.{name}.monitor=train/loss "
+                f"callbacks.{name}.check_on_train_epoch_end=true",
+            )
 
 
 def _measure_data(task: GenerativeTask, data: CityDataModule) -> None:
@@ -275,6 +300,7 @@ def _quiet() -> Iterator[None]:
             "The number of training batches .* is smaller than the logging interval",  # epochs are what is logged
             "Found .* module.s. in eval mode at the start of training",  # the frozen codec
             ".*LeafSpec.* is deprecated",  # Lightning's own
+            "Be aware that when using `ckpt_path`, callbacks",  # other callbacks are a choice
             "The dirpath has changed from",  # a run folder that was moved
             "Total length of `list` across ranks is zero",  # data.val_windows=0
         ):

@@ -70,7 +70,7 @@ class OsmFile:
     def extent(self) -> BBox:
         """`(west, south, east, north)` in degrees: what the file's header says, else where 98 % of its nodes are.
 
-        `osmium extract` writes the header. Without it the edge is a guess, and what lies beyond counts as no data.
+        `osmium extract --set-bounds` writes it. Without it the edge is a guess, and what lies beyond counts as no data.
 
         Raises
         ------
