@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from citygrain.checkpoint import build
-from citygrain.config import config_dir, load_config
+from citygrain.config import groups, load_config
 from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
 
 SMALL: dict[str, Any] = {
@@ -24,15 +24,26 @@ SMALL: dict[str, Any] = {
 SMALL_CODEC = {"encoder": {"widths": [24]}, "decoder": {"widths": [24]}}
 
 
-def model_config(family: str) -> dict[str, Any]:
-    """Return the plain configuration that ships."""
-    model: dict[str, Any] = load_config("train", [f"model={family}", "data.places=[]"])["model"]
+def model_config(name: str) -> dict[str, Any]:
+    """Return the plain configuration that ships, of a family or `<family> with <another part>`."""
+    family, _, part = name.partition(" with ")
+    chosen = [f"{group}@model.{group}={part}" for group in PARTS if part in groups()[group]]
+    model: dict[str, Any] = load_config("train", [f"model={family}", *chosen, "data.places=[]"])["model"]
     return model
 
 
-FAMILIES = sorted(file.stem for file in (config_dir() / "model").glob("*.yaml"))
+PARTS = ("network", "schedule")
+FAMILIES = groups()["model"]
+VARIANTS = [
+    f"{family} with {option}"
+    for family in FAMILIES
+    for group in PARTS
+    if group in model_config(family)
+    for option in groups()[group]
+    if model_config(f"{family} with {option}") != model_config(family)
+]
 LATENT = [f"{name} in a code" for name in FAMILIES if "codec" in model_config(name)]
-ALL = [*FAMILIES, *LATENT]
+ALL = [*FAMILIES, *VARIANTS, *LATENT]
 
 
 def spec(size_px: int = 16) -> LayoutSpec:

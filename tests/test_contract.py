@@ -170,7 +170,7 @@ def test_conditions_matter_after_two_windows_were_learned(name):
     if getattr(model, "codec", None) is not None:
         fit(model.codec.requires_grad_(True), pair[index], Conditions.empty(model.codec.spec, 16), steps=150)
         model.codec.requires_grad_(False)
-    fit(model, pair[index], asked[index], steps=400)
+    fit(model, pair[index], asked[index], steps=250)
     model.eval()
     drawn = model.sample(asked, noise=Noise([5, 6]))
     swapped = model.sample(asked[torch.tensor([1, 0])], noise=Noise([5, 6]))

@@ -10,6 +10,7 @@ import families
 from citygrain.errors import ConfigError
 from citygrain.networks.blocks import ACTIVATIONS, SelfAttention, activation, group_norm
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes, Standardise
+from citygrain.networks.dit import DiT
 from citygrain.networks.resnet import ResNetDecoder, ResNetEncoder
 from citygrain.networks.unet import UNet
 from citygrain.spec import Conditions, LayoutSpec
@@ -26,6 +27,34 @@ def test_a_new_unet_predicts_nothing_and_says_which_sizes_it_takes():
 def test_a_unet_refuses_levels_that_it_does_not_have(attention):
     with pytest.raises(ConfigError, match="levels to attend"):
         UNet(in_channels=3, out_channels=2, embedding=8, width=16, widths=(1, 2, 2), attention=attention)
+
+
+def test_a_new_transformer_predicts_nothing_and_says_which_sizes_it_takes():
+    net = DiT(in_channels=3, out_channels=2, embedding=8, width=16, depth=2, patch=2, head=8)
+    assert torch.equal(net(torch.randn(2, 3, 8, 12), torch.randn(2, 8)), torch.zeros(2, 2, 8, 12))
+    with pytest.raises(ConfigError, match="that 2 divides"):
+        net(torch.randn(1, 3, 7, 8), torch.randn(1, 8))
+    for wrong in ({"width": 18}, {"patch": 0}, {"depth": 0}):
+        with pytest.raises(ConfigError, match="cannot be made"):
+            DiT(in_channels=3, out_channels=2, embedding=8, **wrong)
+
+
+def test_every_patch_of_a_transformer_sees_all_and_knows_where_it_is():
+    net = DiT(in_channels=1, out_channels=1, embedding=4, width=16, depth=1, patch=2, head=8)
+    torch.manual_seed(0)
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.3)
+    embedding = torch.randn(1, 4)
+    x = torch.randn(1, 1, 8, 12, requires_grad=True)
+    net(x, embedding)[0, 0, 0, 0].backward()
+    assert (x.grad != 0).all()
+    alike = net(torch.ones(1, 1, 8, 12), embedding)[0, 0, ::2, ::2].flatten()
+    assert len(alike.unique()) == len(alike)
+    # A patch's cells come out where they went in: the upper left of each, from the first of the channels.
+    nn.init.zeros_(net.cells.weight)
+    with torch.no_grad():
+        net.cells.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert torch.equal(net(x, embedding)[0, 0, :2, :4], torch.tensor([[1.0, 2.0, 1.0, 2.0], [3.0, 4.0, 3.0, 4.0]]))
 
 
 def test_every_cell_attends_to_every_other():

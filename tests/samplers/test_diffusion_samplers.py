@@ -10,11 +10,12 @@ import torch
 
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.protocols import Noise
-from citygrain.samplers.diffusion import Euler, Heun
+from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun
 from citygrain.samplers.prior import Normal
 from citygrain.spec import Conditions, LayoutSpec
 
-SAMPLERS = [Euler(), Heun()]
+SAMPLERS = [Euler(), Heun(), DpmSolver(), Ancestral()]
+FLOWS = SAMPLERS[:3]
 SPEC = LayoutSpec(("building",), 2, 8.0, scalars=("coverage",))
 
 
@@ -67,17 +68,16 @@ def conditions(batch):
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 def test_samples_have_the_mean_and_covariance_of_the_data(sampler):
     model = GaussianDenoiser()
-    fine = replace(sampler, steps=200 if isinstance(sampler, Euler) else 60)
+    fine = replace(sampler, steps=200 if isinstance(sampler, Euler | Ancestral) else 60)
     n = 20000
-    generator = torch.Generator().manual_seed(0)
-    noise = _Fixed(torch.randn(n, 1, 2, 2, generator=generator, dtype=torch.float64))
+    noise = _Normal(n, seed=0)
     x = fine(model, conditions(n), noise).flatten(1)
     standard_error = 4 * model.covariance.diagonal().sqrt() / n**0.5
     assert ((x.mean(0) - model.mean).abs() < standard_error + 0.02).all()
     assert torch.allclose(x.T.cov(), model.covariance, atol=0.06)
 
 
-@pytest.mark.parametrize(("sampler", "order"), [(Euler(rho=7.0), 1), (Heun(rho=7.0), 2)], ids=["Euler", "Heun"])
+@pytest.mark.parametrize(("sampler", "order"), list(zip(FLOWS, (1, 2, 2), strict=True)), ids=lambda s: type(s).__name__)
 def test_the_error_falls_with_the_order_that_theory_says(sampler, order):
     model = GaussianDenoiser()
     start = torch.randn(64, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -109,10 +109,8 @@ def test_guidance_moves_the_mean_in_proportion(sampler, guidance):
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 def test_what_is_observed_conditions_gaussian_data_exactly(sampler):
     model, n, tolerance = VisibleDenoiser(), 20000, 0.05
-    generator = torch.Generator().manual_seed(0)
-    noise = _Fixed(torch.randn(n, 1, 2, 2, generator=generator, dtype=torch.float64))
-    fine = replace(sampler, steps=300 if isinstance(sampler, Euler) else 100, tolerance=tolerance)
-    x = fine(model, Conditions.request(model.spec, n, {"coverage": 0.53}), noise).flatten(1)
+    fine = replace(sampler, steps=300 if isinstance(sampler, Euler | Ancestral) else 100, tolerance=tolerance)
+    x = fine(model, Conditions.request(model.spec, n, {"coverage": 0.53}), _Normal(n, seed=0)).flatten(1)
     # Bayes: x ~ N(0, I), and (0.05 mean(x) − 0.03) / spread was seen to be 0 with an error of `tolerance`.
     slope = torch.full((4,), 0.05 / 4 / model.spec.spread("coverage"), dtype=torch.float64)
     gain = slope / (slope @ slope + tolerance**2)
@@ -172,6 +170,16 @@ def test_a_sampler_of_another_family_is_refused_with_the_right_ones_named():
         Normal()(GaussianDenoiser(), conditions(1), Noise([0]))
     with pytest.raises(CapabilityError, match="Normal"):
         Heun()(object(), conditions(1), Noise([0]))
+
+
+class _Normal:
+    """Noise of a whole batch from one generator, in double precision: new at every call."""
+
+    def __init__(self, n, seed):
+        self.n, self.generator = n, torch.Generator().manual_seed(seed)
+
+    def normal(self, *shape):
+        return torch.randn(self.n, *shape, generator=self.generator, dtype=torch.float64)
 
 
 class _Fixed:

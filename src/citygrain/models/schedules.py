@@ -35,39 +35,54 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class Edm:
-    """Preconditioning and noise distribution of EDM (Karras et al. 2022, table 1), for data of unit variance.
+class _LogNormal:
+    """Noise levels whose logarithm is normal, for data of unit variance: a family standardises what it diffuses.
 
     Parameters
     ----------
     log_mean, log_std
-        ln σ is normal with this mean and standard deviation in training. Theirs is −1.2 and 1.2 for data of standard
-        deviation 0.5, which is −0.5 and 1.2 at unit variance. Ours are higher and wider: what conditions such as
-        coverage ask for is the mean over a layout, which only large noise drowns, so that is where they are learned
-        (Hoogeboom et al. 2023 shift the levels by the same argument).
-    sigma_data
-        Standard deviation of the data; 1, since the family standardises what it diffuses.
+        Mean and standard deviation of ln σ in training. Those of EDM are −1.2 and 1.2 for data of standard deviation
+        0.5; the same signal-to-noise ratios at unit variance are at −0.5. Ours are higher and wider: what conditions
+        such as coverage ask for is the mean over a layout, which only large noise drowns, so that is where they are
+        learned (Hoogeboom et al. 2023 shift the levels by the same argument).
     """
 
     log_mean: float = 0.4
     log_std: float = 1.4
-    sigma_data: float = 1.0
 
     def draw(self, batch: int, device: torch.device) -> Tensor:
         """Noise levels `(batch,)`: stratified over the batch, which lowers the variance of the loss."""
         uniform = (torch.arange(batch, device=device) + torch.rand(batch, device=device)) / batch
         return (self.log_mean + self.log_std * torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))).exp()
 
+
+@dataclass(frozen=True)
+class Edm(_LogNormal):
+    """Preconditioning of EDM (Karras et al. 2022, table 1): input and target of the network have unit variance."""
+
     def scaling(self, sigma: Tensor) -> Scaling:
         """Preconditioning at noise levels σ."""
-        total = (sigma**2 + self.sigma_data**2).sqrt()
-        return Scaling(
-            skip=self.sigma_data**2 / total**2,
-            out=sigma * self.sigma_data / total,
-            into=1 / total,
-            noise=sigma.log() / 4,
-        )
+        total = (sigma**2 + 1).sqrt()
+        return Scaling(skip=1 / total**2, out=sigma / total, into=1 / total, noise=sigma.log() / 4)
 
     def weight(self, sigma: Tensor) -> Tensor:
         """Weight that makes every noise level's initial loss 1."""
-        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+        return 1 + 1 / sigma**2
+
+
+@dataclass(frozen=True)
+class FlowMatching(_LogNormal):
+    """Rectified flow (Liu et al. 2023; Lipman et al. 2023): straight lines xₜ = (1 − t) x + t ε from data to noise.
+
+    The network sees xₜ and learns the velocity ε − x. In the terms of diffusion t is σ / (1 + σ), so normal ln σ is a
+    logit-normal t (Esser et al. 2024), and every sampler of diffusion walks the flow.
+    """
+
+    def scaling(self, sigma: Tensor) -> Scaling:
+        """Turn the velocity into an estimate of the clean data: D = xₜ − t · F."""
+        rest = 1 / (1 + sigma)
+        return Scaling(skip=rest, out=-sigma * rest, into=rest, noise=sigma.log() / 4)
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Weight that makes the error of D that of the velocity."""
+        return (1 + 1 / sigma) ** 2

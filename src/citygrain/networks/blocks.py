@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -50,7 +53,7 @@ def channels_last(module: nn.Module) -> nn.Module:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: Layer) -> Layer:
     """Start a layer at zero, so that the block around it starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:

@@ -1,13 +1,16 @@
 """Samplers of diffusion models: noise levels falling to zero, and the probability flow between them.
 
 Each is a frozen value that holds its knobs and integrates dx/dσ = (x − D(x, σ)) / σ (Karras et al. 2022, eq. 1 and 4)
-from σ_max to 0, where D is the model's `denoise`. They differ in the order of their error: Euler 1, Heun 2.
+from σ_max to 0, where D is the model's `denoise`. They differ in the order of their error (Euler 1, Heun and DPM-Solver
+2) and in the evaluations of D a step (Heun 2, the others 1); `Ancestral` adds noise on the way. Models of flow matching
+are walked the same way: x = xₜ / (1 − t) at σ = t / (1 − t) follows this very equation.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,10 +22,13 @@ from citygrain.errors import ConfigError
 from citygrain.protocols import Denoiser, Noise, ShowsLayouts, require
 from citygrain.spec import Conditions
 
+Clean = Callable[[Tensor, float], Tensor]
+"""The estimate D(x, σ) of the clean data, with guidance and observation in it."""
+
 
 @dataclass(frozen=True)
-class _ProbabilityFlow(ABC):
-    """Knobs shared by the samplers of the probability flow.
+class _Sampler(ABC):
+    """Knobs shared by the samplers of diffusion models.
 
     Parameters
     ----------
@@ -65,46 +71,96 @@ class _ProbabilityFlow(ABC):
         return torch.cat([levels, levels.new_zeros(1)])
 
     def __call__(self, model: Denoiser, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw `(B, *latent_shape)`; all randomness is the starting noise."""
+        """Draw `(B, *latent_shape)`."""
         require(model, Denoiser, type(self).__name__, ["Normal"])
         sigmas = self.sigmas().tolist()
-        x = noise.normal(*model.latent_shape) * sigmas[0]
-        for high, low in pairwise(sigmas):
-            x = self.step(model, x, high, low, conditions)
-        return x
+
+        def clean(x: Tensor, sigma: float) -> Tensor:
+            estimate = guided(model, x, sigma, conditions, self.guidance)
+            if self.tolerance < math.inf:
+                estimate = observed(model, estimate, sigma, conditions, self.tolerance)
+            return estimate
+
+        return self.walk(clean, noise.normal(*model.latent_shape) * sigmas[0], sigmas, noise)
 
     @abstractmethod
-    def step(self, model: Denoiser, x: Tensor, high: float, low: float, conditions: Conditions) -> Tensor:
-        """Move `x` from noise level `high` to `low`."""
-
-    def slope(self, model: Denoiser, x: Tensor, sigma: float, conditions: Conditions) -> Tensor:
-        """dx/dσ under guidance and observation."""
-        clean = guided(model, x, sigma, conditions, self.guidance)
-        if self.tolerance < math.inf:
-            clean = observed(model, clean, sigma, conditions, self.tolerance)
-        return (x - clean) / sigma
+    def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+        """Bring `x` from the first of the noise levels to the last, which is 0."""
 
 
 @dataclass(frozen=True)
-class Euler(_ProbabilityFlow):
-    """Euler's method: one evaluation a step, error of first order."""
+class Euler(_Sampler):
+    """Euler's method (DDIM, Song et al. 2021): one evaluation a step, error of first order."""
 
-    def step(self, model: Denoiser, x: Tensor, high: float, low: float, conditions: Conditions) -> Tensor:
-        """Move `x` along the slope at `high`."""
-        return x + (low - high) * self.slope(model, x, high, conditions)
+    def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
+        """Move along the slope at each level to the next."""
+        for high, low in pairwise(sigmas):
+            x = torch.lerp(clean(x, high), x, low / high)
+        return x
 
 
 @dataclass(frozen=True)
-class Heun(_ProbabilityFlow):
+class Heun(_Sampler):
     """Heun's method (Karras et al. 2022, algorithm 1 without churn): two evaluations a step, error of second order."""
 
-    def step(self, model: Denoiser, x: Tensor, high: float, low: float, conditions: Conditions) -> Tensor:
-        """Move `x` along the mean of the slopes at `high` and, after an Euler step, at `low`."""
-        start = self.slope(model, x, high, conditions)
-        guess = x + (low - high) * start
-        if low == 0:
-            return guess
-        return x + (low - high) * 0.5 * (start + self.slope(model, guess, low, conditions))
+    def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
+        """Move along the mean of the slopes at each level and, after an Euler step, at the next."""
+        for high, low in pairwise(sigmas):
+            start = (x - clean(x, high)) / high
+            guess = x + (low - high) * start
+            x = guess if low == 0 else x + (low - high) * 0.5 * (start + (guess - clean(guess, low)) / low)
+        return x
+
+
+@dataclass(frozen=True)
+class DpmSolver(_Sampler):
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): one evaluation a step, error of second order.
+
+    The estimate of the step before is kept, and the line through both is followed in −ln σ.
+    """
+
+    def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
+        """Follow a line of estimates from level to level; the first and the last step have one estimate to go by."""
+        before: tuple[Tensor, float] | None = None
+        for high, low in pairwise(sigmas):
+            estimate = clean(x, high)
+            towards = estimate
+            if before is not None and low > 0:
+                last, higher = before
+                ratio = math.log(high / low) / math.log(higher / high)
+                towards = estimate + 0.5 * ratio * (estimate - last)
+            x = torch.lerp(towards, x, low / high)
+            before = estimate, high
+        return x
+
+
+@dataclass(frozen=True)
+class Ancestral(_Sampler):
+    """Euler steps that go further down and are noised up again (Song et al. 2021, eq. 16): draws, not a flow.
+
+    Parameters
+    ----------
+    churn
+        Share of the noise that is drawn anew: 1 is the ancestral sampler of DDPM, 0 is Euler. New noise forgets the
+        errors of earlier steps, and takes more steps to settle.
+    """
+
+    churn: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.churn <= 1:
+            raise ConfigError("A churn is a share.", expected="0 to 1", got=self.churn)
+
+    def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+        """Go down past each level, and up to it on new noise of every sample's own."""
+        for high, low in pairwise(sigmas):
+            up = self.churn * low * math.sqrt(1 - (low / high) ** 2)
+            down = math.sqrt(low**2 - up**2)
+            x = torch.lerp(clean(x, high), x, down / high)
+            if up > 0:
+                x = x + up * noise.normal(*x.shape[1:])
+        return x
 
 
 def guided(model: Denoiser, x: Tensor, sigma: float, conditions: Conditions, weight: float) -> Tensor:
