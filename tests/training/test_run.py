@@ -387,6 +387,54 @@ class Evil:
         return (os.system, ("true",))
 
 
+def test_a_model_learns_on_from_another_on_a_new_place(cities, latent, tmp_path):
+    """The latent model knows Helsinki; it learns on on a twin as well, with all but its network frozen."""
+    shutil.copytree(cities / "helsinki", tmp_path / "cities" / "helsinki")
+    shutil.copytree(cities / "helsinki", tmp_path / "cities" / "twin")
+    manifest = tmp_path / "cities" / "twin" / "place.json"
+    manifest.write_text(manifest.read_text().replace('"helsinki"', '"twin"'))
+    before = citygrain.load(latent)
+    made = run(
+        config(
+            tmp_path / "cities", tmp_path, "name=tuned", "data.places=[twin,helsinki]", f"init_from={latent}",
+            "freeze=[conditioner,noise_embedding]", "trainer.max_steps=4",
+        )
+    )  # fmt: skip
+    after = citygrain.load(made)
+    assert after.spec.places == ("twin", "helsinki")
+    assert type(after) is type(before)
+    rows = before.conditioner.place.weight
+    assert torch.equal(after.conditioner.place.weight, rows[[0, 0, 1]])
+    for name, value in before.state_dict().items():
+        if not name.startswith("network.") and "place" not in name:
+            assert torch.equal(after.state_dict()[name], value), name
+    assert not torch.equal(after.network.stem.weight, before.network.stem.weight)
+    again = config(
+        tmp_path / "cities", tmp_path, "name=tuned", "data.places=[twin,helsinki]", f"init_from={latent}",
+        "freeze=[conditioner,noise_embedding]", "trainer.max_steps=6",
+    )  # fmt: skip
+    assert checkpoint.read(run(again)).provenance["step"] == 6
+    assert torch.equal(citygrain.load(made).conditioner.place.weight, rows[[0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data.channels=[building,street]"], "channels without arterial"),
+        (["data.scalars=[coverage]"], "scalars without street_density"),
+        (["data.size_px=32"], "data.size_px=32"),
+        (["data.resolution_m=2"], "data.resolution_m=2"),
+        (["codec={latent}"], "has that one's codec"),
+        (["freeze=[netwrk]"], "did you mean: network"),
+        (["freeze=[conditioner,network,noise_embedding]"], "nothing is left to train"),
+    ],
+)
+def test_what_cannot_learn_on_is_refused_with_the_difference(cities, latent, tmp_path, arguments, words):
+    filled = [argument.format(latent=latent) for argument in arguments]
+    with pytest.raises(ConfigError, match=words):
+        run(config(cities, tmp_path, "name=tuned", f"init_from={latent}", "trainer.max_steps=2", *filled))
+
+
 def test_what_may_change_between_starts_are_keys_of_the_configuration():
     config = load_config("train", ["data.places=[]"])
     assert set(training.FREE) <= set(config) | {f"model.{key}" for key in config["model"]}

@@ -36,6 +36,7 @@ from citygrain.protocols import Codec, LearnsFromCodes, MeasuresData
 from citygrain.spec import LayoutSpec
 from citygrain.targets import TARGET, instantiate
 from citygrain.training.codes import CodeDataModule
+from citygrain.training.finetune import adopt, check_alike, freeze
 from citygrain.training.task import GenerativeTask
 
 if TYPE_CHECKING:
@@ -74,10 +75,15 @@ def run(config: Mapping[str, Any]) -> Path:
         rich.print(f"[bold]{config['name']}[/] is already trained; its model is in {folder / EXPORT}")
         return _exported_again(folder, config["model"])
     _check_monitors(config)
-    codec = _codec(config, folder)
+    source = _source(config, folder)
+    codec = _codec(config, folder, source)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **config["data"])
-    model = copy.deepcopy(dict(config["model"]))
+    windows_of = dict(config["data"])
+    if source is not None and windows_of["channels"] is None:
+        windows_of["channels"] = source.spec.channels
+        windows_of["scalars"] = windows_of["scalars"] or source.spec.scalars
+    data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **windows_of)
+    model = copy.deepcopy(dict(config["model"] if source is None else source.model))
     if codec is not None:
         own_spec = replace(codec.spec, statistics={}).to_dict()
         model["codec"] = {
@@ -86,6 +92,8 @@ def run(config: Mapping[str, Any]) -> Path:
         }
     # A codec fixes what a layout is: channels, size and resolution have to be the same.
     spec = data.prepare_spec()
+    if source is not None:
+        check_alike(source, spec)
     if codec is not None and (codec.spec.channels, *codec.spec.shape, codec.spec.resolution_m) != (
         spec.channels, *spec.shape, spec.resolution_m,
     ):  # fmt: skip
@@ -108,10 +116,15 @@ def run(config: Mapping[str, Any]) -> Path:
     resume = folder / LAST
     if codec is not None:
         task.generator.codec.load_state_dict(codec.weights)
-    if not resume.is_file():
+    if source is not None and not resume.is_file():
+        adopt(task.generator, source, spec)
+        if trainer.is_global_zero:
+            rich.print(f"[bold]{config['name']}[/] begins with the model and weights of {source.path}")
+    elif not resume.is_file():
         _measure_data(task, data)
     elif trainer.is_global_zero:
         rich.print(f"[bold]{config['name']}[/] goes on at {resume}")
+    freeze(task.generator, config["freeze"])
     if config["compile"]:
         for network in task.generator.children():
             network.compile()  # in place: `torch.compile(module)` would rename the weights
@@ -133,18 +146,33 @@ def run(config: Mapping[str, Any]) -> Path:
     return folder / EXPORT
 
 
-def _codec(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
+def _source(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
+    """Read what the run begins with; one that goes on has its model in its own checkpoint."""
+    if config["init_from"] is None:
+        return None
+    if config["codec"] is not None:
+        raise ConfigError(
+            "A model that begins with another's weights has that one's codec.",
+            got=f"init_from={config['init_from']} and a codec",
+            remedy="leave out codec=…",
+        )
+    return read(folder / LAST if (folder / LAST).is_file() else config["init_from"])
+
+
+def _codec(config: Mapping[str, Any], folder: Path, source: Checkpoint | None) -> Checkpoint | None:
     """Train the codec where the configuration describes one, or read it where it names a checkpoint.
 
     A run that goes on takes the one that its own checkpoint holds, whatever has become of the other.
     """
+    if source is not None:
+        return _learned_codec(source) if source.model.get("codec") else None
     codec = config["codec"]
     if codec is None:
         return None
     if (folder / LAST).is_file():
         return _learned_codec(read(folder / LAST))
     if isinstance(codec, Mapping):
-        codec = run(_merged(config, {"codec": None, **codec, "name": f"{config['name']}/codec"}))
+        codec = run(_merged(config, {"codec": None, "freeze": [], **codec, "name": f"{config['name']}/codec"}))
     if not isinstance(load(codec), Codec):
         raise ConfigError(
             "This checkpoint is no codec.",

@@ -1,0 +1,83 @@
+"""Beginning where another model ended: on new places, with parts of it frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from citygrain.checkpoint import Checkpoint
+from citygrain.errors import ConfigError
+from citygrain.networks.conditioner import ConditionEmbedding
+from citygrain.spec import LayoutSpec
+
+WHAT = ("channels", "size_px", "resolution_m", "scalars", "maps", "map_px")
+"""What of a spec decides a model's shape and meaning; places and their statistics may change."""
+
+
+def check_alike(source: Checkpoint, spec: LayoutSpec) -> None:
+    """Refuse layouts or conditions that a checkpoint was not trained on.
+
+    Raises
+    ------
+    ConfigError
+        Spells out every difference.
+    """
+    differing = [name for name in WHAT if getattr(source.spec, name) != getattr(spec, name)]
+    if differing:
+        raise ConfigError(
+            f"{source.path} was trained on other layouts or conditions, so that nothing can begin from it here.",
+            expected="; ".join(f"data.{name}={_told(getattr(source.spec, name))}" for name in differing),
+            got="; ".join(_difference(name, getattr(source.spec, name), getattr(spec, name)) for name in differing),
+            remedy="ask for data.* as expected; a channel that a new place does not know cannot be learned there",
+        )
+
+
+def adopt(generator: nn.Module, source: Checkpoint, spec: LayoutSpec) -> None:
+    """Load a checkpoint's weights into a generator of other places.
+
+    A place that the checkpoint knows keeps its embedding; a new one begins as if no place had been asked for. How
+    conditions are standardised stays as it was, since the weights were learned with it.
+    """
+    weights = dict(source.weights)
+    for name, module in generator.named_modules():
+        if isinstance(module, ConditionEmbedding) and not name.startswith("codec."):
+            rows = weights[f"{name}.place.weight"]
+            known = [source.spec.places.index(p) + 1 if p in source.spec.places else 0 for p in spec.places]
+            weights[f"{name}.place.weight"] = rows[torch.tensor([0, *known])]
+    generator.load_state_dict(weights)
+
+
+def freeze(generator: nn.Module, names: Sequence[str]) -> None:
+    """Keep the parameters whose names are `names`, or lie below them, from being trained.
+
+    Raises
+    ------
+    ConfigError
+        For a name without parameters, or when nothing is left to train.
+    """
+    for name in names:
+        frozen = [p for n, p in generator.named_parameters() if n == name or n.startswith(f"{name}.")]
+        if not frozen:
+            raise ConfigError(
+                "There is nothing of this name to freeze.",
+                got=name,
+                choices=[n for n, part in generator.named_children() if next(part.parameters(), None) is not None],
+            )
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    if not any(p.requires_grad for p in generator.parameters()):
+        raise ConfigError("Everything is frozen: nothing is left to train.", got=list(names))
+
+
+def _told(value: object) -> str:
+    return "[" + ",".join(value) + "]" if isinstance(value, tuple) else str(value)
+
+
+def _difference(name: str, there: object, here: object) -> str:
+    if not (isinstance(there, tuple) and isinstance(here, tuple)):
+        return f"data.{name}={here}"
+    missing, added = [v for v in there if v not in here], [v for v in here if v not in there]
+    parts = [f"without {', '.join(missing)}" if missing else "", f"with {', '.join(added)}" if added else ""]
+    return f"{name} {' and '.join(filter(None, parts)) or 'in another order'}"
