@@ -415,6 +415,8 @@ def test_a_model_learns_on_from_another_on_a_new_place(cities, latent, tmp_path)
     )  # fmt: skip
     assert checkpoint.read(run(again)).provenance["step"] == 6
     assert torch.equal(citygrain.load(made).conditioner.place.weight, rows[[0, 0, 1]])
+    run(again)  # the configuration's own model, an autoencoder here, has no part in it
+    assert citygrain.load(made).sampler == before.sampler
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def run(config: Mapping[str, Any]) -> Path:
     until["callbacks"] = config["callbacks"]  # one of them may end a run early
     if _finished(folder, until):
         rich.print(f"[bold]{config['name']}[/] is already trained; its model is in {folder / EXPORT}")
-        return _exported_again(folder, config["model"])
+        return _exported_again(folder, config["model"]) if config["init_from"] is None else folder / EXPORT
     _check_monitors(config)
     source = _source(config, folder)
     codec = _codec(config, folder, source)
