@@ -24,7 +24,10 @@ from citygrain.checkpoint import load
 from citygrain.files import write_text
 from citygrain.plot import r_squared, requested_measured, sheet
 from citygrain.sample import draw
+from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun
 from citygrain.spec import Conditions, LayoutSpec
+
+SAMPLERS = {kind.__name__: kind for kind in (Euler, Heun, DpmSolver, Ancestral)}
 
 
 def levels_of(spec: LayoutSpec, name: str, levels: int, low: float, high: float) -> list[float]:
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--tolerance", type=float, help="instead of the model's own; inf: no feedback from the measures"
     )
+    parser.add_argument("--sampler", choices=SAMPLERS, help="instead of the model's own, with its knobs")
     parser.add_argument("--steps", type=int, help="instead of the model's own")
     parser.add_argument("--place", help="ask for this place as well")
     parser.add_argument("--seed", type=int, default=0)
@@ -59,7 +63,8 @@ def main() -> None:
     generator = load(args.checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
     spec = generator.spec
     knobs = {k: v for k in ("guidance", "tolerance", "steps") if (v := getattr(args, k)) is not None}
-    sampler = type(generator.sampler)(**{**vars(generator.sampler), **knobs})
+    kind = SAMPLERS[args.sampler] if args.sampler else type(generator.sampler)
+    sampler = kind(**{**vars(generator.sampler), **knobs})
     extra = {"place": args.place} if args.place else {}
     n = args.levels * args.samples
     seeds = range(args.seed, args.seed + n)
@@ -102,7 +107,8 @@ def main() -> None:
         columns=2 * args.levels,
         resolution_m=spec.resolution_m,
     )
-    report = {"checkpoint": args.checkpoint, "samples": args.samples, "seed": args.seed, "sampler": {**vars(sampler)},
+    report = {"checkpoint": args.checkpoint, "samples": args.samples, "seed": args.seed,
+              "sampler": {"name": type(sampler).__name__, **vars(sampler)},
               "layouts_per_second": n * (len(rows) + 1) / seconds, "conditions": rows}  # fmt: skip
     write_text(args.out / "adherence.json", json.dumps(report, indent=1) + "\n")
     table = Table(

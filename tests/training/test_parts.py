@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.optim import lr_scheduler as torch_schedules
@@ -13,7 +15,7 @@ from citygrain.files import atomic_path, write_text
 from citygrain.spec import Batch, Conditions, LayoutSpec
 from citygrain.targets import instantiate
 from citygrain.training import lr_schedules
-from citygrain.training.callbacks import ExponentialMovingAverage
+from citygrain.training.callbacks import ExponentialMovingAverage, StochasticWeightAverage
 
 
 def rates(schedule, steps, **knobs):
@@ -108,6 +110,24 @@ def test_every_optimiser_goes_down_hill(name):
         height.backward()
         optimizer.step()
     assert height < 0.98 * before
+
+
+def test_the_stochastic_average_follows_and_then_weighs_all_alike():
+    callback = StochasticWeightAverage(start=0.5)
+    callback.on_train_start(SimpleNamespace(estimated_stepping_batches=10), None)
+    model = torch.nn.Linear(1, 1, bias=False)
+    averaged = torch.optim.swa_utils.AveragedModel(model, **callback._kwargs)
+    seen = []
+    for step in range(10):
+        torch.nn.init.constant_(model.weight, step**2)
+        averaged.update_parameters(model)
+        seen.append(averaged.module.weight.item())
+    assert seen[:6] == [step**2 for step in range(6)]
+    assert seen[9] == pytest.approx(sum(step**2 for step in range(5, 10)) / 5)
+    with pytest.raises(ConfigError, match="without an end"):
+        callback.on_train_start(SimpleNamespace(estimated_stepping_batches=float("inf")), None)
+    with pytest.raises(ConfigError, match="within the run"):
+        StochasticWeightAverage(start=1.0)
 
 
 def test_the_average_forgets_where_a_short_run_began():

@@ -141,6 +141,15 @@ def test_the_progress_bar_tells_how_many_epochs_there_will_be(limits, says):
     assert bar._get_train_description(1) == says
 
 
+@pytest.mark.parametrize(("start", "alike"), [(0.75, True), (0.25, False)])
+def test_the_last_part_of_a_run_can_be_averaged(cities, tmp_path, start, alike):
+    arguments = ("name=swa", "trainer.max_steps=4", "callbacks=swa", f"callbacks.stochastic_average.start={start}")
+    made = weights(run(config(cities, tmp_path, *arguments)))
+    trained = torch.load(tmp_path / "swa" / checkpoint.LAST, weights_only=True)["current_model_state"]
+    # The last of four steps alone, or the last three.
+    assert all(torch.equal(made[name], trained[f"generator.{name}"]) for name in made) == alike
+
+
 def test_a_run_that_stopped_early_is_not_taken_up_again(cities, tmp_path):
     composed = config(
         cities, tmp_path, "name=patient", "trainer.max_steps=400", "callbacks=early_stopping",

@@ -13,12 +13,24 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from citygrain.errors import ConfigError
 from citygrain.plot import sheet
 from citygrain.protocols import Noise
 from citygrain.spec import Conditions, LayoutSpec
 
 
-class ExponentialMovingAverage(WeightAveraging):
+class _Averaging(WeightAveraging):
+    """Averaged weights are in place for all that happens in a validation, its end included."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the averaged weights in place for whatever else happens at the end of validation."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go back to the weights that are trained."""
+        super().on_validation_epoch_end(trainer, pl_module)
+
+
+class ExponentialMovingAverage(_Averaging):
     """Average weights exponentially, over a horizon that grows with the run.
 
     Parameters
@@ -35,12 +47,33 @@ class ExponentialMovingAverage(WeightAveraging):
 
         super().__init__(avg_fn=average)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the averaged weights in place for whatever else happens at the end of validation."""
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go back to the weights that are trained."""
-        super().on_validation_epoch_end(trainer, pl_module)
+class StochasticWeightAverage(_Averaging):
+    """Average weights equally over the last part of a run (Izmailov et al. 2018); before it, follow them.
+
+    Parameters
+    ----------
+    start
+        Share of the run after which the average begins.
+    """
+
+    def __init__(self, start: float = 0.75) -> None:
+        if not 0 <= start < 1:
+            raise ConfigError("An average begins within the run.", expected="0 ≤ start < 1", got=start)
+        self.start = start
+        self.first = 0
+
+        def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+            return torch.lerp(averaged, current, 1 / (max(0, int(steps) - self.first) + 1))
+
+        super().__init__(avg_fn=average)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Find the step at which the average begins."""
+        total = trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ConfigError("A run without an end has no last part.", remedy="set trainer.max_steps")
+        self.first = int(self.start * total)
 
 
 class ProgressBar(RichProgressBar):
