@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
+from citygrain.models.reconstruction import ReconstructionLoss
 from citygrain.networks.conditioner import ConditionEmbedding
 from citygrain.protocols import Noise, Sampler
 from citygrain.samplers.prior import Normal
@@ -31,16 +32,15 @@ class VariationalAutoencoder(nn.Module):
         Channels of the code.
     beta
         Weight of the Kullback–Leibler divergence from the prior, in nats a code element, against the reconstruction.
+    reconstruction
+        Weights of the reconstruction errors, see `citygrain.models.reconstruction`; cross-entropy by default.
     balance
-        How far rare channels are raised in the reconstruction: each is weighted by the entropy of its mean coverage to
-        the power −balance. 0 treats every cell alike (cycle tracks drown), 1 every channel alike.
+        How far rare channels are raised in the reconstruction: 0 treats every cell alike, 1 every channel alike.
     sampler
         Used by `sample` unless another is given; `Normal` by default.
     embedding
         Size of the conditions' embedding.
     """
-
-    channel_weight: Tensor
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class VariationalAutoencoder(nn.Module):
         decoder: Callable[..., nn.Module],
         code_channels: int = 8,
         beta: float = 1e-3,
+        reconstruction: Mapping[str, float] | None = None,
         balance: float = 0.9,
         sampler: Sampler | None = None,
         embedding: int = 128,
@@ -57,7 +58,6 @@ class VariationalAutoencoder(nn.Module):
         super().__init__()
         self.spec = spec
         self.beta = beta
-        self.balance = balance
         self.sampler = sampler or Normal()
         channels = len(spec.channels)
         self.encoder = encoder(in_channels=channels, out_channels=2 * code_channels)
@@ -74,16 +74,11 @@ class VariationalAutoencoder(nn.Module):
         self.code_shape = (code_channels, side, side)
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.prior_network = _PriorNetwork(embedding, code_channels, side)
-        self.register_buffer("channel_weight", torch.ones(channels, 1, 1))
+        self.reconstruction = ReconstructionLoss(channels, reconstruction or {"bce": 1.0}, balance)
 
-    @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
         """Set the weight of each channel from training layouts `(N, C, H, W)`."""
-        share = layouts.mean((0, 2, 3)).clamp(1e-4, 1 - 1e-4)
-        entropy = -(share * share.log() + (1 - share) * (1 - share).log())
-        weight = entropy**-self.balance
-        # The weighted entropies, which are the loss of a constant guess, add up to one.
-        self.channel_weight.copy_((weight / (weight * entropy).mean())[:, None, None])
+        self.reconstruction.measure_data(layouts)
 
     def posterior(self, layout: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code, each `(B, *code_shape)`."""
@@ -107,8 +102,7 @@ class VariationalAutoencoder(nn.Module):
         """Return the negative evidence lower bound, per cell and code element, and its two parts."""
         mean, log_variance = self.posterior(layout)
         code = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-        cells = F.binary_cross_entropy_with_logits(self.decoder(code), layout, reduction="none")
-        reconstruction = (self.channel_weight * cells).mean()
+        reconstruction = self.reconstruction(self.decoder(code), layout)
         prior_mean, prior_spread = self.prior(conditions)
         prior_variance = prior_spread**2
         divergence = 0.5 * (
