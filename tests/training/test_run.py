@@ -446,6 +446,18 @@ def test_what_cannot_learn_on_is_refused_with_the_difference(cities, latent, tmp
         run(config(cities, tmp_path, "name=tuned", f"init_from={latent}", "trainer.max_steps=2", *filled))
 
 
+def test_lasso_joins_the_loss_of_training_and_shrinks_weights(cities, tmp_path):
+    arguments = ("trainer.max_steps=8", "optimizer=sgd", "optimizer.lr=1e-2", "lr_schedule=constant")
+    sums = {}
+    for l1 in (0.0, 1e-2):
+        made = run(config(cities, tmp_path, f"name=l{l1}", f"l1={l1}", *arguments))
+        sums[l1] = sum(float(v.abs().sum()) for v in weights(made).values() if v.ndim > 1)
+        rows = [row for row in metrics(tmp_path / f"l{l1}") if row.get("train/loss")]
+        assert ("train/l1" in rows[-1]) == (l1 > 0)
+    assert float(rows[-1]["train/l1"]) == pytest.approx(1e-2 * sums[1e-2], rel=0.05)
+    assert sums[1e-2] < 0.998 * sums[0.0]
+
+
 def test_what_may_change_between_starts_are_keys_of_the_configuration():
     config = load_config("train", ["data.places=[]"])
     assert set(training.FREE) <= set(config) | {f"model.{key}" for key in config["model"]}

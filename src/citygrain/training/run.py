@@ -109,6 +109,7 @@ def run(config: Mapping[str, Any]) -> Path:
         optimizer=config["optimizer"],
         lr_schedule=config["lr_schedule"],
         unconditional_share=config["unconditional_share"],
+        l1=config["l1"],
         provenance={"name": config["name"], "data": data.provenance(), **environment()},
     )
     with _quiet():

@@ -34,6 +34,9 @@ class GenerativeTask(pl.LightningModule):
         Configuration of a partial that takes `optimizer` and `total_steps`.
     unconditional_share
         Share of samples that lose all conditions in training; the others keep a random subset.
+    l1
+        Weight of the sum of the absolute weights (lasso), without biases and gains; training alone sees it. For squares
+        (L2), see the optimisers' `weight_decay`.
     provenance
         Travels in the checkpoint.
     """
@@ -46,6 +49,7 @@ class GenerativeTask(pl.LightningModule):
         optimizer: dict[str, Any],  # noqa: ARG002  (the unused are read back from hparams)
         lr_schedule: dict[str, Any],  # noqa: ARG002
         unconditional_share: float = 0.1,  # noqa: ARG002
+        l1: float = 0.0,  # noqa: ARG002
         provenance: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> None:
         super().__init__()
@@ -64,6 +68,10 @@ class GenerativeTask(pl.LightningModule):
         """Loss of one batch under random subsets of its conditions."""
         dropped = batch.conditions.drop(self.hparams["unconditional_share"])
         losses = self.losses(batch._replace(conditions=dropped))
+        if self.hparams["l1"]:
+            matrices = (p for p in self.generator.parameters() if p.requires_grad and p.ndim > 1)
+            absolute = self.hparams["l1"] * torch.stack([p.abs().sum() for p in matrices]).sum()
+            losses = {**losses, "loss": losses["loss"] + absolute, "l1": absolute}
         self._log("train", losses, len(batch.conditions))
         if not torch.isfinite(losses["loss"]):
             raise TrainingError(
