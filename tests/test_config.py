@@ -69,6 +69,12 @@ def test_what_is_of_another_kind_is_refused(override):
         load_config("sample", ["checkpoint=x", override])
 
 
+@pytest.mark.parametrize("override", ["freeze=null", "freeze=encoder", "optimizer=null", "data=null"])
+def test_lists_and_groups_are_asked_for_in_words(override):
+    with pytest.raises(ConfigError, match=r"a list, such as|A group is not nothing"):
+        load_config("train", ["data.places=[a]", override])
+
+
 def test_a_folder_may_hold_no_more_than_a_group(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("_target_: torch.nn.Identity\n")

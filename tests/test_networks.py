@@ -10,7 +10,7 @@ import families
 from citygrain.errors import ConfigError
 from citygrain.networks.blocks import ACTIVATIONS, SelfAttention, activation, group_norm
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes, Standardise
-from citygrain.networks.dit import DiT
+from citygrain.networks.dit import DiT, positions
 from citygrain.networks.resnet import ResNetDecoder, ResNetEncoder
 from citygrain.networks.unet import UNet
 from citygrain.spec import Conditions, LayoutSpec
@@ -34,7 +34,7 @@ def test_a_new_transformer_predicts_nothing_and_says_which_sizes_it_takes():
     assert torch.equal(net(torch.randn(2, 3, 8, 12), torch.randn(2, 8)), torch.zeros(2, 2, 8, 12))
     with pytest.raises(ConfigError, match="that 2 divides"):
         net(torch.randn(1, 3, 7, 8), torch.randn(1, 8))
-    for wrong in ({"width": 18}, {"patch": 0}, {"depth": 0}):
+    for wrong in ({"width": 18}, {"patch": 0}, {"depth": 0}, {"head": 0}):
         with pytest.raises(ConfigError, match="cannot be made"):
             DiT(in_channels=3, out_channels=2, embedding=8, **wrong)
 
@@ -55,6 +55,13 @@ def test_every_patch_of_a_transformer_sees_all_and_knows_where_it_is():
     with torch.no_grad():
         net.cells.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     assert torch.equal(net(x, embedding)[0, 0, :2, :4], torch.tensor([[1.0, 2.0, 1.0, 2.0], [3.0, 4.0, 3.0, 4.0]]))
+
+
+def test_positions_of_a_transformer_are_the_same_in_half_precision():
+    plain = positions(64, 48, 32)
+    assert len(plain.unique(dim=0)) == 64 * 48
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(positions(64, 48, 32), plain)
 
 
 def test_every_cell_attends_to_every_other():

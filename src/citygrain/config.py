@@ -102,16 +102,23 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     return typing.cast("dict[str, Any]", _of_kind(plain, OmegaConf.to_container(defaults, resolve=False), ""))
 
 
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a group of keys"}
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a group of keys",
+    list: "a list, such as [a,b]",
+}
 
 
 def _of_kind(value: Any, default: Any, path: str) -> Any:
     """Return a composed value, when it is of the kind that its default has; a number is text where text is wanted.
 
-    What stands under a `_target_` is left to `check_signatures`, which knows more. Null and lists tell no kind.
+    What stands under a `_target_` is left to `check_signatures`, which knows more. Null tells no kind.
     """
     placeholder = isinstance(default, str) and ("???" in default or "${" in default)
-    if default is None or placeholder or isinstance(default, list):
+    if default is None or placeholder or (isinstance(default, list) and isinstance(value, list)):
         return value
     if isinstance(default, Mapping) and (TARGET in default or (isinstance(value, Mapping) and TARGET in value)):
         return value
@@ -217,6 +224,13 @@ def _compose(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Pa
     folders = _folders(config_dirs)
     parsed = [_parse(text) for text in overrides]
     for override in parsed:
+        if override.value() is None and override.key_or_group in groups(config_dirs) and not override.is_delete():
+            raise ConfigError(
+                "A group is not nothing.",
+                got=override.input_line,
+                choices=groups(config_dirs)[override.key_or_group],
+                remedy=f"to go without it where that is possible: ~{override.key_or_group}",
+            )
         if override.is_sweep_override():
             raise ConfigError(
                 "A list with commas asks for several runs.",

@@ -40,13 +40,16 @@ def test_a_constant_guess_costs_one_and_full_balance_treats_channels_alike(mixtu
         right = (layouts - 0.5) * 60
         only = torch.eye(3, dtype=torch.bool)[:, None, :, None, None]  # one channel guessed, the others right
         costs = torch.stack([loss(torch.where(mine, logits, right), layouts) for mine in only])
+        assert float(costs.sum()) == pytest.approx(float(loss(logits, layouts)), rel=0.01)
         if balance == 1.0 and len(mixture) == 1:
             assert torch.allclose(costs, torch.full((3,), 1 / 3), rtol=0.02)
         elif balance < 1:
             assert costs[0] < costs[1] < costs[2]
 
 
-@pytest.mark.parametrize("mixture", [{}, {"bce": 0.0}, {"bce": -1.0}, {"huber": 1.0}])
+@pytest.mark.parametrize(
+    "mixture", [{}, {"bce": 0.0}, {"bce": -1.0}, {"huber": 1.0}, {"mse": "a"}, {"l1": float("nan")}]
+)
 def test_impossible_mixtures_are_refused(mixture):
     with pytest.raises(ConfigError, match="reconstruction error"):
         ReconstructionLoss(3, mixture, 0.5)

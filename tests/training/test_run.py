@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -435,6 +436,7 @@ def test_a_model_learns_on_from_another_on_a_new_place(cities, latent, tmp_path)
         (["data.scalars=[coverage]"], "scalars without street_density"),
         (["data.size_px=32"], "data.size_px=32"),
         (["data.resolution_m=2"], "data.resolution_m=2"),
+        (["data.scalars=[]"], "scalars without coverage"),
         (["codec={latent}"], "has that one's codec"),
         (["freeze=[netwrk]"], "did you mean: network"),
         (["freeze=[conditioner,network,noise_embedding]"], "nothing is left to train"),
@@ -444,6 +446,21 @@ def test_what_cannot_learn_on_is_refused_with_the_difference(cities, latent, tmp
     filled = [argument.format(latent=latent) for argument in arguments]
     with pytest.raises(ConfigError, match=words):
         run(config(cities, tmp_path, "name=tuned", f"init_from={latent}", "trainer.max_steps=2", *filled))
+
+
+def test_a_run_may_end_by_the_clock(cities, tmp_path):
+    arguments = ("name=timed", "trainer.max_steps=-1", "+trainer.max_epochs=-1", "+trainer.max_time='00:00:00:03'")
+    assert checkpoint.read(run(config(cities, tmp_path, *arguments))).provenance["step"] > 0
+    with pytest.raises(ConfigError, match="without an end"):
+        run(config(cities, tmp_path, *arguments, "name=swa", "callbacks=swa"))
+
+
+def test_what_an_older_version_made_is_refused_in_words(cities, latent, tmp_path):
+    old = checkpoint.read(latent)
+    stale = {name.replace("network.stem", "network.root"): value for name, value in old.weights.items()}
+    checkpoint.export(replace(old, weights=stale), tmp_path / "old")
+    with pytest.raises(CheckpointError, match="use the version of citygrain that made it"):
+        run(config(cities, tmp_path, "name=tuned", f"init_from={tmp_path / 'old'}", "trainer.max_steps=2"))
 
 
 def test_lasso_joins_the_loss_of_training_and_shrinks_weights(cities, tmp_path):

@@ -24,8 +24,8 @@ class ReconstructionLoss(nn.Module):
     mixture
         Weight of each of `KINDS`; those left out are 0.
     balance
-        How far rare channels are raised: each is weighted by the error of its mean coverage as a constant guess, to the
-        power −balance. 0 treats every cell alike (cycle tracks drown), 1 every channel alike.
+        How far rare channels are raised: each is weighted by the error of the best constant guess to the power
+        −balance. 0 treats every cell alike (cycle tracks drown), 1 every channel alike.
 
     Raises
     ------
@@ -40,8 +40,9 @@ class ReconstructionLoss(nn.Module):
         unknown = [kind for kind in mixture if kind not in KINDS]
         if unknown:
             raise ConfigError("There is no such reconstruction error.", got=unknown[0], choices=KINDS)
-        self.mixture = {kind: float(weight) for kind, weight in mixture.items() if weight}
-        if not self.mixture or min(self.mixture.values()) < 0:
+        numbers = all(isinstance(weight, int | float) and weight >= 0 for weight in mixture.values())
+        self.mixture = {kind: weight for kind, weight in mixture.items() if weight}
+        if not self.mixture or not numbers:
             raise ConfigError(
                 "A mixture of reconstruction errors has positive weights.",
                 expected="such as bce=1.0",

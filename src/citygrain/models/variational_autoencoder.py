@@ -74,7 +74,9 @@ class VariationalAutoencoder(nn.Module):
         self.code_shape = (code_channels, side, side)
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.prior_network = _PriorNetwork(embedding, code_channels, side)
-        self.reconstruction = ReconstructionLoss(channels, reconstruction or {"bce": 1.0}, balance)
+        self.reconstruction = ReconstructionLoss(
+            channels, {"bce": 1.0} if reconstruction is None else reconstruction, balance
+        )
 
     def measure_data(self, layouts: Tensor) -> None:
         """Set the weight of each channel from training layouts `(N, C, H, W)`."""

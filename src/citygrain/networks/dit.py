@@ -54,11 +54,11 @@ class DiT(nn.Module):
         activation: str = "gelu",
     ) -> None:
         super().__init__()
-        if width % 4 or patch < 1 or depth < 1:
+        if width % 4 or min(width, patch, depth, head) < 1:
             raise ConfigError(
                 "A transformer cannot be made like this.",
-                expected="a width that 4 divides, patch ≥ 1, depth ≥ 1",
-                got=f"width={width}, patch={patch}, depth={depth}",
+                expected="a width that 4 divides, and patch, depth and head of at least 1",
+                got=f"width={width}, patch={patch}, depth={depth}, head={head}",
             )
         self.patch = patch
         self.width = width
@@ -82,7 +82,7 @@ class DiT(nn.Module):
             )
         grid = self.tokens(x)
         rows, columns = grid.shape[-2:]
-        h = rearrange(grid, "b c h w -> b (h w) c") + positions(rows, columns, self.width, like=grid)
+        h = rearrange(grid, "b c h w -> b (h w) c") + positions(rows, columns, self.width, grid.device)
         for block in self.blocks:
             h = block(h, embedding)
         shift, scale = self.norm.parts(embedding)
@@ -127,16 +127,17 @@ class _Block(nn.Module):
         return x + gate_after * self.perceptron(self.norm(x, shift_after, scale_after))
 
 
-def positions(rows: int, columns: int, width: int, *, like: Tensor) -> Tensor:
+def positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
     """Sines and cosines of row and column `(rows · columns, width)` at wavelengths from 2π to some 20,000π cells.
 
-    Vaswani et al. (2017), half of the channels for each axis.
+    Vaswani et al. (2017), half of the channels for each axis. In single precision, whatever the network computes in:
+    rounded to bfloat16, the angles of far cells would be others than where a trained network is sampled from.
     """
     quarter = width // 4
-    frequencies = torch.exp(-math.log(1e4) / quarter * torch.arange(quarter, device=like.device, dtype=like.dtype))
+    frequencies = torch.exp(-math.log(1e4) / quarter * torch.arange(quarter, device=device, dtype=torch.float32))
 
     def waves(count: int) -> Tensor:
-        angles = torch.arange(count, device=like.device, dtype=like.dtype)[:, None] * frequencies
+        angles = torch.arange(count, device=device, dtype=torch.float32)[:, None] * frequencies
         return torch.cat([angles.sin(), angles.cos()], -1)
 
     down = waves(rows)[:, None].expand(-1, columns, -1)

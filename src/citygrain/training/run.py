@@ -79,9 +79,13 @@ def run(config: Mapping[str, Any]) -> Path:
     codec = _codec(config, folder, source)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     windows_of = dict(config["data"])
-    if source is not None and windows_of["channels"] is None:
-        windows_of["channels"] = source.spec.channels
-        windows_of["scalars"] = windows_of["scalars"] or source.spec.scalars
+    if source is not None:
+        if windows_of["channels"] is None:
+            windows_of["channels"] = source.spec.channels
+        if windows_of["scalars"] is None and tuple(windows_of["channels"]) == source.spec.channels:
+            windows_of["scalars"] = source.spec.scalars
+        if not windows_of["maps"]:
+            windows_of |= {"maps": source.spec.maps, "map_px": source.spec.map_px}
     data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **windows_of)
     model = copy.deepcopy(dict(config["model"] if source is None else source.model))
     if codec is not None:
@@ -157,7 +161,10 @@ def _source(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
             got=f"init_from={config['init_from']} and a codec",
             remedy="leave out codec=…",
         )
-    return read(folder / LAST if (folder / LAST).is_file() else config["init_from"])
+    if (folder / LAST).is_file():
+        return read(folder / LAST)
+    load(str(config["init_from"]))  # refuses what this version cannot make a model of
+    return read(str(config["init_from"]))
 
 
 def _codec(config: Mapping[str, Any], folder: Path, source: Checkpoint | None) -> Checkpoint | None:
@@ -173,7 +180,9 @@ def _codec(config: Mapping[str, Any], folder: Path, source: Checkpoint | None) -
     if (folder / LAST).is_file():
         return _learned_codec(read(folder / LAST))
     if isinstance(codec, Mapping):
-        codec = run(_merged(config, {"codec": None, "freeze": [], **codec, "name": f"{config['name']}/codec"}))
+        codec = run(
+            _merged(config, {"codec": None, "freeze": [], "l1": 0.0, **codec, "name": f"{config['name']}/codec"})
+        )
     if not isinstance(load(codec), Codec):
         raise ConfigError(
             "This checkpoint is no codec.",

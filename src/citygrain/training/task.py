@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,6 +108,7 @@ class GenerativeTask(pl.LightningModule):
         """Build the optimiser of what is trained, and its learning rate over all steps."""
         trained = [p for p in self.generator.parameters() if p.requires_grad]
         optimizer = instantiate(self.hparams["optimizer"])(trained)
-        total = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        total = int(steps) if math.isfinite(steps) else -1
         schedule = instantiate(self.hparams["lr_schedule"], optimizer=optimizer, total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
