@@ -6,6 +6,8 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from citygrain.checkpoint import build
 from citygrain.config import groups, load_config
 from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
@@ -43,7 +45,7 @@ VARIANTS = [
     if model_config(f"{family} with {option}") != model_config(family)
 ]
 LATENT = [f"{name} in a code" for name in FAMILIES if "codec" in model_config(name)]
-ALL = [*FAMILIES, *VARIANTS, *LATENT]
+ALL = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS), *LATENT]
 
 
 def spec(size_px: int = 16) -> LayoutSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,19 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
         raise ConfigError(f"The configuration of citygrain {verb} refers to what is not there.", got=problem) from error
     # An experiment is a set of values, not of kinds: whoever writes 8 there means a number.
     chosen = [o for o in _choosing(map(_parse, overrides), groups(config_dirs)) if o.key_or_group != "experiment"]
-    defaults = _compose(verb, [str(o.input_line) for o in chosen], config_dirs)
-    return typing.cast("dict[str, Any]", _of_kind(plain, OmegaConf.to_container(defaults, resolve=False), ""))
+    choices = tuple(str(o.input_line) for o in chosen)
+    defaults = _shipped(verb, choices) if not [*config_dirs] else _plain(_compose(verb, choices, config_dirs))
+    return typing.cast("dict[str, Any]", _of_kind(plain, defaults, ""))
+
+
+@cache
+def _shipped(verb: str, choices: tuple[str, ...]) -> Any:
+    """Compose what ships, which does not change while a process runs; a sweep asks for it again and again."""
+    return _plain(_compose(verb, choices, ()))
+
+
+def _plain(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=False)
 
 
 KINDS = {
