@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,8 @@ def main() -> None:
     spec = generator.spec
     knobs = {k: v for k in ("guidance", "tolerance", "steps") if (v := getattr(args, k)) is not None}
     kind = SAMPLERS[args.sampler] if args.sampler else type(generator.sampler)
-    sampler = kind(**{**vars(generator.sampler), **knobs})
+    own = {k: v for k, v in vars(generator.sampler).items() if k in {field.name for field in fields(kind)}}
+    sampler = kind(**{**own, **knobs})
     extra = {"place": args.place} if args.place else {}
     n = args.levels * args.samples
     seeds = range(args.seed, args.seed + n)

@@ -235,13 +235,14 @@ def _folders(config_dirs: Iterable[str | Path]) -> list[Path]:
 def _compose(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Path]) -> DictConfig:
     folders = _folders(config_dirs)
     parsed = [_parse(text) for text in overrides]
+    known = groups(config_dirs)
     for override in parsed:
-        if override.value() is None and override.key_or_group in groups(config_dirs) and not override.is_delete():
+        if override.value() is None and override.key_or_group in known and not override.is_delete():
             raise ConfigError(
                 "A group is not nothing.",
                 got=override.input_line,
-                choices=groups(config_dirs)[override.key_or_group],
-                remedy=f"to go without it where that is possible: ~{override.key_or_group}",
+                choices=known[override.key_or_group],
+                remedy=f"leave {override.key_or_group} out to have the default",
             )
         if override.is_sweep_override():
             raise ConfigError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,18 @@ from citygrain.spec import LayoutSpec
 
 WHAT = ("channels", "size_px", "resolution_m", "scalars", "maps", "map_px")
 """What of a spec decides a model's shape and meaning; places and their statistics may change."""
+
+
+def taken_over(data: Mapping[str, Any], source: Checkpoint) -> dict[str, Any]:
+    """Fill in a checkpoint's channels and conditions where `conf/data` leaves them open."""
+    filled = dict(data)
+    if filled["channels"] is None:
+        filled["channels"] = source.spec.channels
+    if filled["scalars"] is None and tuple(filled["channels"]) == source.spec.channels:
+        filled["scalars"] = source.spec.scalars
+    if not filled["maps"]:
+        filled |= {"maps": source.spec.maps, "map_px": source.spec.map_px}
+    return filled
 
 
 def check_alike(source: Checkpoint, spec: LayoutSpec) -> None:

@@ -36,7 +36,7 @@ from citygrain.protocols import Codec, LearnsFromCodes, MeasuresData
 from citygrain.spec import LayoutSpec
 from citygrain.targets import TARGET, instantiate
 from citygrain.training.codes import CodeDataModule
-from citygrain.training.finetune import adopt, check_alike, freeze
+from citygrain.training.finetune import adopt, check_alike, freeze, taken_over
 from citygrain.training.task import GenerativeTask
 
 if TYPE_CHECKING:
@@ -78,35 +78,15 @@ def run(config: Mapping[str, Any]) -> Path:
     source = _source(config, folder)
     codec = _codec(config, folder, source)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    windows_of = dict(config["data"])
-    if source is not None:
-        if windows_of["channels"] is None:
-            windows_of["channels"] = source.spec.channels
-        if windows_of["scalars"] is None and tuple(windows_of["channels"]) == source.spec.channels:
-            windows_of["scalars"] = source.spec.scalars
-        if not windows_of["maps"]:
-            windows_of |= {"maps": source.spec.maps, "map_px": source.spec.map_px}
-    data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **windows_of)
-    model = copy.deepcopy(dict(config["model"] if source is None else source.model))
-    if codec is not None:
-        own_spec = replace(codec.spec, statistics={}).to_dict()
-        model["codec"] = {
-            **codec.model,
-            "spec": {TARGET: f"{LayoutSpec.__module__}.LayoutSpec.from_dict", "plain": own_spec},
-        }
-    # A codec fixes what a layout is: channels, size and resolution have to be the same.
+    chosen = config["data"] if source is None else taken_over(config["data"], source)
+    data = CityDataModule(root=config["paths"]["data"], seed=config["seed"], **chosen)
     spec = data.prepare_spec()
     if source is not None:
         check_alike(source, spec)
-    if codec is not None and (codec.spec.channels, *codec.spec.shape, codec.spec.resolution_m) != (
-        spec.channels, *spec.shape, spec.resolution_m,
-    ):  # fmt: skip
-        raise ConfigError(
-            "The codec was trained on other layouts.",
-            expected=f"{spec.shape} at {spec.resolution_m:g} m: {', '.join(spec.channels)}",
-            got=f"{codec.spec.shape} at {codec.spec.resolution_m:g} m: {', '.join(codec.spec.channels)}",
-            remedy="train the codec on the same data group, or change data.* to the codec's",
-        )
+    model = copy.deepcopy(dict(config["model"] if source is None else source.model))
+    if codec is not None:
+        _check_codec(codec.spec, spec)
+        model["codec"] = _part(codec)
     task = GenerativeTask(
         model=model,
         spec=spec.to_dict(),
@@ -238,6 +218,23 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
     elif old != new:
         yield f"{path}: {old!r} there, {new!r} asked for"
+
+
+def _check_codec(codec: LayoutSpec, spec: LayoutSpec) -> None:
+    """Refuse a codec of other layouts: it fixes channels, size and resolution."""
+    if (codec.channels, *codec.shape, codec.resolution_m) != (spec.channels, *spec.shape, spec.resolution_m):
+        raise ConfigError(
+            "The codec was trained on other layouts.",
+            expected=f"{spec.shape} at {spec.resolution_m:g} m: {', '.join(spec.channels)}",
+            got=f"{codec.shape} at {codec.resolution_m:g} m: {', '.join(codec.channels)}",
+            remedy="train the codec on the same data group, or change data.* to the codec's",
+        )
+
+
+def _part(codec: Checkpoint) -> dict[str, Any]:
+    """Describe a codec inside the model that learns from its codes: as it is, with a spec of its own."""
+    plain = replace(codec.spec, statistics={}).to_dict()
+    return {**codec.model, "spec": {TARGET: f"{LayoutSpec.__module__}.LayoutSpec.from_dict", "plain": plain}}
 
 
 def _learned_codec(latent: Checkpoint) -> Checkpoint:
