@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from citygrain.checkpoint import build
 from citygrain.config import groups, load_config
+from citygrain.errors import CapabilityError
+from citygrain.models.code_space import CODECS
+from citygrain.protocols import FitsPrior
 from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
+from citygrain.targets import find_target
 
 SMALL: dict[str, Any] = {
     "width": 16,
@@ -34,18 +40,21 @@ def model_config(name: str) -> dict[str, Any]:
     return model
 
 
-PARTS = ("network", "schedule")
-FAMILIES = groups()["model"]
-VARIANTS = [
-    f"{family} with {option}"
-    for family in FAMILIES
-    for group in PARTS
-    if group in model_config(family)
-    for option in groups()[group]
-    if model_config(f"{family} with {option}") != model_config(family)
-]
-LATENT = [f"{name} in a code" for name in FAMILIES if "codec" in model_config(name)]
-ALL = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS), *LATENT]
+def needs_codec(family: str) -> bool:
+    parameters = inspect.signature(find_target(model_config(family)["_target_"])).parameters
+    return "codec" in parameters and parameters["codec"].default is inspect.Parameter.empty
+
+
+def codecs(family: str) -> list[str]:
+    """Return the codecs in whose code a family can work; none where it takes no codec."""
+    found = []
+    for codec in CODECS if "codec" in model_config(family) else ():
+        try:
+            make(f"{family} in {codec}")
+        except CapabilityError:
+            continue
+        found.append(codec)
+    return found
 
 
 def spec(size_px: int = 16) -> LayoutSpec:
@@ -64,15 +73,15 @@ def spec(size_px: int = 16) -> LayoutSpec:
 
 
 def config(name: str, size_px: int = 16) -> dict[str, Any]:
-    """Return the plain configuration of a family, shrunk."""
-    family = name.removesuffix(" in a code")
+    """Return the plain configuration of a family, shrunk; `<family> in <codec>` works in that codec's code."""
+    family, _, codec = name.partition(" in ")
     model = model_config(family)
     shrink(model)
-    if name != family:
+    if codec:
         # Trained on other places, and without conditions.
         other = replace(spec(size_px), places=("elsewhere",), scalars=(), maps=(), map_px=0, statistics={})
         plain = {"_target_": "citygrain.spec.LayoutSpec.from_dict", "plain": other.to_dict()}
-        model["codec"] = {**config("variational_autoencoder"), "spec": plain}
+        model["codec"] = {**config(codec), "spec": plain}
     return model
 
 
@@ -87,8 +96,64 @@ def shrink(node: dict[str, Any]) -> None:
 
 
 def make(name: str, size_px: int = 16) -> Any:
-    return build(config(name, size_px), spec(size_px))
+    """Build a family, ready to sample: where its prior is fitted, it is fitted to noise."""
+    torch.manual_seed(0)
+    model = build(config(name, size_px), spec(size_px))
+    if isinstance(model, FitsPrior):
+        fit_prior(model, torch.rand(64, *model.spec.shape), some_conditions(64, model.spec))
+    return model
+
+
+def fit_prior(model: Any, layouts: torch.Tensor, conditions: Conditions) -> None:
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        model.fit_prior(model.encode(layouts), conditions)
+    model.train(training)
 
 
 def requests(batch: int, layout_spec: LayoutSpec, **asked: Any) -> Conditions:
-    return Conditions.request(layout_spec, batch, asked)
+    """Ask for scalars and place; what has to be given is the same noise for all."""
+    return replace(Conditions.request(layout_spec, batch, asked), **_given(batch, layout_spec))
+
+
+def some_conditions(batch: int, layout_spec: LayoutSpec, seed: int = 0) -> Conditions:
+    """Ask for a random subset of everything."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = len(layout_spec.maps), layout_spec.map_px, layout_spec.map_px
+    return Conditions(
+        scalars=torch.rand(batch, len(layout_spec.scalars), generator=generator),
+        present=torch.rand(batch, len(layout_spec.scalars), generator=generator) < 0.6,
+        place=torch.randint(-1, len(layout_spec.places), (batch,), generator=generator),
+        maps=torch.rand(batch, *shape, generator=generator),
+        maps_present=torch.rand(batch, len(layout_spec.maps), generator=generator) < 0.6,
+        **_given(batch, layout_spec),
+    )
+
+
+def _given(batch: int, layout_spec: LayoutSpec) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    layout = torch.rand(1, len(layout_spec.given), layout_spec.size_px, layout_spec.size_px, generator=generator)
+    return {
+        "given": layout.repeat(batch, 1, 1, 1),
+        "given_present": torch.full((batch,), bool(layout_spec.given)),
+    }
+
+
+PARTS = ("network", "schedule")
+FAMILIES = groups()["model"]
+VARIANTS = [
+    f"{family} with {option}"
+    for family in FAMILIES
+    for group in PARTS
+    if group in model_config(family) and not needs_codec(family)
+    for option in groups()[group]
+    if model_config(f"{family} with {option}") != model_config(family)
+]
+LATENT = {family: [f"{family} in {codec}" for codec in codecs(family)] for family in FAMILIES}
+ALL = [
+    *(family for family in FAMILIES if not needs_codec(family)),
+    *(names[0] for names in LATENT.values() if names),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS),
+    *(pytest.param(name, marks=pytest.mark.slow) for names in LATENT.values() for name in names[1:]),
+]

@@ -7,7 +7,7 @@ inherits a stub that raises.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -129,7 +129,7 @@ class ShowsLayouts(Protocol):
 
 @runtime_checkable
 class CodePrior(Protocol):
-    """The handle of prior samplers: a normal distribution of codes given conditions."""
+    """The handle of `Normal`: a normal distribution of codes given conditions."""
 
     code_shape: tuple[int, int, int]
 
@@ -138,8 +138,134 @@ class CodePrior(Protocol):
         ...
 
 
+@runtime_checkable
+class FitsPrior(Protocol):
+    """A family whose prior over codes is fitted to the training windows' codes after training, and not learned."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a prior to sample from."""
+        ...
+
+    def fit_prior(self, code: Tensor, conditions: Conditions) -> None:
+        """Fit the prior to codes `(N, *code_shape)` and the conditions measured on their layouts."""
+        ...
+
+
+class Mixture(NamedTuple):
+    """A mixture of K normal distributions in D dimensions for each of B conditions.
+
+    Attributes
+    ----------
+    weights
+        `(B, K)`, summing to one.
+    means
+        `(B, K, D)`.
+    factors
+        `(B, K, D, D)`, lower-triangular Cholesky factors of the covariances.
+    """
+
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
+
+
+@runtime_checkable
+class MixturePrior(Protocol):
+    """The handle of `FittedMixture`: a mixture in few dimensions, and the way from there to codes."""
+
+    code_shape: tuple[int, int, int]
+
+    def mixture(self, conditions: Conditions) -> Mixture:
+        """Return the mixture given conditions."""
+        ...
+
+    def code_at(self, point: Tensor, rest: Tensor) -> Tensor:
+        """Return codes at points `(B, D)`; `rest`, `(B, *code_shape)` standard normal, is for what they leave out."""
+        ...
+
+
+@runtime_checkable
+class Quantized(Codec, Protocol):
+    """A codec whose codes are drawn from a book of finitely many vectors."""
+
+    book_size: int
+
+    def tokens(self, layout: Tensor) -> Tensor:
+        """Return the tokens `(B, h, w)` int64, below `book_size`, of layouts `(B, C, H, W)`."""
+        ...
+
+    def from_tokens(self, tokens: Tensor) -> Tensor:
+        """Return layouts `(B, C, H, W)` in [0, 1] of tokens `(B, h, w)`."""
+        ...
+
+
+@runtime_checkable
+class NextTokenModel(Protocol):
+    """The handle of `NextToken`: one distribution after another, in the order of reading."""
+
+    token_shape: tuple[int, int]
+    book_size: int
+
+    def logits(self, tokens: Tensor, conditions: Conditions) -> Tensor:
+        """Logits `(B, L + 1, book_size)` of each token given those before it, for the first `L` tokens `(B, L)`."""
+        ...
+
+
+@runtime_checkable
+class HoleFiller(Protocol):
+    """The handle of `MaskedTokens`: a distribution for every token that is not yet known, given those that are."""
+
+    token_shape: tuple[int, int]
+    book_size: int
+
+    def masked_logits(self, tokens: Tensor, known: Tensor, conditions: Conditions) -> Tensor:
+        """Logits `(B, L, book_size)` for tokens `(B, L)`, of which only those `known` `(B, L)` are looked at."""
+        ...
+
+
+@runtime_checkable
+class ImplicitGenerator(Protocol):
+    """The handle of `Truncated`: a network that turns noise into layouts in one go."""
+
+    def generate(self, conditions: Conditions, noise: Noise, truncation: float) -> Tensor:
+        """Layouts `(B, C, H, W)` in [0, 1]; `truncation` below 1 draws nearer to the middle."""
+        ...
+
+
+@runtime_checkable
+class Invertible(Protocol):
+    """The handle of `Base`: a bijection between normal noise and clean tensors."""
+
+    latent_shape: tuple[int, int, int]
+
+    def inverse(self, z: Tensor, conditions: Conditions) -> Tensor:
+        """Clean `(B, *latent_shape)` of noise of the same shape."""
+        ...
+
+
+@runtime_checkable
+class EnergyModel(Protocol):
+    """The handle of `Langevin`: an energy whose low places are layouts."""
+
+    latent_shape: tuple[int, int, int]
+
+    def energy(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """Energy `(B,)` of clean tensors `(B, *latent_shape)`, differentiable in `x`."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A family that knows how likely a layout is."""
+
+    def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
+        """Natural logarithm of the likelihood `(B,)` of layouts `(B, C, H, W)`; the family says of what exactly."""
+        ...
+
+
 def require(model: Any, capability: type, wanted_by: str, works_with: Sequence[str]) -> Any:
-    """Return the model, or refuse it when it lacks a capability, naming what would fit.
+    """Return the model, or refuse it when it lacks a capability, naming the families that have it.
 
     Raises
     ------
@@ -151,6 +277,6 @@ def require(model: Any, capability: type, wanted_by: str, works_with: Sequence[s
             f"{wanted_by} needs a model that is a {capability.__name__}.",
             got=type(model).__name__,
             choices=works_with,
-            remedy="choose one of these for this model",
+            remedy="choose one of these families",
         )
     return model

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import pstdev
 from typing import Any, NamedTuple
 
@@ -26,6 +26,9 @@ NO_PLACE = -1
 
 PERCENTILES = 101
 """Statistics hold the percentiles 0, 1, …, 100 of each condition over the training windows."""
+
+_NAMES = ("channels", "scalars", "maps", "places", "given")
+"""Fields of a spec that are lists of names."""
 
 
 class OutOfRangeWarning(UserWarning):
@@ -52,13 +55,17 @@ class LayoutSpec:
         Height and width of a condition map in cells; 0 where there are none.
     places
         Names of the places, in the order of `Conditions.place`.
+    given
+        Names of the channels that are handed to the model as they are, in the order of `Conditions.given`; they are
+        among `channels`, and a layout repeats them exactly. A family that takes some says so in its own spec.
     statistics
         For each scalar, for each place and for `"all"`: its 101 percentiles over the training windows, in its unit.
 
     Raises
     ------
     DataError
-        For sizes that are no sizes, channels given twice, or statistics of the wrong length.
+        For sizes that are no sizes, channels named twice, given channels that are no channels, or statistics of the
+        wrong length.
     """
 
     channels: tuple[str, ...]
@@ -68,10 +75,11 @@ class LayoutSpec:
     maps: tuple[str, ...] = ()
     map_px: int = 0
     places: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     statistics: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("channels", "scalars", "maps", "places"):
+        for name in _NAMES:
             value = tuple(getattr(self, name))
             object.__setattr__(self, name, value)
             if len(set(value)) != len(value):
@@ -81,6 +89,9 @@ class LayoutSpec:
                 "A layout needs at least one channel, a positive size and a positive resolution.",
                 got=f"channels={self.channels}, size_px={self.size_px}, resolution_m={self.resolution_m}",
             )
+        for name in self.given:
+            if name not in self.channels:
+                raise DataError("A given channel is no channel of the layouts.", got=name, choices=self.channels)
         if bool(self.maps) != bool(self.map_px):
             raise DataError("Map conditions and `map_px` go together.", got=f"maps={self.maps}, map_px={self.map_px}")
         plain = {s: {p: tuple(float(v) for v in q) for p, q in by.items()} for s, by in self.statistics.items()}
@@ -107,7 +118,7 @@ class LayoutSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts, numbers and strings: safe in YAML, JSON and `weights_only` checkpoints."""
         plain = asdict(self)
-        for name in ("channels", "scalars", "maps", "places"):
+        for name in _NAMES:
             plain[name] = list(plain[name])
         plain["statistics"] = {s: {p: list(q) for p, q in by.items()} for s, by in self.statistics.items()}
         return plain
@@ -156,6 +167,10 @@ class Conditions:
         `(B, M, h, w)` float, in physical units, in the order of `LayoutSpec.maps`.
     maps_present
         `(B, M)` bool.
+    given
+        `(B, G, H, W)` float in [0, 1]: channels that are handed over as they are, in the order of `LayoutSpec.given`.
+    given_present
+        `(B,)` bool: whether they are.
     """
 
     scalars: Tensor
@@ -163,6 +178,8 @@ class Conditions:
     place: Tensor
     maps: Tensor
     maps_present: Tensor
+    given: Tensor
+    given_present: Tensor
 
     def __len__(self) -> int:
         return len(self.scalars)
@@ -182,8 +199,9 @@ class Conditions:
         return self._apply(lambda t: t.repeat(times, *[1] * (t.ndim - 1)))
 
     def absent(self) -> Conditions:
-        """Return the null condition of the same shape: nothing is asked for."""
-        return Conditions(
+        """Return the null condition of the same shape: nothing is asked for. What is given stays, it is no request."""
+        return replace(
+            self,
             scalars=torch.zeros_like(self.scalars),
             present=torch.zeros_like(self.present),
             place=torch.full_like(self.place, NO_PLACE),
@@ -213,11 +231,10 @@ class Conditions:
 
         kept_share = torch.where(uniform(1) < everything, 0.0, uniform(1))
         kept_place = (uniform() < 0.5) & (kept_share[:, 0] > 0)
-        return Conditions(
-            scalars=self.scalars,
+        return replace(
+            self,
             present=self.present & (uniform(self.present.shape[1]) < kept_share),
             place=torch.where(kept_place, self.place, torch.full_like(self.place, NO_PLACE)),
-            maps=self.maps,
             maps_present=self.maps_present & (uniform(self.maps_present.shape[1]) < kept_share),
         )
 
@@ -235,10 +252,18 @@ class Conditions:
             place=torch.full((batch,), NO_PLACE, dtype=torch.int64),
             maps=torch.zeros(batch, len(spec.maps), spec.map_px, spec.map_px),
             maps_present=torch.zeros(batch, len(spec.maps), dtype=torch.bool),
+            given=torch.zeros(batch, len(spec.given), spec.size_px, spec.size_px),
+            given_present=torch.zeros(batch, dtype=torch.bool),
         )
 
     @classmethod
-    def request(cls, spec: LayoutSpec, batch: int, asked: Mapping[str, float | str | Tensor | None]) -> Conditions:
+    def request(
+        cls,
+        spec: LayoutSpec,
+        batch: int,
+        asked: Mapping[str, float | str | Tensor | None],
+        given: Mapping[str, Tensor] | None = None,
+    ) -> Conditions:
         """Ask for named conditions in physical units or percentiles, the same for the whole batch.
 
         Parameters
@@ -251,11 +276,14 @@ class Conditions:
             Condition name to value: a number in its unit; `"p90"` for the 90th percentile of the training windows (of
             the asked place, where one is asked for); a `(h, w)` or `(B, h, w)` tensor for a map; a `(B,)` tensor for
             one number a layout; `place` to a place's name. None means "not asked for".
+        given
+            Channel name to `(H, W)` or `(B, H, W)` in [0, 1], for exactly the channels of `spec.given`; None: none.
 
         Raises
         ------
         ConditionError
-            For a name the spec does not hold, a value that is no number, or a map of the wrong shape.
+            For a name the spec does not hold, a value that is no number, a map or given channel of the wrong shape, or
+            other channels given than the generator takes.
 
         Warns
         -----
@@ -291,7 +319,22 @@ class Conditions:
             conditions.scalars[:, column] = torch.as_tensor(number, dtype=torch.float32)
             conditions.present[:, column] = True
             _warn_out_of_range(spec, name, conditions.scalars[:, column])
+        if given is not None:
+            conditions._set_given(spec, given)  # noqa: SLF001
         return conditions
+
+    def _set_given(self, spec: LayoutSpec, given: Mapping[str, Tensor]) -> None:
+        if set(given) != set(spec.given):
+            raise ConditionError(
+                "The generator is given other channels.",
+                expected=", ".join(spec.given) or "none: a model of pix2pix takes some",
+                got=", ".join(given),
+            )
+        for column, name in enumerate(spec.given):
+            cells = (spec.size_px, spec.size_px)
+            _check_tensor(name, given[name], (cells, (1, *cells), (len(self), *cells)))
+            self.given[:, column] = given[name].to(self.given)
+        self.given_present[:] = bool(spec.given)
 
     def _set_map(self, spec: LayoutSpec, name: str, value: Tensor) -> None:
         if name not in spec.maps:

@@ -30,7 +30,8 @@ class CodeBank(Dataset[CodeBatch]):
     Parameters
     ----------
     code
-        `(N, …)`, half precision on disk and here; batches are single precision.
+        `(N, …)`; numbers are in half precision on disk and here, and in single precision in batches. Tokens are whole
+        numbers, and stay so.
     conditions
         `N` of them.
     """
@@ -45,7 +46,8 @@ class CodeBank(Dataset[CodeBatch]):
     def __getitems__(self, indices: Sequence[int]) -> CodeBatch:
         """Gather a whole batch at once."""
         index = torch.as_tensor(indices) % len(self.code)
-        return CodeBatch(self.code[index].float(), self.conditions[index])
+        code = self.code[index]
+        return CodeBatch(code.float() if code.is_floating_point() else code.long(), self.conditions[index])
 
     @classmethod
     def build(
@@ -80,7 +82,8 @@ class CodeBank(Dataset[CodeBatch]):
         codes, conditions = [], []
         for start in range(0, windows, 256):
             batch = batches(range(start, min(start + 256, windows)))
-            codes.append(encode(batch.layout).half().cpu())
+            code = encode(batch.layout)
+            codes.append(code.to(torch.float16 if code.is_floating_point() else torch.int32).cpu())
             conditions.append(batch.conditions.to("cpu"))
             progress(len(codes[-1]))
         joined = Conditions.cat(conditions)

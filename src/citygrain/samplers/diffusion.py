@@ -9,10 +9,11 @@ are walked the same way: x = xₜ / (1 − t) at σ = t / (1 − t) follows this
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 from citygrain.conditions import measure_unchecked
 from citygrain.errors import ConfigError
 from citygrain.protocols import Denoiser, Noise, ShowsLayouts, require
+from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
 
 Clean = Callable[[Tensor, float], Tensor]
@@ -27,7 +29,7 @@ Clean = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
-class _Sampler(ABC):
+class _DiffusionSampler(HandleSampler):
     """Knobs shared by the samplers of diffusion models.
 
     Parameters
@@ -46,6 +48,8 @@ class _Sampler(ABC):
     rho
         Bends the levels towards small noise (Karras et al. 2022, eq. 5); 7 is theirs.
     """
+
+    needs: ClassVar[type] = Denoiser
 
     steps: int = 24
     guidance: float = 1.0
@@ -70,9 +74,8 @@ class _Sampler(ABC):
         levels = (high + ramp * (low - high)) ** self.rho
         return torch.cat([levels, levels.new_zeros(1)])
 
-    def __call__(self, model: Denoiser, conditions: Conditions, noise: Noise) -> Tensor:
+    def draw(self, model: Denoiser, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw `(B, *latent_shape)`."""
-        require(model, Denoiser, type(self).__name__, ["Normal"])
         sigmas = self.sigmas().tolist()
 
         def clean(x: Tensor, sigma: float) -> Tensor:
@@ -89,7 +92,7 @@ class _Sampler(ABC):
 
 
 @dataclass(frozen=True)
-class Euler(_Sampler):
+class Euler(_DiffusionSampler):
     """Euler's method (DDIM, Song et al. 2021): one evaluation a step, error of first order."""
 
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
@@ -100,7 +103,7 @@ class Euler(_Sampler):
 
 
 @dataclass(frozen=True)
-class Heun(_Sampler):
+class Heun(_DiffusionSampler):
     """Heun's method (Karras et al. 2022, algorithm 1 without churn): two evaluations a step, error of second order."""
 
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
@@ -113,7 +116,7 @@ class Heun(_Sampler):
 
 
 @dataclass(frozen=True)
-class DpmSolver(_Sampler):
+class DpmSolver(_DiffusionSampler):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): one evaluation a step, error of second order.
 
     The estimate of the step before is kept, and the line through both is followed in −ln σ.
@@ -135,7 +138,7 @@ class DpmSolver(_Sampler):
 
 
 @dataclass(frozen=True)
-class Ancestral(_Sampler):
+class Ancestral(_DiffusionSampler):
     """Euler steps that go further down and are noised up again (Song et al. 2021, eq. 16): draws, not a flow.
 
     Parameters
@@ -185,7 +188,7 @@ def observed(model: Denoiser, clean: Tensor, sigma: float, conditions: Condition
     measures. Place and maps are left to the network. Each condition that is asked for costs a pass back through the
     codec.
     """
-    visible: ShowsLayouts = require(model, ShowsLayouts, "A finite tolerance", ["Diffusion"])
+    visible: ShowsLayouts = require(model, ShowsLayouts, "A finite tolerance", ["diffusion"])
     spec = visible.spec
     asked = conditions.present.any(0).tolist()
     # What was the same in every training window is nothing that the model could change.

@@ -1,19 +1,22 @@
-"""Samplers of models with a code: draw a code from a prior, decode it."""
+"""Samplers of models with a code: draw a code from a prior, which the model decodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from citygrain.errors import ConfigError
-from citygrain.protocols import CodePrior, Noise, require
+from citygrain.protocols import CodePrior, MixturePrior, Noise
+from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
 
 
 @dataclass(frozen=True)
-class Normal:
-    """Draw codes from the model's normal prior given the conditions.
+class _PriorSampler(HandleSampler):
+    """A prior and how far to stray from its means.
 
     Parameters
     ----------
@@ -27,8 +30,41 @@ class Normal:
         if self.temperature < 0:
             raise ConfigError("A temperature is not negative.", got=self.temperature)
 
-    def __call__(self, model: CodePrior, conditions: Conditions, noise: Noise) -> Tensor:
+
+@dataclass(frozen=True)
+class Normal(_PriorSampler):
+    """Draw codes from the model's normal prior given the conditions."""
+
+    needs: ClassVar[type] = CodePrior
+
+    def draw(self, model: CodePrior, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, *code_shape)`."""
-        require(model, CodePrior, type(self).__name__, ["Heun", "Euler"])
         mean, spread = model.prior(conditions)
         return mean + self.temperature * spread * noise.normal(*model.code_shape)
+
+
+@dataclass(frozen=True)
+class FittedMixture(_PriorSampler):
+    """Draw codes from a mixture that was fitted to the training windows' codes, given the conditions.
+
+    Parameters
+    ----------
+    rest
+        Factor on the spread of what the mixture's few dimensions leave out: independent noise on the code, which 0
+        leaves away.
+    """
+
+    needs: ClassVar[type] = MixturePrior
+
+    rest: float = 1.0
+
+    def draw(self, model: MixturePrior, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw codes `(B, *code_shape)`."""
+        mixture = model.mixture(conditions)
+        below = noise.uniform(1) < mixture.weights.cumsum(1)
+        chosen = below.float().argmax(1)  # the first whose share is reached
+        each = torch.arange(len(chosen), device=chosen.device)
+        steps = noise.normal(mixture.means.shape[-1])
+        moved = torch.einsum("bij,bj->bi", mixture.factors[each, chosen], steps)
+        point = mixture.means[each, chosen] + self.temperature * moved
+        return model.code_at(point, self.temperature * self.rest * noise.normal(*model.code_shape))

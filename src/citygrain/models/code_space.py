@@ -1,0 +1,78 @@
+"""Where a family works: in cells, or in the code of a frozen codec, standardised channel by channel either way."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from citygrain.protocols import Codec, require
+from citygrain.spec import LayoutSpec
+
+CODECS = ("variational_autoencoder",)
+"""Families with a code."""
+
+
+class CodeSpace(nn.Module):
+    """A family that models standardised cells, or standardised codes (Rombach et al. 2022).
+
+    Every channel has zero mean and unit spread over the training set, by buffers that are measured on it: a channel
+    that covers 0.3 % of the cells, as cycle tracks do, has to weigh as much as one that covers 30 %.
+
+    Parameters
+    ----------
+    spec
+        Layouts and conditions.
+    codec
+        A model with a code of such layouts; what it was told of conditions and places is its own affair. It is frozen,
+        and its weights are part of this model's state. None works in cells.
+
+    Attributes
+    ----------
+    latent_shape
+        `(C, H, W)` of what is modelled.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: LayoutSpec, codec: nn.Module | None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.codec: Any = None
+        if codec is not None:
+            self.codec = require(codec, Codec, f"A code for {type(self).__name__}", CODECS)
+            self.codec.requires_grad_(False).eval()
+        shape: Any = spec.shape if self.codec is None else self.codec.code_shape
+        self.latent_shape: tuple[int, int, int] = shape
+        self.register_buffer("shift", torch.zeros(shape[0], 1, 1))
+        self.register_buffer("scale", torch.ones(shape[0], 1, 1))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of everything but the codec, which stays as it was trained."""
+        super().train(mode)
+        if self.codec is not None:
+            self.codec.eval()
+        return self
+
+    @torch.no_grad()
+    def measure_data(self, layouts: Tensor) -> None:
+        """Set shift and scale of each channel from training layouts `(N, C, H, W)`."""
+        codes = torch.cat([self.to_code(part) for part in torch.split(layouts, 256)])
+        self.shift.copy_(codes.mean((0, 2, 3))[:, None, None])
+        self.scale.copy_(codes.std((0, 2, 3))[:, None, None].clamp_min(1e-3))
+
+    @torch.no_grad()
+    def to_code(self, layout: Tensor) -> Tensor:
+        """Return the codes of layouts, or the layouts themselves where there is no codec."""
+        return layout if self.codec is None else self.codec.encode(layout)
+
+    def standardised(self, code: Tensor) -> Tensor:
+        """Return the clean tensors `(B, *latent_shape)`, of order one, of codes."""
+        return (code - self.shift) / self.scale
+
+    def to_layout(self, clean: Tensor) -> Tensor:
+        """Return the layouts `(B, C, H, W)` in [0, 1] of standardised clean `(B, *latent_shape)`."""
+        code = clean * self.scale + self.shift
+        return code.clamp(0, 1) if self.codec is None else self.codec.decode(code)
