@@ -8,7 +8,7 @@ from torch import nn
 
 import families
 from citygrain.errors import ConfigError
-from citygrain.networks.blocks import ACTIVATIONS, SelfAttention, activation, group_norm
+from citygrain.networks.blocks import ACTIVATIONS, NORMS, SelfAttention, activation, group_norm, norm
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes, Standardise
 from citygrain.networks.dit import DiT, positions
 from citygrain.networks.resnet import ResNetDecoder, ResNetEncoder
@@ -96,6 +96,71 @@ def test_an_unknown_activation_is_refused_with_the_known_ones_named():
 def test_group_norm_fits_any_number_of_channels(channels):
     out = group_norm(channels)(torch.randn(2, channels, 4, 4) * 5 + 3)
     assert out.mean().abs() < 1e-4
+
+
+class Coder(nn.Module):
+    """Encoder and decoder in a row."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.encoder = ResNetEncoder(in_channels=3, out_channels=4, stem=1, widths=(8, 16), depth=1, **options)
+        self.decoder = ResNetDecoder(
+            in_channels=4, out_channels=3, stem=1, widths=(8, 16), depth=1, fine_width=8, **options
+        )
+
+    def forward(self, x, embedding):
+        return self.decoder(self.encoder(x))
+
+
+def small_unet(**options):
+    return UNet(in_channels=3, out_channels=3, embedding=8, width=16, widths=(1, 2), blocks=1, head=16, **options)
+
+
+@pytest.mark.parametrize("make", [small_unet, Coder])
+@pytest.mark.parametrize("name", NORMS)
+def test_every_normalisation_trains_and_samples_do_not_see_each_other_afterwards(make, name):
+    torch.manual_seed(0)
+    net = make(norm=name)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+    x, embedding = torch.randn(4, 3, 8, 8) * 3 + 1, torch.randn(4, 8)
+    losses = []
+    for _ in range(8):
+        losses.append((net(x, embedding) - x).square().mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    net.eval()
+    together = net(x, embedding)
+    apart = torch.cat([net(*one) for one in zip(x.split(1), embedding.split(1), strict=True)])
+    torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [small_unet, Coder])
+def test_without_another_word_normalisation_is_by_groups_whose_weights_others_share(make):
+    names = {name: list(make(norm=name).state_dict()) for name in NORMS}
+    assert list(make().state_dict()) == names["group"] == names["layer"] == names["instance"]
+    assert set(names["none"]) < set(names["group"]) < set(names["batch"])
+    assert all(m.num_groups == m.num_channels for m in make(norm="instance").modules() if isinstance(m, nn.GroupNorm))
+    assert not any(isinstance(m, nn.GroupNorm) for m in make(norm="batch").modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"), [("layer", (1, 2, 3)), ("instance", (2, 3)), ("batch", (0, 2, 3)), ("none", None)]
+)
+def test_normalisations_have_names_and_axes(name, axes):
+    x = torch.randn(5, 6, 4, 4) * torch.rand(5, 6, 1, 1) + torch.randn(5, 6, 1, 1)
+    normalised = norm(name, 6)(x).detach()
+    if axes is None:
+        assert torch.equal(normalised, x)
+    else:
+        assert normalised.mean(axes) == pytest.approx(0, abs=1e-5)
+        assert normalised.var(axes, correction=0) == pytest.approx(1, abs=0.05)
+
+
+def test_an_unknown_normalisation_is_refused_with_the_known_ones_named():
+    with pytest.raises(ConfigError, match="did you mean: group"):
+        small_unet(norm="groups")
 
 
 def test_scalars_are_standardised_by_what_training_saw():

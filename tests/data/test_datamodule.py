@@ -86,12 +86,16 @@ def test_statistics_are_measured_once_and_again_when_anything_changes(writable, 
         {"seed": 1},
         {"scalars": ["cycle"]},
         {"statistics_windows": 61},
+        {"symmetries": False},
+        {"zoom": 1.3},
+        {"rotation": 10.0},
+        {"noise": 0.1},
     ):
         before = len(measured)
         module(writable, **change).prepare_spec()
         assert len(measured) == before + 2, change
     kept = sorted((writable / ".cache").iterdir())
-    assert len(kept) == 6
+    assert len(kept) == 10
     for file in kept:
         file.write_text('{"coverage": ')
     assert module(writable).prepare_spec() == first
@@ -152,7 +156,14 @@ def test_a_place_that_is_not_prepared_says_how_to_prepare_it(cities):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"batch_size": 0}, {"batches_per_epoch": 0}, {"val_windows": -1}, {"statistics_windows": 0}, {"places": []}],
+    [
+        {"batch_size": 0},
+        {"batches_per_epoch": 0},
+        {"val_windows": -1},
+        {"statistics_windows": 0},
+        {"places": []},
+        {"zoom": 0.9},
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(cities, wrong):
     with pytest.raises(DataError):
@@ -168,15 +179,16 @@ class Standing:
 
 def windows_of(loader, epoch):
     loader.sampler.set_epoch(epoch)
-    return [torch.stack(batch[1:], 1) for batch in loader]
+    return [torch.stack([part.double() for part in batch[1:7]], 1) for batch in loader]
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_two_ranks_together_see_what_one_process_with_twice_the_batch_sees(cities, epoch):
-    single = windows_of(module(cities, batch_size=8).train_dataloader(), epoch)
+    varied = {"zoom": 1.2, "rotation": 10.0}
+    single = windows_of(module(cities, batch_size=8, **varied).train_dataloader(), epoch)
     ranks = []
     for rank in (0, 1):
-        data = module(cities, batch_size=4)
+        data = module(cities, batch_size=4, **varied)
         data.trainer = Standing(rank, 2)
         ranks.append(windows_of(data.train_dataloader(), epoch))
     assert len(single) == len(ranks[0]) == len(ranks[1]) == 3
@@ -282,6 +294,41 @@ def test_provenance_is_plain_and_complete(cities):
     assert provenance["left_out"]["parking"] == "squareville: nobody looked"
     assert provenance["rules"]["size_px"] == 32
     assert module(cities, balance="area").provenance() != module(cities).provenance()
+
+
+def test_augmentation_is_told_only_where_there_is_another(cities):
+    plain = module(cities).provenance()
+    assert "augmentation" not in plain
+    varied = module(cities, zoom=1.2, noise=0.05).provenance()
+    assert json.loads(json.dumps(varied.pop("augmentation"))) == {
+        "symmetries": True,
+        "zoom": 1.2,
+        "rotation": 0.0,
+        "noise": 0.05,
+    }
+    assert varied == plain
+
+
+def test_statistics_describe_the_windows_that_training_sees(cities):
+    varied = module(cities, places=PLACES[:1], zoom=1.5, rotation=20.0, noise=0.1, statistics_windows=50)
+    spec = varied.prepare_spec()
+    seen = varied.batch("train", range(50)).conditions.scalars
+    for column, scalar in enumerate(spec.scalars):
+        assert spec.quantile(scalar, 0) == pytest.approx(float(seen[:, column].min()), abs=1e-6)
+        assert spec.quantile(scalar, 100) == pytest.approx(float(seen[:, column].max()), abs=1e-6)
+
+
+def test_varied_windows_reach_training_at_the_size_of_the_spec_with_noise_and_validation_without(cities):
+    data = module(cities, zoom=1.2, rotation=15.0, noise=0.1)
+    spec = data.prepare_spec()
+    raw = next(iter(data.train_dataloader()))
+    layout, asked = data.on_after_batch_transfer(raw, 0)
+    assert layout.shape == (4, *spec.shape)
+    assert 0 <= layout.min() < layout.max() <= 1
+    clean = data.on_after_batch_transfer(raw._replace(noise=raw.noise[:, :0]), 0)
+    assert (layout - clean.layout).std() > 0.03  # most cells are empty or covered, where half of it is cut off
+    assert torch.equal(asked.scalars, clean.conditions.scalars)
+    assert torch.equal(data.batch("val", range(4)).layout, module(cities).batch("val", range(4)).layout)
 
 
 def test_the_default_configuration_fits_the_signature(cities):

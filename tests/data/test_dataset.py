@@ -1,4 +1,6 @@
+import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,13 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from citygrain.data.dataset import Allowed, CityWindows, Rules, _box_sums, _hash, _mixed, common_channels, whole_batch
-from citygrain.data.transforms import turn
+from citygrain.data.dataset import (
+    Allowed,
+    Augmentation,
+    CityWindows,
+    Rules,
+    _box_sums,
+    _hash,
+    _mixed,
+    common_channels,
+    whole_batch,
+)
+from citygrain.data.transforms import cut_out, to_batch, turn
 from citygrain.errors import DataError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.spec import LayoutSpec
 
 RULES = Rules(32, 8.0)
+VARIED = Augmentation(zoom=1.3, rotation=20.0, noise=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +60,10 @@ def test_bytes_are_those_of_the_raster_turned(rasters):
     assert raw.layout.shape == (64, len(windows.channels), 32, 32)
     assert set(raw.symmetry.tolist()) == set(range(8))
     assert set(raw.place.tolist()) == {0, 1}
-    for layout, place, row, col, symmetry in zip(*raw, strict=True):
+    assert raw.extent.eq(1).all()
+    assert raw.angle.eq(0).all()
+    assert raw.noise.numel() == 0
+    for layout, place, row, col, symmetry in zip(*raw[:5], strict=True):
         raster = rasters[place]
         bands = [raster.channels.index(c) for c in windows.channels]
         expected = torch.from_numpy(raster.read(int(row), int(col), 32, 8.0)[bands])
@@ -54,10 +71,14 @@ def test_bytes_are_those_of_the_raster_turned(rasters):
 
 
 @settings(max_examples=20, deadline=None)
-@given(indices=st.lists(st.integers(0, 2**40), min_size=1, max_size=9), seed=st.integers(-(2**70), 2**70))
-def test_a_window_depends_on_seed_and_index_alone(rasters, indices, seed):
-    together = CityWindows(rasters, "train", RULES, seed=seed).__getitems__(indices)
-    other = CityWindows(rasters, "train", RULES, seed=seed)
+@given(
+    indices=st.lists(st.integers(0, 2**40), min_size=1, max_size=9),
+    seed=st.integers(-(2**70), 2**70),
+    augmentation=st.sampled_from([Augmentation(), VARIED]),
+)
+def test_a_window_depends_on_seed_and_index_alone(rasters, indices, seed, augmentation):
+    together = CityWindows(rasters, "train", RULES, augmentation=augmentation, seed=seed).__getitems__(indices)
+    other = CityWindows(rasters, "train", RULES, augmentation=augmentation, seed=seed)
     for i, index in enumerate(indices):
         for whole, single in zip(together, other[index], strict=True):
             assert torch.equal(whole[i], single[0])
@@ -70,13 +91,100 @@ def test_another_seed_gives_other_windows(rasters):
 
 
 def test_hashed_words_are_even_and_unlike_each_other():
-    words = [_hash(3, np.arange(50_000, dtype=np.uint64), stream) / 2.0**64 for stream in range(5)]
+    words = [_hash(3, np.arange(50_000, dtype=np.uint64), stream) / 2.0**64 for stream in range(8)]
     for word in words:
         counts = np.histogram(word, 50, (0, 1))[0]
         assert ((counts - 1000) ** 2 / 1000).sum() < 100  # chi-squared with 49 degrees of freedom: p < .0001
         assert abs(np.corrcoef(word[:-1], word[1:])[0, 1]) < 0.02
     correlated = np.corrcoef(words)
-    assert np.abs(correlated - np.eye(5)).max() < 0.02
+    assert np.abs(correlated - np.eye(8)).max() < 0.02
+
+
+def test_without_symmetries_windows_are_the_same_ones_as_they_are(rasters):
+    turned = CityWindows(rasters, "train", RULES).__getitems__(range(50))
+    upright = CityWindows(rasters, "train", RULES, augmentation=Augmentation(symmetries=False)).__getitems__(range(50))
+    assert not upright.symmetry.any()
+    for there, here, symmetry in zip(turned.layout, upright.layout, turned.symmetry, strict=True):
+        assert torch.equal(there, turn(here, int(symmetry)))
+
+
+def test_extents_and_angles_are_even_between_their_limits(rasters):
+    windows = CityWindows(rasters, "train", RULES, augmentation=replace(VARIED, noise=0.0))
+    extent, angle, _ = (torch.from_numpy(drawn) for drawn in windows._drawn(range(20_000)))
+    for drawn, limit in (((extent * windows.reach / 32).log(), math.log(1.3)), (angle, math.radians(20))):
+        assert drawn.abs().max() <= limit * (1 + 1e-5)
+        assert torch.histc(drawn, 20, -limit, limit) == pytest.approx(torch.full((20,), 1000.0), abs=130)
+    assert abs(torch.corrcoef(torch.stack([extent.log(), angle]))[0, 1]) < 0.03
+
+
+@given(size=st.integers(1, 40), zoom=st.floats(1, 4), rotation=st.floats(0, 45))
+@settings(max_examples=50, deadline=None)
+def test_the_square_around_a_window_holds_all_that_it_is_made_of(size, zoom, rotation):
+    reach = Augmentation(zoom=zoom, rotation=rotation).reach(size)
+    extent, angle = torch.tensor([zoom * size / reach]), torch.tensor([math.radians(rotation)])
+    ones = torch.ones(1, 1, reach, reach)
+    for turned in (angle, -angle):
+        assert cut_out(ones, size, extent, turned) == pytest.approx(1, abs=1e-4)  # beyond the square there is nothing
+
+
+def test_no_varied_window_shows_anything_of_a_held_out_block_or_its_buffer(rasters):
+    raster = rasters[0]
+    windows = CityWindows([raster], "train", RULES, augmentation=Augmentation(zoom=1.3, rotation=45.0))
+    level = raster.level(4.0)
+    painted = np.broadcast_to(raster.split_mask(4.0, "train") * np.uint8(255), level.array.shape)
+    windows._levels = [replace(level, array=painted)]
+    layout = to_batch(windows.__getitems__(range(200)), LayoutSpec(windows.channels, 32, 8.0)).layout
+    assert layout == pytest.approx(1, abs=1e-5)
+
+
+def test_varied_windows_hold_as_much_of_each_channel_as_the_city_does(rasters):
+    raster = rasters[0]
+    channels = ("street", "cycle", "green")
+    windows = CityWindows(
+        [raster], "train", RULES, channels=channels, augmentation=Augmentation(zoom=1.5, rotation=30.0)
+    )
+    level = raster.level(4.0)
+    painted = np.zeros_like(level.array)
+    street, cycle, green = (painted[raster.channels.index(name)] for name in channels)
+    street[:, ::11] = street[:, 1::11] = 255
+    cycle[::31] = 127  # so thin that it covers half of each cell that it crosses
+    green[np.random.default_rng(0).random(green.shape) < 0.3] = 255
+    windows._levels = [replace(level, array=painted)]
+    shares = to_batch(windows.__getitems__(range(600)), LayoutSpec(channels, 32, 8.0)).layout.mean((2, 3))
+    error = shares.std(0) / len(shares) ** 0.5
+    assert (error / shares.mean(0) < 0.02).all()
+    for name, mean, sigma, share in zip(
+        channels, shares.mean(0), error, (2 / 11, 127 / 255 / 31, float(green.mean()) / 255), strict=True
+    ):
+        assert mean == pytest.approx(share, abs=4 * float(sigma)), name
+
+
+def test_windows_that_are_resampled_are_read_twice_as_fine_where_all_places_can(rasters):
+    for places, resolution_m, finer in ((rasters, 8.0, 2), (rasters, 4.0, 1), (rasters[:1], 4.0, 2)):
+        rules = Rules(32, resolution_m)
+        windows = CityWindows(places, "train", rules, augmentation=Augmentation(rotation=10.0, symmetries=False))
+        raw = windows[7]
+        assert raw.layout.shape[-1] == windows.reach * finer
+        raster, row, col = places[int(raw.place)], int(raw.row), int(raw.col)
+        bands = [raster.channels.index(c) for c in windows.channels]
+        read = raster.read(row * finer, col * finer, windows.reach * finer, resolution_m / finer)
+        assert torch.equal(raw.layout[0], torch.from_numpy(read[bands]))
+
+
+def test_noise_is_as_strong_as_asked_for_and_new_for_every_window(rasters):
+    noise = CityWindows(rasters, "train", RULES, augmentation=Augmentation(noise=0.1)).__getitems__(range(20)).noise
+    assert noise.std() == pytest.approx(0.1, rel=0.02)
+    assert abs(noise.mean()) < 0.001
+    assert torch.corrcoef(noise.flatten(1)).fill_diagonal_(0).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_held_out_windows_are_never_varied(rasters, split):
+    varied = CityWindows(rasters, split, RULES, augmentation=VARIED)
+    as_they_are = CityWindows(rasters, split, RULES)
+    assert len(varied) == len(as_they_are)
+    for got, expected in zip(varied.__getitems__(range(9)), as_they_are.__getitems__(range(9)), strict=True):
+        assert torch.equal(got, expected)
 
 
 def test_train_windows_go_everywhere_they_may(rasters):
@@ -242,6 +350,18 @@ def test_a_split_without_windows_says_which_rule_left_none(rasters):
         CityWindows(rasters, "val", Rules(128, 8.0))
     with pytest.raises(DataError, match="smaller than a window"):
         CityWindows(rasters, "test", Rules(4096, 8.0))
+
+
+def test_varied_windows_that_fit_nowhere_say_how_far_they_reach(rasters):
+    with pytest.raises(DataError, match=r"64 px, which zoomed and turned takes \d+ px at 8 m") as error:
+        CityWindows(rasters, "train", Rules(64, 8.0), augmentation=Augmentation(zoom=4.0, rotation=45.0))
+    assert "smaller size_px, zoom or rotation" in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [{"zoom": 0.5}, {"rotation": 50.0}, {"rotation": -1.0}, {"noise": -0.1}])
+def test_augmentation_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(DataError, match=f"such a {next(iter(wrong))}"):
+        Augmentation(**wrong)
 
 
 def test_a_resolution_that_one_place_lacks_is_refused_by_name(rasters):

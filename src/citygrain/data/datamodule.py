@@ -19,11 +19,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from citygrain import conditions
 from citygrain.conditions import MEASURES, mappable, measurable
-from citygrain.data.dataset import MIN_BUILT, MIN_VALID, Balance, CityWindows, Rules, common_channels, whole_batch
+from citygrain.data.dataset import (
+    MIN_BUILT,
+    MIN_VALID,
+    Augmentation,
+    Balance,
+    CityWindows,
+    Rules,
+    common_channels,
+    find_place,
+    whole_batch,
+)
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
 from citygrain.files import write_text
-from citygrain.geo.cityraster import MANIFEST, CityRaster
+from citygrain.geo.cityraster import CityRaster
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
 
 STATISTICS = ".cache"
@@ -55,6 +65,15 @@ class CityDataModule(pl.LightningDataModule):
         Shares of a window that must have data, and be building or street.
     balance
         `places`: as many train windows of each place; `area`: in proportion to where windows may lie.
+    symmetries
+        Whether train windows are turned and mirrored to one of the 8 symmetries of the square.
+    zoom
+        Train windows show an extent drawn log-uniformly between 1 / zoom and zoom times their own; 1 for their own. All
+        widths scale with it, those drawn in metres too.
+    rotation
+        Train windows are turned by an angle drawn uniformly from ± so many degrees, at most 45; 0 for not at all.
+    noise
+        Standard deviation of Gaussian noise on the coverage of train layouts, whose conditions are measured without it.
     channels
         Names of the channels; when None those that all places know.
     scalars
@@ -73,7 +92,7 @@ class CityDataModule(pl.LightningDataModule):
     Raises
     ------
     DataError
-        For a place that is not prepared, or a channel that a place does not know.
+        For a place that is not prepared, a channel that a place does not know, or numbers that make no sense.
     ConditionError
         For a condition that does not exist or that the channels do not allow.
     """
@@ -91,6 +110,10 @@ class CityDataModule(pl.LightningDataModule):
         min_valid: float = MIN_VALID,
         min_built: float = MIN_BUILT,
         balance: Balance = "places",
+        symmetries: bool = True,
+        zoom: float = 1.0,
+        rotation: float = 0.0,
+        noise: float = 0.0,
         channels: Sequence[str] | None = None,
         scalars: Sequence[str] | None = None,
         maps: Sequence[str] = (),
@@ -111,12 +134,13 @@ class CityDataModule(pl.LightningDataModule):
             if value < least:
                 raise DataError(f"data.{name} is a number of things.", expected=f"at least {least}", got=value)
         self.rules = Rules(size_px, float(resolution_m), min_valid, min_built)
+        self.augmentation = Augmentation(symmetries, float(zoom), float(rotation), float(noise))
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
         self.limits = {"train": None, "val": val_windows, "test": test_windows}
         self.balance, self.seed = balance, seed
         self.statistics_windows, self.num_workers = statistics_windows, num_workers
         self.root = Path(root)
-        self.rasters = [CityRaster.open(_folder(self.root, place)) for place in places]
+        self.rasters = [CityRaster.open(find_place(self.root, place)) for place in places]
         self.channels, self.left_out = common_channels(self.rasters, channels)
         self._scalars = self._checked(scalars, measurable(self.channels), "scalar")
         self._maps = self._checked(maps, mappable(self.channels), "map")
@@ -213,7 +237,7 @@ class CityDataModule(pl.LightningDataModule):
 
     def _measured(self, spec: LayoutSpec, place: int) -> Any:
         """Conditions `(N, S)` of train windows of one place."""
-        windows = CityWindows([self.rasters[place]], "train", self.rules, channels=self.channels, seed=self.seed)
+        windows = self._cut([self.rasters[place]], "train")
         starts = range(0, self.statistics_windows, MEASURED_AT_ONCE)
         parts = []
         for start in starts:
@@ -230,16 +254,21 @@ class CityDataModule(pl.LightningDataModule):
             When there are none.
         """
         if split not in self._windows:
-            self._windows[split] = CityWindows(
-                self.rasters,
-                split,
-                self.rules,
-                channels=self.channels,
-                balance=self.balance,
-                limit=self.limits.get(split),
-                seed=self.seed,
-            )
+            self._windows[split] = self._cut(self.rasters, split)
         return self._windows[split]
+
+    def _cut(self, rasters: Sequence[CityRaster], split: str) -> CityWindows:
+        """Cut the windows of a split out of some of the places."""
+        return CityWindows(
+            rasters,
+            split,
+            self.rules,
+            augmentation=self.augmentation,
+            channels=self.channels,
+            balance=self.balance,
+            limit=self.limits.get(split),
+            seed=self.seed,
+        )
 
     @property
     def val_size(self) -> int:
@@ -304,7 +333,10 @@ class CityDataModule(pl.LightningDataModule):
         )
 
     def provenance(self) -> dict[str, Any]:
-        """Return all that decides what the windows are, plain: each place's `place.json`, and the rules."""
+        """Return all that decides what the windows are, plain: each place's `place.json`, and the rules.
+
+        The default augmentation goes without saying, as it did before there was another: what is kept stays valid.
+        """
         return {
             "places": {raster.name: dict(raster.provenance) for raster in self.rasters},
             "channels": list(self.channels),
@@ -313,6 +345,7 @@ class CityDataModule(pl.LightningDataModule):
             "balance": self.balance,
             "limits": self.limits,
             "seed": self.seed,
+            **({} if self.augmentation == Augmentation() else {"augmentation": asdict(self.augmentation)}),
         }
 
 
@@ -343,18 +376,3 @@ class EpochSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return self.per_epoch // self.world
-
-
-def _folder(root: Path, place: str) -> Path:
-    """Return the folder of a place by name, or as given."""
-    for folder in (root / place, Path(place)):
-        if (folder / MANIFEST).is_file():
-            return folder
-    prepared = sorted(p.parent.name for p in root.glob(f"*/{MANIFEST}"))
-    raise DataError(
-        f"The place {place} is not prepared.",
-        expected=f"a city raster in {root / place}",
-        got=place,
-        choices=prepared,
-        remedy=f"citygrain prepare place={place} paths.data={root}",
-    )

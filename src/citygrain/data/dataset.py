@@ -4,15 +4,15 @@ A window is allowed where it lies wholly in its split (train windows keep a buff
 enough of it has data, and enough of it is built: an empty sheet of sea or forest is no city. The three are judged on
 the coarsest level of the city raster, for the smallest square of its cells that holds the window.
 
-Train window *i* is a pure function of the seed and *i*: its place, position and symmetry are drawn by hashing, with no
-state. So ranks, workers and resumed runs agree on what window *i* is without ever talking.
+Train window *i* is a pure function of the seed and *i*: its place, position and augmentation are drawn by hashing, with
+no state. So ranks, workers and resumed runs agree on what window *i* is without ever talking.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from citygrain.data.transforms import SYMMETRIES, RawBatch, turn
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import COMPLETE, CityRaster, Level
+from citygrain.geo.cityraster import COMPLETE, MANIFEST, CityRaster, Level
 
 BUILT = ("building", "arterial", "street")
 """Channels that make a place a city: their summed share of a window is its built share."""
@@ -70,6 +70,58 @@ class Rules:
         for name in ("min_valid", "min_built"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataError(f"{name} is a share of a window.", expected="0 … 1", got=getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How train windows are varied, so that a city gives more of them than it has.
+
+    Zoomed and turned windows are drawn from the raster, at twice their resolution where all places have it: resampled
+    from cells of their own size, streets would lose their edges. What is allowed is judged on the upright square that
+    holds a window whatever its zoom and angle. Under zoom all widths scale, those drawn in metres too: at twice the
+    extent an 8 m street is 4 m wide. Conditions are measured on what the model sees.
+
+    Parameters
+    ----------
+    symmetries
+        Whether windows are turned and mirrored to one of the 8 symmetries of the square.
+    zoom
+        Windows show an extent drawn log-uniformly between 1 / zoom and zoom times their own; 1 for their own.
+    rotation
+        Windows are turned by an angle drawn uniformly from ± so many degrees; 0 for not at all.
+    noise
+        Standard deviation of Gaussian noise on the coverage, cut off at 0 and 1; conditions are measured without it.
+
+    Raises
+    ------
+    DataError
+        For a zoom below 1, a rotation beyond 45 degrees (further than that, symmetries turn), or a negative number.
+    """
+
+    symmetries: bool = True
+    zoom: float = 1.0
+    rotation: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("zoom", 1.0, 16.0), ("rotation", 0.0, 45.0), ("noise", 0.0, 1.0)):
+            if not least <= getattr(self, name) <= most:
+                raise DataError(
+                    f"Train windows cannot be augmented with such a {name}.",
+                    expected=f"{least:g} … {most:g}, {least:g} for none",
+                    got=getattr(self, name),
+                )
+
+    def reach(self, size_px: int) -> int:
+        """Return the edge in cells of the upright square that holds a window however it is zoomed and turned."""
+        if self.zoom == 1 and self.rotation == 0:
+            return size_px
+        angle = math.radians(self.rotation)
+        widest = size_px * self.zoom * (math.cos(angle) + math.sin(angle))
+        return math.ceil(widest) + 1  # the middles of cells that are interpolated between lie half a cell outside
+
+
+UNCHANGED = Augmentation(symmetries=False)
 
 
 class Allowed:
@@ -156,24 +208,27 @@ class Allowed:
                     chosen.append((int(row), col))
         return np.array(chosen, np.int64).reshape(-1, 2) * self.factor
 
-    def nothing(self) -> DataError:
-        """Say why there is no window."""
+    def nothing(self, size_px: int) -> DataError:
+        """Say why there is no window of that size, which a larger square may have been asked for around."""
         rules, (height, width) = self.rules, self.free.shape
         counts = "; ".join(f"{count} {reason}" for reason, count in self.reasons.items())
         extent = f"{rules.size_px} px at {rules.resolution_m:g} m = {rules.size_px * rules.resolution_m:g} m"
+        if rules.size_px > size_px:
+            extent = f"{size_px} px, which zoomed and turned takes {extent}"
         return DataError(
             f"{self.name} has no {self.split} window of {extent}.",
             expected="a window in one split, with data, and built",
             got=f"of {height * width} beginnings: {counts}" if height * width else "the place is smaller than a window",
-            remedy="a smaller size_px or a finer resolution_m; lower min_valid or min_built; or a larger place",
+            remedy="a smaller size_px, zoom or rotation, or a finer resolution_m; lower min_valid or min_built; "
+            "or a larger place",
         )
 
 
 class CityWindows(Dataset[RawBatch]):
     """Windows of one split of one or more places.
 
-    `train`: random positions and symmetries; any index from 0 on is a window, always the same one. `val`, `test`: a
-    fixed grid of windows that do not overlap, the places mixed evenly, unturned.
+    `train`: random positions, augmented; any index from 0 on is a window, always the same one. `val`, `test`: a fixed
+    grid of windows that do not overlap, the places mixed evenly, as they are.
 
     Give a `DataLoader` the collation `whole_batch`: a batch is gathered at once.
 
@@ -184,7 +239,9 @@ class CityWindows(Dataset[RawBatch]):
     split
         `train`, `val` or `test`.
     rules
-        Size, resolution, and which windows are allowed.
+        Size, resolution, and which windows are allowed; of zoomed or turned ones, which squares around them.
+    augmentation
+        How train windows are varied.
     channels
         Names of the channels, in order; when None those that all places know.
     balance
@@ -214,6 +271,7 @@ class CityWindows(Dataset[RawBatch]):
         split: str,
         rules: Rules,
         *,
+        augmentation: Augmentation = Augmentation(),
         channels: Sequence[str] | None = None,
         balance: Balance = "places",
         limit: int | None = None,
@@ -221,17 +279,21 @@ class CityWindows(Dataset[RawBatch]):
     ) -> None:
         self.rasters = [r if isinstance(r, CityRaster) else CityRaster.open(r) for r in rasters]
         self.split, self.rules, self.seed = split, rules, seed
+        self.augmentation = augmentation if split == "train" else UNCHANGED
+        self.reach = self.augmentation.reach(rules.size_px)
+        resampled = self.reach != rules.size_px
+        self._fineness = 2 if resampled and all(r.resolution_m < rules.resolution_m for r in self.rasters) else 1
         self.channels, self.left_out = common_channels(self.rasters, channels)
         if balance not in {"places", "area"}:
             raise DataError("Windows are balanced in one of two ways.", got=balance, choices=("places", "area"))
         self._bands = [_as_slice([r.channels.index(c) for c in self.channels]) for r in self.rasters]
         self._levels: list[Level] | None = None
         self._fixed: NDArray[np.int64] | None = None
-        allowed = [Allowed(raster, split, rules) for raster in self.rasters]
+        allowed = [Allowed(raster, split, replace(rules, size_px=self.reach)) for raster in self.rasters]
         if split == "train":
             for place in allowed:
                 if not len(place):
-                    raise place.nothing()
+                    raise place.nothing(rules.size_px)
             self._allowed = allowed
             weights = np.array([len(a) * a.factor**2 if balance == "area" else 1 for a in allowed], float)
             self.shares: NDArray[np.float64] = weights / weights.sum()
@@ -239,7 +301,7 @@ class CityWindows(Dataset[RawBatch]):
             grids = [place.grid() for place in allowed]
             self._fixed = _mixed(grids, balance, limit)
             if not len(self._fixed):
-                raise allowed[0].nothing()
+                raise allowed[0].nothing(rules.size_px)
 
     def __len__(self) -> int:
         """Return how many windows the grid has; for `train`, at how many places of the coarsest level one may begin."""
@@ -250,18 +312,21 @@ class CityWindows(Dataset[RawBatch]):
 
     def __getitems__(self, indices: Sequence[int]) -> RawBatch:
         """Gather a whole batch at once."""
-        place, row, col, symmetry = self.locate(indices)
-        size = self.rules.size_px
+        located = place, row, col, symmetry = self.locate(indices)
+        finer = self._fineness
+        size = self.reach * finer
         layout = torch.empty(len(place), len(self.channels), size, size, dtype=torch.uint8)
         array, levels = layout.numpy(), self._opened()
-        where = zip(place.tolist(), row.tolist(), col.tolist(), symmetry.tolist(), strict=True)
+        where = zip(place.tolist(), (row * finer).tolist(), (col * finer).tolist(), symmetry.tolist(), strict=True)
         for b, (p, r, c, s) in enumerate(where):
             window = levels[p].array[:, r : r + size, c : c + size][self._bands[p]]
             array[b] = turn(np.ascontiguousarray(window), s)  # turned out of the file's mapping it takes twice as long
-        return RawBatch(layout, *map(torch.from_numpy, (place, row, col, symmetry)))
+        return RawBatch(layout, *map(torch.from_numpy, located), *map(torch.from_numpy, self._drawn(indices)))
 
     def locate(self, indices: Sequence[int]) -> tuple[NDArray[np.int64], ...]:
         """Return place, row, column and symmetry, `(B,)` each, of the windows that indices stand for.
+
+        Of zoomed or turned windows, row and column are those of the squares around them.
 
         Raises
         ------
@@ -280,11 +345,25 @@ class CityWindows(Dataset[RawBatch]):
         for p in np.unique(place):
             mine = place == p
             row[mine], col[mine] = self._allowed[p].draw(*(word[mine] for word in words[1:4]))
-        return place.astype(np.int64), row, col, (words[4] % np.uint64(SYMMETRIES)).astype(np.int64)
+        turned = np.uint64(SYMMETRIES if self.augmentation.symmetries else 1)
+        return place.astype(np.int64), row, col, (words[4] % turned).astype(np.int64)
+
+    def _drawn(self, indices: Sequence[int]) -> tuple[NDArray[np.float32], ...]:
+        """Return extent and angle, `(B,)` each, and noise of windows, see `RawBatch`."""
+        words = [_hash(self.seed, np.asarray(indices, np.uint64), stream) for stream in (5, 6, 7)]
+        size, chosen = self.rules.size_px, self.augmentation
+        extent = chosen.zoom ** _around_zero(words[0]) * (size / self.reach)
+        angle = math.radians(chosen.rotation) * _around_zero(words[1])
+        noise = np.empty((len(indices), len(self.channels) if chosen.noise else 0, size, size), np.float32)
+        if noise.size:
+            for word, one in zip(words[2].tolist(), noise, strict=True):
+                np.random.default_rng(word).standard_normal(out=one, dtype=np.float32)
+            noise *= chosen.noise
+        return extent.astype(np.float32), angle.astype(np.float32), noise
 
     def _opened(self) -> list[Level]:
         if self._levels is None:
-            self._levels = [r.level(self.rules.resolution_m) for r in self.rasters]
+            self._levels = [r.level(self.rules.resolution_m / self._fineness) for r in self.rasters]
         return self._levels
 
     def __getstate__(self) -> dict[str, Any]:
@@ -294,6 +373,27 @@ class CityWindows(Dataset[RawBatch]):
 def whole_batch(batch: Any) -> Any:
     """Collation of data sets whose batches come gathered: nothing is left to do."""
     return batch
+
+
+def find_place(root: Path, place: str) -> Path:
+    """Return the folder of a prepared place by its name below `root`, or as given.
+
+    Raises
+    ------
+    DataError
+        When there is no city raster in either.
+    """
+    for folder in (root / place, Path(place)):
+        if (folder / MANIFEST).is_file():
+            return folder
+    prepared = sorted(p.parent.name for p in root.glob(f"*/{MANIFEST}"))
+    raise DataError(
+        f"The place {place} is not prepared.",
+        expected=f"a city raster in {root / place}",
+        got=place,
+        choices=prepared,
+        remedy=f"citygrain prepare place={place} paths.data={root}",
+    )
 
 
 def common_channels(
@@ -381,6 +481,11 @@ def _hash(seed: int, index: Bits, stream: int) -> Bits:
         word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         word ^= word >> np.uint64(31)
     return word
+
+
+def _around_zero(words: Bits) -> NDArray[np.float64]:
+    """Numbers even in −1 … 1, one a random word."""
+    return words / 2.0**63 - 1
 
 
 def _as_slice(bands: list[int]) -> slice | list[int]:

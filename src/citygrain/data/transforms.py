@@ -1,4 +1,4 @@
-"""From the bytes of windows to batches, and the 8 symmetries of the square."""
+"""From the bytes of windows to batches; the 8 symmetries of the square; windows cut out at any angle and extent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from citygrain.conditions import maps_unchecked, measure_unchecked
 from citygrain.spec import Batch, Conditions, LayoutSpec
@@ -22,13 +23,19 @@ class RawBatch(NamedTuple):
     Attributes
     ----------
     layout
-        `(B, C, H, W)` uint8 coverage, 255 = covered.
+        `(B, C, H, H)` uint8 coverage, 255 = covered: the windows, or the squares around them that they are cut out of.
     place
         `(B,)` int64, index of the place.
     row, col
         `(B,)` int64, first row and column in the place's raster at the resolution of the windows.
     symmetry
         `(B,)` int64, which of the 8 symmetries was applied, see `citygrain.data.transforms.turn`.
+    extent
+        `(B,)` float32, edge of the window as a share of the edge of `layout`; 1 where that is the window.
+    angle
+        `(B,)` float32, angle in radians by which the window is turned on `layout`, see `cut_out`.
+    noise
+        `(B, C, size_px, size_px)` float32, what is added to the coverage; without channels for nothing.
     """
 
     layout: Tensor
@@ -36,6 +43,9 @@ class RawBatch(NamedTuple):
     row: Tensor
     col: Tensor
     symmetry: Tensor
+    extent: Tensor
+    angle: Tensor
+    noise: Tensor
 
 
 @overload
@@ -57,8 +67,41 @@ def turn(layouts: Tensor | NDArray[Any], symmetry: int) -> Tensor | NDArray[Any]
     return layouts.flip(axes) if isinstance(layouts, Tensor) else np.flip(layouts, axes)
 
 
+def cut_out(squares: Tensor, size_px: int, extent: Tensor, angle: Tensor) -> Tensor:
+    """Draw windows from the middle of the squares around them, each with its own extent and angle, true to area.
+
+    Every cell is the mean of a grid of points, which even in the widest window is about as dense as the square's cells,
+    so that a thin street is neither lost nor doubled. Between the middles of cells coverage is interpolated.
+
+    Parameters
+    ----------
+    squares
+        `(B, C, H, H)` coverage.
+    size_px
+        Height and width of a window in cells.
+    extent
+        `(B,)` edge of each window as a share of its square's.
+    angle
+        `(B,)` in radians: the window's rows run along (cos, sin) in columns and rows of its square.
+
+    Returns
+    -------
+    Tensor
+        `(B, C, size_px, size_px)`.
+    """
+    density = round(squares.shape[-1] / size_px)
+    cos, sin, shift = extent * angle.cos(), extent * angle.sin(), torch.zeros_like(extent)
+    onto_square = torch.stack([cos, -sin, shift, sin, cos, shift], -1).reshape(-1, 2, 3)
+    shape = [*squares.shape[:2], density * size_px, density * size_px]
+    points = functional.affine_grid(onto_square, shape, align_corners=False)
+    drawn = functional.grid_sample(squares, points, align_corners=False)
+    return functional.avg_pool2d(drawn, density).clamp_(0, 1)  # weights add up to 1 but for rounding
+
+
 def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
     """Turn windows into layouts in [0, 1] with all their conditions measured, on whatever device they are.
+
+    Measured is the window as it was cut out, before noise is added to it.
 
     Parameters
     ----------
@@ -73,6 +116,8 @@ def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
         Layouts `(B, C, H, W)` float; conditions in physical units, all present, place included.
     """
     layout = raw.layout.float().div_(255)
+    if layout.shape[-1] != spec.size_px:
+        layout = cut_out(layout, spec.size_px, raw.extent, raw.angle)
     batch = len(layout)
     conditions = Conditions.empty(spec, batch).to(layout.device)
     scalars = measure_unchecked(layout, spec.channels, spec.resolution_m, spec.scalars)
@@ -84,4 +129,6 @@ def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
     conditions.present.fill_(True)
     conditions.maps_present.fill_(True)
     conditions.place.copy_(raw.place)
+    if raw.noise.numel():
+        layout = (layout + raw.noise).clamp_(0, 1)
     return Batch(layout, conditions)

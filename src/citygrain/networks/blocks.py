@@ -48,6 +48,29 @@ def group_norm(channels: int, group_size: int = 16) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "group": group_norm,
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "instance": lambda channels: nn.GroupNorm(channels, channels),
+    "batch": nn.BatchNorm2d,
+    "none": lambda _: nn.Identity(),
+}
+"""By number of channels. `batch` alone looks across a batch, and only in training; what it has seen is a buffer."""
+
+
+def norm(name: str, channels: int) -> nn.Module:
+    """Return a normalisation of so many channels by its name.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is not in `NORMS`.
+    """
+    if name not in NORMS:
+        raise ConfigError("There is no such normalisation.", got=name, choices=NORMS)
+    return NORMS[name](channels)
+
+
 def channels_last(module: nn.Module) -> nn.Module:
     """Lay out a module's weights channels-last, which convolutions prefer on CPUs and tensor cores alike."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -88,8 +111,8 @@ class FourierFeatures(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3 × 3 convolutions around a skip, modulated by an embedding where there is one.
 
-    The second normalisation is scaled and shifted by the embedding (adaptive group normalisation, Dhariwal & Nichol
-    2021); the last convolution starts at zero, so that a new block is the identity.
+    The second normalisation is scaled and shifted by the embedding (adaptive normalisation, Dhariwal & Nichol 2021);
+    the last convolution starts at zero, so that a new block is the identity.
 
     Parameters
     ----------
@@ -99,18 +122,25 @@ class ResidualBlock(nn.Module):
         Size of the embedding, 0 for none.
     dropout
         Share of activations dropped before the second convolution.
-    act
-        Name of the activation.
+    act, normalisation
+        Names of the activation and the normalisation, of `ACTIVATIONS` and `NORMS`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, embedding: int = 0, dropout: float = 0.0, act: str = "silu"
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        embedding: int = 0,
+        dropout: float = 0.0,
+        act: str = "silu",
+        normalisation: str = "group",
     ) -> None:
         super().__init__()
         self.act = activation(act)
-        self.norm1 = group_norm(in_channels)
+        self.norm1 = norm(normalisation, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = group_norm(out_channels)
+        self.norm2 = norm(normalisation, out_channels)
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.dropout = nn.Dropout(dropout)
         self.modulation = nn.Linear(embedding, 2 * out_channels) if embedding else None
@@ -134,12 +164,14 @@ class SelfAttention(nn.Module):
         Channels in and out.
     head
         Channels a head; one head where `channels` is no multiple of it.
+    normalisation
+        Name of the normalisation, of `NORMS`.
     """
 
-    def __init__(self, channels: int, *, head: int = 64) -> None:
+    def __init__(self, channels: int, *, head: int = 64, normalisation: str = "group") -> None:
         super().__init__()
         self.heads = channels // head if channels % head == 0 else 1
-        self.norm = group_norm(channels)
+        self.norm = norm(normalisation, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 

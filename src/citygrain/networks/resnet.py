@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from citygrain.networks.blocks import ResidualBlock, channels_last, group_norm
+from citygrain.networks.blocks import ResidualBlock, channels_last
 from citygrain.networks.blocks import activation as blocks_activation
+from citygrain.networks.blocks import norm as blocks_norm
 
 
 class ResNetEncoder(nn.Module):
@@ -27,8 +29,8 @@ class ResNetEncoder(nn.Module):
         Channels of each level after the stem, finest first.
     depth
         Residual blocks a level.
-    dropout, activation
-        As in `ResidualBlock`.
+    dropout, activation, norm
+        As in `UNet`.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class ResNetEncoder(nn.Module):
         depth: int = 3,
         dropout: float = 0.0,
         activation: str = "silu",
+        norm: str = "group",
     ) -> None:
         super().__init__()
         self.factor = 2 ** (stem + len(widths) - 1)
+        block = partial(ResidualBlock, dropout=dropout, act=activation, normalisation=norm)
         layers: list[nn.Module] = [
             nn.PixelUnshuffle(2**stem),
             nn.Conv2d(in_channels * 4**stem, widths[0], 3, padding=1),
@@ -51,9 +55,9 @@ class ResNetEncoder(nn.Module):
         for level, width in enumerate(widths):
             if level:
                 layers.append(nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1))
-            layers += [ResidualBlock(width, width, dropout=dropout, act=activation) for _ in range(depth)]
+            layers += [block(width, width) for _ in range(depth)]
         layers += [
-            group_norm(widths[-1]),
+            blocks_norm(norm, widths[-1]),
             blocks_activation(activation),
             nn.Conv2d(widths[-1], out_channels, 3, padding=1),
         ]
@@ -72,7 +76,7 @@ class ResNetDecoder(nn.Module):
 
     Parameters
     ----------
-    in_channels, out_channels, stem, widths, depth, dropout, activation
+    in_channels, out_channels, stem, widths, depth, dropout, activation, norm
         As in `ResNetEncoder`; `widths` finest first here too.
     fine_width, fine
         Channels and number of the residual blocks between the stem's doublings.
@@ -90,22 +94,22 @@ class ResNetDecoder(nn.Module):
         fine: int = 1,
         dropout: float = 0.0,
         activation: str = "silu",
+        norm: str = "group",
     ) -> None:
         super().__init__()
+        block = partial(ResidualBlock, dropout=dropout, act=activation, normalisation=norm)
         layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[-1], 3, padding=1)]
         for level in reversed(range(len(widths))):
-            layers += [
-                ResidualBlock(widths[level], widths[level], dropout=dropout, act=activation) for _ in range(depth)
-            ]
+            layers += [block(widths[level], widths[level]) for _ in range(depth)]
             if level:
                 layers += [nn.Upsample(scale_factor=2), nn.Conv2d(widths[level], widths[level - 1], 3, padding=1)]
         width = widths[0]
         for _ in range(stem - 1):
             layers += [nn.Conv2d(width, 4 * fine_width, 3, padding=1), nn.PixelShuffle(2)]
             width = fine_width
-            layers += [ResidualBlock(width, width, dropout=dropout, act=activation) for _ in range(fine)]
+            layers += [block(width, width) for _ in range(fine)]
         layers += [
-            group_norm(width),
+            blocks_norm(norm, width),
             blocks_activation(activation),
             nn.Conv2d(width, out_channels * (4 if stem else 1), 3, padding=1),
         ]

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.networks.blocks import ResidualBlock, SelfAttention, channels_last, group_norm, zeroed
+from citygrain.networks.blocks import ResidualBlock, SelfAttention, channels_last, zeroed
 from citygrain.networks.blocks import activation as blocks_activation
+from citygrain.networks.blocks import norm as blocks_norm
 
 
 class _Stage(nn.Module):
@@ -57,6 +58,8 @@ class UNet(nn.Module):
         Share of activations dropped in each residual block.
     activation
         Name of the activation, one of `citygrain.networks.blocks.ACTIVATIONS`.
+    norm
+        Name of the normalisation, one of `citygrain.networks.blocks.NORMS`.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class UNet(nn.Module):
         head: int = 64,
         dropout: float = 0.0,
         activation: str = "silu",
+        norm: str = "group",
     ) -> None:
         super().__init__()
         levels = len(widths)
@@ -85,8 +89,8 @@ class UNet(nn.Module):
         self.factor = 2 ** (levels - 1)
 
         def stage(cin: int, cout: int, level: int) -> _Stage:
-            block = ResidualBlock(cin, cout, embedding=embedding, dropout=dropout, act=activation)
-            return _Stage(block, SelfAttention(cout, head=head) if level in attends else None)
+            block = ResidualBlock(cin, cout, embedding=embedding, dropout=dropout, act=activation, normalisation=norm)
+            return _Stage(block, SelfAttention(cout, head=head, normalisation=norm) if level in attends else None)
 
         channels = width * widths[0]
         self.stem = nn.Conv2d(in_channels, channels, 3, padding=1)
@@ -110,7 +114,9 @@ class UNet(nn.Module):
                 grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1))
                 self.up.append(_Resample(grow))
         self.head = nn.Sequential(
-            group_norm(channels), blocks_activation(activation), zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
+            blocks_norm(norm, channels),
+            blocks_activation(activation),
+            zeroed(nn.Conv2d(channels, out_channels, 3, padding=1)),
         )
         channels_last(self)
 
