@@ -5,18 +5,21 @@ from __future__ import annotations
 import inspect
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from citygrain.checkpoint import build
-from citygrain.config import groups, load_config
-from citygrain.errors import CapabilityError
+from citygrain.config import config_text, find_file, group_defaults, groups
 from citygrain.models.code_space import CODECS
 from citygrain.protocols import FitsPrior
 from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
 from citygrain.targets import find_target
+
+PARTS = ("network", "schedule", "sparsity", "critic", "objective")
 
 SMALL: dict[str, Any] = {
     "width": 16,
@@ -27,34 +30,70 @@ SMALL: dict[str, Any] = {
     "fine_width": 16,
     "embedding": 32,
     "code_channels": 4,
+    "book_size": 32,
+    "components": 4,
+    "style": 16,
+    "noise_channels": 2,
+    "widest": 16,
+    "dimensions": 8,
     "steps": 12,
+    "levels": 2,
+    "features": 32,
+    "capacity": 64,
+    "walk": 3,
 }
 SMALL_CODEC = {"encoder": {"widths": [24]}, "decoder": {"widths": [24]}}
 
 
 def model_config(name: str) -> dict[str, Any]:
     """Return the plain configuration that ships, of a family or `<family> with <another part>`."""
+    return deepcopy(_composed(name))
+
+
+@cache
+def _composed(name: str) -> dict[str, Any]:
     family, _, part = name.partition(" with ")
-    chosen = [f"{group}@model.{group}={part}" for group in PARTS if part in groups()[group]]
-    model: dict[str, Any] = load_config("train", [f"model={family}", *chosen, "data.places=[]"])["model"]
+    chosen = [f"{at}={part}" for group, at in _parts(family).items() if part in groups()[group]]
+    model: dict[str, Any] = yaml.safe_load(config_text("train", [f"model={family}", *chosen]))["model"]
     return model
 
 
+@cache
+def _parts(family: str) -> dict[str, str]:
+    """Return the groups whose choice makes another model of a family, and where each has its place."""
+    taken = group_defaults("train", overrides=[f"model={family}"])
+    return {at.partition("@")[0]: at for at, option in taken.items() if option and at.partition("@")[0] in PARTS}
+
+
+def variants(family: str) -> list[str]:
+    """Return the family with each other option of its parts than the one it has."""
+    taken = group_defaults("train", overrides=[f"model={family}"])
+    return [
+        f"{family} with {option}"
+        for group, at in _parts(family).items()
+        for option in groups()[group]
+        if option != taken[at]
+    ]
+
+
+def codec_of(family: str) -> inspect.Parameter | None:
+    """Return a family's parameter `codec`, or None; nothing is composed, since every collection of tests asks."""
+    file = find_file(f"model/{family}")
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
+    if "_target_" not in content:
+        return codec_of(next(entry for entry in content["defaults"] if isinstance(entry, str) and entry != "_self_"))
+    return inspect.signature(find_target(content["_target_"])).parameters.get("codec")
+
+
 def needs_codec(family: str) -> bool:
-    parameters = inspect.signature(find_target(model_config(family)["_target_"])).parameters
-    return "codec" in parameters and parameters["codec"].default is inspect.Parameter.empty
+    codec = codec_of(family)
+    return codec is not None and codec.default is inspect.Parameter.empty
 
 
-def codecs(family: str) -> list[str]:
-    """Return the codecs in whose code a family can work; none where it takes no codec."""
-    found = []
-    for codec in CODECS if "codec" in model_config(family) else ():
-        try:
-            make(f"{family} in {codec}")
-        except CapabilityError:
-            continue
-        found.append(codec)
-    return found
+def latent(family: str) -> list[str]:
+    """Return the family in each code it can work in: a family that needs a codec needs tokens."""
+    codecs = ("vector_quantized",) if needs_codec(family) else CODECS if codec_of(family) else ()
+    return [f"{family} in {codec}" for codec in codecs]
 
 
 def spec(size_px: int = 16) -> LayoutSpec:
@@ -140,20 +179,12 @@ def _given(batch: int, layout_spec: LayoutSpec) -> dict[str, torch.Tensor]:
     }
 
 
-PARTS = ("network", "schedule")
 FAMILIES = groups()["model"]
-VARIANTS = [
-    f"{family} with {option}"
-    for family in FAMILIES
-    for group in PARTS
-    if group in model_config(family) and not needs_codec(family)
-    for option in groups()[group]
-    if model_config(f"{family} with {option}") != model_config(family)
-]
-LATENT = {family: [f"{family} in {codec}" for codec in codecs(family)] for family in FAMILIES}
+VARIANTS = [name for family in FAMILIES if not needs_codec(family) for name in variants(family)]
+LATENT = [latent(family) for family in FAMILIES]
 ALL = [
     *(family for family in FAMILIES if not needs_codec(family)),
-    *(names[0] for names in LATENT.values() if names),
+    *(names[0] for names in LATENT if names),
     *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS),
-    *(pytest.param(name, marks=pytest.mark.slow) for names in LATENT.values() for name in names[1:]),
+    *(pytest.param(name, marks=pytest.mark.slow) for names in LATENT for name in names[1:]),
 ]

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 from dataclasses import replace
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 import families
-from citygrain.checkpoint import Checkpoint, export, load
+from citygrain.checkpoint import Checkpoint, build, export, load
 from citygrain.conditions import measure
-from citygrain.protocols import Codec, Generator, LearnsFromCodes, MeasuresData, Noise, ShowsLayouts
-from citygrain.spec import Conditions
+from citygrain.errors import CapabilityError, ConditionError
+from citygrain.protocols import Codec, FitsPrior, Generator, LearnsFromCodes, MeasuresData, Noise, ShowsLayouts
+from citygrain.spec import Batch, Conditions
+from citygrain.training.task import GenerativeTask
 
-pytestmark = pytest.mark.parametrize("name", families.ALL)
+pytestmark = [
+    pytest.mark.parametrize("name", families.ALL),
+    # Lightning's own code, and its advice about toys.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*number of training batches.*"),
+]
 
 
 def layouts(batch, seed=0, size_px=16):
@@ -72,6 +82,25 @@ def test_a_layout_depends_on_its_seed_and_conditions_and_not_on_the_batch(name):
     assert torch.allclose(together[3:4], alone, atol=1e-4)
     other = model.sample(conditions[3:4], noise=Noise([4]))
     assert not torch.allclose(alone, other, atol=1e-3)
+
+
+def test_a_prior_that_is_not_fitted_refuses_and_says_how(name):
+    fresh = build(families.config(name), families.spec())
+    if not isinstance(fresh, FitsPrior):
+        pytest.skip(f"{name} has learned its prior")
+    with pytest.raises(CapabilityError, match=r"not fitted yet(.|\n)*citygrain train"):
+        fresh.sample(families.requests(1, fresh.spec), noise=Noise([0]))
+
+
+def test_given_channels_are_repeated_exactly_and_missed_where_they_are_needed(name):
+    model = shaken(families.make(name)).eval()
+    if not model.spec.given:
+        pytest.skip(f"{name} is given no channels")
+    conditions = families.some_conditions(3, model.spec)
+    drawn = model.sample(conditions, noise=Noise([0, 1, 2]))
+    assert torch.equal(drawn[:, [model.spec.channels.index(c) for c in model.spec.given]], conditions.given)
+    with pytest.raises(ConditionError, match=", ".join(model.spec.given)):
+        model.sample(Conditions.empty(model.spec, 1), noise=Noise([0]))
 
 
 def test_the_value_of_an_absent_condition_does_not_matter_and_of_a_present_one_does(name):
@@ -155,6 +184,7 @@ def test_conditions_matter_after_two_windows_were_learned(name):
     second[2, 8:] = 1.0
     pair = torch.stack([first, second])
     asked = families.requests(2, model.spec, coverage=torch.tensor([0.5, 0.0]), green=torch.tensor([0.0, 0.5]))
+    asked = replace(asked, given=pair[:, [model.spec.channels.index(c) for c in model.spec.given]])
     index = torch.arange(16) % 2
     if getattr(model, "codec", None) is not None:
         fit(model.codec.requires_grad_(True), pair[index], Conditions.empty(model.codec.spec, 16), steps=150)
@@ -172,13 +202,63 @@ def test_conditions_matter_after_two_windows_were_learned(name):
     assert (drawn - pair).abs().mean() < 0.12
 
 
+class Windows(Dataset):
+    """The same batches over and over, as a data module hands them on."""
+
+    def __init__(self, model):
+        self.batch = Batch(layouts(4), families.some_conditions(4, replace(model.spec, given=())))
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+def test_it_trains_in_half_precision_with_accumulated_and_clipped_gradients(name, tmp_path):
+    task = GenerativeTask(
+        model=families.config(name),
+        spec=families.spec().to_dict(),
+        optimizer={"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1e-3},
+        lr_schedule={"_target_": "citygrain.training.lr_schedules.constant"},
+    )
+    before = copy.deepcopy(task.state_dict())
+    trainer = pl.Trainer(
+        accelerator="cpu", precision="bf16-mixed", accumulate_grad_batches=2, gradient_clip_val=1.0, max_steps=2,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    loader = DataLoader(Windows(task.generator), batch_size=None)
+    trainer.fit(task, loader, loader)
+    after = task.state_dict()
+    assert trainer.global_step == 2
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(before[key], value) for key, value in after.items())
+    assert all(after[key].dtype == value.dtype for key, value in before.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_cpu_and_gpu_agree(name):
+    model = shaken(families.make(name)).eval()
+    conditions = families.some_conditions(3, model.spec)
+    here = model.sample(conditions, noise=Noise(range(3)))
+    there = model.to("cuda").sample(conditions.to("cuda"), noise=Noise(range(3), "cuda"))
+    assert torch.allclose(here, there.cpu(), atol=5e-3)
+
+
 def fit(model, x, conditions, steps):
+    """Train as a run does, the prior at the end included."""
     model.train()
     if isinstance(model, MeasuresData):
         model.measure_data(x)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained or [torch.zeros(1, requires_grad=True)], lr=3e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        model.loss(x, conditions)["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        loss = model.loss(x, conditions)["loss"]
+        if trained:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+    if isinstance(model, FitsPrior):
+        families.fit_prior(model, x, conditions)

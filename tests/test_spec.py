@@ -41,6 +41,14 @@ def test_a_spec_goes_through_json_and_back():
     assert SPEC.extent_m == 128
 
 
+def test_given_channels_travel_with_the_spec_and_older_specs_have_none():
+    taking = make_spec(given=("street",))
+    assert LayoutSpec.from_dict(json.loads(json.dumps(taking.to_dict()))) == taking
+    older = SPEC.to_dict()
+    older.pop("given")
+    assert LayoutSpec.from_dict(older).given == ()
+
+
 def test_a_plain_spec_shares_nothing_with_the_spec():
     plain = SPEC.to_dict()
     plain["statistics"]["coverage"][ALL_PLACES][0] = 7.0
@@ -58,6 +66,8 @@ def test_a_plain_spec_shares_nothing_with_the_spec():
         ({"channels": ("street", "street")}, "channels twice"),
         ({"scalars": ("cycle", "cycle")}, "scalars twice"),
         ({"places": ("here", "here")}, "places twice"),
+        ({"given": ("street", "street")}, "given twice"),
+        ({"given": ("metro",)}, "given channel is no channel"),
         ({"maps": ()}, "go together"),
         ({"map_px": 0}, "go together"),
         ({"statistics": {"cycle": {ALL_PLACES: RAMP[:-1]}}}, "damaged"),
@@ -175,6 +185,8 @@ def full(batch):
         place=torch.ones(batch, dtype=torch.int64),
         maps=torch.ones(batch, 1, 4, 4),
         maps_present=torch.ones(batch, 1, dtype=torch.bool),
+        given=torch.ones(batch, 1, 2, 2),
+        given_present=torch.ones(batch, dtype=torch.bool),
     )
 
 
@@ -202,6 +214,8 @@ def test_dropping_never_brings_back_and_leaves_values_alone():
     assert not gone.maps_present.any()
     assert (gone.place == NO_PLACE).all()
     assert torch.equal(gone.scalars, partly.scalars)
+    assert torch.equal(gone.given, partly.given)
+    assert gone.given_present.all()
     assert partly.present.any()
 
 

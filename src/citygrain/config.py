@@ -191,31 +191,37 @@ def group_defaults(verb: str, config_dirs: Iterable[str | Path] = (), overrides:
 
     def walk(name: str, package: str) -> None:
         for key, value in _defaults_of(name, folders):
-            group, _, inner = key.partition("@")
+            if not key:  # another file of the same group
+                walk(f"{name.rpartition('/')[0]}/{value}", package)
+                continue
+            group, _, inner = key.removeprefix("override ").partition("@")
             group = (
                 group.lstrip("/") if group.startswith("/") or not package else f"{package.replace('.', '/')}/{group}"
             )
             at = ".".join(filter(None, (package, inner)))
             full = f"{group}@{at}" if inner else group
+            if key.startswith("override ") and full not in found:
+                continue
             found[full] = told.get(full, value)
             for option in found[full] if isinstance(found[full], list) else [found[full]]:
                 if option is not None:
-                    walk(f"{group}/{option}", at if inner else group.replace("/", "."))
+                    own = "" if group == "experiment" else group.replace("/", ".")  # an experiment's package is global
+                    walk(f"{group}/{option}", at if inner else own)
 
     walk(verb, "")
     return found
 
 
 def _defaults_of(name: str, config_dirs: Iterable[str | Path]) -> list[tuple[str, Any]]:
-    """Return the groups that a file lists in its `defaults`, without those it only overrides."""
+    """Return the groups that a file lists in its `defaults`, and the files of its own group under an empty name."""
     file = find_file(name, config_dirs)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
     except yaml.YAMLError as error:
         raise _no_yaml(error) from error
     entries = content.get("defaults", []) if isinstance(content, Mapping) else []
-    named = [next(iter(entry.items())) for entry in entries if isinstance(entry, Mapping)]
-    return [(str(key).removeprefix("optional "), value) for key, value in named if not str(key).startswith("override")]
+    pairs = [next(iter(entry.items())) if isinstance(entry, Mapping) else ("", entry) for entry in entries]
+    return [(str(key).removeprefix("optional "), value) for key, value in pairs if value != "_self_"]
 
 
 def find_file(name: str, config_dirs: Iterable[str | Path] = ()) -> Path | None:
@@ -298,7 +304,8 @@ def _choosing(parsed: Iterable[Override], known: Mapping[str, list[str]]) -> lis
 
 def _explain(verb: str, parsed: Sequence[Override], folders: Sequence[Path], error: Exception) -> ConfigError:
     """Turn Hydra's complaint into plain words by looking for the override that caused it."""
-    known, taken = groups(folders[:-1]), group_defaults(verb, folders[:-1])
+    known = groups(folders[:-1])
+    taken = group_defaults(verb, folders[:-1], [str(o.input_line) for o in parsed])
     choosing = _choosing(parsed, known)
     for override in choosing:
         options = known[override.key_or_group]

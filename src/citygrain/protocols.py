@@ -6,7 +6,7 @@ inherits a stub that raises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -139,8 +139,8 @@ class CodePrior(Protocol):
 
 
 @runtime_checkable
-class FitsPrior(Protocol):
-    """A family whose prior over codes is fitted to the training windows' codes after training, and not learned."""
+class FitsPrior(Codec, Protocol):
+    """A codec whose prior is fitted to the training windows' codes after training, and not learned."""
 
     @property
     def fitted(self) -> bool:
@@ -207,8 +207,11 @@ class NextTokenModel(Protocol):
     token_shape: tuple[int, int]
     book_size: int
 
-    def logits(self, tokens: Tensor, conditions: Conditions) -> Tensor:
-        """Logits `(B, L + 1, book_size)` of each token given those before it, for the first `L` tokens `(B, L)`."""
+    def reader(self, conditions: Conditions) -> Callable[[Tensor | None], Tensor]:
+        """Return what reads the tokens `(B,)` it is given, None at first, and tells the logits of the next.
+
+        Logits are `(B, book_size)`. It remembers all that it has read.
+        """
         ...
 
 
@@ -246,12 +249,37 @@ class Invertible(Protocol):
 
 @runtime_checkable
 class EnergyModel(Protocol):
-    """The handle of `Langevin`: an energy whose low places are layouts."""
+    """The handle of `Langevin`: an energy whose low places are clean tensors with noise of a known size in them."""
 
     latent_shape: tuple[int, int, int]
+    smoothing: float
 
     def energy(self, x: Tensor, conditions: Conditions) -> Tensor:
-        """Energy `(B,)` of clean tensors `(B, *latent_shape)`, differentiable in `x`."""
+        """Energy `(B,)` of noisy tensors `(B, *latent_shape)`, differentiable in `x`."""
+        ...
+
+
+class Biases(NamedTuple):
+    """Biases of visible and of hidden bits, `(B, *visible)` and of a shape that broadcasts to `(B, *hidden)`."""
+
+    visible: Tensor
+    hidden: Tensor
+
+
+@runtime_checkable
+class Bipartite(Protocol):
+    """The handle of `Gibbs`: visible and hidden bits, each layer's independent given the other's."""
+
+    def biases(self, conditions: Conditions) -> Biases:
+        """Logits that the conditions give each bit before it is told of the other layer."""
+        ...
+
+    def hidden_logits(self, visible: Tensor, biases: Biases) -> Tensor:
+        """Logits `(B, *hidden)` of the hidden bits given the visible ones."""
+        ...
+
+    def visible_logits(self, hidden: Tensor, biases: Biases) -> Tensor:
+        """Logits `(B, *visible)` of the visible bits given the hidden ones."""
         ...
 
 

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 from rich.table import Table
+from torch import Tensor
 
 from citygrain.checkpoint import load
 from citygrain.conditions import MEASURES, measure
 from citygrain.console import progress_bar
+from citygrain.data.dataset import CityWindows, Rules, find_place
 from citygrain.errors import CapabilityError, ConditionError, ConfigError
 from citygrain.files import atomic_path, write_text
+from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.plot import sheet
@@ -94,7 +98,7 @@ def draw(
         The layouts as they are written: in steps of 1/255, as in a city raster.
     """
     spec: LayoutSpec = generator.spec
-    device = next(generator.parameters()).device
+    device = next(chain(generator.parameters(), generator.buffers())).device  # a fitted family has no parameters
     layouts = []
     with progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
         for start in range(0, len(seeds), batch_size):
@@ -144,16 +148,83 @@ def run(config: Mapping[str, Any]) -> Path:
         raise ConfigError("There is no such device here.", got=device, choices=["auto", "cpu", "cuda"]) from error
     generator = load(config["checkpoint"], device=device)
     sampler = _sampler(generator, config["sampler"])
-    asked = Conditions.request(generator.spec, config["n"], config["conditions"])
-    corner = _corner(generator.provenance["data"]["places"], config["georeference"], config["conditions"].get("place"))
-    seeds = range(config["seed"], config["seed"] + config["n"])
+    spec, places, n = generator.spec, generator.provenance["data"]["places"], config["n"]
+    windows = given_windows(generator, config) if spec.given else None
+    given = {name: windows.layouts[:, spec.channels.index(name)] for name in spec.given} if windows else None
+    asked = Conditions.request(spec, n, config["conditions"], given)
+    if windows is None:
+        corner = _corner(places, config["georeference"], config["conditions"].get("place"))
+        grids = list(_side_by_side(spec, n, corner))
+    else:
+        grids = windows.grids
+    seeds = range(config["seed"], config["seed"] + n)
     samples = draw(generator, asked, seeds, sampler=sampler, batch_size=config["batch_size"], show_progress=True)
     out = Path(config["out"])
-    write(samples, out, corner)
+    write(samples, out, grids)
+    if windows is not None:
+        with atomic_path(out / "windows.png") as temporary:
+            sheet(
+                windows.layouts.numpy(),
+                spec.channels,
+                temporary,
+                columns=min(COLUMNS, n),
+                resolution_m=spec.resolution_m,
+            )
+        rich.print(f"{', '.join(spec.given)} are those of {windows.name}; its windows: {out / 'windows.png'}")
     rich.print(table(samples))
-    where = f"{corner[0]}, from {corner[1]:.0f} E, {corner[2]:.0f} N"
+    where = f"{grids[0].crs}, from {grids[0].left:.0f} E, {grids[0].top:.0f} N"
     rich.print(f"pictures, GeoTIFFs and measures: {out}  [dim](GeoTIFFs in {where})[/]")
     return out
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Real windows that given channels are taken from.
+
+    Attributes
+    ----------
+    layouts
+        `(N, C, H, W)` in [0, 1].
+    grids
+        Where each lies.
+    name
+        Split and place.
+    """
+
+    layouts: Tensor
+    grids: list[Grid]
+    name: str
+
+
+def given_windows(generator: Any, config: Mapping[str, Any]) -> Windows:
+    """Take `n` windows of a prepared place for a model that is given channels, evenly spread; in turn where fewer.
+
+    Raises
+    ------
+    DataError
+        When the place is not prepared, lacks a channel, or has no window in the split.
+    ConfigError
+        When the layouts are asked to lie somewhere else.
+    """
+    spec, wanted, n = generator.spec, config["given"], config["n"]
+    if any(value is not None for value in config["georeference"].values()):
+        raise ConfigError(
+            "These layouts lie where their given channels are.",
+            got={k: v for k, v in config["georeference"].items() if v is not None},
+            remedy="leave out georeference.*, and choose where by given.place",
+        )
+    place = wanted["place"] or config["conditions"].get("place") or spec.places[0]
+    raster = CityRaster.open(find_place(Path(config["paths"]["data"]), place))
+    rules = Rules(**generator.provenance["data"]["rules"])
+    windows = CityWindows([raster], wanted["split"], rules, channels=spec.channels, limit=n)
+    index = [i % len(windows) for i in range(n)] if wanted["split"] != "train" else list(range(n))
+    _, rows, columns, _ = windows.locate(index)
+    size, cell, corner = spec.size_px, spec.resolution_m, raster.grid
+    grids = [
+        Grid(raster.crs, corner.left + column * cell, corner.top - row * cell, cell, size, size)
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+    ]
+    return Windows(windows.__getitems__(index).layout.float() / 255, grids, f"{wanted['split']} windows of {place}")
 
 
 def _sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:
@@ -213,7 +284,7 @@ def _corner(
     return str(places[name]["crs"]), float(left), float(top)
 
 
-def write(samples: Samples, out: Path, corner: tuple[str, float, float]) -> None:
+def write(samples: Samples, out: Path, grids: Sequence[Grid]) -> None:
     """Write `sheet.png`, `layouts.npz`, `measured.csv` and one GeoTIFF a layout; each file whole or not at all.
 
     Parameters
@@ -222,15 +293,14 @@ def write(samples: Samples, out: Path, corner: tuple[str, float, float]) -> None
         What to write.
     out
         The folder; it is made where it is missing.
-    corner
-        CRS, easting and northing of the north-west corner of the first layout. The others follow to the east and, row
-        by row, to the south, so that they can be looked at side by side in a GIS.
+    grids
+        Where each lies.
     """
     spec = samples.spec
     layouts = (samples.layouts * 255).round().astype(np.uint8)
     for stale in sorted((out / "layouts").glob("layout_*.tif"))[len(layouts) :]:
         stale.unlink()  # of a larger sample that this one replaces
-    for i, (grid, layout) in enumerate(zip(_grids(spec, len(layouts), corner), layouts, strict=True)):
+    for i, (grid, layout) in enumerate(zip(grids, layouts, strict=True)):
         with atomic_path(out / "layouts" / f"layout_{i:04d}.tif") as temporary:
             _write_geotiff(temporary, layout, spec.channels, grid)
     with atomic_path(out / "layouts.npz") as temporary:
@@ -276,7 +346,8 @@ def _write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str
         tif.update_tags(TIFFTAG_COPYRIGHT=ATTRIBUTION)
 
 
-def _grids(spec: LayoutSpec, n: int, corner: tuple[str, float, float]) -> Iterator[Grid]:
+def _side_by_side(spec: LayoutSpec, n: int, corner: tuple[str, float, float]) -> Iterator[Grid]:
+    """Places for layouts from a north-west corner to the east and, row by row, to the south, as on the sheet."""
     crs, left, top = corner
     step = (spec.size_px + GAP_CELLS) * spec.resolution_m
     for i in range(n):

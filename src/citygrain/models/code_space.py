@@ -7,10 +7,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from citygrain.errors import ConfigError
 from citygrain.protocols import Codec, require
 from citygrain.spec import LayoutSpec
 
-CODECS = ("variational_autoencoder",)
+CODECS = ("variational_autoencoder", "autoencoder", "vector_quantized", "pca")
 """Families with a code."""
 
 
@@ -76,3 +77,22 @@ class CodeSpace(nn.Module):
         """Return the layouts `(B, C, H, W)` in [0, 1] of standardised clean `(B, *latent_shape)`."""
         code = clean * self.scale + self.shift
         return code.clamp(0, 1) if self.codec is None else self.codec.decode(code)
+
+
+def code_shape(spec: LayoutSpec, encoder: nn.Module, channels: int) -> tuple[int, int, int]:
+    """Return the shape of the codes that an encoder of layouts makes.
+
+    Raises
+    ------
+    ConfigError
+        When the encoder halves a layout more often than its size allows.
+    """
+    factor = int(getattr(encoder, "factor", 1))
+    if spec.size_px % factor:
+        raise ConfigError(
+            "The encoder halves the layout more often than its size allows.",
+            expected=f"a size_px that {factor} divides",
+            got=spec.size_px,
+            remedy="take a smaller stem or fewer widths in encoder and decoder, or another data.size_px",
+        )
+    return channels, spec.size_px // factor, spec.size_px // factor

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citygrain.errors import ConfigError
+from citygrain.models.code_space import code_shape
 from citygrain.models.reconstruction import ReconstructionLoss
 from citygrain.networks.conditioner import ConditionEmbedding
 from citygrain.protocols import Noise, Sampler
@@ -62,18 +62,9 @@ class VariationalAutoencoder(nn.Module):
         channels = len(spec.channels)
         self.encoder = encoder(in_channels=channels, out_channels=2 * code_channels)
         self.decoder = decoder(in_channels=code_channels, out_channels=channels)
-        factor = int(getattr(self.encoder, "factor", 1))
-        if spec.size_px % factor:
-            raise ConfigError(
-                "The encoder halves the layout more often than its size allows.",
-                expected=f"a size_px that {factor} divides",
-                got=spec.size_px,
-                remedy="take a smaller stem or fewer widths in encoder and decoder, or another data.size_px",
-            )
-        side = spec.size_px // factor
-        self.code_shape = (code_channels, side, side)
+        self.code_shape = code_shape(spec, self.encoder, code_channels)
         self.conditioner = ConditionEmbedding(spec, embedding)
-        self.prior_network = _PriorNetwork(embedding, code_channels, side)
+        self.prior_network = _PriorNetwork(embedding, *self.code_shape[:2])
         self.reconstruction = ReconstructionLoss(
             channels, {"bce": 1.0} if reconstruction is None else reconstruction, balance
         )

@@ -103,12 +103,16 @@ class ConditionPlanes(nn.Module):
         )
         self.channels = 2 * len(spec.maps)
 
+    def scaled(self, conditions: Conditions) -> Tensor:
+        """Return the maps `(B, M, h, w)`, of order one; those absent hold anything."""
+        return self.standardise(conditions.maps.movedim(1, -1)).movedim(-1, 1)
+
     def forward(self, conditions: Conditions, size_px: int) -> Tensor:
         """Return `(B, 2M, size_px, size_px)`."""
         maps, present = conditions.maps, conditions.maps_present
         if not self.channels:
             return maps.new_zeros(len(maps), 0, size_px, size_px)
-        scaled = self.standardise(maps.movedim(1, -1)).movedim(-1, 1)
+        scaled = self.scaled(conditions)
         shown = present[:, :, None, None].to(maps.dtype)
         planes = torch.cat([scaled * shown, shown.expand_as(scaled)], 1)
         return F.interpolate(planes, size=(size_px, size_px), mode="nearest")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from citygrain.errors import ConfigError
 from citygrain.plot import sheet
-from citygrain.protocols import Noise
+from citygrain.protocols import Codec, FitsPrior, Noise
 from citygrain.spec import Conditions, LayoutSpec
 
 
@@ -45,7 +45,7 @@ class ExponentialMovingAverage(_Averaging):
             n = float(steps)
             return torch.lerp(current, averaged, min(decay, (1 + n) / (10 + n)))
 
-        super().__init__(avg_fn=average)
+        super().__init__(use_buffers=False, avg_fn=average)
 
 
 class StochasticWeightAverage(_Averaging):
@@ -66,7 +66,7 @@ class StochasticWeightAverage(_Averaging):
         def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
             return torch.lerp(averaged, current, 1 / (max(0, int(steps) - self.first) + 1))
 
-        super().__init__(avg_fn=average)
+        super().__init__(use_buffers=False, avg_fn=average)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Find the step at which the average begins."""
@@ -92,7 +92,9 @@ class ProgressBar(RichProgressBar):
 class SampleGrid(Callback):
     """Draw the same layouts every so often: one seed and one request a column, so that only the model changes.
 
-    It happens at the end of a validation, with the weights that were validated.
+    It happens at the end of a validation, with the weights that were validated. Of a codec, reconstructions of held-out
+    windows are drawn as well, each below its window; a codec whose prior is fitted only after training has no more.
+    Given channels are those of held-out windows, and nothing is drawn where there are too few of them.
 
     Parameters
     ----------
@@ -123,19 +125,42 @@ class SampleGrid(Callback):
     def _draw(self, trainer: pl.Trainer, pl_module: Any) -> None:
         generator = pl_module.generator
         spec: LayoutSpec = generator.spec
+        if isinstance(generator, Codec):
+            windows = self._held_out(trainer)
+            if len(windows):
+                code = generator.encode(windows.to(pl_module.device))
+                pairs = torch.cat([windows, generator.decode(code).float().cpu()])
+                self._save(pairs, spec, trainer, "reconstructions")
+        if isinstance(generator, FitsPrior) and not generator.fitted:
+            return
         known = [c for c in self.conditions if c in spec.scalars and spec.statistics.get(c)]
-        asked = Conditions.cat([self._row(spec, name) for name in (None, *known)])
+        given = None
+        if spec.given:
+            windows = self._held_out(trainer)
+            if len(windows) < self.columns:
+                return
+            given = {name: windows[:, spec.channels.index(name)] for name in spec.given}
+        asked = Conditions.cat([self._row(spec, name, given) for name in (None, *known)])
         noise = Noise(list(range(self.columns)) * (len(known) + 1), pl_module.device)
-        layouts = generator.sample(asked.to(pl_module.device), noise=noise).float().cpu().numpy()
-        path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:06d}.png"
+        layouts = generator.sample(asked.to(pl_module.device), noise=noise)
+        self._save(layouts.float().cpu(), spec, trainer, "samples")
+
+    def _held_out(self, trainer: pl.Trainer) -> Tensor:
+        """Return the first `columns` of the validation windows `(N, C, H, W)`; none where there are none."""
+        data: Any = getattr(trainer, "datamodule", None)
+        count = min(self.columns, getattr(data, "val_size", 0))
+        return data.batch("val", range(count)).layout if count else torch.empty(0)
+
+    def _save(self, layouts: Tensor, spec: LayoutSpec, trainer: pl.Trainer, folder: str) -> None:
+        path = Path(trainer.default_root_dir) / folder / f"step_{trainer.global_step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet(layouts, spec.channels, path=path, columns=self.columns)
+        sheet(layouts.numpy(), spec.channels, path=path, columns=self.columns)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("samples", [str(path)], step=trainer.global_step)
+                logger.log_image(folder, [str(path)], step=trainer.global_step)
 
-    def _row(self, spec: LayoutSpec, name: str | None) -> Conditions:
+    def _row(self, spec: LayoutSpec, name: str | None, given: dict[str, Tensor] | None) -> Conditions:
         if name is None:
-            return Conditions.empty(spec, self.columns)
+            return Conditions.request(spec, self.columns, {}, given)
         levels = [spec.quantile(name, 5 + 90 * i / max(1, self.columns - 1)) for i in range(self.columns)]
-        return Conditions.request(spec, self.columns, {name: torch.tensor(levels)})
+        return Conditions.request(spec, self.columns, {name: torch.tensor(levels)}, given)

@@ -80,7 +80,7 @@ def freeze(generator: nn.Module, names: Sequence[str]) -> None:
             )
         for parameter in frozen:
             parameter.requires_grad_(False)
-    if not any(p.requires_grad for p in generator.parameters()):
+    if names and not any(p.requires_grad for p in generator.parameters()):
         raise ConfigError("Everything is frozen: nothing is left to train.", got=list(names))
 
 

@@ -28,12 +28,13 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, Checkpoint, environment, export, load, read
+from citygrain.console import progress_bar
 from citygrain.data.codes import fingerprint
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, TrainingError
 from citygrain.files import write_text
-from citygrain.protocols import Codec, LearnsFromCodes, MeasuresData
-from citygrain.spec import LayoutSpec
+from citygrain.protocols import Codec, FitsPrior, LearnsFromCodes, MeasuresData
+from citygrain.spec import Conditions, LayoutSpec
 from citygrain.targets import TARGET, instantiate
 from citygrain.training.codes import CodeDataModule
 from citygrain.training.finetune import adopt, check_alike, freeze, taken_over
@@ -124,7 +125,7 @@ def run(config: Mapping[str, Any]) -> Path:
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
-        trained = read(resume)
+        trained = _with_prior(resume, data, config["codes"])
         export(replace(trained, provenance={**trained.provenance, "until": until}), folder / EXPORT)
         _report(config["name"], trainer, time.perf_counter() - started, folder)
     trainer.strategy.barrier()  # the other processes may want to read it at once
@@ -273,6 +274,25 @@ def _measure_data(task: GenerativeTask, data: CityDataModule) -> None:
     if isinstance(generator, MeasuresData):
         data.setup("fit")
         generator.measure_data(data.batch("train", range(1024), torch.device("cpu")).layout)
+
+
+def _with_prior(path: Path, data: CityDataModule, windows: int) -> Checkpoint:
+    """Read a trained checkpoint; where its family's prior is fitted, fit it to the codes of training windows."""
+    trained = read(path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator = load(path, device=device)
+    if not isinstance(generator, FitsPrior):
+        return trained
+    weights: Any = generator
+    codes, conditions = [], []
+    with progress_bar("encoding windows for the prior", windows) as advance, torch.no_grad():
+        for start in range(0, windows, 256):
+            batch = data.batch("train", range(start, min(start + 256, windows)), device)
+            codes.append(generator.encode(batch.layout))
+            conditions.append(batch.conditions)
+            advance(len(codes[-1]))
+        generator.fit_prior(torch.cat(codes), Conditions.cat(conditions))
+    return replace(trained, weights={name: value.cpu() for name, value in weights.state_dict().items()})
 
 
 def _trainer(config: Mapping[str, Any], folder: Path) -> pl.Trainer:

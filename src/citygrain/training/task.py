@@ -1,4 +1,4 @@
-"""The LightningModule: one for every family whose loss is a plain minimisation."""
+"""The LightningModule: one for every family, since each has one loss to descend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from citygrain.checkpoint import build
 from citygrain.data.codes import CodeBatch
@@ -56,6 +56,9 @@ class GenerativeTask(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.generator = build(model, LayoutSpec.from_dict(spec))
+        if not any(p.requires_grad for p in self.generator.parameters()):
+            # A family that is fitted descends no gradient, and yet the trainer counts the steps of an optimiser.
+            self.clock = nn.Parameter(torch.zeros(()))
 
     def losses(self, batch: Batch | CodeBatch) -> dict[str, Tensor]:
         """Losses of a batch, of layouts or of codes that were computed beforehand."""
@@ -82,7 +85,7 @@ class GenerativeTask(pl.LightningModule):
                 remedy="lower optimizer.lr or trainer.gradient_clip_val, or set trainer.precision=32-true; the same "
                 "epoch and batch hold the same windows in every run",
             )
-        return losses["loss"]
+        return losses["loss"] + 0 * self.clock if hasattr(self, "clock") else losses["loss"]
 
     def validation_step(self, batch: Batch | CodeBatch, batch_idx: int) -> None:
         """Loss of one batch under all its conditions, with the same noise every time."""
@@ -106,7 +109,7 @@ class GenerativeTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser of what is trained, and its learning rate over all steps."""
-        trained = [p for p in self.generator.parameters() if p.requires_grad]
+        trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = instantiate(self.hparams["optimizer"])(trained)
         steps = self.trainer.estimated_stepping_batches
         total = int(steps) if math.isfinite(steps) else -1

@@ -1,0 +1,229 @@
+"""A prior over codes that is fitted after training, and conditioned on whatever is asked for without having learned to.
+
+It is a mixture of normal distributions over codes *and* conditions together. Normal distributions can be conditioned on
+any part of themselves in closed form, so "only density", "density and cycling" and "nothing" are one fitted model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+
+from citygrain.errors import CapabilityError, DataError
+from citygrain.networks.conditioner import ConditionPlanes, Standardise
+from citygrain.protocols import Mixture, Noise, Sampler
+from citygrain.samplers.prior import FittedMixture
+from citygrain.spec import Conditions, LayoutSpec
+
+
+class LatentPrior(nn.Module):
+    """A mixture of K normal distributions over a code's D main directions, and over all conditions.
+
+    What the main directions leave out of a code is independent of everything and alike in every direction, as in
+    probabilistic principal components (Tipping & Bishop 1999). Place is a distribution of its own in each component.
+
+    Parameters
+    ----------
+    spec
+        Which conditions there are.
+    code_shape
+        `(c, h, w)` of a code.
+    components
+        Normal distributions in the mixture, K.
+    dimensions
+        Main directions of the codes (by principal components) that it covers, D; all where a code has fewer.
+    """
+
+    centre: Tensor
+    directions: Tensor
+    spread: Tensor
+    rest: Tensor
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+    places: Tensor
+    ready: Tensor
+
+    def __init__(
+        self, spec: LayoutSpec, code_shape: tuple[int, int, int], *, components: int = 24, dimensions: int = 48
+    ) -> None:
+        super().__init__()
+        self.code_shape = code_shape
+        self.scalars = Standardise(spec)
+        self.planes = ConditionPlanes(spec)
+        size = int(np.prod(code_shape))
+        self.components, self.dimensions = components, min(dimensions, size)
+        joint = self.dimensions + len(spec.scalars) + len(spec.maps) * spec.map_px**2
+        for name, shape in (
+            ("centre", (size,)),
+            ("directions", (size, self.dimensions)),
+            ("spread", (self.dimensions,)),
+            ("rest", ()),
+            ("weights", (components,)),
+            ("means", (components, joint)),
+            ("covariances", (components, joint, joint)),
+            ("places", (components, len(spec.places))),
+        ):
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("ready", torch.tensor(False))
+
+    @torch.no_grad()
+    def fit(self, code: Tensor, conditions: Conditions) -> None:
+        """Fit to codes `(N, *code_shape)` and the conditions measured on their layouts, all of them present.
+
+        Raises
+        ------
+        DataError
+            For fewer codes than components.
+        """
+        if len(code) < max(self.components, 2):
+            raise DataError(
+                "There are too few codes to fit a prior to.",
+                expected=f"at least {max(self.components, 2)}, the number of components",
+                got=len(code),
+            )
+        flat = code.flatten(1).float()
+        self.centre.copy_(flat.mean(0))
+        flat = flat - self.centre
+        with torch.random.fork_rng(devices=[flat.device] if flat.is_cuda else []):
+            torch.manual_seed(0)  # the projection is a randomised one
+            _, values, directions = torch.pca_lowrank(flat, q=self.dimensions, center=False, niter=4)
+        variance = values**2 / len(flat)
+        self.directions.copy_(directions)
+        self.spread.copy_(variance.sqrt().clamp_min(1e-6))
+        left_out = (flat.var(0, correction=0).sum() - variance.sum()).clamp_min(0)
+        self.rest.copy_((left_out / max(1, flat.shape[1] - self.dimensions)).sqrt())
+        asked, _ = self._asked(conditions)
+        joint = torch.cat([flat @ self.directions / self.spread, asked], 1).double().cpu().numpy()
+        mixture = GaussianMixture(self.components, reg_covar=1e-3, max_iter=60, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture that still improves is a prior, too
+            mixture.fit(joint)
+        self.weights.copy_(torch.from_numpy(mixture.weights_))
+        self.means.copy_(torch.from_numpy(mixture.means_))
+        self.covariances.copy_(torch.from_numpy(mixture.covariances_))
+        shares = torch.from_numpy(mixture.predict_proba(joint)).to(flat)
+        known = F.one_hot(conditions.place + 1, self.places.shape[1] + 1)[:, 1:].to(flat)
+        counts = shares.T @ known + 1e-3
+        self.places.copy_(counts / counts.sum(1, keepdim=True))
+        self.ready.fill_(True)
+
+    def mixture(self, conditions: Conditions) -> Mixture:
+        """Return the mixture of points `(B, D)`, in units of their spread, given conditions.
+
+        Raises
+        ------
+        CapabilityError
+            When nothing has been fitted yet.
+        """
+        if not self.ready:
+            raise CapabilityError(
+                "The prior over codes is not fitted yet, so that there is nothing to sample from.",
+                remedy="let training come to its end, where `citygrain train` fits it; in Python, encode windows and "
+                "call fit_prior(codes, conditions)",
+            )
+        asked, present = (part.double() for part in self._asked(conditions))
+        d, means, covariances = self.dimensions, self.means.double(), self.covariances.double()
+        # What is absent is cut out: its row and column of the covariance become those of the identity.
+        pairs = present[:, :, None] * present[:, None, :]
+        within = covariances[:, d:, d:] * pairs[:, None] + torch.diag_embed(1 - present)[:, None]
+        across = covariances[:, :d, d:] * present[:, None, None, :]
+        missing = (asked[:, None] - means[:, d:]) * present[:, None]
+        factor = torch.linalg.cholesky(within)
+        white = torch.linalg.solve_triangular(factor, missing[..., None], upper=False)
+        gain = torch.cholesky_solve(across.mT, factor).mT
+        centres = means[:, :d] + (gain @ missing[..., None])[..., 0]
+        spreads = covariances[:, :d, :d] - gain @ across.mT
+        jitter = 1e-6 * torch.eye(d, dtype=torch.float64, device=spreads.device)
+        logs = (
+            self.weights.double().log()
+            - 0.5 * white.square().sum((-2, -1))
+            - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+            + self._place_logs(conditions)
+        )
+        parts = (logs.softmax(1), centres, torch.linalg.cholesky(spreads + jitter))
+        return Mixture(*(part.float() for part in parts))
+
+    def code_at(self, point: Tensor, rest: Tensor) -> Tensor:
+        """Return codes at points `(B, D)`; `rest`, `(B, *code_shape)` standard normal, is for what they leave out."""
+        beyond = rest.flatten(1)
+        beyond = beyond - beyond @ self.directions @ self.directions.T
+        flat = self.centre + (point * self.spread) @ self.directions.T + self.rest * beyond
+        return flat.view(-1, *self.code_shape)
+
+    def _asked(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """All numbers that can be asked for, `(B, S)` of order one, and which are present, as 0 and 1."""
+        cells = conditions.maps.shape[-1] ** 2
+        present = torch.cat(
+            [conditions.present, conditions.maps_present.repeat_interleave(cells, 1)], 1
+        )  # maps cell by cell
+        values = torch.cat([self.scalars(conditions.scalars), self.planes.scaled(conditions).flatten(1)], 1)
+        return torch.where(present, values, 0.0), present.to(values)
+
+    def _place_logs(self, conditions: Conditions) -> Tensor:
+        """Logarithm `(B, K)` of how likely each component is in the place that is asked for; 0 where none is."""
+        nowhere = self.places.new_ones(len(self.places), 1)
+        return torch.cat([nowhere, self.places], 1).T[conditions.place + 1].double().log()
+
+
+class FittedCodec(nn.Module, ABC):
+    """A codec that samples from a prior fitted to its codes, once it has been trained.
+
+    Parameters
+    ----------
+    spec
+        Layouts and conditions.
+    code_shape
+        `(c, h, w)` of a code.
+    prior
+        Makes the `LatentPrior` from `spec` and `code_shape`.
+    sampler
+        Used by `sample` unless another is given; `FittedMixture` by default.
+    """
+
+    def __init__(
+        self,
+        spec: LayoutSpec,
+        code_shape: tuple[int, int, int],
+        prior: Callable[..., LatentPrior] | None,
+        sampler: Sampler | None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.code_shape = code_shape
+        self.latent_prior = (prior or LatentPrior)(spec=spec, code_shape=code_shape)
+        self.sampler = sampler or FittedMixture()
+
+    @abstractmethod
+    def decode(self, code: Tensor) -> Tensor:
+        """Return layouts `(B, C, H, W)` in [0, 1] of codes."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a prior to sample from."""
+        return bool(self.latent_prior.ready)
+
+    def fit_prior(self, code: Tensor, conditions: Conditions) -> None:
+        """Fit the prior to codes `(N, *code_shape)` and the conditions measured on their layouts."""
+        self.latent_prior.fit(code, conditions)
+
+    def mixture(self, conditions: Conditions) -> Mixture:
+        """Return the prior given conditions."""
+        return self.latent_prior.mixture(conditions)
+
+    def code_at(self, point: Tensor, rest: Tensor) -> Tensor:
+        """Return codes at points of the prior's mixture."""
+        return self.latent_prior.code_at(point, rest)
+
+    @torch.no_grad()
+    def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
+        """Draw layouts `(B, C, H, W)` in [0, 1]."""
+        return self.decode((sampler or self.sampler)(self, conditions, noise))

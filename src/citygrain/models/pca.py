@@ -1,0 +1,110 @@
+"""Principal components: the linear codec that every other one has to beat at the same size of code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from citygrain.errors import ConfigError
+from citygrain.models.latent_prior import FittedCodec, LatentPrior
+from citygrain.protocols import Sampler
+from citygrain.spec import Conditions, LayoutSpec
+
+
+class Pca(FittedCodec):
+    """Principal components of square patches, fitted batch by batch as layouts come (Ross et al. 2008).
+
+    Nothing descends a gradient: in training, `loss` takes its batch into the fit and returns the squared error.
+
+    Parameters
+    ----------
+    spec
+        Layouts and conditions.
+    patch
+        Edge of a patch in cells; None takes a layout as one patch, so that the code has no place in it.
+    code_channels
+        Components that are kept, of each patch.
+    prior
+        Makes the prior that is fitted after training.
+    sampler
+        Used by `sample` unless another is given; `FittedMixture` by default.
+
+    Raises
+    ------
+    ConfigError
+        For a patch that does not divide the layout, or more components than a patch has numbers.
+    """
+
+    seen: Tensor
+    mean: Tensor
+    components: Tensor
+    singular: Tensor
+    variance: Tensor
+
+    def __init__(
+        self,
+        spec: LayoutSpec,
+        *,
+        patch: int | None = 4,
+        code_channels: int = 8,
+        prior: Callable[..., LatentPrior] | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        edge = spec.size_px if patch is None else patch
+        numbers = len(spec.channels) * edge**2
+        if edge < 1 or spec.size_px % edge or not 0 < code_channels <= numbers:
+            raise ConfigError(
+                "Layouts have no such principal components.",
+                expected=f"a patch that divides {spec.size_px}, and 1 to {numbers} components of such a patch",
+                got=f"patch={patch}, code_channels={code_channels}",
+            )
+        side = spec.size_px // edge
+        super().__init__(spec, (code_channels, side, side), prior, sampler)
+        self.patch = edge
+        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("components", torch.zeros(code_channels, numbers))
+        self.register_buffer("singular", torch.zeros(code_channels))
+        self.register_buffer("variance", torch.zeros(()))
+
+    def encode(self, layout: Tensor) -> Tensor:
+        """Return the components `(B, *code_shape)` of layouts."""
+        patches = F.pixel_unshuffle(layout, self.patch) - self.mean[:, None, None]
+        return torch.einsum("bdhw,cd->bchw", patches, self.components)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Return layouts `(B, C, H, W)` in [0, 1] of codes."""
+        patches = torch.einsum("bchw,cd->bdhw", code, self.components) + self.mean[:, None, None]
+        return F.pixel_shuffle(patches, self.patch).clamp(0, 1)
+
+    def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the squared error a cell, and the share of the patches' variance that the components explain."""
+        if self.training:
+            self.fit(layout)
+        error = (self.decode(self.encode(layout)) - layout).square().mean()
+        explained = self.singular.square().sum() / (self.seen * self.variance).clamp_min(1e-12)
+        return {"loss": error, "explained": explained.float()}
+
+    @torch.no_grad()
+    def fit(self, layout: Tensor) -> None:
+        """Take layouts `(B, C, H, W)` into the fit, exactly up to the components that are not kept."""
+        patches = F.pixel_unshuffle(layout.double(), self.patch).movedim(1, -1).flatten(0, -2)
+        new, old = len(patches), self.seen
+        middle, total = patches.mean(0), self.seen + len(patches)
+        apart = middle - self.mean
+        rows = (
+            self.singular[:, None] * self.components.double(),
+            patches - middle,
+            (apart * (old * new / total).sqrt())[None],
+        )
+        _, singular, components = torch.linalg.svd(torch.cat(rows), full_matrices=False)
+        kept = min(len(self.singular), len(singular))
+        self.singular[:kept] = singular[:kept].float()
+        self.components[:kept] = components[:kept].float()
+        spread = (patches - middle).square().sum() + old * self.variance + apart.square().sum() * old * new / total
+        self.variance.copy_(spread / total)
+        self.mean += (apart * new / total).float()
+        self.seen += new

@@ -1,0 +1,84 @@
+"""Every shipped recipe trains on real windows, in a size that tests can afford, and can be sampled from."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import rasterio
+
+import citygrain
+import families
+from citygrain.config import groups, load_config
+from citygrain.data.dataset import CityWindows, Rules
+from citygrain.sample import run as sample
+from citygrain.training.run import run
+
+pytestmark = [
+    pytest.mark.slow,
+    # Lightning's own code, not what it is given.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*"),
+]
+
+TINY = [
+    "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=16", "data.batch_size=4", "data.batches_per_epoch=2",
+    "data.val_windows=8", "data.statistics_windows=64", "trainer=cpu", "trainer.max_steps=2", "codes=64",
+    "callbacks.samples.columns=2", "callbacks.samples.every_n_epochs=1", "~callbacks.progress",
+]  # fmt: skip
+
+
+def trained(recipe, cities, runs, *more):
+    config = load_config("train", [f"experiment={recipe}", *TINY, *more, f"paths.data={cities}", f"paths.runs={runs}"])
+    families.shrink(config["model"])
+    if config["codec"] is not None:
+        families.shrink(config["codec"]["model"])
+        config["codec"]["trainer"] = {"max_steps": 2}
+    return run(config)
+
+
+@pytest.mark.parametrize("recipe", groups()["experiment"])
+def test_a_recipe_trains_and_is_sampled(recipe, cities, tmp_path):
+    made = trained(recipe, cities, tmp_path / "runs")
+    asked = [f"checkpoint={made}", "n=3", "conditions.coverage=p50", f"paths.data={cities}", f"out={tmp_path / 'out'}"]
+    sample(load_config("sample", asked))
+    layouts = np.load(tmp_path / "out" / "layouts.npz")["layouts"]
+    generator = citygrain.load(made)
+    assert layouts.shape == (3, *generator.spec.shape)
+    assert list(csv.DictReader((tmp_path / "out" / "measured.csv").read_text().splitlines()))[2]["measured_coverage"]
+    pictures = {path.parent.name for path in (tmp_path / "runs" / recipe).rglob("step_*.png")}
+    assert pictures, "a run shows what it does"
+
+
+def test_given_channels_come_from_real_windows_and_layouts_lie_where_these_are(cities, tmp_path):
+    made = trained("pix2pix", cities, tmp_path / "runs", "model.given=[building,street]")
+    spec = citygrain.load(made).spec
+    assert spec.given == ("building", "street")
+    out = tmp_path / "out"
+    sample(
+        load_config("sample", [f"checkpoint={made}", "n=4", "given.split=val", f"paths.data={cities}", f"out={out}"])
+    )
+    windows = CityWindows([cities / "helsinki"], "val", Rules(16, 4.0), channels=spec.channels, limit=4)
+    real = windows.__getitems__([i % len(windows) for i in range(4)]).layout.numpy()
+    layouts = np.load(out / "layouts.npz")["layouts"]
+    index = [spec.channels.index(name) for name in spec.given]
+    assert np.array_equal(layouts[:, index], real[:, index])
+    assert not np.array_equal(layouts, real)
+    with rasterio.open(cities / "helsinki" / "layout.tif") as city:
+        building = city.descriptions.index("building") + 1
+        for i, file in enumerate(sorted((out / "layouts").glob("*.tif"))):
+            with rasterio.open(file) as tif:
+                assert tif.crs == city.crs
+                fine = city.read(building, window=rasterio.windows.from_bounds(*tif.bounds, city.transform))
+            mean = fine.reshape(16, 2, 16, 2).mean((1, 3))
+            assert np.abs(mean - layouts[i, spec.channels.index("building")]).max() <= 1
+    assert (out / "windows.png").is_file()
+
+
+def test_given_channels_and_a_place_of_ones_own_choice_exclude_each_other(cities, tmp_path):
+    made = trained("pix2pix", cities, tmp_path / "runs")
+    asked = [f"checkpoint={made}", "n=1", f"paths.data={cities}", f"out={tmp_path / 'out'}"]
+    with pytest.raises(citygrain.errors.ConfigError, match="lie where their given channels are"):
+        sample(load_config("sample", [*asked, "georeference.crs=EPSG:32635", "georeference.origin=[0,0]"]))
+    with pytest.raises(citygrain.errors.DataError, match="atlantis is not prepared"):
+        sample(load_config("sample", [*asked, "given.place=atlantis"]))
