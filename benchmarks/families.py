@@ -10,7 +10,8 @@ where it stopped.
 
 Reported, in `<out>/families.json` and as a table:
 
-- parameters that are trained; windows a second in training, with all that belongs to it; layouts a second in sampling, in batches of 64;
+- parameters that are trained; windows a second in training, with all that belongs to it; layouts a second in sampling,
+  in batches of 64;
 - codecs: share of each channel's variance on held-out windows that a reconstruction explains, on average;
 - likelihood models: bits per cell (all its channels together) of held-out windows;
 - adherence: R² of measured about requested, five levels of one condition at a time, between the 10th and the 90th
