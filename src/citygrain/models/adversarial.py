@@ -8,6 +8,7 @@ like everything else here: any optimiser, clipping, accumulation, several proces
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,6 +105,8 @@ def _check_smoothing(smoothing: float) -> None:
 class Game(nn.Module):
     """A critic with its own view of the conditions, and the losses of both players.
 
+    The critic sees layouts standardised channel by channel: otherwise it would not look at cycle tracks.
+
     Parameters
     ----------
     spec
@@ -113,8 +116,8 @@ class Game(nn.Module):
     objective
         What the players lose.
     r1
-        Weight γ of the penalty on the critic's gradient at real layouts, γ/2 · ‖∇D‖² (Mescheder et al. 2018), on a
-        quarter of each batch.
+        Weight γ of the penalty on the critic's gradient at real, standardised layouts, γ/2 · ‖∇D‖² (Mescheder et al.
+        2018), on a quarter of each batch.
     obedience
         Weight, for the generator, of the squared distance between what its layouts measure and what was asked for, in
         standard deviations over the training windows. The measures are differentiable, so that the critic need not
@@ -123,8 +126,18 @@ class Game(nn.Module):
         Size of the critic's embedding of the conditions.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(
-        self, spec: LayoutSpec, *, critic: object, objective: GanLoss, r1: float, obedience: float, embedding: int
+        self,
+        spec: LayoutSpec,
+        *,
+        critic: Callable[..., nn.Module],
+        objective: GanLoss,
+        r1: float,
+        obedience: float,
+        embedding: int,
     ) -> None:
         super().__init__()
         if r1 < 0 or obedience < 0:
@@ -133,22 +146,29 @@ class Game(nn.Module):
         self.objective, self.r1, self.obedience = objective, r1, obedience
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.planes = ConditionPlanes(spec)
-        self.critic = critic(in_channels=len(spec.channels) + self.planes.channels, embedding=embedding)  # type: ignore[operator]
+        self.critic = critic(in_channels=len(spec.channels) + self.planes.channels, embedding=embedding)
+        self.register_buffer("shift", torch.full((len(spec.channels), 1, 1), 0.5))
+        self.register_buffer("scale", torch.full((len(spec.channels), 1, 1), 0.5))
 
-    def judge(self, layout: Tensor, conditions: Conditions) -> Tensor:
-        """Logits of layouts `(B, C, H, W)` under conditions: the larger, the more real and the more as asked for."""
-        planes = self.planes(conditions, layout.shape[-1])
-        return self.critic(torch.cat([layout * 2 - 1, planes], 1), self.conditioner(conditions))
+    @torch.no_grad()
+    def measure_data(self, layouts: Tensor) -> None:
+        """Set how channels are standardised from training layouts `(N, C, H, W)`."""
+        self.shift.copy_(layouts.mean((0, 2, 3))[:, None, None])
+        self.scale.copy_(layouts.std((0, 2, 3))[:, None, None].clamp_min(0.05))
+
+    def judge(self, seen: Tensor, conditions: Conditions) -> Tensor:
+        """Logits of standardised layouts `(B, C, H, W)`: the larger, the more real and the more as asked for."""
+        return self.critic(torch.cat([seen, self.planes(conditions, seen.shape[-1])], 1), self.conditioner(conditions))
 
     def forward(self, layout: Tensor, conditions: Conditions) -> Tensor:
-        """Judge; what `functional_call` calls with weights of its choice."""
-        return self.judge(layout, conditions)
+        """Logits of layouts `(B, C, H, W)`."""
+        return self.judge((layout - self.shift) / self.scale, conditions)
 
     def losses(self, real: Tensor, made: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Losses of both players, for real layouts and made ones `(B, C, H, W)` under the same conditions."""
         still = {name: weight.detach() for name, weight in self.named_parameters()}
         generator = self.objective.generator(functional_call(self, still, (made, conditions)))
-        critic = self.objective.critic(self.judge(real, conditions), self.judge(made.detach(), conditions))
+        critic = self.objective.critic(self(real, conditions), self(made.detach(), conditions))
         losses = {"loss": generator + critic, "generator": generator, "critic": critic}
         if self.r1 and self.training:
             part = slice(0, max(1, len(real) // 4))
@@ -162,10 +182,10 @@ class Game(nn.Module):
     def _gradient(self, real: Tensor, conditions: Conditions) -> Tensor:
         """Mean squared length of the critic's gradient at real layouts, in single precision."""
         with torch.autocast(real.device.type, enabled=False):
-            layout = real.detach().float().requires_grad_()
+            seen = ((real.detach().float() - self.shift) / self.scale).requires_grad_()
             # One logit a layout, whatever the number of patches.
-            logits = self.judge(layout, conditions).mean((1, 2, 3)).sum()
-            (gradient,) = torch.autograd.grad(logits, layout, create_graph=True)
+            logits = self.judge(seen, conditions).mean((1, 2, 3)).sum()
+            (gradient,) = torch.autograd.grad(logits, seen, create_graph=True)
         return gradient.square().sum((1, 2, 3)).mean()
 
     def _disobedience(self, made: Tensor, conditions: Conditions) -> Tensor:

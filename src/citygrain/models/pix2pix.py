@@ -60,7 +60,7 @@ class Pix2Pix(nn.Module):
         critic: Callable[..., nn.Module],
         given: Sequence[str] | None = None,
         objective: GanLoss | None = None,
-        r1: float = 0.1,
+        r1: float = 0.5,
         fidelity: float = 5.0,
         reconstruction: Mapping[str, float] | None = None,
         balance: float = 0.5,
@@ -102,8 +102,9 @@ class Pix2Pix(nn.Module):
         )
 
     def measure_data(self, layouts: Tensor) -> None:
-        """Set the weight of each made channel from training layouts `(N, C, H, W)`."""
+        """Set the weight of each made channel, and what the critic sees, from training layouts `(N, C, H, W)`."""
         self.reconstruction.measure_data(layouts[:, self.made])
+        self.game.measure_data(layouts)
 
     def logits(self, given: Tensor, conditions: Conditions, noise: Tensor) -> Tensor:
         """Logits `(B, made, H, W)` of the channels that are not given, for noise `(B, noise_channels, H, W)`."""

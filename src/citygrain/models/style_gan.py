@@ -63,7 +63,7 @@ class StyleGan(nn.Module):
         synthesis: Callable[..., nn.Module],
         critic: Callable[..., nn.Module],
         objective: GanLoss | None = None,
-        r1: float = 0.1,
+        r1: float = 0.5,
         path_length: float = 0.0,
         obedience: float = 1.0,
         noise: int = 64,
@@ -95,8 +95,9 @@ class StyleGan(nn.Module):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set what a new generator makes of every cell, the mean share, from training layouts `(N, C, H, W)`."""
+        """Set what a new generator makes of every cell, and what its critic sees, from training `(N, C, H, W)`."""
         self.share.copy_(layouts.mean((0, 2, 3))[:, None, None])
+        self.game.measure_data(layouts)
 
     def layouts(self, style: Tensor, conditions: Conditions, normal: Normal) -> Tensor:
         """Layouts `(B, C, H, W)` of styles `(B, style)`: in [0, 1] up to a leak, which keeps the gradient beyond."""
