@@ -37,6 +37,7 @@ pytestmark = [
     # Lightning's own code, and its advice about toys.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*number of training batches.*"),
+    pytest.mark.filterwarnings("ignore:.*in eval mode at the start.*"),  # a codec on the way stays as it is
 ]
 
 
@@ -69,6 +70,8 @@ def test_the_loss_is_finite_and_reaches_every_trained_parameter(name):
     conditions = families.some_conditions(16, model.spec)
     losses = model.loss(layouts(16), conditions)
     assert all(torch.isfinite(v) and v.ndim == 0 for v in losses.values())
+    if not any(p.requires_grad for p in model.parameters()):
+        pytest.skip(f"{name} has no parameters")
     losses["loss"].backward()
     without = [
         n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
@@ -197,8 +200,10 @@ def test_a_tolerance_brings_what_is_measured_nearer_to_what_is_asked(name):
 
 @pytest.mark.slow
 def test_conditions_matter_after_two_windows_were_learned(name):
-    torch.manual_seed(0)
     model = families.make(name)
+    if isinstance(model, ImplicitGenerator) and " with " in name:
+        pytest.skip("games take long; each family stands for its variants")
+    torch.manual_seed(0)
     first, second = torch.zeros(3, 16, 16), torch.zeros(3, 16, 16)
     first[0, :, :8] = 1.0
     second[2, 8:] = 1.0

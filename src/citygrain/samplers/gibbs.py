@@ -1,0 +1,55 @@
+"""The sampler of restricted Boltzmann machines: two layers of bits, drawn in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from citygrain.errors import ConfigError
+from citygrain.protocols import Bipartite, Noise
+from citygrain.samplers.base import HandleSampler
+from citygrain.spec import Conditions
+
+
+@dataclass(frozen=True)
+class Gibbs(HandleSampler):
+    """Block Gibbs sampling (Geman & Geman 1984): all hidden bits given the visible ones, and the other way round.
+
+    Parameters
+    ----------
+    steps
+        How often both layers are drawn.
+    temperature
+        Divides all logits: below 1 more typical, above 1 more diverse; 0 takes the likelier value of each bit.
+    """
+
+    needs: ClassVar[type] = Bipartite
+
+    steps: int = 100
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.temperature >= 0:
+            raise ConfigError(
+                "These sampler settings cannot work.",
+                expected="steps ≥ 1, temperature ≥ 0",
+                got=f"steps={self.steps}, temperature={self.temperature}",
+            )
+
+    def draw(self, model: Bipartite, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw probabilities `(B, visible)` of the visible bits, given the hidden bits of the last step."""
+        biases = model.biases(conditions)
+        visible = self._bits(biases.visible, noise)
+        for _ in range(self.steps):
+            hidden = self._bits(model.hidden_logits(visible, biases), noise)
+            logits = model.visible_logits(hidden, biases)
+            visible = self._bits(logits, noise)
+        return self._probability(logits)
+
+    def _probability(self, logits: Tensor) -> Tensor:
+        return (logits / self.temperature).sigmoid() if self.temperature else (logits > 0).to(logits.dtype)
+
+    def _bits(self, logits: Tensor, noise: Noise) -> Tensor:
+        return (noise.uniform(*logits.shape[1:]) < self._probability(logits)).to(logits.dtype)
