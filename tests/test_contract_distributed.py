@@ -28,7 +28,7 @@ class Loss(torch.nn.Module):
 
 dist.init_process_group("gloo")
 rank, problems = dist.get_rank(), {}
-for name in [getattr(p, "values", (p,))[0] for p in families.ALL]:
+for name in families.EVERY:
     model = families.make(name).train()
     wrapped = DistributedDataParallel(Loss(model))
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=1e-3)

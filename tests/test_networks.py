@@ -10,8 +10,9 @@ import families
 from citygrain.errors import ConfigError
 from citygrain.networks.blocks import ACTIVATIONS, NORMS, SelfAttention, activation, group_norm, norm
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes, Standardise
-from citygrain.networks.dit import DiT, positions
+from citygrain.networks.dit import DiT
 from citygrain.networks.resnet import ResNetDecoder, ResNetEncoder
+from citygrain.networks.transformer import positions
 from citygrain.networks.unet import UNet
 from citygrain.spec import Conditions, LayoutSpec
 

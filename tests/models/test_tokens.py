@@ -14,7 +14,7 @@ import families
 from citygrain.errors import CapabilityError, ConfigError, DataError
 from citygrain.models.causal_transformer import CausalTransformer
 from citygrain.models.masked_transformer import MaskedTransformer
-from citygrain.networks.transformer import Transformer
+from citygrain.networks.transformer import AROUND, BEFORE, Transformer
 from citygrain.networks.unet import UNet
 from citygrain.protocols import HasLikelihood, HoleFiller, LearnsFromCodes, NextTokenModel, Noise, Quantized
 from citygrain.samplers.tokens import MaskedTokens, NextToken
@@ -271,6 +271,19 @@ def test_the_codec_stays_as_it_was_trained(family):
     before = {name: value.clone() for name, value in model.codec.state_dict().items()}
     model.loss(torch.rand(4, 3, 16, 16), families.some_conditions(4, model.spec))["loss"].backward()
     assert all(torch.equal(value, before[name]) for name, value in model.codec.state_dict().items())
+
+
+@pytest.mark.parametrize(("causal", "spots"), [(True, BEFORE), (False, AROUND)])
+def test_every_head_begins_with_a_look_at_a_neighbour_of_its_own(causal, spots):
+    net = Transformer(
+        symbols=3, out_channels=2, planes=0, embedding=8, causal=causal, width=8 * len(spots), depth=2, head=8
+    )
+    preferences = net._preferences(torch.zeros(1, 0, 5, 7))
+    looked_at = preferences.view(2, len(spots), 5, 7, 35)[:, :, 2, 3].argmax(-1)
+    expected = torch.tensor([(2 + row) * 7 + 3 + column for row, column in spots])
+    assert torch.equal(looked_at, expected.expand(2, -1))
+    cells = torch.arange(35)
+    assert (preferences.isinf() == (causal & (cells[None] > cells[:, None]))).all()
 
 
 @pytest.mark.parametrize("wrong", [{"width": 18}, {"depth": 0}, {"head": 0}])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.networks.blocks import activation as blocks_activation
 from citygrain.networks.blocks import zeroed
+from citygrain.networks.transformer import Adaptive, Block, positions
 
 
 class DiT(nn.Module):
@@ -63,11 +61,11 @@ class DiT(nn.Module):
         self.patch = patch
         self.width = width
         self.tokens = nn.Conv2d(in_channels, width, patch, stride=patch)
-        self.blocks = nn.ModuleList(
-            _Block(width, embedding, head=head, inner=int(ratio * width), dropout=dropout, act=activation)
+        self.blocks: Any = nn.ModuleList(
+            Block(width, embedding, head=head, inner=int(ratio * width), dropout=dropout, act=activation)
             for _ in range(depth)
         )
-        self.norm = _Adaptive(width, embedding, parts=2)
+        self.norm = Adaptive(width, embedding, parts=2)
         self.cells = zeroed(nn.Linear(width, out_channels * patch**2))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -84,62 +82,6 @@ class DiT(nn.Module):
         rows, columns = grid.shape[-2:]
         h = rearrange(grid, "b c h w -> b (h w) c") + positions(rows, columns, self.width, grid.device)
         for block in self.blocks:
-            h = block(h, embedding)
-        shift, scale = self.norm.parts(embedding)
-        patches = self.cells(self.norm(h, shift, scale))
+            h = block(h, block.norm.parts(embedding))
+        patches = self.cells(self.norm(h, *self.norm.parts(embedding)))
         return rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, w=columns, p=self.patch, q=self.patch)
-
-
-class _Adaptive(nn.Module):
-    """Layer normalisation whose shift, scale and gates come from an embedding, and start at zero."""
-
-    def __init__(self, width: int, embedding: int, *, parts: int) -> None:
-        super().__init__()
-        self.modulation = zeroed(nn.Linear(embedding, parts * width))
-        self.count = parts
-        self.width = width
-
-    def parts(self, embedding: Tensor) -> tuple[Tensor, ...]:
-        return self.modulation(F.silu(embedding))[:, None].chunk(self.count, -1)
-
-    def forward(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        return F.layer_norm(x, (self.width,)) * (1 + scale) + shift
-
-
-class _Block(nn.Module):
-    """Self-attention and a perceptron, each around a skip and behind a gate that starts closed."""
-
-    def __init__(self, width: int, embedding: int, *, head: int, inner: int, dropout: float, act: str) -> None:
-        super().__init__()
-        self.heads = width // head if width % head == 0 else 1
-        self.norm = _Adaptive(width, embedding, parts=6)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.perceptron = nn.Sequential(
-            nn.Linear(width, inner), blocks_activation(act), nn.Dropout(dropout), nn.Linear(inner, width)
-        )
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        shift, scale, gate, shift_after, scale_after, gate_after = self.norm.parts(embedding)
-        q, k, v = rearrange(self.qkv(self.norm(x, shift, scale)), "b l (t n c) -> t b n l c", t=3, n=self.heads)
-        attended = rearrange(F.scaled_dot_product_attention(q, k, v), "b n l c -> b l (n c)")
-        x = x + gate * self.out(attended)
-        return x + gate_after * self.perceptron(self.norm(x, shift_after, scale_after))
-
-
-def positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Sines and cosines of row and column `(rows · columns, width)` at wavelengths from 2π to some 20,000π cells.
-
-    Vaswani et al. (2017), half of the channels for each axis. In single precision, whatever the network computes in:
-    rounded to bfloat16, the angles of far cells would be others than where a trained network is sampled from.
-    """
-    quarter = width // 4
-    frequencies = torch.exp(-math.log(1e4) / quarter * torch.arange(quarter, device=device, dtype=torch.float32))
-
-    def waves(count: int) -> Tensor:
-        angles = torch.arange(count, device=device, dtype=torch.float32)[:, None] * frequencies
-        return torch.cat([angles.sin(), angles.cos()], -1)
-
-    down = waves(rows)[:, None].expand(-1, columns, -1)
-    along = waves(columns)[None].expand(rows, -1, -1)
-    return torch.cat([down, along], -1).flatten(0, 1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -12,13 +14,20 @@ from torch import Tensor, nn
 from citygrain.errors import ConfigError
 from citygrain.networks.blocks import activation as blocks_activation
 from citygrain.networks.blocks import zeroed
-from citygrain.networks.dit import positions
+
+AROUND = ((-1, 0), (0, 1), (1, 0), (0, -1), (-1, 1), (1, 1), (1, -1), (-1, -1))
+"""Neighbours of a cell, rows and columns away."""
+
+BEFORE = ((0, 0), (-1, 1), (-1, 0), (-1, -1))
+"""A cell and those of its neighbours that are read before it. Each is shown the symbol of the one before it."""
 
 
 class Transformer(nn.Module):
     """Symbols on a grid in, logits for every cell out, modulated by an embedding (adaLN-Zero, Peebles & Xie 2023).
 
-    Cells are in the order of reading, row by row. Positions are fixed sines and cosines of row and column.
+    Cells are in the order of reading, row by row. Positions are fixed sines and cosines of row and column. Beside that,
+    every head has a spot, some cells away, that it prefers to look at: at first one of the neighbours, so that the
+    network need not learn that there are any (d'Ascoli et al. 2021); spot and preference are learned from there.
 
     Parameters
     ----------
@@ -62,28 +71,27 @@ class Transformer(nn.Module):
                 got=f"width={width}, depth={depth}, head={head}",
             )
         self.width = width
+        self.causal = causal
         self.symbols = nn.Embedding(symbols, width)
         self.planes = nn.Linear(planes, width) if planes else None
-        self.blocks: Any = nn.ModuleList(
-            Block(
-                width,
-                embedding,
-                head=head,
-                inner=int(ratio * width),
-                dropout=dropout,
-                act=activation,
-                causal=causal,
-            )
+        blocks = [
+            Block(width, embedding, head=head, inner=int(ratio * width), dropout=dropout, act=activation)
             for _ in range(depth)
-        )
+        ]
+        self.blocks: Any = nn.ModuleList(blocks)
+        heads = blocks[0].heads
+        spots = BEFORE if causal else AROUND
+        first = torch.tensor([spots[i % len(spots)] for i in range(heads)])
+        # −|Δ − spot|², without what is the same for all cells, as coefficients of |Δ|² and of Δ's rows and columns.
+        self.spots = nn.Parameter(torch.cat([-torch.ones(len(first), 1), 2.0 * first], 1).repeat(depth, 1, 1))
         self.norm = Adaptive(width, embedding, parts=2)
         self.logits = nn.Linear(width, out_channels)
 
     def forward(self, symbols: Tensor, planes: Tensor, embedding: Tensor) -> Tensor:
         """Map symbols `(B, h · w)`, planes `(B, P, h, w)` and `(B, E)` to logits `(B, h · w, out)`."""
         x = self.symbols(symbols) + self._ground(planes)
-        for block in self.blocks:
-            x = block(x, block.norm.parts(embedding))
+        for block, bias in zip(self.blocks, self._preferences(planes), strict=True):
+            x = block(x, block.norm.parts(embedding), bias)
         return self.logits(self.norm(x, *self.norm.parts(embedding)))
 
     def reader(self, planes: Tensor, embedding: Tensor) -> Callable[[Tensor], Tensor]:
@@ -93,15 +101,17 @@ class Transformer(nn.Module):
         causal transformers.
         """
         ground = self._ground(planes).expand(len(embedding), -1, -1)
-        cells = iter(ground.unbind(1))
+        preferences = self._preferences(planes)
         pasts = [Past(ground.shape[1]) for _ in self.blocks]
         parts = [block.norm.parts(embedding) for block in self.blocks]
         last = self.norm.parts(embedding)
+        cells = iter(range(ground.shape[1]))
 
         def read(symbols: Tensor) -> Tensor:
-            x = (self.symbols(symbols) + next(cells))[:, None]
-            for block, part, past in zip(self.blocks, parts, pasts, strict=True):
-                x = block(x, part, past)
+            i = next(cells)
+            x = (self.symbols(symbols) + ground[:, i])[:, None]
+            for block, part, bias, past in zip(self.blocks, parts, preferences, pasts, strict=True):
+                x = block(x, part, bias[:, i : i + 1, : i + 1], past)
             return self.logits(self.norm(x, *last))[:, 0]
 
         return read
@@ -111,6 +121,17 @@ class Transformer(nn.Module):
         rows, columns = planes.shape[-2:]
         ground = positions(rows, columns, self.width, planes.device)[None]
         return ground if self.planes is None else ground + self.planes(rearrange(planes, "b p h w -> b (h w) p"))
+
+    def _preferences(self, planes: Tensor) -> Tensor:
+        """How much each head of each block prefers each cell to look at, `(depth, heads, h · w, h · w)`."""
+        cells = torch.cartesian_prod(*(torch.arange(n, device=planes.device) for n in planes.shape[-2:])).float()
+        away = cells[None] - cells[:, None]
+        shape = torch.cat([away.square().sum(-1, keepdim=True), away], -1)
+        preferences = torch.einsum("dhk,qck->dhqc", self.spots, shape)
+        if not self.causal:
+            return preferences
+        later = torch.ones(len(cells), len(cells), dtype=torch.bool, device=planes.device).triu(1)
+        return preferences.masked_fill(later, -torch.inf)
 
 
 class Adaptive(nn.Module):
@@ -167,24 +188,11 @@ class Block(nn.Module):
         Channels of a token, size of the embedding, and channels an attention head.
     inner, dropout, act
         Of the perceptron: channels inside, share of them dropped, and name of the activation.
-    causal
-        Whether a token attends only to itself and those before it.
     """
 
-    def __init__(
-        self,
-        width: int,
-        embedding: int,
-        *,
-        head: int,
-        inner: int,
-        dropout: float,
-        act: str,
-        causal: bool = False,
-    ) -> None:
+    def __init__(self, width: int, embedding: int, *, head: int, inner: int, dropout: float, act: str) -> None:
         super().__init__()
         self.heads = width // head if width % head == 0 else 1
-        self.causal = causal
         self.norm = Adaptive(width, embedding, parts=6)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -192,15 +200,36 @@ class Block(nn.Module):
             nn.Linear(width, inner), blocks_activation(act), nn.Dropout(dropout), nn.Linear(inner, width)
         )
 
-    def forward(self, x: Tensor, parts: tuple[Tensor, ...], past: Past | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, parts: tuple[Tensor, ...], bias: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
         """Map `(B, L, width)` to the same shape, given `norm.parts` of the embedding.
 
-        With a past, `x` is one token, and attends to all that the past holds.
+        `bias`, `(heads, L, L)`, is added to what the queries make of the keys. With a past, `x` is one token, and
+        attends to all that the past holds.
         """
         shift, scale, gate, shift_after, scale_after, gate_after = parts
         q, k, v = rearrange(self.qkv(self.norm(x, shift, scale)), "b l (t n c) -> t b n l c", t=3, n=self.heads)
         if past is not None:
             k, v = past.extended(k, v)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal and past is None)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
         x = x + gate * self.out(rearrange(attended, "b n l c -> b l (n c)"))
         return x + gate_after * self.perceptron(self.norm(x, shift_after, scale_after))
+
+
+def positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Sines and cosines of row and column `(rows · columns, width)` at wavelengths from 2π to some 20,000π cells.
+
+    Vaswani et al. (2017), half of the channels for each axis. In single precision, whatever the network computes in:
+    rounded to bfloat16, the angles of far cells would be others than where a trained network is sampled from.
+    """
+    quarter = width // 4
+    frequencies = torch.exp(-math.log(1e4) / quarter * torch.arange(quarter, device=device, dtype=torch.float32))
+
+    def waves(count: int) -> Tensor:
+        angles = torch.arange(count, device=device, dtype=torch.float32)[:, None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], -1)
+
+    down = waves(rows)[:, None].expand(-1, columns, -1)
+    along = waves(columns)[None].expand(rows, -1, -1)
+    return torch.cat([down, along], -1).flatten(0, 1)
