@@ -23,6 +23,10 @@ def machine(**settings):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.7 * torch.randn_like(p))
+        # Conditions move biases, but not so far that one state is all there is.
+        for shift in (model.visible_shift, model.hidden_shift):
+            shift.weight.mul_(0.1)
+            shift.bias.zero_()
     return model
 
 
