@@ -165,11 +165,20 @@ def test_impossible_settings_are_refused(wrong):
         Heun(**wrong)
 
 
+class NormalPrior:
+    """Has the handle of `Normal`, and no other."""
+
+    code_shape = (1, 2, 2)
+
+    def prior(self, asked):
+        return torch.zeros(len(asked), *self.code_shape), torch.ones(len(asked), *self.code_shape)
+
+
 def test_a_sampler_of_another_family_is_refused_with_the_right_ones_named():
     with pytest.raises(CapabilityError, match="Heun"):
         Normal()(GaussianDenoiser(), conditions(1), Noise([0]))
-    with pytest.raises(CapabilityError, match="Normal"):
-        Heun()(object(), conditions(1), Noise([0]))
+    with pytest.raises(CapabilityError, match="choices:  Normal\n"):
+        Heun()(NormalPrior(), conditions(1), Noise([0]))
 
 
 class _Normal:
