@@ -143,8 +143,9 @@ def test_cells_become_standard_normal():
 
 
 def test_normal_numbers_become_the_very_levels_they_came_from():
-    layouts = coverage(seed=1)
-    back = measured().inverse(measured()(layouts, torch.rand_like(layouts))[0])
+    layouts = coverage(seed=1).double()  # in single precision a level's very edge may be rounded into the next
+    within = torch.rand(layouts.shape, generator=torch.Generator().manual_seed(0))
+    back = measured().inverse(measured()(layouts, within)[0])
     assert torch.equal((back * 255).round(), (layouts * 255).round())
 
 
