@@ -10,10 +10,12 @@ where it stopped.
 
 Reported, in `<out>/families.json` and as a table:
 
-- parameters that are trained; windows a second in training, with all that belongs to it; layouts a second in sampling,
-  in batches of 64;
+- parameters that are trained; windows a second in training, without the start and what follows it; layouts a second
+  in sampling, in batches of 64;
 - codecs: share of each channel's variance on held-out windows that a reconstruction explains, on average;
-- likelihood models: bits per cell (all its channels together) of held-out windows;
+- likelihood models: bits per cell (all its channels together) of held-out windows. A flow of cells bounds those of the
+  coverage itself, a causal transformer counts those of the tokens, a flow in a code the density of the code: compare
+  like with like only;
 - adherence: R² of measured about requested, five levels of one condition at a time, between the 10th and the 90th
   percentile of the training windows;
 - Wasserstein distance of each measure between held-out windows and layouts that were asked for the place and four
@@ -41,7 +43,7 @@ from scipy.stats import wasserstein_distance
 
 from adherence import levels_of
 from citygrain.checkpoint import load
-from citygrain.conditions import measure
+from citygrain.conditions import MEASURES, measure
 from citygrain.config import load_config
 from citygrain.data.datamodule import CityDataModule
 from citygrain.files import write_text
@@ -102,17 +104,16 @@ def train(recipe: str, args: argparse.Namespace) -> float:
             started = time.perf_counter()
             run(probe)
             seconds.append((time.perf_counter() - started) / (2 * PROBE))
-        steps = max(100, int(60 * args.minutes / max(seconds[1] - seconds[0], 1e-3)))
-        write_text(plan, json.dumps({"steps": min(steps, 20_000)}))
-    steps = json.loads(plan.read_text())["steps"]
-    config = load_config("train", overrides(recipe, recipe, steps, args))
-    log = args.out / f"{recipe}.seconds.json"
-    started = time.perf_counter()
+        a_step = max(seconds[1] - seconds[0], 1e-3)
+        steps = min(max(100, int(60 * args.minutes / a_step)), 20_000)
+        write_text(plan, json.dumps({"minutes": args.minutes, "seconds_a_step": a_step, "steps": steps}))
+    planned = json.loads(plan.read_text())
+    if planned["minutes"] != args.minutes:
+        raise SystemExit(f"{plan} was made for --minutes {planned['minutes']:g}: choose another --out and --runs")
+    config = load_config("train", overrides(recipe, recipe, planned["steps"], args))
     run(config)
-    if not log.is_file():
-        write_text(log, json.dumps({"seconds": time.perf_counter() - started}))
-    seconds = json.loads(log.read_text())["seconds"]
-    return steps * config["data"]["batch_size"] / seconds
+    batch: int = config["data"]["batch_size"]
+    return batch / float(planned["seconds_a_step"])
 
 
 def evaluate(recipe: str, args: argparse.Namespace, held_out: Batch) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def evaluate(recipe: str, args: argparse.Namespace, held_out: Batch) -> dict[str
     started, count = time.perf_counter(), 0
     row["adherence"] = {}
     for name in ASKED:
-        if name in spec.given or (spec.given and name in {"street_density", "cycle"}):
+        if set(MEASURES[name].channels) <= set(spec.given):
             continue  # what is given is no request
         asked = np.repeat(levels_of(spec, name, 5, 10, 90), args.samples)
         conditions = request(generator, {name: torch.tensor(asked)}, held_out)

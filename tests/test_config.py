@@ -175,6 +175,17 @@ def test_every_choice_of_every_verb_composes(verb, choice):
     check_signatures(load_config(verb, [*chosen, *(f"{key}=x" for key in blanks)]))
 
 
+def test_the_groups_of_a_verb_are_those_of_the_files_it_takes_and_inherits(own):
+    assert group_defaults("paint", [own]) == {"colour": "blue", "form": "???"}
+    assert group_defaults("paint", [own], ["colour=red", "size=4"])["colour"] == "red"
+    plain = group_defaults("train", overrides=["model=autoencoder"])
+    sparse = group_defaults("train", overrides=["model=sparse_autoencoder"])
+    assert sparse == plain | {"model": "sparse_autoencoder", "sparsity@model.sparsity": "activity_l1"}
+    demo = group_defaults("train", overrides=["experiment=demo"])
+    assert demo["model"] == "diffusion"
+    assert demo["model@codec.model"] == "variational_autoencoder"
+
+
 def test_every_shipped_file_can_be_chosen():
     roots = [Path(config_dir() / f"{v}.yaml").read_text(encoding="utf-8") for v in VERBS]
     nested = [f.read_text(encoding="utf-8") for f in config_dir().rglob("*/*.yaml")]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from citygrain.errors import CapabilityError
 from citygrain.spec import Conditions, LayoutSpec
@@ -140,7 +140,15 @@ class CodePrior(Protocol):
 
 @runtime_checkable
 class FitsPrior(Codec, Protocol):
-    """A codec whose prior is fitted to the training windows' codes after training, and not learned."""
+    """A codec whose prior is fitted to the training windows' codes after training, and not learned.
+
+    Attributes
+    ----------
+    latent_prior
+        What is fitted; a model that learns on from this one begins without it.
+    """
+
+    latent_prior: nn.Module
 
     @property
     def fitted(self) -> bool:

@@ -397,12 +397,17 @@ class Evil:
         return (os.system, ("true",))
 
 
+def twins(cities, folder):
+    """Helsinki and the same windows under another name."""
+    for name in ("helsinki", "twin"):
+        shutil.copytree(cities / "helsinki", folder / name)
+    manifest = folder / "twin" / "place.json"
+    manifest.write_text(manifest.read_text().replace('"helsinki"', '"twin"'))
+
+
 def test_a_model_learns_on_from_another_on_a_new_place(cities, latent, tmp_path):
     """The latent model knows Helsinki; it learns on on a twin as well, with all but its network frozen."""
-    shutil.copytree(cities / "helsinki", tmp_path / "cities" / "helsinki")
-    shutil.copytree(cities / "helsinki", tmp_path / "cities" / "twin")
-    manifest = tmp_path / "cities" / "twin" / "place.json"
-    manifest.write_text(manifest.read_text().replace('"helsinki"', '"twin"'))
+    twins(cities, tmp_path / "cities")
     before = citygrain.load(latent)
     made = run(
         config(
@@ -427,6 +432,22 @@ def test_a_model_learns_on_from_another_on_a_new_place(cities, latent, tmp_path)
     assert torch.equal(citygrain.load(made).conditioner.place.weight, rows[[0, 0, 1]])
     run(again)  # the configuration's own model, an autoencoder here, has no part in it
     assert citygrain.load(made).sampler == before.sampler
+
+
+def test_a_codec_that_learns_on_gets_a_prior_of_its_new_places(cities, tmp_path):
+    twins(cities, tmp_path / "cities")
+    autoencoder = [o.replace("variational_", "") for o in TINY_VAE if "embedding" not in o]
+    source = run(config(cities, tmp_path, "name=source", "trainer.max_steps=4", "codes=64", model=autoencoder))
+    made = run(
+        config(
+            tmp_path / "cities", tmp_path, "name=tuned", "data.places=[twin,helsinki]", f"init_from={source}",
+            "trainer.max_steps=2", "codes=64",
+        )
+    )  # fmt: skip
+    model = citygrain.load(made)
+    assert model.fitted
+    assert model.latent_prior.places.shape[-1] > citygrain.load(source).latent_prior.places.shape[-1]
+    assert model.latent_prior.places.sum(1).allclose(torch.ones(1))
 
 
 @pytest.mark.parametrize(

@@ -162,9 +162,7 @@ class LatentPrior(nn.Module):
     def _asked(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """All numbers that can be asked for, `(B, S)` of order one, and which are present, as 0 and 1."""
         cells = conditions.maps.shape[-1] ** 2
-        present = torch.cat(
-            [conditions.present, conditions.maps_present.repeat_interleave(cells, 1)], 1
-        )  # maps cell by cell
+        present = torch.cat([conditions.present, conditions.maps_present.repeat_interleave(cells, 1)], 1)
         values = torch.cat([self.scalars(conditions.scalars), self.planes.scaled(conditions).flatten(1)], 1)
         return torch.where(present, values, 0.0), present.to(values)
 

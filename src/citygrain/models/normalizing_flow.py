@@ -114,7 +114,8 @@ class NormalizingFlow(CodeSpace):
 
         In cells it is the log-probability of the coverage in its 256 levels, estimated from below: the expectation over
         the noise within the levels is a lower bound of it (Theis et al. 2016, eq. 3), and one field of noise, the same
-        for all layouts, estimates that expectation. In a code it is the log-density of the code, which may be positive.
+        for all layouts, estimates that expectation. In a code it is the log-density of the code with its grain, which
+        may be positive.
         """
         generator = torch.Generator().manual_seed(0)
         uniform = torch.rand(self.latent_shape, generator=generator).to(layout)

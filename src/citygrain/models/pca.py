@@ -17,7 +17,8 @@ from citygrain.spec import Conditions, LayoutSpec
 class Pca(FittedCodec):
     """Principal components of square patches, fitted batch by batch as layouts come (Ross et al. 2008).
 
-    Nothing descends a gradient: in training, `loss` takes its batch into the fit and returns the squared error.
+    Nothing descends a gradient: in training, `loss` takes its batch into the fit and returns the squared error. Of
+    several processes, the first one's windows are fitted to: the others take over its buffers.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from torch import nn
 from citygrain.checkpoint import Checkpoint
 from citygrain.errors import ConfigError
 from citygrain.networks.conditioner import ConditionEmbedding
+from citygrain.protocols import FitsPrior
 from citygrain.spec import LayoutSpec
 
 WHAT = ("channels", "size_px", "resolution_m", "scalars", "maps", "map_px")
@@ -51,7 +52,8 @@ def adopt(generator: nn.Module, source: Checkpoint, spec: LayoutSpec) -> None:
     """Load a checkpoint's weights into a generator of other places.
 
     A place that the checkpoint knows keeps its embedding; a new one begins as if no place had been asked for. How
-    conditions are standardised stays as it was, since the weights were learned with it.
+    conditions are standardised stays as it was, since the weights were learned with it. A prior that was fitted to the
+    other places' codes is left behind: it is fitted again after training.
     """
     weights = dict(source.weights)
     for name, module in generator.named_modules():
@@ -59,6 +61,8 @@ def adopt(generator: nn.Module, source: Checkpoint, spec: LayoutSpec) -> None:
             rows = weights[f"{name}.place.weight"]
             known = [source.spec.places.index(p) + 1 if p in source.spec.places else 0 for p in spec.places]
             weights[f"{name}.place.weight"] = rows[torch.tensor([0, *known])]
+    if isinstance(generator, FitsPrior):
+        weights |= generator.latent_prior.state_dict(prefix="latent_prior.")
     generator.load_state_dict(weights)
 
 
