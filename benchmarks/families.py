@@ -8,7 +8,7 @@ that of the variational autoencoder, or of the vector-quantised one, trained in 
 A family that is done is not done again (`runs/families/<recipe>`, `<out>/<recipe>.json`), so that the command goes on
 where it stopped.
 
-Reported, in `<out>/families.json` and as a table:
+Reported, in `<out>/families.json` and, as a table, in `<out>/families.md`:
 
 - parameters that are trained; windows a second in training, without the start and what follows it; layouts a second
   in sampling, in batches of 64;
@@ -36,9 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich
 import torch
-from rich.table import Table
 from scipy.stats import wasserstein_distance
 
 from adherence import levels_of
@@ -184,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--minutes", type=float, default=5.0, help="of training for each")
-    parser.add_argument("--samples", type=int, default=24, help="layouts a level")
+    parser.add_argument("--samples", type=int, default=16, help="layouts a level")
     parser.add_argument("--windows", type=int, default=256, help="held-out windows")
     parser.add_argument("--columns", type=int, default=8, help="of the picture")
     parser.add_argument("--data", type=Path, default=Path("data/cities"))
@@ -210,7 +208,8 @@ def main() -> None:
         rows[recipe] = json.loads(file.read_text())
     report = {"minutes": args.minutes, "held_out": len(held_out.layout), "floor": floor, "families": rows}
     write_text(args.out / "families.json", json.dumps(report, indent=1) + "\n")
-    rich.print(table(report))
+    write_text(args.out / "families.md", table(report))
+    print(table(report))
     picture = [held_out.layout[: args.columns].numpy()]
     titles = ["held-out windows", *[""] * (args.columns - 1)]
     for recipe in rows:
@@ -222,18 +221,17 @@ def main() -> None:
     )  # fmt: skip
 
 
-def table(report: Mapping[str, Any]) -> Table:
-    shown = Table(title=f"{report['minutes']:g} minutes each")
-    headings = ("recipe", "parameters", "windows/s", "layouts/s", "explained", "bits/cell", *ASKED, "Wasserstein")
-    for heading in headings:
-        shown.add_column(heading, justify="left" if heading == "recipe" else "right")
+def table(report: Mapping[str, Any]) -> str:
+    """Return the report as a table in Markdown."""
 
     def number(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
+    headings = ("recipe", "parameters", "windows/s", "layouts/s", "explained", "bits/cell", *ASKED, "Wasserstein")
+    lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
     for recipe, row in report["families"].items():
-        shown.add_row(
-            recipe,
+        cells = [
+            f"`{recipe}`",
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['windows_per_second']:.0f}",
             f"{row['layouts_per_second']:.1f}",
@@ -241,9 +239,11 @@ def table(report: Mapping[str, Any]) -> Table:
             number(row.get("bits_per_cell"), ".2f"),
             *(number(row["adherence"].get(name), ".2f") for name in ASKED),
             f"{np.mean(list(row['wasserstein'].values())):.2f}",
-        )
-    shown.add_row("other training windows", *["–"] * 9, f"{np.mean(list(report['floor'].values())):.2f}")
-    return shown
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    floor = f"{np.mean(list(report['floor'].values())):.2f}"
+    lines.append("| " + " | ".join(["other training windows", *["–"] * 9, floor]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -469,6 +469,12 @@ def test_what_cannot_learn_on_is_refused_with_the_difference(cities, latent, tmp
         run(config(cities, tmp_path, "name=tuned", f"init_from={latent}", "trainer.max_steps=2", *filled))
 
 
+def test_a_run_without_a_log_leaves_none_and_makes_its_model(cities, tmp_path):
+    made = run(config(cities, tmp_path, "name=mute", "trainer.max_steps=2", "logger=none"))
+    assert citygrain.load(made)
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
 def test_a_run_may_end_by_the_clock(cities, tmp_path):
     arguments = ("name=timed", "trainer.max_steps=-1", "+trainer.max_epochs=-1", "+trainer.max_time='00:00:00:03'")
     assert checkpoint.read(run(config(cities, tmp_path, *arguments))).provenance["step"] > 0

@@ -304,6 +304,8 @@ def _trainer(config: Mapping[str, Any], folder: Path) -> pl.Trainer:
     )
     callbacks = [instantiate(callback) for callback in config["callbacks"].values() if callback]
     loggers = [instantiate(logger, save_dir=str(folder)) for logger in config["logger"].values() if logger]
+    if not loggers:  # it refuses to watch for nobody
+        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.LearningRateMonitor)]
     try:
         return instantiate(
             settings,
