@@ -12,7 +12,7 @@ LAYERS = (
     ("errors", "files", "console"),
     ("spec", "targets", "config", "geo"),
     ("protocols", "conditions", "networks", "plot"),
-    ("prepare", "data", "samplers", "checkpoint"),
+    ("prepare", "vectorize", "data", "samplers", "checkpoint"),
     ("models", "latent", "sample", "training", "evaluation"),
     ("__main__",),
 )

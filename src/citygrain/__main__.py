@@ -76,6 +76,16 @@ VERBS = {
         ),
         run_key="out",
     ),
+    "vectorize": Verb(
+        "citygrain.vectorize",
+        "layouts to buildings, open spaces and street graphs: GeoPackage, GeoJSON, GeoParquet, GraphML",
+        "citygrain vectorize layouts=out/sample out=out/vectors",
+        (
+            "citygrain vectorize layouts=out/sample formats=[gpkg,graphml]",
+            "citygrain vectorize layouts=data/cities/helsinki bounds=[385600,6671600,386600,6672600]",
+        ),
+        run_key="out",
+    ),
 }
 
 FLAGS = {
@@ -210,8 +220,8 @@ def _overview(out: Console) -> None:
         f"[bold]citygrain[/] {citygrain.__version__}: city layouts from OpenStreetMap, asked for and measured in metres"
     )
     for name, verb in VERBS.items():
-        out.print(f"\n  [bold]{name:8}[/] {escape(verb.does)}", highlight=False, soft_wrap=True)
-        out.print(f"           [cyan]{escape(verb.example)}[/]", highlight=False, soft_wrap=True)
+        out.print(f"\n  [bold]{name:9}[/] {escape(verb.does)}", highlight=False, soft_wrap=True)
+        out.print(f"            [cyan]{escape(verb.example)}[/]", highlight=False, soft_wrap=True)
     out.print("\ncitygrain <verb> --help   its choices and keys", highlight=False)
 
 

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb as _colour
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from numpy.typing import ArrayLike, NDArray
 
 from citygrain.conditions import MEASURES
 from citygrain.errors import DataError
-from citygrain.geo.layers import CHANNELS
+from citygrain.geo.layers import CHANNELS, WIDTHS
+from citygrain.geo.vectorize import Vectors
 
 PAPER = "#f8f5ee"
 INK = "#33313a"
@@ -150,6 +154,64 @@ def channel_panels(
         pictures.append(to_rgb(band[None], [name]))
         titles.append(f"{name} {band.mean():.1%}")
     return _grid(pictures, (), path, titles, heading, min(len(pictures), 5), scale, resolution_m)
+
+
+def vector_sheet(
+    layouts: Sequence[Vectors],
+    path: str | Path | None = None,
+    *,
+    titles: Sequence[str] | None = None,
+    pixels: int = 480,
+) -> NDArray[np.uint8]:
+    """Draw features as a map, layout beside layout, with captions and a legend.
+
+    Parameters
+    ----------
+    layouts
+        As `citygrain.geo.vectorize` makes them.
+    path
+        PNG to write; None writes nothing.
+    titles
+        A caption for each layout.
+    pixels
+        Width of a layout.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    drawn = {
+        name for vectors in layouts for name in (*vectors.areas, *(k for w in vectors.ways.values() for k in w.kind))
+    }
+    sizes = np.array([(v.grid.width * v.grid.resolution_m, v.grid.height * v.grid.resolution_m) for v in layouts])
+    wide, high = sizes.max(0, initial=1.0)
+    shape = pixels, max(1, round(pixels * high / wide))
+    pictures = [_map(v, (wide, high), shape) for v in layouts]
+    return _grid(pictures, sorted(drawn), path, titles, "", None, 1, wide / pixels)
+
+
+def _map(vectors: Vectors, size_m: tuple[float, float], pixels: tuple[int, int]) -> NDArray[np.uint8]:
+    """Draw the features of a layout, its north-west corner in that of the picture."""
+    left, _, _, top = vectors.grid.bounds
+    figure = Figure(figsize=(pixels[0] / DPI, pixels[1] / DPI), dpi=DPI, facecolor=PAPER)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    axis.set(xlim=(left, left + size_m[0]), ylim=(top - size_m[1], top))
+    lines = {kind: ways[ways.kind == kind] for ways in vectors.ways.values() for kind in ways.kind.unique()}
+    for name in PAINTED:
+        if name in vectors.areas and len(vectors.areas[name]):
+            rings = shapely.get_rings(vectors.areas[name].geometry.to_numpy())
+            outline = Outline.make_compound_path(*(Outline(shapely.get_coordinates(r), closed=True) for r in rings))
+            axis.add_patch(PathPatch(outline, facecolor=COLOURS[name], linewidth=0))
+        elif name in lines:
+            width = max(0.8, 0.5 * WIDTHS[name] / size_m[0] * pixels[0] * 72 / DPI)
+            coordinates = [shapely.get_coordinates(line) for line in lines[name].geometry]
+            axis.add_collection(LineCollection(coordinates, colors=COLOURS[name], linewidths=width, capstyle="round"))
+    for nodes in vectors.nodes.values():
+        crossings = nodes[nodes.street_count > 2].geometry
+        axis.scatter(crossings.x, crossings.y, s=3, color=INK, linewidths=0, zorder=3)
+    return _save(figure, None)
 
 
 def requested_measured(

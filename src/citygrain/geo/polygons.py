@@ -1,0 +1,218 @@
+"""Coverage of a channel's areas to polygons.
+
+The outline is where coverage crosses a half, interpolated between the centres of cells (marching squares, by
+contourpy): to a tenth of a cell where walls are straight. Outlines of one channel never cross, and stay so when they
+are simplified together (Visvalingam & Whyatt 1993, by GEOS, as a coverage: walls that touch stay shared). Corners,
+which interpolation rounds off, are restored where a shape is made of right angles.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import contourpy
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+LEVEL = 0.5
+
+SIMPLIFIED = 0.6
+"""Tolerance of the simplification: the root of the area that a vertex may cost, in cells."""
+
+SNAP = math.radians(22.5)
+"""Edges this near to one of a shape's two directions take it,"""
+
+STRAY = 0.6
+"""unless their ends would move by more than so many cells."""
+
+SHORT = 1.6
+"""Edges shorter than so many cells between two others are a rounded corner or a step, and no wall."""
+
+SQUARE = 0.75
+"""Share of the outline that must follow the two directions; other shapes are left as they are."""
+
+FAITHFUL = 0.88
+"""Intersection over union with the outline below which a shape keeps it."""
+
+
+def outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.object_]:
+    """Return valid polygons, in cells (x to the right, y down), that do not overlap.
+
+    Parameters
+    ----------
+    coverage
+        `(H, W)` in [0, 1].
+    smallest
+        Polygons and holes of a smaller area, in cells, are left out.
+    """
+    if not (coverage >= LEVEL).any():
+        return np.empty(0, object)
+    height, width = coverage.shape
+    # Continued beyond the edge, so that what the window cuts ends at its edge.
+    x, y = np.arange(-0.5, width + 1), np.arange(-0.5, height + 1)
+    contour = contourpy.contour_generator(
+        x, y, np.pad(coverage, 1, mode="edge"), fill_type=contourpy.FillType.OuterOffset
+    )
+    found: Any = contour.filled(LEVEL, np.inf)  # its type depends on the kind of filling
+    points, offsets = found
+    rings, owners = [], []
+    for i, (xy, offset) in enumerate(zip(points, offsets, strict=True)):
+        for ring in np.split(xy, offset[1:-1]):
+            if len(ring) > 3:
+                rings.append(ring)
+                owners.append(i)
+    sizes = [len(ring) for ring in rings]
+    loops = shapely.linearrings(np.concatenate(rings), indices=np.repeat(np.arange(len(rings)), sizes))
+    big = np.abs(_areas(rings)) >= smallest
+    _, shape = np.unique(owners, return_inverse=True)
+    first = np.r_[True, np.diff(shape) > 0]
+    keep = big & big[first][shape]  # no holes without their shape
+    if not keep.any():
+        return np.empty(0, object)
+    _, shape = np.unique(shape[keep], return_inverse=True)
+    shapes = shapely.polygons(loops[keep], indices=shape)
+    shapes = within(shapes, width, height)
+    shapes = _valid_parts(shapes, smallest)
+    return _valid_parts(shapely.coverage_simplify(shapes, SIMPLIFIED), smallest)
+
+
+def within(shapes: NDArray[np.object_], width: float, height: float) -> NDArray[np.object_]:
+    """Cut polygons at the edge of a window."""
+    bounds = shapely.bounds(shapes)
+    out = (bounds < 0).any(1) | (bounds[:, 2:] > [width, height]).any(1)
+    cut = shapes.copy()
+    cut[out] = shapely.intersection(shapes[out], shapely.box(0, 0, width, height))
+    return cut
+
+
+def _areas(rings: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Signed areas of rings (the shoelace formula)."""
+    xy = np.concatenate(rings)
+    start = np.cumsum([0, *(len(r) for r in rings)])
+    terms = np.zeros(len(xy))
+    terms[:-1] = xy[:-1, 0] * xy[1:, 1] - xy[1:, 0] * xy[:-1, 1]
+    terms[start[1:] - 1] = 0  # between one ring and the next
+    return np.add.reduceat(terms, start[:-1]) / 2
+
+
+def _valid_parts(shapes: NDArray[np.object_], smallest: float) -> NDArray[np.object_]:
+    broken = ~shapely.is_valid(shapes)
+    shapes[broken] = shapely.make_valid(shapes[broken])
+    parts = shapely.get_parts(shapes)
+    return parts[(shapely.get_type_id(parts) == 3) & (shapely.area(parts) >= smallest)]
+
+
+def squared(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Restore the right angles of polygons that are made of them; others, and those that would overlap, are kept.
+
+    A shape's two directions are those that its edges, weighted by their squared lengths, agree on best. Edges near
+    them become walls through their middles, rounded corners become the crossing of two walls, and small slanted steps
+    become square ones.
+    """
+    if not len(shapes):
+        return shapes
+    loops, owner = shapely.get_rings(shapes, return_index=True)
+    xy, ring = shapely.get_coordinates(loops, return_index=True)
+    rings = [r[:-1] for r in _split(xy.tolist(), ring)]
+    turned: list[_Ring] = []
+    for group in _split(rings, owner):
+        theta = _direction(group)
+        turned += group if theta is None else [_squared_ring(r, theta) or r for r in group]
+    sizes = [len(r) for r in turned]
+    loops = shapely.linearrings(
+        np.array([p for r in turned for p in r]), indices=np.repeat(np.arange(len(sizes)), sizes)
+    )
+    made = shapely.polygons(loops, indices=owner)
+    made = np.where(shapely.is_valid(made), made, shapes)
+    shared = shapely.area(shapely.intersection(made, shapes))
+    made = np.where(shared < FAITHFUL * (shapely.area(made) + shapely.area(shapes) - shared), shapes, made)
+    # Those that overlap step back, until none does: the outlines themselves do not overlap.
+    new = np.ones(len(made), bool)
+    while True:
+        one, other = shapely.STRtree(made).query(made, predicate="intersects")
+        pairs = (one < other) & (new[one] | new[other])
+        one, other = one[pairs], other[pairs]
+        over = shapely.area(shapely.intersection(made[one], made[other])) > 1e-9
+        crowd = np.union1d(one[over], other[over])
+        if not len(crowd):
+            return made
+        made[crowd], new[crowd] = shapes[crowd], False
+
+
+_Ring = list[list[float]]
+
+
+def _split(items: list[Any], owner: NDArray[np.int64]) -> list[list[Any]]:
+    """Group consecutive items of one owner."""
+    cuts = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(items)]
+    return [items[a:b] for a, b in pairwise(cuts)]
+
+
+def _direction(rings: list[_Ring]) -> float | None:
+    """Angle of a shape's walls in radians, None where they do not agree on one."""
+    edges = [(b[0] - a[0], b[1] - a[1]) for ring in rings for a, b in zip(ring, ring[1:] + ring[:1], strict=True)]
+    polar = [(math.hypot(dx, dy), math.atan2(dy, dx)) for dx, dy in edges]
+    theta = cmath.phase(sum(length**2 * cmath.exp(4j * angle) for length, angle in polar)) / 4
+    walls = sum(length for length, angle in polar if length < SHORT or _off(angle - theta) < SNAP)
+    return theta if walls >= SQUARE * sum(length for length, _ in polar) else None
+
+
+def _off(angle: float) -> float:
+    """How far an angle is from a multiple of 90°, in radians."""
+    return abs((angle + math.pi / 4) % (math.pi / 2) - math.pi / 4)
+
+
+@dataclass
+class _Wall:
+    """The line `a·x + b·y = c`, and how long a part of the outline it stands for."""
+
+    a: float
+    b: float
+    c: float
+    length: float
+
+
+def _squared_ring(ring: _Ring, theta: float) -> _Ring | None:
+    """Return a ring whose edges follow `theta` where they nearly do; None where fewer than four edges are left."""
+    cos, sin = math.cos(theta), math.sin(theta)
+    xy = [(x * cos + y * sin, y * cos - x * sin) for x, y in ring]  # the walls now lie along x and y
+    walls: list[_Wall] = []
+    for (x0, y0), (x1, y1) in zip(xy, xy[1:] + xy[:1], strict=True):
+        dx, dy = x1 - x0, y1 - y0
+        length = math.hypot(dx, dy)
+        off = _off(math.atan2(dy, dx))
+        if off < SNAP and length * math.sin(off) < 2 * STRAY:
+            wall = _Wall(1, 0, (x0 + x1) / 2, length) if abs(dy) > abs(dx) else _Wall(0, 1, (y0 + y1) / 2, length)
+            _add(walls, wall, x0 if wall.b else y0)
+        elif length >= SHORT:
+            walls.append(_Wall(-dy, dx, dx * y0 - dy * x0, length))
+    if len(walls) > 4 and walls[0].a == walls[-1].a and walls[0].b == walls[-1].b:
+        first = walls.pop(0)
+        _add(walls, first, xy[0][0] if first.b else xy[0][1])
+    if len(walls) < 4:
+        return None
+    made = []
+    for v, w in zip(walls, walls[1:] + walls[:1], strict=True):
+        det = v.a * w.b - w.a * v.b
+        if abs(det) < 1e-3:
+            return None
+        x, y = (v.c * w.b - w.c * v.b) / det, (v.a * w.c - w.a * v.c) / det
+        made.append([x * cos - y * sin, x * sin + y * cos])
+    return made
+
+
+def _add(walls: list[_Wall], wall: _Wall, corner: float) -> None:
+    """Append a wall; after one of the same direction, as a part of it where both nearly lie in line, else by a step."""
+    last = walls[-1] if walls else None
+    if last is None or (last.a, last.b) != (wall.a, wall.b):
+        walls.append(wall)
+    elif abs(last.c - wall.c) < SHORT / 2:
+        total = last.length + wall.length
+        last.c, last.length = (last.c * last.length + wall.c * wall.length) / total, total
+    else:
+        walls += [_Wall(wall.b, wall.a, corner, 0.0), wall]

@@ -1,0 +1,254 @@
+"""A layout back to the city: buildings and open spaces as polygons, ways as a routable graph, in a CRS.
+
+What a layout does not hold cannot come back: houses that share a wall are one polygon, two carriageways nearer than a
+cell are one line, ways cross on one level, and every way may be gone both ways.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import geopandas as gpd
+import networkx as nx
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+from citygrain.errors import DataError
+from citygrain.geo._osmnx import borrowed
+from citygrain.geo.centrelines import centrelines
+from citygrain.geo.layers import WIDTHS
+from citygrain.geo.polygons import outlines, squared, within
+from citygrain.geo.rasterize import Grid
+
+AREAS = ("building", "green", "water", "parking")
+"""Channels that become polygons."""
+
+NETWORKS: Mapping[str, tuple[str, ...]] = {
+    "drive": ("arterial", "street"),
+    "cycle": ("cycle",),
+    "walk": ("walk",),
+    "rail": ("rail",),
+}
+"""Network → the channels that become its lines, the more important one first."""
+
+HIGHWAY: Mapping[str, str] = {
+    "arterial": "primary",
+    "street": "residential",
+    "cycle": "cycleway",
+    "walk": "footway",
+    "rail": "rail",
+}
+"""Channel → the value of OpenStreetMap's `highway` that stands for it in a graph."""
+
+SMALLEST_M2: Mapping[str, float] = {"building": 12.0, "green": 40.0, "water": 40.0, "parking": 40.0}
+"""Smaller polygons, and smaller holes in them, are taken for noise."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a layout holds, as features in its CRS.
+
+    Attributes
+    ----------
+    grid
+        The cells it came from.
+    areas
+        Channel → polygons, with `area_m2`. Those of one channel are valid and do not overlap.
+    ways
+        Network → lines, with the nodes `u` and `v` at which they begin and end, the channel (`kind`), `highway`,
+        `width_m` and `length_m`.
+    nodes
+        Network → points, numbered by the index, with how many ways meet there (`street_count`) and whether the
+        layout's edge cut them off (`at_edge`).
+    """
+
+    grid: Grid
+    areas: dict[str, gpd.GeoDataFrame]
+    ways: dict[str, gpd.GeoDataFrame]
+    nodes: dict[str, gpd.GeoDataFrame]
+
+    def graph(self, network: str = "drive") -> nx.MultiDiGraph:
+        """Return a network as a graph with the attributes that osmnx gives to its own.
+
+        Nodes have `x`, `y` and `street_count`; edges, one each way, have `osmid`, `length` in metres, `highway`,
+        `oneway`, `reversed`, `width` and `geometry`. The graph knows its CRS. `osmnx.basic_stats`, its routing and
+        `momepy`, to which it is a primal graph, take it as it is; bearings want
+        `osmnx.project_graph(graph, to_latlong=True)` first.
+
+        Raises
+        ------
+        DataError
+            For a network that the layout has no channel of, or no way.
+        """
+        if network not in self.ways:
+            raise DataError("The layout has no channel of this network.", got=network, choices=self.ways)
+        ways, nodes = self.ways[network], self.nodes[network]
+        if not len(ways):
+            raise DataError(f"There are no ways of the network {network} on this layout.")
+        edges = gpd.GeoDataFrame(
+            {
+                "osmid": np.arange(len(ways)),
+                "length": ways["length_m"],
+                "highway": ways["highway"],
+                "oneway": False,
+                "reversed": False,
+                "width": ways["width_m"],
+                "u": ways["u"],
+                "v": ways["v"],
+            },
+            geometry=ways.geometry,
+            crs=ways.crs,
+        )
+        back = edges.rename(columns={"u": "v", "v": "u"}).assign(reversed=True)
+        back = back.set_geometry(shapely.reverse(ways.geometry.to_numpy()), crs=ways.crs)
+        both = gpd.GeoDataFrame(pd.concat([edges, back], ignore_index=True), crs=ways.crs)
+        both["key"] = both.groupby(["u", "v"]).cumcount()
+        points = nodes.assign(x=nodes.geometry.x, y=nodes.geometry.y).rename_axis("osmid")
+        with borrowed() as ox:
+            graph: nx.MultiDiGraph = ox.convert.graph_from_gdfs(
+                points,
+                both.set_index(["u", "v", "key"]),
+                graph_attrs={"crs": ways.crs, "simplified": True, "approach": "primal"},
+            )
+        return graph
+
+
+def vectorize(
+    layout: ArrayLike,
+    channels: Sequence[str],
+    grid: Grid,
+    *,
+    smallest_m2: Mapping[str, float] = SMALLEST_M2,
+) -> Vectors:
+    """Turn a layout into polygons and noded centrelines.
+
+    Parameters
+    ----------
+    layout
+        `(C, H, W)`, coverage in [0, 1], or 0–255 as uint8.
+    channels
+        Names of the C channels, in order. Those that are missing have no features.
+    grid
+        Where the cells lie.
+    smallest_m2
+        Channel → area in m² from which a polygon, or a hole in one, is kept; `SMALLEST_M2` for those left out.
+
+    Raises
+    ------
+    DataError
+        For another shape, values that are no coverage, or channels of which nothing is known.
+    """
+    cells = _checked(layout, channels, grid)
+    smallest = {**SMALLEST_M2, **smallest_m2}
+    areas = {
+        name: _areas(name, cells[list(channels).index(name)], grid, smallest[name])
+        for name in AREAS
+        if name in channels
+    }
+    ways, nodes = {}, {}
+    for network, kinds in NETWORKS.items():
+        present = [kind for kind in kinds if kind in channels]
+        if present:
+            ways[network], nodes[network] = _network(present, cells, channels, grid)
+    return Vectors(grid, areas, ways, nodes)
+
+
+def _checked(layout: ArrayLike, channels: Sequence[str], grid: Grid) -> NDArray[np.float32]:
+    given = np.asarray(layout)
+    cells: NDArray[np.float32] = given.astype(np.float32)
+    if given.dtype == np.uint8:
+        cells /= np.float32(255)
+    if cells.shape != (len(channels), grid.height, grid.width):
+        raise DataError(
+            "The layout does not have the shape of its channels and grid.",
+            expected=(len(channels), grid.height, grid.width),
+            got=cells.shape,
+        )
+    known = {*AREAS, *(kind for kinds in NETWORKS.values() for kind in kinds)}
+    strange = [name for name in channels if name not in known]
+    if strange:
+        raise DataError("These channels cannot be turned into features.", got=", ".join(strange), choices=sorted(known))
+    low, high = float(np.min(cells, initial=0)), float(np.max(cells, initial=0))
+    if not (math.isfinite(low + high) and low >= -1e-3 and high <= 1 + 1e-3):
+        raise DataError("A layout holds coverage.", expected="values from 0 to 1", got=f"{low:g} to {high:g}")
+    return cells
+
+
+def _on_earth(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
+    """Cells (x to the right, y down) to metres in the CRS."""
+    r = grid.resolution_m
+    moved: NDArray[np.object_] = shapely.transform(shapes, lambda xy: xy * (r, -r) + (grid.left, grid.top))
+    return moved
+
+
+def _areas(name: str, cells: NDArray[np.float32], grid: Grid, smallest_m2: float) -> gpd.GeoDataFrame:
+    shapes = outlines(cells, smallest_m2 / grid.resolution_m**2)
+    if name == "building":
+        shapes = within(squared(shapes), grid.width, grid.height)
+    shapes = _on_earth(shapes, grid)
+    return gpd.GeoDataFrame({"area_m2": shapely.area(shapes)}, geometry=list(shapes), crs=grid.crs)
+
+
+def _network(
+    kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequence[str], grid: Grid
+) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    found = centrelines([(cells[list(channels).index(k)], WIDTHS[k] / grid.resolution_m) for k in kinds])
+    size = np.array([grid.width, grid.height])
+    rim = np.any((found.nodes < 1e-6) | (found.nodes > size - 1e-6), axis=1)
+    nodes = found.nodes * (grid.resolution_m, -grid.resolution_m) + (grid.left, grid.top)
+    return _frames(_on_earth(found.lines, grid), found.ends, np.array(kinds)[found.band], nodes, rim, grid.crs)
+
+
+def _frames(
+    lines: NDArray[np.object_],
+    ends: NDArray[np.int64],
+    kind: NDArray[np.str_],
+    nodes: NDArray[np.float64],
+    rim: NDArray[np.bool_],
+    crs: str,
+) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Lines and nodes of a network as tables."""
+    ways = gpd.GeoDataFrame(
+        {
+            "u": ends[:, 0],
+            "v": ends[:, 1],
+            "kind": kind,
+            "highway": [HIGHWAY[k] for k in kind],
+            "width_m": [WIDTHS[k] for k in kind],
+            "length_m": shapely.length(lines),
+        },
+        geometry=list(lines),
+        crs=crs,
+    )
+    points = gpd.GeoDataFrame(
+        {"street_count": np.bincount(ends.ravel(), minlength=len(nodes)), "at_edge": rim},
+        geometry=list(shapely.points(nodes)),
+        crs=crs,
+    )
+    return ways, points
+
+
+def noded(lines: ArrayLike, kind: str, grid: Grid) -> Vectors:
+    """Turn the lines of a source into a network like those of layouts, to compare the two.
+
+    Parameters
+    ----------
+    lines
+        LineStrings in the CRS of the grid; they are cut at its edges and noded wherever they cross.
+    kind
+        Their channel.
+    grid
+        The area.
+    """
+    network = next(name for name, kinds in NETWORKS.items() if kind in kinds)
+    cut = shapely.get_parts(shapely.clip_by_rect(np.asarray(lines, object), *grid.bounds))
+    merged = shapely.get_parts(shapely.line_merge(shapely.union_all(cut[shapely.length(cut) > 0])))
+    ends = np.concatenate([shapely.get_coordinates(shapely.get_point(merged, i)) for i in (0, -1)])
+    nodes, index = np.unique(ends.round(3), axis=0, return_inverse=True)
+    rim = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < 1e-3, axis=1)
+    ways, points = _frames(merged, index.reshape(2, -1).T, np.full(len(merged), kind), nodes, rim, grid.crs)
+    return Vectors(grid, {}, {network: ways}, {network: points})

@@ -1,0 +1,251 @@
+"""`citygrain vectorize`: layouts on GeoTIFFs to buildings, open spaces and street graphs that a GIS opens."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rasterio
+import rich
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+from rich.table import Table
+
+from citygrain.console import progress_bar
+from citygrain.errors import ConfigError, DataError
+from citygrain.files import atomic_path
+from citygrain.geo._osmnx import borrowed
+from citygrain.geo.cityraster import LAYOUT
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, vectorize
+from citygrain.plot import vector_sheet
+
+FORMATS = ("gpkg", "geojson", "parquet", "graphml")
+
+LARGEST_CELLS = 4096**2
+"""More cells than this at once would take more than some gigabytes."""
+
+FEW = 8
+"""Processes take seconds to start: so many layouts are done before that."""
+
+SHOWN = 8
+
+
+def run(config: Mapping[str, Any]) -> Path:
+    """Vectorise what the configuration names, and write it.
+
+    Parameters
+    ----------
+    config
+        `conf/vectorize.yaml`, composed and plain.
+
+    Returns
+    -------
+    Path
+        The folder, with a file or a folder for each format and `vectors.png`.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown format.
+    DataError
+        When there are no layouts, or one of them is no layout.
+    """
+    formats = config["formats"]
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigError("There is no such format.", got=name, choices=FORMATS)
+    if not formats:
+        raise ConfigError("Nothing would be written.", got="formats=[]", choices=FORMATS)
+    files = layouts_in(Path(config["layouts"]))
+    out = Path(config["out"])
+    work = partial(read, bounds=config["bounds"], smallest_m2=config["smallest_m2"])
+    named: dict[str, Vectors] = {}
+    with progress_bar("vectorising layouts", len(files)) as advance:
+        for file, vectors in zip(files, _worked(work, files, config["workers"]), strict=True):
+            named[file.stem if file.name != LAYOUT else file.parent.name] = vectors
+            advance(1)
+    layers = collected(named)
+    for name in formats:
+        if name == "graphml":
+            _write_graphs(named, out / "graphs")
+        else:
+            _write_layers(layers, name, out)
+    with atomic_path(out / "vectors.png") as temporary:
+        vector_sheet(list(named.values())[:SHOWN], temporary, titles=list(named)[:SHOWN])
+    rich.print(_table(layers, len(named)))
+    rich.print(f"{', '.join(formats)} and a picture: {out}  [dim](in {next(iter(named.values())).grid.crs})[/]")
+    return out
+
+
+def layouts_in(path: Path) -> list[Path]:
+    """Return the GeoTIFFs at a path: a file, a folder of `citygrain sample`, a prepared place, or any folder of them.
+
+    Raises
+    ------
+    DataError
+        When there are none.
+    """
+    if path.is_file():
+        return [path]
+    if (path / LAYOUT).is_file():
+        return [path / LAYOUT]
+    found = sorted((path / "layouts").glob("*.tif")) or sorted(path.glob("*.tif"))
+    if not found:
+        raise DataError(
+            f"There are no layouts at {path}.",
+            expected="a GeoTIFF, a folder that `citygrain sample` wrote, or a prepared place",
+            got="nothing there" if not path.exists() else "a folder without *.tif",
+        )
+    return found
+
+
+def read(path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str, float]) -> Vectors:
+    """Read a GeoTIFF of coverage with named bands, and vectorise it.
+
+    Parameters
+    ----------
+    path
+        The file: uint8, 255 = covered, or floats in [0, 1].
+    bounds
+        `(left, bottom, right, top)` in its CRS: only this part; None for all.
+    smallest_m2
+        See `citygrain.geo.vectorize.vectorize`.
+
+    Raises
+    ------
+    DataError
+        When it cannot be read, has no CRS in metres, no names of channels, or too many cells.
+    """
+    try:
+        with rasterio.open(path) as tif:
+            window = Window(0, 0, tif.width, tif.height)
+            if bounds is not None:
+                window = _part(window, bounds, tif)
+            if tif.crs is None or not tif.crs.is_projected or abs(tif.transform.a + tif.transform.e) > 1e-9:
+                raise DataError(
+                    f"{path} does not lie on a square grid in metres.",
+                    expected="a projected CRS such as EPSG:32633, rows from north to south",
+                    got=f"{tif.crs}, {tif.transform.a:g} by {tif.transform.e:g}",
+                )
+            if window.width * window.height > LARGEST_CELLS:
+                raise DataError(
+                    f"{path} is too large to be vectorised at once.",
+                    expected=f"at most {LARGEST_CELLS:,} cells",
+                    got=f"{window.width} by {window.height}",
+                    remedy="name a part, in the file's CRS: bounds=[left,bottom,right,top]",
+                )
+            cells: NDArray[Any] = tif.read(window=window)
+            left = tif.transform.c + window.col_off * tif.transform.a
+            top = tif.transform.f + window.row_off * tif.transform.e
+            grid = Grid(tif.crs.to_string(), left, top, tif.transform.a, int(window.width), int(window.height))
+            channels = [name or "" for name in tif.descriptions]
+    except RasterioError as error:
+        raise DataError(f"{path} cannot be read as a GeoTIFF.", got=error) from error
+    if not all(channels):
+        raise DataError(
+            f"The bands of {path} have no names, so that nobody knows what they are.",
+            expected="a description for each band, as `citygrain sample` and `prepare` write",
+        )
+    return vectorize(cells, channels, grid, smallest_m2=smallest_m2)
+
+
+def _part(whole: Window, bounds: Sequence[float], tif: rasterio.DatasetReader) -> Window:
+    """Return the window of a file that lies within bounds, to whole cells."""
+    try:
+        left, bottom, right, top = map(float, bounds)
+    except (TypeError, ValueError):
+        left = bottom = right = top = math.nan
+    cell, west, north = tif.transform.a, tif.transform.c, tif.transform.f
+    edges = np.array([(left - west) / cell, (north - top) / cell, (right - west) / cell, (north - bottom) / cell])
+    limits = np.array([whole.width, whole.height] * 2)
+    if np.isfinite(edges).all():
+        x0, y0, x1, y1 = np.clip(edges.round(), 0, limits).astype(int).tolist()
+        if x0 < x1 and y0 < y1:
+            return Window(x0, y0, x1 - x0, y1 - y0)
+    raise DataError(
+        "Nothing of the file lies within these bounds.",
+        expected=f"bounds=[left,bottom,right,top] that meet {[round(b) for b in tif.bounds]}",
+        got=f"bounds={bounds}",
+    )
+
+
+def _worked(work: Any, files: Sequence[Path], workers: int | None) -> Iterator[Vectors]:
+    """Do it in order, in several processes where that is worth while."""
+    workers = min(workers or os.cpu_count() or 1, len(files))
+    if workers < 2 or len(files) <= FEW:
+        yield from map(work, files)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(work, files, chunksize=max(1, min(8, len(files) // workers)))
+
+
+def collected(named: Mapping[str, Vectors]) -> dict[str, gpd.GeoDataFrame]:
+    """Put the features of all layouts together: layer → features with the name of their `layout`.
+
+    Layers are the areas' channels, `drive`, `cycle`, `walk`, `rail` and, for each of these, its nodes.
+    """
+    layers: dict[str, list[gpd.GeoDataFrame]] = {}
+    for layout, vectors in named.items():
+        parts = {**vectors.areas, **vectors.ways}
+        parts |= {f"{name}_nodes": nodes.rename_axis("node").reset_index() for name, nodes in vectors.nodes.items()}
+        for name, part in parts.items():
+            layers.setdefault(name, []).append(part.assign(layout=layout))
+    order = [*AREAS, *NETWORKS, *(f"{name}_nodes" for name in NETWORKS)]
+    return {
+        name: gpd.GeoDataFrame(pd.concat(layers[name], ignore_index=True), crs=layers[name][0].crs)
+        for name in order
+        if name in layers
+    }
+
+
+def _write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) -> None:
+    if form == "gpkg":
+        with atomic_path(out / "layouts.gpkg") as temporary:
+            for name, layer in layers.items():
+                layer.to_file(temporary, layer=name, driver="GPKG")
+        return
+    for name, layer in layers.items():
+        with atomic_path(out / form / f"{name}.{form}") as temporary:
+            if form == "parquet":
+                layer.to_parquet(temporary)
+            else:  # RFC 7946: GeoJSON is in degrees
+                layer.to_crs("EPSG:4326").to_file(temporary, driver="GeoJSON")
+
+
+def _write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
+    """Write a GraphML file for each layout and network that has ways."""
+    with borrowed() as ox:
+        for layout, vectors in named.items():
+            for network, ways in vectors.ways.items():
+                path = folder / f"{layout}_{network}.graphml"
+                if len(ways):
+                    with atomic_path(path) as temporary:
+                        ox.save_graphml(vectors.graph(network), temporary)
+                else:
+                    path.unlink(missing_ok=True)  # of a layout that this one replaces
+
+
+def _table(layers: Mapping[str, gpd.GeoDataFrame], n: int) -> Table:
+    shown = Table(title=f"{n} layout{'s' if n > 1 else ''}")
+    for heading in ("layer", "features", "in all"):
+        shown.add_column(heading, justify="left" if heading == "layer" else "right")
+    for name, layer in layers.items():
+        if name in AREAS:
+            total = f"{layer['area_m2'].sum() / 1e4:,.1f} ha"
+        elif name in NETWORKS:
+            total = f"{layer['length_m'].sum() / 1e3:,.1f} km"
+        else:
+            total = f"{int(np.sum(layer['street_count'] > 2)):,} junctions"
+        shown.add_row(name, f"{len(layer):,}", total)
+    return shown

@@ -1,0 +1,313 @@
+"""Laws of the way back: what is drawn is found again, in place, whole at the edges, and other tools take it."""
+
+import geopandas as gpd
+import momepy
+import networkx as nx
+import numpy as np
+import osmnx as ox
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from citygrain.errors import DataError
+from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import CHANNEL_NAMES, WIDTHS
+from citygrain.geo.place import Place
+from citygrain.geo.rasterize import Grid, rasterize
+from citygrain.geo.sources import features
+from citygrain.geo.sources.osmfile import OsmFile
+from citygrain.geo.sources.vectortiles import VectorTiles
+from citygrain.geo.vectorize import AREAS, NETWORKS, noded, vectorize
+
+CRS = "EPSG:32633"
+pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:momepy", "ignore:.*:FutureWarning:libpysal")
+
+
+def grid_of(size=128, resolution_m=2.0):
+    return Grid(CRS, 500_000.0, 6_000_000.0 + size * resolution_m, resolution_m, size, size)
+
+
+def layer(shapes, kind, crs=CRS):
+    shapes = np.asarray(shapes, object)
+    width = np.where(shapely.get_dimensions(shapes) == 1, WIDTHS.get(kind, np.nan), np.nan)
+    return gpd.GeoDataFrame({"kind": kind, "width_m": width}, geometry=list(shapes), crs=crs)
+
+
+def drawn(grid, **shapes):
+    """A layout of these shapes, given in metres from the grid's south-west corner."""
+    left, bottom, _, _ = grid.bounds
+    layers = {
+        name: layer(shapely.transform(np.asarray(s, object), lambda xy: xy + np.array([left, bottom])), name)
+        for name, s in shapes.items()
+    }
+    return np.concatenate(list(rasterize(layers, grid)), 1)
+
+
+def seen(grid, **shapes):
+    return vectorize(drawn(grid, **shapes), CHANNEL_NAMES, grid)
+
+
+# Networks
+
+
+@pytest.mark.parametrize("resolution_m", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("kind", ["arterial", "street", "cycle", "walk", "rail"])
+def test_a_lattice_of_ways_is_found_again(kind, resolution_m):
+    grid = grid_of(int(512 / resolution_m), resolution_m)
+    across = [110.3, 241.7, 400.9]
+    lines = [shapely.LineString([(x, 40), (x, 472)]) for x in across]
+    lines += [shapely.LineString([(40, y), (472, y)]) for y in across]
+    vectors = seen(grid, **{kind: lines})
+    network = next(name for name, kinds in NETWORKS.items() if kind in kinds)
+    ways, nodes = vectors.ways[network], vectors.nodes[network]
+    assert set(ways.kind) == {kind}
+    assert sorted(nodes.street_count) == [1] * 12 + [4] * 9
+    assert ways.length_m.sum() == pytest.approx(6 * 432, rel=0.015)
+    crossings = shapely.get_coordinates(nodes[nodes.street_count == 4].geometry) - grid.bounds[:2]
+    wanted = np.array([(x, y) for x in across for y in across])
+    gap = np.linalg.norm(crossings[:, None] - wanted, axis=2)
+    assert gap.min(0).max() < 1.2 * resolution_m
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0, np.pi), st.sampled_from(["arterial", "street", "cycle", "walk"]), st.floats(-20, 20))
+def test_a_straight_way_keeps_its_length_and_course(angle, kind, aside):
+    grid = grid_of()
+    middle = np.array([128.0, 128.0]) + aside * np.array([-np.sin(angle), np.cos(angle)])
+    half = 80 * np.array([np.cos(angle), np.sin(angle)])
+    way = shapely.LineString([middle - half, middle + half])
+    vectors = seen(grid, **{kind: [way]})
+    (found,) = vectors.ways["drive" if kind in NETWORKS["drive"] else kind].geometry
+    there = shapely.transform(way, lambda xy: xy + grid.bounds[:2])
+    assert found.length == pytest.approx(160, abs=0.6 * WIDTHS[kind] + 2 * grid.resolution_m)
+    assert shapely.hausdorff_distance(there, found) < 0.5 * WIDTHS[kind] + grid.resolution_m
+    straight = shapely.LineString([found.coords[0], found.coords[-1]])
+    assert found.length <= 1.02 * straight.length
+    assert straight.hausdorff_distance(found) < max(1.2 * grid.resolution_m, 0.3 * WIDTHS[kind])  # a wide end may hook
+
+
+def test_a_way_that_leaves_the_window_reaches_its_edge():
+    grid = grid_of()
+    vectors = seen(
+        grid, street=[shapely.LineString([(-50, 60), (300, 150)])], walk=[shapely.LineString([(100, -9), (100, 300)])]
+    )
+    left, bottom, right, top = grid.bounds
+    west, south, east, north = vectors.ways["drive"].total_bounds
+    assert (west, east) == pytest.approx((left, right))
+    assert (vectors.ways["walk"].total_bounds[1], vectors.ways["walk"].total_bounds[3]) == pytest.approx((bottom, top))
+    assert vectors.nodes["drive"].at_edge.all()
+    assert vectors.nodes["walk"].at_edge.all()
+    assert south > bottom
+    assert north < top
+
+
+@pytest.mark.parametrize(("gap", "ways"), [(0, 1), (9, 2), (20, 2), (40, 2)])
+def test_carriageways_that_overlap_are_told_apart_by_their_common_width(gap, ways):
+    grid = grid_of(256)
+    lines = [shapely.LineString([(-20, 250 + side * gap / 2), (540, 250 + side * gap / 2)]) for side in (-1, 1)]
+    found = seen(grid, arterial=lines).ways["drive"]
+    assert found.length_m.sum() == pytest.approx(ways * 512, rel=0.04)
+
+
+def test_the_kind_of_a_way_is_that_which_covers_it():
+    grid = grid_of()
+    vectors = seen(
+        grid,
+        arterial=[shapely.LineString([(20, 128), (236, 128)])],
+        street=[shapely.LineString([(128, 20), (128, 236)])],
+    )
+    ways = vectors.ways["drive"]
+    assert sorted(ways.kind) == ["arterial", "arterial", "street", "street"]
+    assert set(ways[ways.kind == "arterial"].highway) == {"primary"}
+    flat = ways[ways.kind == "arterial"].total_bounds
+    assert flat[3] - flat[1] < 8
+
+
+def test_a_ring_without_a_junction_is_one_closed_way():
+    ring = shapely.Point(128, 128).buffer(60).exterior
+    ways = seen(grid_of(), street=[shapely.LineString(ring.coords)]).ways["drive"]
+    assert len(ways) == 1
+    assert ways.u[0] == ways.v[0]
+    assert ways.length_m[0] == pytest.approx(ring.length, rel=0.02)
+
+
+def test_other_tools_take_the_graph_as_it_is(tmp_path):
+    grid = grid_of(256)
+    lines = [shapely.LineString([(x, -10), (x, 522)]) for x in (100, 250, 400)]
+    lines += [shapely.LineString([(-10, y), (522, y)]) for y in (100, 250, 400)]
+    graph = seen(grid, street=lines).graph("drive")
+    stats = ox.basic_stats(graph, area=512**2)
+    assert stats["street_length_total"] == pytest.approx(6 * 512, rel=0.01)
+    assert stats["intersection_count"] == 9
+    assert stats["circuity_avg"] == pytest.approx(1, abs=0.005)
+    corners = ox.distance.nearest_nodes(graph, *np.array([[500_100, 500_400], [6_000_100, 6_000_400]]))
+    path = ox.routing.shortest_path(graph, *corners, weight="length")
+    assert nx.path_weight(graph, path, "length") == pytest.approx(600, rel=0.02)
+    bearings = ox.bearing.add_edge_bearings(ox.project_graph(graph, to_latlong=True))
+    assert ox.bearing.orientation_entropy(ox.convert.to_undirected(bearings)) < 1.5
+    nodes, edges = momepy.nx_to_gdf(momepy.node_degree(ox.convert.to_undirected(graph)))
+    assert nodes.degree.max() == 4
+    assert len(edges) == 24
+    ox.save_graphml(graph, tmp_path / "g.graphml")
+    again = ox.load_graphml(tmp_path / "g.graphml")
+    assert nx.utils.graphs_equal(nx.Graph(again.edges()), nx.Graph(graph.edges()))
+    assert again.graph["crs"] == graph.graph["crs"]
+
+
+# Areas
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(0, np.pi / 2), st.floats(10, 60), st.floats(10, 60), st.floats(0, 2), st.floats(0, 2))
+def test_a_house_comes_back_with_its_right_angles(angle, long, deep, east, north):
+    box = shapely.affinity.rotate(shapely.box(-long / 2, -deep / 2, long / 2, deep / 2), angle, use_radians=True)
+    house = shapely.affinity.translate(box, 128 + east, 128 + north)
+    grid = grid_of()
+    (found,) = seen(grid, building=[house]).areas["building"].geometry
+    there = shapely.affinity.translate(house, *grid.bounds[:2])
+    assert found.intersection(there).area / found.union(there).area > 0.86
+    assert found.area == pytest.approx(there.area, rel=0.12)
+    corners = shapely.get_coordinates(found)
+    edges = np.diff(corners, axis=0)
+    turns = np.degrees(np.arctan2(edges[:, 1], edges[:, 0])) % 90
+    off = np.minimum(np.abs(turns - turns[0]), 90 - np.abs(turns - turns[0]))
+    assert (off < 1e-6).all() or off.max() > 5  # square, or left as it is: never nearly square
+
+
+def test_a_yard_is_a_hole_and_noise_is_left_out():
+    block = shapely.box(40, 40, 120, 120) - shapely.box(60, 60, 100, 100)
+    speck = shapely.box(200, 200, 202, 202)
+    (found,) = seen(grid_of(), building=[block, speck]).areas["building"].geometry
+    assert len(found.interiors) == 1
+    assert found.area == pytest.approx(80**2 - 40**2, rel=0.02)
+    filled = vectorize(
+        drawn(grid_of(), building=[block]), CHANNEL_NAMES, grid_of(), smallest_m2={"building": 2000}
+    ).areas["building"]
+    assert not filled.geometry[0].interiors
+
+
+def test_areas_that_the_window_cuts_end_at_its_edge():
+    grid = grid_of()
+    shapes = {"building": [shapely.box(-30, 20, 50, 60)], "water": [shapely.box(100, 150, 400, 400)]}
+    areas = seen(grid, **shapes).areas
+    assert areas["building"].total_bounds[0] == pytest.approx(grid.bounds[0])
+    assert tuple(areas["water"].total_bounds[2:]) == pytest.approx(grid.bounds[2:])
+    assert areas["building"].area_m2.sum() == pytest.approx(50 * 40, rel=0.03)
+    assert areas["water"].area_m2.sum() == pytest.approx(156 * 106, rel=0.01)
+
+
+# Real cities
+
+
+BOXES = {
+    "copenhagen": (12.545, 55.665, 12.575, 55.68),
+    "los_angeles": (-118.29, 34.04, -118.265, 34.055),
+    "edmonton": (-113.52, 53.525, -113.49, 53.54),
+}
+
+
+@pytest.fixture(scope="module", params=["helsinki", *BOXES])
+def city(request, sample_pbf):
+    """Features of a place in its CRS, cut into windows of 512 m: `(features, [(grid, layout)])`."""
+    if request.param == "helsinki":
+        source = OsmFile(str(sample_pbf))
+        place = Place.from_bbox("helsinki", source.extent())
+    else:
+        tiles = request.getfixturevalue("shared_osm") / request.param / f"{request.param}_z14.mbtiles"
+        source, place = VectorTiles(tiles), Place.from_bbox(request.param, BOXES[request.param])
+    found = features(place, source)
+    left, bottom, right, top = place.bounds_utm
+    windows = []
+    for x in np.arange(left + 50, right - 562, 512):
+        for y in np.arange(bottom + 50, top - 562, 512):
+            grid = Grid(place.crs, float(x), float(y) + 512, 2.0, 256, 256)
+            windows.append((grid, np.concatenate(list(rasterize(found, grid)), 1)))
+    return found, windows
+
+
+def test_buildings_survive_the_round_trip(city):
+    _, windows = city
+    both = either = 0.0
+    for grid, layout in windows:
+        vectors = vectorize(layout, CHANNEL_NAMES, grid)
+        for name in AREAS:
+            shapes = vectors.areas[name].geometry.to_numpy()
+            assert shapely.is_valid(shapes).all()
+            one, other = shapely.STRtree(shapes).query(shapes, predicate="overlaps")
+            assert shapely.area(shapely.intersection(shapes[one], shapes[other])).sum() < 1e-6
+        back = np.concatenate(
+            list(rasterize({"building": layer(vectors.areas["building"].geometry, "building", grid.crs)}, grid)), 1
+        )
+        both += np.minimum(back[0], layout[0]).sum()
+        either += np.maximum(back[0], layout[0]).sum()
+    assert both / either >= 0.9
+
+
+def test_street_graphs_measure_as_the_source_does(city):
+    """Length within 10 %, junctions within 20 %, orientation entropy, weighted by length, within 0.1 nat."""
+    found, windows = city
+    lines = np.concatenate([found[k].geometry.to_numpy() for k in NETWORKS["drive"]])
+    lines = lines[shapely.get_dimensions(lines) == 1]
+    totals = {"ours": np.zeros(2), "source": np.zeros(2)}
+    graphs = {"ours": [], "source": []}
+    for grid, layout in windows:
+        for name, vectors in (
+            ("ours", vectorize(layout, CHANNEL_NAMES, grid)),
+            ("source", noded(lines, "street", grid)),
+        ):
+            graph = vectors.graph("drive")
+            stats = ox.basic_stats(graph, area=512**2, clean_int_tol=10)
+            totals[name] += stats["street_length_total"], stats["clean_intersection_count"]
+            graphs[name].append(
+                ox.convert.to_undirected(ox.bearing.add_edge_bearings(ox.project_graph(graph, to_latlong=True)))
+            )
+    length, junctions = totals["ours"] / totals["source"]
+    entropy = {
+        name: ox.bearing.orientation_entropy(nx.disjoint_union_all(g), weight="length") for name, g in graphs.items()
+    }
+    assert length == pytest.approx(1, abs=0.1)
+    assert junctions == pytest.approx(1, abs=0.2)
+    assert entropy["ours"] == pytest.approx(entropy["source"], abs=0.1)
+
+
+def test_generated_sizes_are_taken_as_well(cities):
+    """8 m cells, in which a track is half a cell wide, and unnamed channels left out."""
+    raster = CityRaster.open(cities / "helsinki")
+    level = raster.level(8.0)
+    channels = [c for c in raster.channels if c != "parking"]
+    window = level.array[[raster.channels.index(c) for c in channels], 40:104, 20:84]
+    grid = Grid(raster.crs, 0.0, 512.0, 8.0, 64, 64)
+    vectors = vectorize(window, channels, grid)
+    assert "parking" not in vectors.areas
+    assert ox.basic_stats(vectors.graph("drive"))["intersection_count"] > 5
+    assert len(vectors.areas["building"]) > 5
+
+
+# What is no layout
+
+
+def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
+    grid = grid_of()
+    vectors = vectorize(np.zeros((9, 128, 128)), CHANNEL_NAMES, grid)
+    assert all(len(frame) == 0 for part in (vectors.areas, vectors.ways, vectors.nodes) for frame in part.values())
+    assert vectors.areas["building"].crs == CRS
+    with pytest.raises(DataError, match="no ways of the network cycle"):
+        vectors.graph("cycle")
+    with pytest.raises(DataError, match="choices:"):
+        vectors.graph("fly")
+
+
+@pytest.mark.parametrize(
+    ("cells", "channels", "words"),
+    [
+        (np.full((1, 128, 128), np.nan), ["building"], "holds coverage"),
+        (np.full((1, 128, 128), 2.0), ["building"], "0 to 2"),
+        (np.zeros((1, 64, 128)), ["building"], "shape"),
+        (np.zeros((2, 128, 128)), ["building"], "shape"),
+        (np.zeros((1, 128, 128)), ["castle"], "castle"),
+    ],
+)
+def test_what_is_no_layout_is_refused(cells, channels, words):
+    with pytest.raises(DataError, match=words):
+        vectorize(cells, channels, grid_of())

@@ -1,0 +1,138 @@
+"""`citygrain vectorize`: files that other programs open, and plain words for what is no layout."""
+
+import geopandas as gpd
+import numpy as np
+import osmnx as ox
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+
+from citygrain.config import load_config
+from citygrain.errors import ConfigError, DataError
+from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.vectorize import LARGEST_CELLS, run
+
+CRS = "EPSG:32633"
+
+
+def write(path, cells, *, channels=CHANNEL_NAMES, crs=CRS, left=500_000.0, cell=2.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype=cells.dtype, count=len(cells), width=cells.shape[2], height=cells.shape[1],
+        crs=crs, transform=Affine(cell, 0, left, 0, -cell, 6_000_128.0),
+    ) as tif:  # fmt: skip
+        tif.write(cells)
+        tif.descriptions = tuple(channels)
+    return path
+
+
+def crossing():
+    """Two streets that cross, and a house in each quarter."""
+    cells = np.zeros((9, 64, 64), np.uint8)
+    cells[2, 30:34] = cells[2, :, 30:34] = 255
+    for row in (8, 44):
+        for column in (8, 44):
+            cells[0, row : row + 10, column : column + 12] = 255
+    return cells
+
+
+def vectorized(layouts, out, *more):
+    return run(load_config("vectorize", [f"layouts={layouts}", f"out={out}", *more]))
+
+
+@pytest.fixture
+def sampled(tmp_path):
+    """A folder such as `citygrain sample` writes."""
+    for i in range(3):
+        write(tmp_path / "sample" / "layouts" / f"layout_{i:04d}.tif", crossing(), left=500_000.0 + 160 * i)
+    return tmp_path / "sample"
+
+
+def test_every_format_opens_and_holds_the_same(sampled, tmp_path):
+    out = vectorized(sampled, tmp_path / "out", "formats=[gpkg,geojson,parquet,graphml]")
+    names = set(gpd.list_layers(out / "layouts.gpkg").name)
+    assert {"building", "drive", "drive_nodes", "walk"} <= names
+    houses = gpd.read_file(out / "layouts.gpkg", layer="building")
+    assert houses.crs == CRS
+    assert houses.groupby("layout").area_m2.sum().tolist() == pytest.approx([4 * 480] * 3, rel=0.03)
+    assert houses.total_bounds[2] > 500_000 + 320
+    for name in ("building", "drive"):
+        flat = gpd.read_file(out / "layouts.gpkg", layer=name)
+        degrees = gpd.read_file(out / "geojson" / f"{name}.geojson")
+        columns = gpd.read_parquet(out / "parquet" / f"{name}.parquet")
+        assert degrees.crs == "EPSG:4326"
+        assert len(flat) == len(degrees) == len(columns)
+        assert columns.crs == CRS
+        back = degrees.to_crs(CRS).geometry
+        assert shapely.hausdorff_distance(back.union_all(), flat.union_all()) < 0.01
+    graph = ox.load_graphml(out / "graphs" / "layout_0001_drive.graphml")
+    assert ox.basic_stats(graph)["intersection_count"] == 1
+    assert not (out / "graphs" / "layout_0001_cycle.graphml").exists()
+    assert (out / "vectors.png").stat().st_size > 2000
+    assert not list(out.rglob(".*"))
+
+
+def test_one_file_and_a_prepared_place_are_taken_too(cities, sampled, tmp_path):
+    one = vectorized(sampled / "layouts" / "layout_0002.tif", tmp_path / "one")
+    assert set(gpd.read_file(one / "layouts.gpkg", layer="drive").layout) == {"layout_0002"}
+    raster = CityRaster.open(cities / "helsinki")
+    left, _, _, top = raster.grid.bounds
+    box = [left + 300, top - 900, left + 600, top - 600]
+    part = vectorized(cities / "helsinki", tmp_path / "part", f"bounds={box}")
+    houses = gpd.read_file(part / "layouts.gpkg", layer="building")
+    assert set(houses.layout) == {"helsinki"}
+    assert shapely.box(*box).buffer(1e-6).contains(shapely.box(*houses.total_bounds))
+
+
+@pytest.mark.slow
+def test_processes_make_what_one_makes(tmp_path):
+    for i in range(12):
+        cells = np.roll(crossing(), i, axis=2)
+        write(tmp_path / "many" / f"{i:02d}.tif", cells)
+    frames = [
+        gpd.read_file(
+            vectorized(tmp_path / "many", tmp_path / str(n), f"workers={n}") / "layouts.gpkg", layer="building"
+        )
+        for n in (1, 2)
+    ]
+    assert frames[0].geom_equals(frames[1]).all()
+    assert frames[0].layout.tolist() == frames[1].layout.tolist()
+
+
+def test_floats_are_coverage_as_well(tmp_path):
+    file = write(tmp_path / "f.tif", crossing().astype(np.float32) / 255)
+    houses = gpd.read_file(vectorized(file, tmp_path / "out") / "layouts.gpkg", layer="building")
+    assert len(houses) == 4
+
+
+@pytest.mark.parametrize(
+    ("made", "more", "error", "words"),
+    [
+        (None, [], DataError, "There are no layouts at"),
+        ({}, ["formats=[shp]"], ConfigError, "choices:  gpkg, geojson, parquet, graphml"),
+        ({}, ["formats=[]"], ConfigError, "Nothing would be written"),
+        ({}, ["bounds=[1,2,3,4]"], DataError, "bounds"),
+        ({"crs": "EPSG:4326", "cell": 1e-5}, [], DataError, "square grid in metres"),
+        ({"channels": [""] * 9}, [], DataError, "have no names"),
+        ({"channels": ["castle", *CHANNEL_NAMES[1:]]}, [], DataError, "castle"),
+        ("text", [], DataError, "cannot be read as a GeoTIFF"),
+    ],
+)
+def test_what_is_no_layout_is_told_in_words(tmp_path, made, more, error, words):
+    file = tmp_path / "x.tif"
+    if made == "text":
+        file.write_text("no picture")
+    elif made is not None:
+        write(file, crossing(), **made)
+    with pytest.raises(error, match=words):
+        vectorized(file, tmp_path / "out", *more)
+    assert not list((tmp_path / "out").rglob("*.gpkg"))
+
+
+def test_a_whole_city_is_to_be_named_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("citygrain.vectorize.LARGEST_CELLS", 64)
+    assert LARGEST_CELLS > 64
+    with pytest.raises(DataError, match=r"bounds=\[left,bottom,right,top\]"):
+        vectorized(write(tmp_path / "x.tif", crossing()), tmp_path / "out")
