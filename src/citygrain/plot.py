@@ -181,9 +181,7 @@ def vector_sheet(
     numpy.ndarray
         The picture, `(height, width, 3)` uint8.
     """
-    drawn = {
-        name for vectors in layouts for name in (*vectors.areas, *(k for w in vectors.ways.values() for k in w.kind))
-    }
+    drawn = {name for v in layouts for name in (*v.areas, *(kind for ways in v.ways.values() for kind in ways.kind))}
     sizes = np.array([(v.grid.width * v.grid.resolution_m, v.grid.height * v.grid.resolution_m) for v in layouts])
     wide, high = sizes.max(0, initial=1.0)
     shape = pixels, max(1, round(pixels * high / wide))
@@ -198,19 +196,18 @@ def _map(vectors: Vectors, size_m: tuple[float, float], pixels: tuple[int, int])
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set_axis_off()
     axis.set(xlim=(left, left + size_m[0]), ylim=(top - size_m[1], top))
-    lines = {kind: ways[ways.kind == kind] for ways in vectors.ways.values() for kind in ways.kind.unique()}
     for name in PAINTED:
-        if name in vectors.areas and len(vectors.areas[name]):
-            rings = shapely.get_rings(vectors.areas[name].geometry.to_numpy())
-            outline = Outline.make_compound_path(*(Outline(shapely.get_coordinates(r), closed=True) for r in rings))
-            axis.add_patch(PathPatch(outline, facecolor=COLOURS[name], linewidth=0))
-        elif name in lines:
+        shapes = vectors.areas.get(name, ())
+        if len(shapes):
+            rings = [Outline(shapely.get_coordinates(ring), closed=True) for ring in shapely.get_rings(shapes)]
+            axis.add_patch(PathPatch(Outline.make_compound_path(*rings), facecolor=COLOURS[name], linewidth=0))
+        lines = [shapely.get_coordinates(x) for ways in vectors.ways.values() for x in ways.lines[ways.kind == name]]
+        if lines:
             width = max(0.8, 0.5 * WIDTHS[name] / size_m[0] * pixels[0] * 72 / DPI)
-            coordinates = [shapely.get_coordinates(line) for line in lines[name].geometry]
-            axis.add_collection(LineCollection(coordinates, colors=COLOURS[name], linewidths=width, capstyle="round"))
-    for nodes in vectors.nodes.values():
-        crossings = nodes[nodes.street_count > 2].geometry
-        axis.scatter(crossings.x, crossings.y, s=3, color=INK, linewidths=0, zorder=3)
+            axis.add_collection(LineCollection(lines, colors=COLOURS[name], linewidths=width, capstyle="round"))
+    for ways in vectors.ways.values():
+        x, y = ways.nodes[ways.street_count > 2].T
+        axis.scatter(x, y, s=3, color=INK, linewidths=0, zorder=3)
     return _save(figure, None)
 
 

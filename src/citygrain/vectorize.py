@@ -191,21 +191,13 @@ def _worked(work: Any, files: Sequence[Path], workers: int | None) -> Iterator[V
 
 
 def collected(named: Mapping[str, Vectors]) -> dict[str, gpd.GeoDataFrame]:
-    """Put the features of all layouts together: layer → features with the name of their `layout`.
-
-    Layers are the areas' channels, `drive`, `cycle`, `walk`, `rail` and, for each of these, its nodes.
-    """
+    """Put the features of all layouts together: `Vectors.layers`, with the name of their `layout`."""
     layers: dict[str, list[gpd.GeoDataFrame]] = {}
     for layout, vectors in named.items():
-        parts = {**vectors.areas, **vectors.ways}
-        parts |= {f"{name}_nodes": nodes.rename_axis("node").reset_index() for name, nodes in vectors.nodes.items()}
-        for name, part in parts.items():
+        for name, part in vectors.layers().items():
             layers.setdefault(name, []).append(part.assign(layout=layout))
-    order = [*AREAS, *NETWORKS, *(f"{name}_nodes" for name in NETWORKS)]
     return {
-        name: gpd.GeoDataFrame(pd.concat(layers[name], ignore_index=True), crs=layers[name][0].crs)
-        for name in order
-        if name in layers
+        name: gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs) for name, parts in layers.items()
     }
 
 
@@ -229,7 +221,7 @@ def _write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
         for layout, vectors in named.items():
             for network, ways in vectors.ways.items():
                 path = folder / f"{layout}_{network}.graphml"
-                if len(ways):
+                if len(ways.lines):
                     with atomic_path(path) as temporary:
                         ox.save_graphml(vectors.graph(network), temporary)
                 else:

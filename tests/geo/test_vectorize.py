@@ -60,7 +60,8 @@ def test_a_lattice_of_ways_is_found_again(kind, resolution_m):
     lines += [shapely.LineString([(40, y), (472, y)]) for y in across]
     vectors = seen(grid, **{kind: lines})
     network = next(name for name, kinds in NETWORKS.items() if kind in kinds)
-    ways, nodes = vectors.ways[network], vectors.nodes[network]
+    layers = vectors.layers()
+    ways, nodes = layers[network], layers[f"{network}_nodes"]
     assert set(ways.kind) == {kind}
     assert sorted(nodes.street_count) == [1] * 12 + [4] * 9
     assert ways.length_m.sum() == pytest.approx(6 * 432, rel=0.015)
@@ -78,7 +79,7 @@ def test_a_straight_way_keeps_its_length_and_course(angle, kind, aside):
     half = 80 * np.array([np.cos(angle), np.sin(angle)])
     way = shapely.LineString([middle - half, middle + half])
     vectors = seen(grid, **{kind: [way]})
-    (found,) = vectors.ways["drive" if kind in NETWORKS["drive"] else kind].geometry
+    (found,) = vectors.ways["drive" if kind in NETWORKS["drive"] else kind].lines
     there = shapely.transform(way, lambda xy: xy + grid.bounds[:2])
     assert found.length == pytest.approx(160, abs=0.6 * WIDTHS[kind] + 2 * grid.resolution_m)
     assert shapely.hausdorff_distance(there, found) < 0.5 * WIDTHS[kind] + grid.resolution_m
@@ -93,11 +94,11 @@ def test_a_way_that_leaves_the_window_reaches_its_edge():
         grid, street=[shapely.LineString([(-50, 60), (300, 150)])], walk=[shapely.LineString([(100, -9), (100, 300)])]
     )
     left, bottom, right, top = grid.bounds
-    west, south, east, north = vectors.ways["drive"].total_bounds
+    west, south, east, north = shapely.total_bounds(vectors.ways["drive"].lines)
     assert (west, east) == pytest.approx((left, right))
-    assert (vectors.ways["walk"].total_bounds[1], vectors.ways["walk"].total_bounds[3]) == pytest.approx((bottom, top))
-    assert vectors.nodes["drive"].at_edge.all()
-    assert vectors.nodes["walk"].at_edge.all()
+    assert shapely.total_bounds(vectors.ways["walk"].lines)[1::2] == pytest.approx((bottom, top))
+    assert vectors.ways["drive"].at_edge.all()
+    assert vectors.ways["walk"].at_edge.all()
     assert south > bottom
     assert north < top
 
@@ -107,7 +108,7 @@ def test_carriageways_that_overlap_are_told_apart_by_their_common_width(gap, way
     grid = grid_of(256)
     lines = [shapely.LineString([(-20, 250 + side * gap / 2), (540, 250 + side * gap / 2)]) for side in (-1, 1)]
     found = seen(grid, arterial=lines).ways["drive"]
-    assert found.length_m.sum() == pytest.approx(ways * 512, rel=0.04)
+    assert shapely.length(found.lines).sum() == pytest.approx(ways * 512, rel=0.04)
 
 
 def test_the_kind_of_a_way_is_that_which_covers_it():
@@ -117,7 +118,7 @@ def test_the_kind_of_a_way_is_that_which_covers_it():
         arterial=[shapely.LineString([(20, 128), (236, 128)])],
         street=[shapely.LineString([(128, 20), (128, 236)])],
     )
-    ways = vectors.ways["drive"]
+    ways = vectors.layers()["drive"]
     assert sorted(ways.kind) == ["arterial", "arterial", "street", "street"]
     assert set(ways[ways.kind == "arterial"].highway) == {"primary"}
     flat = ways[ways.kind == "arterial"].total_bounds
@@ -126,7 +127,7 @@ def test_the_kind_of_a_way_is_that_which_covers_it():
 
 def test_a_ring_without_a_junction_is_one_closed_way():
     ring = shapely.Point(128, 128).buffer(60).exterior
-    ways = seen(grid_of(), street=[shapely.LineString(ring.coords)]).ways["drive"]
+    ways = seen(grid_of(), street=[shapely.LineString(ring.coords)]).layers()["drive"]
     assert len(ways) == 1
     assert ways.u[0] == ways.v[0]
     assert ways.length_m[0] == pytest.approx(ring.length, rel=0.02)
@@ -164,7 +165,7 @@ def test_a_house_comes_back_with_its_right_angles(angle, long, deep, east, north
     box = shapely.affinity.rotate(shapely.box(-long / 2, -deep / 2, long / 2, deep / 2), angle, use_radians=True)
     house = shapely.affinity.translate(box, 128 + east, 128 + north)
     grid = grid_of()
-    (found,) = seen(grid, building=[house]).areas["building"].geometry
+    (found,) = seen(grid, building=[house]).areas["building"]
     there = shapely.affinity.translate(house, *grid.bounds[:2])
     assert found.intersection(there).area / found.union(there).area > 0.86
     assert found.area == pytest.approx(there.area, rel=0.12)
@@ -178,23 +179,23 @@ def test_a_house_comes_back_with_its_right_angles(angle, long, deep, east, north
 def test_a_yard_is_a_hole_and_noise_is_left_out():
     block = shapely.box(40, 40, 120, 120) - shapely.box(60, 60, 100, 100)
     speck = shapely.box(200, 200, 202, 202)
-    (found,) = seen(grid_of(), building=[block, speck]).areas["building"].geometry
+    (found,) = seen(grid_of(), building=[block, speck]).areas["building"]
     assert len(found.interiors) == 1
     assert found.area == pytest.approx(80**2 - 40**2, rel=0.02)
     filled = vectorize(
         drawn(grid_of(), building=[block]), CHANNEL_NAMES, grid_of(), smallest_m2={"building": 2000}
     ).areas["building"]
-    assert not filled.geometry[0].interiors
+    assert not filled[0].interiors
 
 
 def test_areas_that_the_window_cuts_end_at_its_edge():
     grid = grid_of()
     shapes = {"building": [shapely.box(-30, 20, 50, 60)], "water": [shapely.box(100, 150, 400, 400)]}
     areas = seen(grid, **shapes).areas
-    assert areas["building"].total_bounds[0] == pytest.approx(grid.bounds[0])
-    assert tuple(areas["water"].total_bounds[2:]) == pytest.approx(grid.bounds[2:])
-    assert areas["building"].area_m2.sum() == pytest.approx(50 * 40, rel=0.03)
-    assert areas["water"].area_m2.sum() == pytest.approx(156 * 106, rel=0.01)
+    assert shapely.total_bounds(areas["building"])[0] == pytest.approx(grid.bounds[0])
+    assert tuple(shapely.total_bounds(areas["water"])[2:]) == pytest.approx(grid.bounds[2:])
+    assert shapely.area(areas["building"]).sum() == pytest.approx(50 * 40, rel=0.03)
+    assert shapely.area(areas["water"]).sum() == pytest.approx(156 * 106, rel=0.01)
 
 
 # Real cities
@@ -232,12 +233,12 @@ def test_buildings_survive_the_round_trip(city):
     for grid, layout in windows:
         vectors = vectorize(layout, CHANNEL_NAMES, grid)
         for name in AREAS:
-            shapes = vectors.areas[name].geometry.to_numpy()
+            shapes = vectors.areas[name]
             assert shapely.is_valid(shapes).all()
             one, other = shapely.STRtree(shapes).query(shapes, predicate="overlaps")
             assert shapely.area(shapely.intersection(shapes[one], shapes[other])).sum() < 1e-6
         back = np.concatenate(
-            list(rasterize({"building": layer(vectors.areas["building"].geometry, "building", grid.crs)}, grid)), 1
+            list(rasterize({"building": layer(vectors.areas["building"], "building", grid.crs)}, grid)), 1
         )
         both += np.minimum(back[0], layout[0]).sum()
         either += np.maximum(back[0], layout[0]).sum()
@@ -290,8 +291,9 @@ def test_generated_sizes_are_taken_as_well(cities):
 def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
     grid = grid_of()
     vectors = vectorize(np.zeros((9, 128, 128)), CHANNEL_NAMES, grid)
-    assert all(len(frame) == 0 for part in (vectors.areas, vectors.ways, vectors.nodes) for frame in part.values())
-    assert vectors.areas["building"].crs == CRS
+    layers = vectors.layers()
+    assert {*AREAS, *NETWORKS} < set(layers)
+    assert all(len(layer) == 0 and layer.crs == CRS for layer in layers.values())
     with pytest.raises(DataError, match="no ways of the network cycle"):
         vectors.graph("cycle")
     with pytest.raises(DataError, match="choices:"):

@@ -18,9 +18,10 @@ that a way which leaves the window reaches its edge.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 import shapely
@@ -88,36 +89,52 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     ----------
     Zhang, T. Y., & Suen, C. Y. (1984). A fast parallel algorithm for thinning digital patterns. CACM 27(3).
     """
-    height, across = bands[0][0].shape
     narrow = min(width for _, width in bands)
-    near = max(narrow, APART)
-    finer = max(1, math.ceil(RESOLVED / narrow))
-    margin = math.ceil(max(width for _, width in bands)) + 2
-    layers = [(_finer(np.pad(cells, margin, mode="edge"), finer), width * finer) for cells, width in bands]
-    covered = 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
     level = LEVEL * min(1.0, narrow)
-    band = covered >= level
-    if not band.any():
-        return _network([], np.empty((0, 2)), layers, finer, margin)
-    thin = skeletonize(_without_holes(band, (near * finer) ** 2))
-    inside = np.zeros_like(band)
+    part = _occupied(np.sum([cells for cells, _ in bands], axis=0) >= level)
+    if part is None:
+        return Network(np.empty((0, 2)), np.empty((0, 2), np.int64), np.empty(0, object), np.empty(0, np.int64))
+    finer = math.ceil(max(1.0, RESOLVED / narrow))
+    margin = math.ceil(max(width for _, width in bands)) + 2
+    layers = [(_finer(np.pad(cells[part], margin, mode="edge"), finer), width * finer) for cells, width in bands]
+    covered = layers[0][0] if len(layers) == 1 else 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
+    near = max(narrow, APART)
+    thin = skeletonize(_without_holes(covered >= level, (near * finer) ** 2))
+    inside = np.zeros_like(thin)
     for cells, width in layers:
         if width >= RESOLVED * finer:
             inside |= _between_carriageways(cells >= level, width)
     if inside.any():
         thin = skeletonize((thin & ~inside) | (inside & ~ndimage.binary_erosion(inside)))
-    shift = _off_centre(covered, narrow * finer, finer) * ~inside[..., None]
-    chains = [_smoothed((_centred(path, shift) + 0.5) / finer - margin) for path in _chains(thin)]
-    edges, where = _cleared(_cut(chains, across, height), near, (across, height))
-    return _network(edges, where, layers, finer, margin)
+    xy, sizes = _chains(thin)
+    xy = _smoothed(_centred(xy, covered, inside, narrow * finer, finer), sizes)
+    corner = np.array([part[1].start, part[0].start]) - margin
+    height, width = bands[0][0].shape
+    edges, where = _cleared(_cut((xy + 0.5) / finer + corner, sizes, width, height), near, (width, height))
+    return _network(edges, where, [cells for cells, _ in bands])
+
+
+def _occupied(band: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """Rows and columns that hold the band, with a free cell around where the window has one; None for no band."""
+    found = []
+    for axis in (1, 0):
+        lines = np.flatnonzero(band.any(axis))
+        if not len(lines):
+            return None
+        found.append(slice(max(0, lines[0] - 1), lines[-1] + 2))
+    return found[0], found[1]
 
 
 def _finer(cells: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     """Interpolate coverage on so many times finer cells."""
-    if factor == 1:
-        return cells
-    finer: NDArray[np.float32] = ndimage.zoom(cells, factor, order=1, mode="nearest", grid_mode=True)
-    return finer
+    for axis in (0, 1) if factor > 1 else ():
+        n = cells.shape[axis]
+        at = (np.arange(n * factor) + 0.5) / factor - 0.5
+        low = np.clip(np.floor(at).astype(int), 0, n - 1)
+        share = np.clip(at - low, 0, 1).astype(np.float32)
+        share = share[:, None] if axis == 0 else share
+        cells = cells.take(low, axis) * (1 - share) + cells.take(np.minimum(low + 1, n - 1), axis) * share
+    return cells
 
 
 def _between_carriageways(band: NDArray[np.bool_], width: float) -> NDArray[np.bool_]:
@@ -136,283 +153,277 @@ def _without_holes(band: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
     holes, count = ndimage.label(~band)
     if not count:
         return band
-    sizes = np.bincount(holes.ravel())
-    small = sizes < area
+    small = np.bincount(holes.ravel()) < area
     small[0] = False
     return band | small[holes]
 
 
-def _off_centre(covered: NDArray[np.float32], width: float, most: float) -> NDArray[np.float64]:
-    """How far, `(H, W, 2)` as x, y and at most `most`, a cell lies from the centre of what is covered around it."""
-    reach = math.ceil(width / 2) + 1
-    steps = np.arange(-reach, reach + 1) / (2 * reach + 1)
-    sums = [ndimage.uniform_filter1d(covered, len(steps), axis=axis) for axis in (0, 1)]
-    mass = ndimage.uniform_filter1d(sums[0], len(steps), axis=1) + 1e-6
-    shift = np.stack([ndimage.correlate1d(sums[0], steps, axis=1), ndimage.correlate1d(sums[1], steps, axis=0)], -1)
-    return np.clip(shift / mass[..., None], -most, most)
-
-
-def _centred(path: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move the cells of a chain, but not its ends, to the centre of the band."""
-    column, row = path[1:-1].astype(int).T
-    return np.concatenate([path[:1], path[1:-1] + shift[row, column], path[-1:]])
-
-
-def _chains(thin: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:
-    """Take a skeleton apart: yields the cells `(K, 2)` as x, y from one junction or end to the next, both included.
+def _chains(thin: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Take a skeleton apart into chains of cells from one junction or end to the next, both included.
 
     Cells that touch at a corner are linked unless a third cell links them already. Junction cells that touch are one
     junction, at their mean.
+
+    Returns
+    -------
+    xy, sizes
+        `(N, 2)` columns and rows of the cells, chain after chain, and `(K,)` how many each chain has.
     """
-    index = np.full(thin.shape, -1, np.int64)
+    thin[[0, -1]] = thin[:, [0, -1]] = False  # far outside the window; so that no cell's neighbours are a row further
     rows, columns = np.nonzero(thin)
-    index[rows, columns] = np.arange(len(rows))
-    a, b = [], []
+    across = thin.shape[1]
+    flat = rows * across + columns
+    n = len(flat)
+    starts, ends = [], []
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        here, there = _shifted(index, down, right)
-        linked = (here >= 0) & (there >= 0)
+        there = flat + down * across + right
+        linked = thin[rows + down, columns + right]
         if down and right:
-            beside, below = _corners(index, down, right)
-            linked &= (beside < 0) & (below < 0)
-        a.append(here[linked])
-        b.append(there[linked])
-    start, end = np.concatenate(a), np.concatenate(b)
-    n = len(rows)
+            linked = linked & ~thin[rows, columns + right] & ~thin[rows + 1, columns]
+        starts.append(np.flatnonzero(linked))
+        ends.append(np.searchsorted(flat, there[linked]))
+    start, end = np.concatenate(starts), np.concatenate(ends)
     links = coo_array((np.ones(2 * len(start), np.int8), (np.r_[start, end], np.r_[end, start])), shape=(n, n)).tocsr()
     degree = np.diff(links.indptr)
-    junction = degree > 2
-    inner = junction[start] & junction[end]
+    inner = (degree[start] > 2) & (degree[end] > 2)
     among = coo_array((np.ones(inner.sum(), np.int8), (start[inner], end[inner])), shape=(n, n))
-    _, cluster = connected_components(among, directed=False)
-    xy = np.stack([columns, rows], 1).astype(float)
-    members = np.bincount(cluster)
-    centre = np.stack([np.bincount(cluster, xy[:, i]) / members for i in (0, 1)], 1)
+    _, junction = connected_components(among, directed=False)
+    paths = _paths(links.indptr.tolist(), links.indices.tolist(), degree.tolist(), junction.tolist())
+    cells = np.stack([columns, rows], 1).astype(float)
+    members = np.bincount(junction)
+    centre = np.stack([np.bincount(junction, cells[:, i]) / members for i in (0, 1)], 1)[junction]
+    sizes = np.array([len(path) for path in paths], np.int64)
+    order = np.array([cell for path in paths for cell in path], np.int64)
+    last = np.cumsum(sizes) - 1
+    xy = cells[order]
+    for tip in (last - sizes + 1, last):
+        xy[tip] = centre[order[tip]]
+    return xy, sizes
 
-    first, neighbours = links.indptr.tolist(), links.indices.tolist()
-    stop, of = (degree != 2).tolist(), cluster.tolist()
-    seen = np.zeros(n, bool)
+
+def _paths(first: list[int], neighbours: list[int], degree: list[int], junction: list[int]) -> list[list[int]]:
+    """Follow linked cells from junction or end to the next, then around the rings that have none."""
+    paths: list[list[int]] = []
+    seen = [False] * len(degree)
     done: set[tuple[int, int]] = set()
 
-    def follow(here: int, there: int) -> list[int]:
+    def follow(here: int, there: int) -> None:
         path = [here, there]
-        while not stop[there] and there != path[0]:
+        while degree[there] == 2 and there != path[0]:
             seen[there] = True
             one, other = neighbours[first[there] : first[there + 1]]
             here, there = there, other if one == here else one
             path.append(there)
-        return path
+        done.add((path[-1], path[-2]))
+        paths.append(path)
 
-    def placed(path: list[int]) -> NDArray[np.float64]:
-        cells = xy[path]
-        cells[0], cells[-1] = centre[of[path[0]]], centre[of[path[-1]]]
-        return cells
-
-    for cell in np.flatnonzero(degree != 2).tolist():
-        for neighbour in neighbours[first[cell] : first[cell + 1]]:
-            if of[cell] == of[neighbour] or (cell, neighbour) in done:
-                continue
-            path = follow(cell, neighbour)
-            done.add((path[-1], path[-2]))
-            yield placed(path)
-    for cell in np.flatnonzero(degree == 2).tolist():  # rings without a junction
-        if not seen[cell]:
+    for cell, links in enumerate(degree):
+        if links != 2:
+            for neighbour in neighbours[first[cell] : first[cell + 1]]:
+                if junction[cell] != junction[neighbour] and (cell, neighbour) not in done:
+                    follow(cell, neighbour)
+    for cell, links in enumerate(degree):
+        if links == 2 and not seen[cell]:
             seen[cell] = True
-            yield placed(follow(cell, neighbours[first[cell]]))
+            follow(cell, neighbours[first[cell]])
+    return paths
 
 
-def _shifted(index: NDArray[np.int64], down: int, right: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Views of all cells, and of those so many rows below and columns to the right of them."""
-    height, width = index.shape
-    here = index[: height - down, max(0, -right) : width - max(0, right)]
-    there = index[down:, max(0, right) : width + min(0, right)]
-    return here, there
+def _centred(
+    xy: NDArray[np.float64], covered: NDArray[np.float32], inside: NDArray[np.bool_], width: float, most: float
+) -> NDArray[np.float64]:
+    """Draw the cells of chains, by at most `most`, to the centre of what is covered around them."""
+    reach = math.ceil(width / 2) + 1
+    steps = np.arange(-reach, reach + 1)
+    column, row = xy.round().astype(int).T
+    rows = np.clip(row[:, None] + steps, 0, covered.shape[0] - 1)
+    columns = np.clip(column[:, None] + steps, 0, covered.shape[1] - 1)
+    around = covered[rows[:, :, None], columns[:, None, :]]
+    mass = around.sum((1, 2)) + 1e-6
+    shift = np.stack([around.sum(1) @ steps, around.sum(2) @ steps], 1) / mass[:, None]
+    shift[inside[row, column]] = 0
+    return xy + np.clip(shift, -most, most)
 
 
-def _corners(index: NDArray[np.int64], down: int, right: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Views of the two cells between corner neighbours: beside the first one, and below it."""
-    height, width = index.shape
-    beside = index[: height - down, max(0, right) : width + min(0, right)]
-    below = index[down:, max(0, -right) : width - max(0, right)]
-    return beside, below
-
-
-def _smoothed(chain: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average vertices with their neighbours, ends in place."""
-    n = len(chain)
-    if n < 4:
-        return chain
-    total = np.cumsum(np.concatenate([np.zeros((1, 2)), chain]), axis=0)
-    i = np.arange(n)
-    reach = np.minimum(np.minimum(i, n - 1 - i), SMOOTHED)
+def _smoothed(xy: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Average the vertices of chains with their neighbours, ends in place."""
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    i = np.arange(len(xy))
+    reach = np.minimum(np.minimum(i - first, first + np.repeat(sizes, sizes) - 1 - i), SMOOTHED)
+    total = np.concatenate([np.zeros((1, 2)), np.cumsum(xy, axis=0)])
     return (total[i + reach + 1] - total[i - reach]) / (2 * reach + 1)[:, None]
 
 
-def _cut(chains: Sequence[NDArray[np.float64]], width: int, height: int) -> NDArray[np.object_]:
-    """Simplify, and cut at the window's edge."""
-    if not chains:
-        return np.empty(0, object)
-    sizes = [len(chain) for chain in chains]
-    lines = shapely.linestrings(np.concatenate(chains), indices=np.repeat(np.arange(len(sizes)), sizes))
+def _cut(xy: NDArray[np.float64], sizes: NDArray[np.int64], width: int, height: int) -> NDArray[np.object_]:
+    """Simplify chains, and cut them at the window's edge."""
+    lines = shapely.linestrings(xy, indices=np.repeat(np.arange(len(sizes)), sizes))
     lines = shapely.simplify(lines, SIMPLIFIED, preserve_topology=False)
     parts = shapely.get_parts(shapely.clip_by_rect(lines, 0, 0, width, height))
     return parts[(shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)]
 
 
-class _Edge:
-    __slots__ = ("u", "v", "xy")
+_Point = tuple[float, float]
 
-    def __init__(self, u: int, v: int, xy: NDArray[np.float64]) -> None:
-        self.u, self.v, self.xy = u, v, xy
+
+@dataclass
+class _Edge:
+    """A line from node `u` to node `v`. What is done to a network is done to few points at a time: plain numbers."""
+
+    u: int
+    v: int
+    xy: list[_Point]
 
     def length(self) -> float:
-        return float(np.hypot(*np.diff(self.xy, axis=0).T).sum())
+        return sum(map(math.dist, self.xy, self.xy[1:]))
+
+    def turned(self) -> _Edge:
+        return _Edge(self.v, self.u, self.xy[::-1])
 
 
-def _cleared(
-    lines: NDArray[np.object_], width: float, window: tuple[int, int]
-) -> tuple[list[_Edge], NDArray[np.float64]]:
-    """Merge near junctions, cut shoots and join lines that meet in twos."""
-    xy, owner = shapely.get_coordinates(lines, return_index=True)
-    pieces = np.split(xy, np.flatnonzero(np.diff(owner)) + 1) if len(xy) else []
-    found: dict[tuple[float, float], int] = {}
+def _cleared(lines: NDArray[np.object_], width: float, window: tuple[int, int]) -> tuple[list[_Edge], list[_Point]]:
+    """Merge near junctions, cut shoots and join lines that meet in twos; return the lines and where nodes lie."""
+    found: dict[_Point, int] = {}
     edges: list[_Edge] = []
-    for piece in pieces:
-        u, v = (found.setdefault((round(p[0], 6), round(p[1], 6)), len(found)) for p in (piece[0], piece[-1]))
-        edges.append(_Edge(u, v, piece))
-    where = np.array(list(found)).reshape(-1, 2)
-    rim = np.any((where <= 1e-6) | (where >= np.array(window) - 1e-6), axis=1)
+    coordinates, owner = shapely.get_coordinates(lines, return_index=True)
+    points = list(map(tuple, coordinates.tolist()))
+    cuts = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(points)]
+    for start, stop in pairwise(cuts):
+        piece = points[start:stop]
+        if piece:
+            u, v = (found.setdefault((round(x, 6), round(y, 6)), len(found)) for x, y in (piece[0], piece[-1]))
+            edges.append(_Edge(u, v, piece))
+    where = list(found)
+    rim = [not (1e-6 < x < window[0] - 1e-6 and 1e-6 < y < window[1] - 1e-6) for x, y in where]
     edges = _joined(_unshot(edges, rim, width), rim)
-    edges, where = _merged(edges, where, rim, width)
+    edges = _merged(edges, where, rim, width)
     edges = _joined(_unshot(edges, rim, width), rim)
-    return edges, _straightened(edges, where, width)
+    _straighten(edges, where, width)
+    return edges, where
 
 
-def _straightened(edges: Sequence[_Edge], where: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    """Move junctions to where the ways that meet there, seen from a distance, cross; return the nodes.
-
-    Thinning draws a way towards each that joins it. So what lies nearer to a junction than three quarters of a band's
-    width is left out, and the point nearest to the lines of the ways beyond that (least squares) takes its place.
-    """
-    near, far = 0.75 * width, 2.5 * width
-    meets: dict[int, list[tuple[_Edge, bool]]] = defaultdict(list)
-    for e in edges:
-        meets[e.u].append((e, False))
-        meets[e.v].append((e, True))
-    moved = where.copy()
-    for node, ways in meets.items():
-        if len(ways) < 3:
-            continue
-        normal, aim = 0.02 * np.eye(2), 0.02 * where[node]  # a weak spring: parallel ways cross nowhere
-        for e, backwards in ways:
-            xy = e.xy[::-1] if backwards else e.xy
-            along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(xy, axis=0).T))])
-            if along[-1] < 1.5 * near:
-                continue
-            steps = np.array([near, min(far, along[-1])])
-            (x0, x1), (y0, y1) = np.interp(steps, along, xy[:, 0]), np.interp(steps, along, xy[:, 1])
-            across = np.array([y0 - y1, x1 - x0])
-            across /= np.hypot(*across) or 1.0
-            weight = np.outer(across, across)
-            normal, aim = normal + weight, aim + weight @ (x0, y0)
-        point = np.linalg.solve(normal, aim)
-        if np.hypot(*(point - where[node])) < width:
-            moved[node] = point
-    for e in edges:
-        along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(e.xy, axis=0).T))])
-        cut = [min(near, 0.4 * along[-1]) if len(meets[n]) > 2 else 0.0 for n in (e.u, e.v)]
-        keep = (along > cut[0]) & (along < along[-1] - cut[1])
-        e.xy = np.concatenate([moved[[e.u]], e.xy[keep], moved[[e.v]]])
-    return moved
+def _degrees(edges: Sequence[_Edge]) -> Counter[int]:
+    return Counter(node for e in edges for node in (e.u, e.v))
 
 
-def _unshot(edges: list[_Edge], rim: NDArray[np.bool_], width: float) -> list[_Edge]:
+def _unshot(edges: list[_Edge], rim: Sequence[bool], width: float) -> list[_Edge]:
     """Cut shoots: lines that end nowhere and are shorter than the band is wide, unless they are all there is."""
-    degree = _degrees(edges, len(rim))
-    return [
-        e
-        for e in edges
-        if not (
-            (degree[e.u] == 1) != (degree[e.v] == 1)
-            and not rim[e.u if degree[e.u] == 1 else e.v]
-            and e.length() < width
-        )
-    ]
+    degree = _degrees(edges)
+
+    def is_shoot(e: _Edge) -> bool:
+        loose = [node for node in (e.u, e.v) if degree[node] == 1]
+        return len(loose) == 1 and not rim[loose[0]] and e.length() < width
+
+    return [e for e in edges if not is_shoot(e)]
 
 
-def _degrees(edges: Sequence[_Edge], n: int) -> NDArray[np.int64]:
-    return np.bincount([i for e in edges for i in (e.u, e.v)], minlength=n)
-
-
-def _merged(
-    edges: list[_Edge], where: NDArray[np.float64], rim: NDArray[np.bool_], width: float
-) -> tuple[list[_Edge], NDArray[np.float64]]:
-    """Draw junctions together that a line shorter than the band's width joins."""
-    degree = _degrees(edges, len(where))
-    short = [
-        (e.u, e.v)
-        for e in edges
-        if e.u != e.v and degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]) and e.length() < width
-    ]
-    if not short:
-        return edges, where
-    n = len(where)
-    a, b = np.array(short).T
-    _, cluster = connected_components(coo_array((np.ones(len(a), np.int8), (a, b)), shape=(n, n)), directed=False)
-    members = np.bincount(cluster)
-    centre = np.stack([np.bincount(cluster, where[:, i]) / members for i in (0, 1)], 1)[cluster]
-    lead = np.full(len(members), n)
-    np.minimum.at(lead, cluster, np.arange(n))
-    alias = lead[cluster]
-    merged = []
-    for e in edges:
-        u, v = int(alias[e.u]), int(alias[e.v])
-        if u == v and e.length() < 4 * width:
-            continue  # within a junction
-        ends = centre[[u, v]]
-        merged.append(_Edge(u, v, np.concatenate([ends[:1], e.xy[1:-1], ends[1:]])))
-    moved = where.copy()
-    moved[alias] = centre
-    return merged, moved
-
-
-def _joined(edges: list[_Edge], rim: NDArray[np.bool_]) -> list[_Edge]:
+def _joined(edges: list[_Edge], rim: Sequence[bool]) -> list[_Edge]:
     """Join lines that meet in twos into one."""
     at: dict[int, list[_Edge]] = defaultdict(list)
     for e in edges:
         at[e.u].append(e)
         at[e.v].append(e)
-    result = {id(e): e for e in edges}
+    left = {id(e): e for e in edges}
     for node, pair in at.items():
         if len(pair) != 2 or pair[0] is pair[1] or rim[node]:
             continue
         one, other = pair
         if one.v != node:
             one.u, one.v, one.xy = one.v, one.u, one.xy[::-1]
-        if other.u != node:
-            other.u, other.v, other.xy = other.v, other.u, other.xy[::-1]
-        one.v, one.xy = other.v, np.concatenate([one.xy, other.xy[1:]])
-        at[other.v] = [one if e is other else e for e in at[other.v]]
-        del result[id(other)]
+        tail = other if other.u == node else other.turned()
+        one.v, one.xy = tail.v, one.xy + tail.xy[1:]
+        at[tail.v] = [one if e is other else e for e in at[tail.v]]
+        del left[id(other)]
         pair.clear()
-    return list(result.values())
+    return list(left.values())
 
 
-def _network(
-    edges: Sequence[_Edge],
-    where: NDArray[np.float64],
-    layers: Sequence[tuple[NDArray[np.float32], float]],
-    finer: int,
-    margin: int,
-) -> Network:
+def _merged(edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width: float) -> list[_Edge]:
+    """Draw junctions together that a line shorter than the band's width joins; `where` is changed."""
+    degree = _degrees(edges)
+    lead = list(range(len(where)))
+
+    def leader(node: int) -> int:
+        while lead[node] != node:
+            lead[node] = node = lead[lead[node]]
+        return node
+
+    for e in edges:
+        if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]) and e.length() < width:
+            lead[leader(e.u)] = leader(e.v)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for node in range(len(where)):
+        groups[leader(node)].append(node)
+    for first, members in groups.items():
+        if len(members) > 1:
+            x, y = zip(*(where[node] for node in members), strict=True)
+            where[first] = sum(x) / len(x), sum(y) / len(y)
+    merged = []
+    for e in edges:
+        u, v = leader(e.u), leader(e.v)
+        if u != v or e.length() >= 4 * width:  # shorter loops lie within the junction
+            merged.append(_Edge(u, v, [where[u], *e.xy[1:-1], where[v]]))
+    return merged
+
+
+def _straighten(edges: Sequence[_Edge], where: list[_Point], width: float) -> None:
+    """Move junctions to where the ways that meet there, seen from a distance, cross; lines and `where` are changed.
+
+    Thinning draws a way towards each that joins it. So what lies nearer to a junction than three quarters of a band's
+    width is left out, and the point nearest to the lines of the ways beyond that (least squares) takes its place.
+    """
+    near, far = 0.75 * width, 2.5 * width
+    meets: dict[int, list[_Edge]] = defaultdict(list)
+    for e in edges:
+        meets[e.u].append(e)
+        meets[e.v].append(e.turned())
+    moved = list(where)
+    for node, ways in meets.items():
+        if len(ways) < 3:
+            continue
+        # Normal equations, with a weak spring to where the node is: parallel ways cross nowhere.
+        x, y = where[node]
+        a, b, c, p, q = 0.02, 0.0, 0.02, 0.02 * x, 0.02 * y
+        for way in ways:
+            length = way.length()
+            if length < 1.5 * near:
+                continue
+            (x0, y0), (x1, y1) = _along(way.xy, near), _along(way.xy, min(far, length))
+            run = math.hypot(x1 - x0, y1 - y0) or 1.0
+            nx, ny = (y0 - y1) / run, (x1 - x0) / run
+            offset = nx * x0 + ny * y0
+            a, b, c, p, q = a + nx * nx, b + nx * ny, c + ny * ny, p + nx * offset, q + ny * offset
+        det = a * c - b * b
+        point = (p * c - q * b) / det, (a * q - b * p) / det
+        if math.dist(point, where[node]) < width:
+            moved[node] = point
+    for e in edges:
+        along = [0.0, *accumulate(map(math.dist, e.xy, e.xy[1:]))]
+        head, tail = (min(near, 0.4 * along[-1]) if len(meets[node]) > 2 else 0.0 for node in (e.u, e.v))
+        kept = [p for p, d in zip(e.xy, along, strict=True) if head < d < along[-1] - tail]
+        e.xy = [moved[e.u], *kept, moved[e.v]]
+    where[:] = moved
+
+
+def _along(xy: Sequence[_Point], distance: float) -> _Point:
+    """Return the point of a line that is so far from its start."""
+    for (x0, y0), (x1, y1) in pairwise(xy):
+        step = math.hypot(x1 - x0, y1 - y0)
+        if step >= distance:
+            share = distance / step
+            return x0 + share * (x1 - x0), y0 + share * (y1 - y0)
+        distance -= step
+    return xy[-1]
+
+
+def _network(edges: Sequence[_Edge], where: Sequence[_Point], bands: Sequence[NDArray[np.float32]]) -> Network:
     """Number the nodes that are left, and tell by which band a line is covered."""
-    if not edges:
-        return Network(np.empty((0, 2)), np.empty((0, 2), np.int64), np.empty(0, object), np.empty(0, np.int64))
-    used, ends = np.unique([(e.u, e.v) for e in edges], return_inverse=True)
-    sizes = np.array([len(e.xy) for e in edges])
-    lines = shapely.linestrings(np.concatenate([e.xy for e in edges]), indices=np.repeat(np.arange(len(edges)), sizes))
-    lines = shapely.simplify(lines, SIMPLIFIED, preserve_topology=False)
+    used, ends = np.unique(np.array([(e.u, e.v) for e in edges], np.int64).reshape(-1, 2), return_inverse=True)
+    owner = np.repeat(np.arange(len(edges)), [len(e.xy) for e in edges])
+    points = np.array([p for e in edges for p in e.xy]).reshape(-1, 2)
+    lines = shapely.simplify(shapely.linestrings(points, indices=owner), SIMPLIFIED, preserve_topology=False)
     xy, owner = shapely.get_coordinates(shapely.segmentize(lines, 1.0), return_index=True)
-    column, row = np.clip(((xy + margin) * finer).astype(int), 0, np.array(layers[0][0].shape)[::-1] - 1).T
-    covered = np.stack([np.bincount(owner, cells[row, column]) for cells, _ in layers]) / np.bincount(owner)
-    first = covered >= LEVEL  # argmax takes the first of equals, so the most important band that covers it
-    return Network(where[used], ends.reshape(-1, 2), lines, np.where(first.any(0), first.argmax(0), covered.argmax(0)))
+    column, row = np.clip(xy.astype(int), 0, np.array(bands[0].shape)[::-1] - 1).T
+    covered = np.stack([np.bincount(owner, cells[row, column], len(edges)) for cells in bands])
+    first = covered >= LEVEL * np.bincount(owner, minlength=len(edges))  # of equals, argmax takes the first
+    band = np.where(first.any(0), first.argmax(0), covered.argmax(0))
+    return Network(np.array(where).reshape(-1, 2)[used], ends.reshape(-1, 2), lines, band)

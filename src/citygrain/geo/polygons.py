@@ -36,8 +36,11 @@ SHORT = 1.6
 SQUARE = 0.75
 """Share of the outline that must follow the two directions; other shapes are left as they are."""
 
-FAITHFUL = 0.88
-"""Intersection over union with the outline below which a shape keeps it."""
+FAITHFUL = 0.12
+"""Share by which a shape's area may change; else it keeps its outline."""
+
+REACH = 2.0
+"""Cells that a corner may lie from where the outline turns; else the shape keeps it."""
 
 
 def outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.object_]:
@@ -128,11 +131,11 @@ def squared(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
         np.array([p for r in turned for p in r]), indices=np.repeat(np.arange(len(sizes)), sizes)
     )
     made = shapely.polygons(loops, indices=owner)
-    made = np.where(shapely.is_valid(made), made, shapes)
-    shared = shapely.area(shapely.intersection(made, shapes))
-    made = np.where(shared < FAITHFUL * (shapely.area(made) + shapely.area(shapes) - shared), shapes, made)
+    new = np.array([a is not b for group in _split(list(zip(turned, rings, strict=True)), owner) for a, b in group[:1]])
+    area = shapely.area(shapes)
+    new &= shapely.is_valid(made) & (np.abs(shapely.area(made) - area) <= FAITHFUL * area)
+    made = np.where(new, made, shapes)
     # Those that overlap step back, until none does: the outlines themselves do not overlap.
-    new = np.ones(len(made), bool)
     while True:
         one, other = shapely.STRtree(made).query(made, predicate="intersects")
         pairs = (one < other) & (new[one] | new[other])
@@ -169,31 +172,33 @@ def _off(angle: float) -> float:
 
 @dataclass
 class _Wall:
-    """The line `a·x + b·y = c`, and how long a part of the outline it stands for."""
+    """The line `a·x + b·y = c`, how long a part of the outline it stands for, and where that ends."""
 
     a: float
     b: float
     c: float
     length: float
+    end: tuple[float, float]
 
 
 def _squared_ring(ring: _Ring, theta: float) -> _Ring | None:
-    """Return a ring whose edges follow `theta` where they nearly do; None where fewer than four edges are left."""
+    """Return a ring whose edges follow `theta` where they nearly do; None where that is no ring or another one."""
     cos, sin = math.cos(theta), math.sin(theta)
     xy = [(x * cos + y * sin, y * cos - x * sin) for x, y in ring]  # the walls now lie along x and y
     walls: list[_Wall] = []
-    for (x0, y0), (x1, y1) in zip(xy, xy[1:] + xy[:1], strict=True):
-        dx, dy = x1 - x0, y1 - y0
+    for start, end in zip(xy, xy[1:] + xy[:1], strict=True):
+        dx, dy = end[0] - start[0], end[1] - start[1]
         length = math.hypot(dx, dy)
         off = _off(math.atan2(dy, dx))
         if off < SNAP and length * math.sin(off) < 2 * STRAY:
-            wall = _Wall(1, 0, (x0 + x1) / 2, length) if abs(dy) > abs(dx) else _Wall(0, 1, (y0 + y1) / 2, length)
-            _add(walls, wall, x0 if wall.b else y0)
+            if abs(dy) > abs(dx):
+                _add(walls, _Wall(1, 0, start[0] + dx / 2, length, end), start)
+            else:
+                _add(walls, _Wall(0, 1, start[1] + dy / 2, length, end), start)
         elif length >= SHORT:
-            walls.append(_Wall(-dy, dx, dx * y0 - dy * x0, length))
+            walls.append(_Wall(-dy, dx, dx * start[1] - dy * start[0], length, end))
     if len(walls) > 4 and walls[0].a == walls[-1].a and walls[0].b == walls[-1].b:
-        first = walls.pop(0)
-        _add(walls, first, xy[0][0] if first.b else xy[0][1])
+        _add(walls, walls.pop(0), xy[0])
     if len(walls) < 4:
         return None
     made = []
@@ -202,17 +207,19 @@ def _squared_ring(ring: _Ring, theta: float) -> _Ring | None:
         if abs(det) < 1e-3:
             return None
         x, y = (v.c * w.b - w.c * v.b) / det, (v.a * w.c - w.a * v.c) / det
+        if math.dist((x, y), v.end) > REACH:
+            return None
         made.append([x * cos - y * sin, x * sin + y * cos])
     return made
 
 
-def _add(walls: list[_Wall], wall: _Wall, corner: float) -> None:
+def _add(walls: list[_Wall], wall: _Wall, start: tuple[float, float]) -> None:
     """Append a wall; after one of the same direction, as a part of it where both nearly lie in line, else by a step."""
     last = walls[-1] if walls else None
     if last is None or (last.a, last.b) != (wall.a, wall.b):
         walls.append(wall)
     elif abs(last.c - wall.c) < SHORT / 2:
         total = last.length + wall.length
-        last.c, last.length = (last.c * last.length + wall.c * wall.length) / total, total
+        last.c, last.length, last.end = (last.c * last.length + wall.c * wall.length) / total, total, wall.end
     else:
-        walls += [_Wall(wall.b, wall.a, corner, 0.0), wall]
+        walls += [_Wall(wall.b, wall.a, start[0] if wall.b else start[1], 0.0, start), wall]

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import geopandas as gpd
 import networkx as nx
 import numpy as np
-import pandas as pd
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from citygrain.errors import DataError
-from citygrain.geo._osmnx import borrowed
 from citygrain.geo.centrelines import centrelines
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.polygons import outlines, squared, within
@@ -49,6 +47,36 @@ SMALLEST_M2: Mapping[str, float] = {"building": 12.0, "green": 40.0, "water": 40
 
 
 @dataclass(frozen=True)
+class Ways:
+    """A network: lines that meet in nodes, in metres in a CRS.
+
+    Attributes
+    ----------
+    lines
+        `(M,)` LineStrings.
+    kind
+        `(M,)` the channel of each.
+    ends
+        `(M, 2)` the nodes at which each begins and ends.
+    nodes
+        `(N, 2)` where they lie.
+    at_edge
+        `(N,)` whether the layout's edge cut a way off there.
+    """
+
+    lines: NDArray[np.object_]
+    kind: NDArray[np.str_]
+    ends: NDArray[np.int64]
+    nodes: NDArray[np.float64]
+    at_edge: NDArray[np.bool_]
+
+    @property
+    def street_count(self) -> NDArray[np.int64]:
+        """How many ways meet at each node, `(N,)`; a ring meets itself."""
+        return np.bincount(self.ends.ravel(), minlength=len(self.nodes))
+
+
+@dataclass(frozen=True)
 class Vectors:
     """What a layout holds, as features in its CRS.
 
@@ -57,19 +85,41 @@ class Vectors:
     grid
         The cells it came from.
     areas
-        Channel → polygons, with `area_m2`. Those of one channel are valid and do not overlap.
+        Channel → `(K,)` polygons. Those of one channel are valid and do not overlap.
     ways
-        Network → lines, with the nodes `u` and `v` at which they begin and end, the channel (`kind`), `highway`,
-        `width_m` and `length_m`.
-    nodes
-        Network → points, numbered by the index, with how many ways meet there (`street_count`) and whether the
-        layout's edge cut them off (`at_edge`).
+        Network → its lines and nodes.
     """
 
     grid: Grid
-    areas: dict[str, gpd.GeoDataFrame]
-    ways: dict[str, gpd.GeoDataFrame]
-    nodes: dict[str, gpd.GeoDataFrame]
+    areas: dict[str, NDArray[np.object_]]
+    ways: dict[str, Ways]
+
+    def layers(self) -> dict[str, gpd.GeoDataFrame]:
+        """Return all features as tables with a CRS.
+
+        Layers are the areas' channels, with `area_m2`; the networks, with the nodes `u` and `v` at which a way begins
+        and ends, its channel (`kind`), `highway`, `width_m` and `length_m`; and for each network its `…_nodes`, with
+        their number (`node`), how many ways meet there (`street_count`) and whether the edge cut them (`at_edge`).
+        """
+        crs = self.grid.crs
+        layers = {
+            name: gpd.GeoDataFrame({"area_m2": shapely.area(shapes)}, geometry=list(shapes), crs=crs)
+            for name, shapes in self.areas.items()
+        }
+        for name, ways in self.ways.items():
+            columns = {
+                "u": ways.ends[:, 0],
+                "v": ways.ends[:, 1],
+                "kind": ways.kind,
+                "highway": [HIGHWAY[kind] for kind in ways.kind],
+                "width_m": [WIDTHS[kind] for kind in ways.kind],
+                "length_m": shapely.length(ways.lines),
+            }
+            layers[name] = gpd.GeoDataFrame(columns, geometry=list(ways.lines), crs=crs)
+        for name, ways in self.ways.items():
+            columns = {"node": np.arange(len(ways.nodes)), "street_count": ways.street_count, "at_edge": ways.at_edge}
+            layers[f"{name}_nodes"] = gpd.GeoDataFrame(columns, geometry=list(shapely.points(ways.nodes)), crs=crs)
+        return layers
 
     def graph(self, network: str = "drive") -> nx.MultiDiGraph:
         """Return a network as a graph with the attributes that osmnx gives to its own.
@@ -86,34 +136,24 @@ class Vectors:
         """
         if network not in self.ways:
             raise DataError("The layout has no channel of this network.", got=network, choices=self.ways)
-        ways, nodes = self.ways[network], self.nodes[network]
-        if not len(ways):
+        ways = self.ways[network]
+        if not len(ways.lines):
             raise DataError(f"There are no ways of the network {network} on this layout.")
-        edges = gpd.GeoDataFrame(
-            {
-                "osmid": np.arange(len(ways)),
-                "length": ways["length_m"],
-                "highway": ways["highway"],
+        graph = nx.MultiDiGraph(crs=self.grid.crs, simplified=True, approach="primal")
+        for node, ((x, y), count) in enumerate(zip(ways.nodes.tolist(), ways.street_count.tolist(), strict=True)):
+            graph.add_node(node, x=x, y=y, street_count=count)
+        back = shapely.reverse(ways.lines)
+        for i, (u, v) in enumerate(ways.ends.tolist()):
+            kind, line = str(ways.kind[i]), ways.lines[i]
+            shared = {
+                "osmid": i,
+                "length": line.length,
+                "highway": HIGHWAY[kind],
                 "oneway": False,
-                "reversed": False,
-                "width": ways["width_m"],
-                "u": ways["u"],
-                "v": ways["v"],
-            },
-            geometry=ways.geometry,
-            crs=ways.crs,
-        )
-        back = edges.rename(columns={"u": "v", "v": "u"}).assign(reversed=True)
-        back = back.set_geometry(shapely.reverse(ways.geometry.to_numpy()), crs=ways.crs)
-        both = gpd.GeoDataFrame(pd.concat([edges, back], ignore_index=True), crs=ways.crs)
-        both["key"] = both.groupby(["u", "v"]).cumcount()
-        points = nodes.assign(x=nodes.geometry.x, y=nodes.geometry.y).rename_axis("osmid")
-        with borrowed() as ox:
-            graph: nx.MultiDiGraph = ox.convert.graph_from_gdfs(
-                points,
-                both.set_index(["u", "v", "key"]),
-                graph_attrs={"crs": ways.crs, "simplified": True, "approach": "primal"},
-            )
+                "width": WIDTHS[kind],
+            }
+            graph.add_edge(u, v, **shared, reversed=False, geometry=line)
+            graph.add_edge(v, u, **shared, reversed=True, geometry=back[i])
         return graph
 
 
@@ -149,12 +189,12 @@ def vectorize(
         for name in AREAS
         if name in channels
     }
-    ways, nodes = {}, {}
+    ways = {}
     for network, kinds in NETWORKS.items():
         present = [kind for kind in kinds if kind in channels]
         if present:
-            ways[network], nodes[network] = _network(present, cells, channels, grid)
-    return Vectors(grid, areas, ways, nodes)
+            ways[network] = _network(present, cells, channels, grid)
+    return Vectors(grid, areas, ways)
 
 
 def _checked(layout: ArrayLike, channels: Sequence[str], grid: Grid) -> NDArray[np.float32]:
@@ -185,51 +225,18 @@ def _on_earth(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
     return moved
 
 
-def _areas(name: str, cells: NDArray[np.float32], grid: Grid, smallest_m2: float) -> gpd.GeoDataFrame:
+def _areas(name: str, cells: NDArray[np.float32], grid: Grid, smallest_m2: float) -> NDArray[np.object_]:
     shapes = outlines(cells, smallest_m2 / grid.resolution_m**2)
     if name == "building":
         shapes = within(squared(shapes), grid.width, grid.height)
-    shapes = _on_earth(shapes, grid)
-    return gpd.GeoDataFrame({"area_m2": shapely.area(shapes)}, geometry=list(shapes), crs=grid.crs)
+    return _on_earth(shapes, grid)
 
 
-def _network(
-    kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequence[str], grid: Grid
-) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+def _network(kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequence[str], grid: Grid) -> Ways:
     found = centrelines([(cells[list(channels).index(k)], WIDTHS[k] / grid.resolution_m) for k in kinds])
-    size = np.array([grid.width, grid.height])
-    rim = np.any((found.nodes < 1e-6) | (found.nodes > size - 1e-6), axis=1)
+    at_edge = np.any((found.nodes < 1e-6) | (found.nodes > np.array([grid.width, grid.height]) - 1e-6), axis=1)
     nodes = found.nodes * (grid.resolution_m, -grid.resolution_m) + (grid.left, grid.top)
-    return _frames(_on_earth(found.lines, grid), found.ends, np.array(kinds)[found.band], nodes, rim, grid.crs)
-
-
-def _frames(
-    lines: NDArray[np.object_],
-    ends: NDArray[np.int64],
-    kind: NDArray[np.str_],
-    nodes: NDArray[np.float64],
-    rim: NDArray[np.bool_],
-    crs: str,
-) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
-    """Lines and nodes of a network as tables."""
-    ways = gpd.GeoDataFrame(
-        {
-            "u": ends[:, 0],
-            "v": ends[:, 1],
-            "kind": kind,
-            "highway": [HIGHWAY[k] for k in kind],
-            "width_m": [WIDTHS[k] for k in kind],
-            "length_m": shapely.length(lines),
-        },
-        geometry=list(lines),
-        crs=crs,
-    )
-    points = gpd.GeoDataFrame(
-        {"street_count": np.bincount(ends.ravel(), minlength=len(nodes)), "at_edge": rim},
-        geometry=list(shapely.points(nodes)),
-        crs=crs,
-    )
-    return ways, points
+    return Ways(_on_earth(found.lines, grid), np.array(kinds)[found.band], found.ends, nodes, at_edge)
 
 
 def noded(lines: ArrayLike, kind: str, grid: Grid) -> Vectors:
@@ -249,6 +256,7 @@ def noded(lines: ArrayLike, kind: str, grid: Grid) -> Vectors:
     merged = shapely.get_parts(shapely.line_merge(shapely.union_all(cut[shapely.length(cut) > 0])))
     ends = np.concatenate([shapely.get_coordinates(shapely.get_point(merged, i)) for i in (0, -1)])
     nodes, index = np.unique(ends.round(3), axis=0, return_inverse=True)
-    rim = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < 1e-3, axis=1)
-    ways, points = _frames(merged, index.reshape(2, -1).T, np.full(len(merged), kind), nodes, rim, grid.crs)
-    return Vectors(grid, {}, {network: ways}, {network: points})
+    at_edge = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < 1e-3, axis=1)
+    return Vectors(
+        grid, {}, {network: Ways(merged, np.full(len(merged), kind), index.reshape(2, -1).T, nodes, at_edge)}
+    )
