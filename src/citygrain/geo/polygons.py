@@ -24,8 +24,8 @@ LEVEL = 0.5
 SIMPLIFIED = 0.6
 """Tolerance of the simplification: the root of the area that a vertex may cost, in cells."""
 
-SNAP = math.radians(22.5)
-"""Edges this near to one of a shape's two directions take it,"""
+SNAP = math.tan(math.radians(22.5))
+"""Slope up to which edges take one of a shape's two directions,"""
 
 STRAY = 0.6
 """unless their ends would move by more than so many cells."""
@@ -81,6 +81,7 @@ def outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.objec
     shapes = shapely.polygons(loops[keep], indices=shape)
     shapes = within(shapes, width, height)
     shapes = _valid_parts(shapes, smallest)
+    # Douglas & Peucker is faster, but prefers the vertices of rounded corners, so that walls move inwards.
     return _valid_parts(shapely.coverage_simplify(shapes, SIMPLIFIED), smallest)
 
 
@@ -135,7 +136,11 @@ def squared(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
     area = shapely.area(shapes)
     new &= shapely.is_valid(made) & (np.abs(shapely.area(made) - area) <= FAITHFUL * area)
     made = np.where(new, made, shapes)
-    # Those that overlap step back, until none does: the outlines themselves do not overlap.
+    return _apart(made, shapes, new)
+
+
+def _apart(made: NDArray[np.object_], shapes: NDArray[np.object_], new: NDArray[np.bool_]) -> NDArray[np.object_]:
+    """Let changed shapes that overlap step back to what they were, until none does: `shapes` do not overlap."""
     while True:
         one, other = shapely.STRtree(made).query(made, predicate="intersects")
         pairs = (one < other) & (new[one] | new[other])
@@ -158,16 +163,26 @@ def _split(items: list[Any], owner: NDArray[np.int64]) -> list[list[Any]]:
 
 def _direction(rings: list[_Ring]) -> float | None:
     """Angle of a shape's walls in radians, None where they do not agree on one."""
-    edges = [(b[0] - a[0], b[1] - a[1]) for ring in rings for a, b in zip(ring, ring[1:] + ring[:1], strict=True)]
-    polar = [(math.hypot(dx, dy), math.atan2(dy, dx)) for dx, dy in edges]
-    theta = cmath.phase(sum(length**2 * cmath.exp(4j * angle) for length, angle in polar)) / 4
-    walls = sum(length for length, angle in polar if length < SHORT or _off(angle - theta) < SNAP)
-    return theta if walls >= SQUARE * sum(length for length, _ in polar) else None
+    edges = [
+        complex(b[0] - a[0], b[1] - a[1]) for ring in rings for a, b in zip(ring, ring[1:] + ring[:1], strict=True)
+    ]
+    lengths = list(map(abs, edges))
+    # An edge times itself four times has four times its angle: directions at right angles add up.
+    mean = sum(edge**4 / length**2 for edge, length in zip(edges, lengths, strict=True) if length)
+    theta = cmath.phase(mean) / 4
+    turn = cmath.exp(-1j * theta)
+    walls = sum(
+        length
+        for edge, length in zip(edges, lengths, strict=True)
+        if length < SHORT or _is_along((edge * turn).real, (edge * turn).imag)
+    )
+    return theta if walls >= SQUARE * sum(lengths) else None
 
 
-def _off(angle: float) -> float:
-    """How far an angle is from a multiple of 90°, in radians."""
-    return abs((angle + math.pi / 4) % (math.pi / 2) - math.pi / 4)
+def _is_along(dx: float, dy: float) -> bool:
+    """Whether an edge is nearly parallel to one of the axes."""
+    dx, dy = abs(dx), abs(dy)
+    return min(dx, dy) < SNAP * max(dx, dy)
 
 
 @dataclass
@@ -189,8 +204,7 @@ def _squared_ring(ring: _Ring, theta: float) -> _Ring | None:
     for start, end in zip(xy, xy[1:] + xy[:1], strict=True):
         dx, dy = end[0] - start[0], end[1] - start[1]
         length = math.hypot(dx, dy)
-        off = _off(math.atan2(dy, dx))
-        if off < SNAP and length * math.sin(off) < 2 * STRAY:
+        if _is_along(dx, dy) and min(abs(dx), abs(dy)) < 2 * STRAY:
             if abs(dy) > abs(dx):
                 _add(walls, _Wall(1, 0, start[0] + dx / 2, length, end), start)
             else:
