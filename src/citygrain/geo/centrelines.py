@@ -1,6 +1,6 @@
 """Coverage of a network's ways to noded centrelines.
 
-A way is drawn as a band of one width, so its centreline is the skeleton of the band: thinned (Zhang & Suen 1984, by
+A way is drawn as a band of one width, so its centreline is the skeleton of the band: thinned (Lee et al. 1994, by
 scikit-image), taken apart at its junctions into chains, and cleared of what thinning a raster leaves behind:
 
 - two carriageways that lie nearer than they are wide are one band that is too wide: where it is, its two centrelines
@@ -8,8 +8,8 @@ scikit-image), taken apart at its junctions into chains, and cleared of what thi
 - chains are staircases, and hug one side of the band: their cells are drawn to the centre of what is covered around
   them, smoothed over a few cells and simplified (Douglas & Peucker 1973);
 - a crossing comes out as two forks a band's width apart: junctions that near become one;
-- ends of bands sprout into their corners: shoots shorter than the band is wide are cut, unless the window's edge cut
-  them.
+- ends of bands sprout into their corners: of shoots shorter than the band is wide, unless the window's edge cut them,
+  only the one stays in which the way goes on. Dead ends come out up to half a width short.
 
 The coverage is continued beyond the window's edge before it is thinned, and lines are cut at the edge afterwards, so
 that a way which leaves the window reaches its edge.
@@ -87,7 +87,8 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
 
     References
     ----------
-    Zhang, T. Y., & Suen, C. Y. (1984). A fast parallel algorithm for thinning digital patterns. CACM 27(3).
+    Lee, T.-C., Kashyap, R. L., & Chu, C.-N. (1994). Building skeleton models via 3-D medial surface/axis thinning
+    algorithms. CVGIP: Graphical Models and Image Processing 56(6).
     """
     narrow = min(width for _, width in bands)
     level = LEVEL * min(1.0, narrow)
@@ -99,19 +100,25 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     layers = [(_finer(np.pad(cells[part], margin, mode="edge"), finer), width * finer) for cells, width in bands]
     covered = layers[0][0] if len(layers) == 1 else 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
     near = max(narrow, APART)
-    thin = skeletonize(_without_holes(covered >= level, (near * finer) ** 2))
+    thin = _thinned(_without_holes(covered >= level, (near * finer) ** 2))
     inside = np.zeros_like(thin)
     for cells, width in layers:
         if width >= RESOLVED * finer:
             inside |= _between_carriageways(cells >= level, width)
     if inside.any():
-        thin = skeletonize((thin & ~inside) | (inside & ~ndimage.binary_erosion(inside)))
+        thin = _thinned((thin & ~inside) | (inside & ~ndimage.binary_erosion(inside)))
     xy, sizes = _chains(thin)
     xy = _smoothed(_centred(xy, covered, inside, narrow * finer, finer), sizes)
     corner = np.array([part[1].start, part[0].start]) - margin
     height, width = bands[0][0].shape
     edges, where = _cleared(_cut((xy + 0.5) / finer + corner, sizes, width, height), near, (width, height))
     return _network(edges, where, [cells for cells, _ in bands])
+
+
+def _thinned(band: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Thin a band; Zhang & Suen (1984), scikit-image's usual way, eats up diagonal bands from their ends."""
+    thin: NDArray[np.bool_] = skeletonize(band, method="lee") > 0
+    return thin
 
 
 def _occupied(band: NDArray[np.bool_]) -> tuple[slice, slice] | None:
@@ -306,14 +313,18 @@ def _degrees(edges: Sequence[_Edge]) -> Counter[int]:
 
 
 def _unshot(edges: list[_Edge], rim: Sequence[bool], width: float) -> list[_Edge]:
-    """Cut shoots: lines that end nowhere and are shorter than the band is wide, unless they are all there is."""
+    """Cut shoots: lines that end nowhere and are shorter than the band is wide. Of those that end a way one stays."""
     degree = _degrees(edges)
-
-    def is_shoot(e: _Edge) -> bool:
+    shoots: dict[int, list[_Edge]] = defaultdict(list)
+    for e in edges:
         loose = [node for node in (e.u, e.v) if degree[node] == 1]
-        return len(loose) == 1 and not rim[loose[0]] and e.length() < width
-
-    return [e for e in edges if not is_shoot(e)]
+        if len(loose) == 1 and not rim[loose[0]] and e.length() < width:
+            shoots[e.u + e.v - loose[0]].append(e)
+    cut: set[int] = set()
+    for node, found in shoots.items():
+        kept = max(0, 2 - (degree[node] - len(found)))  # the way goes on in the longest
+        cut.update(map(id, sorted(found, key=_Edge.length, reverse=True)[kept:]))
+    return [e for e in edges if id(e) not in cut]
 
 
 def _joined(edges: list[_Edge], rim: Sequence[bool]) -> list[_Edge]:
