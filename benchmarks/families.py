@@ -19,8 +19,8 @@ Reported, in `<out>/families.json` and, as a table, in `<out>/families.md`:
 - adherence: R² of measured about requested, five levels of one condition at a time, between the 10th and the 90th
   percentile of the training windows;
 - Wasserstein distance of each measure between held-out windows and layouts that were asked for the place and four
-  measures of one held-out window each, in standard deviations over the training windows; on average over all measures,
-  and beside it what as many training windows have instead of layouts: the floor.
+  measures of one held-out window each, in standard deviations over the training windows; on average over all measures
+  that are not given, and beside it what as many training windows have instead of layouts: the floor.
 
 `<out>/families.png` shows eight held-out windows and, below them, what each family makes of the same eight requests.
 """
@@ -131,7 +131,7 @@ def evaluate(recipe: str, args: argparse.Namespace, held_out: Batch) -> dict[str
     started, count = time.perf_counter(), 0
     row["adherence"] = {}
     for name in ASKED:
-        if set(MEASURES[name].channels) <= set(spec.given):
+        if is_given(name, spec):
             continue  # what is given is no request
         asked = np.repeat(levels_of(spec, name, 5, 10, 90), args.samples)
         conditions = request(generator, {name: torch.tensor(asked)}, held_out)
@@ -175,7 +175,13 @@ def distances(made: np.ndarray, real: np.ndarray, spec: LayoutSpec) -> dict[str,
     return {
         name: float(wasserstein_distance(ours[name], theirs[name]) / max(spec.spread(name), 1e-9))
         for name in spec.scalars
+        if not is_given(name, spec)
     }
+
+
+def is_given(name: str, spec: LayoutSpec) -> bool:
+    """Whether a measure is settled by channels that the model is given."""
+    return set(MEASURES[name].channels) <= set(spec.given)
 
 
 def main() -> None:

@@ -230,6 +230,7 @@ def city(request, sample_pbf):
     return found, windows
 
 
+@pytest.mark.slow
 def test_buildings_survive_the_round_trip(city):
     _, windows = city
     both = either = 0.0
@@ -248,6 +249,7 @@ def test_buildings_survive_the_round_trip(city):
     assert both / either >= 0.9
 
 
+@pytest.mark.slow
 def test_street_graphs_measure_as_the_source_does(city):
     """Length within 10 %, junctions within 20 %, orientation entropy, weighted by length, within 0.1 nat."""
     found, windows = city
