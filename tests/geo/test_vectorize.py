@@ -305,6 +305,30 @@ def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
         vectors.graph("fly")
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.integers(1, 24),
+    resolution_m=st.sampled_from([1.0, 2.0, 8.0]),
+    levels=st.sampled_from([(0, 1), (0.5,), (1,), (0, 0.5, 1), (0.45, 0.55), tuple(np.linspace(0, 1, 9))]),
+    blocks=st.integers(1, 6),
+)
+def test_no_coverage_is_too_wild(seed, size, resolution_m, levels, blocks):
+    """Specks, checkers, plateaus, floods: features are valid, within the window, and meet in their nodes."""
+    grid = grid_of(size, resolution_m)
+    coarse = np.random.default_rng(seed).choice(levels, (9, -(-size // blocks), -(-size // blocks)))
+    vectors = vectorize(coarse.repeat(blocks, 1).repeat(blocks, 2)[:, :size, :size], CHANNEL_NAMES, grid)
+    window = shapely.box(*grid.bounds).buffer(1e-3)
+    for shapes in vectors.areas.values():
+        assert shapely.is_valid(shapes).all()
+        assert shapely.covers(window, shapes).all()
+    for ways in vectors.ways.values():
+        assert shapely.covers(window, ways.lines).all()
+        for i, end in enumerate((0, -1)):
+            tips = shapely.get_coordinates(shapely.get_point(ways.lines, end))
+            assert np.allclose(tips, ways.nodes[ways.ends[:, i]])
+
+
 @pytest.mark.parametrize(
     ("cells", "channels", "words"),
     [

@@ -304,7 +304,7 @@ def _cleared(lines: NDArray[np.object_], width: float, window: tuple[int, int]) 
     edges = _joined(_unshot(edges, rim, width), rim)
     edges = _merged(edges, where, rim, width)
     edges = _joined(_unshot(edges, rim, width), rim)
-    _straighten(edges, where, width)
+    _straighten(edges, where, rim, width, window)
     return edges, where
 
 
@@ -376,7 +376,9 @@ def _merged(edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width:
     return merged
 
 
-def _straighten(edges: Sequence[_Edge], where: list[_Point], width: float) -> None:
+def _straighten(
+    edges: Sequence[_Edge], where: list[_Point], rim: Sequence[bool], width: float, window: tuple[int, int]
+) -> None:
     """Move junctions to where the ways that meet there, seen from a distance, cross; lines and `where` are changed.
 
     Thinning draws a way towards each that joins it. So what lies nearer to a junction than three quarters of a band's
@@ -389,7 +391,7 @@ def _straighten(edges: Sequence[_Edge], where: list[_Point], width: float) -> No
         meets[e.v].append(e.turned())
     moved = list(where)
     for node, ways in meets.items():
-        if len(ways) < 3:
+        if len(ways) < 3 or rim[node]:
             continue
         # Normal equations, with a weak spring to where the node is: parallel ways cross nowhere.
         x, y = where[node]
@@ -405,7 +407,8 @@ def _straighten(edges: Sequence[_Edge], where: list[_Point], width: float) -> No
             a, b, c, p, q = a + nx * nx, b + nx * ny, c + ny * ny, p + nx * offset, q + ny * offset
         det = a * c - b * b
         point = (p * c - q * b) / det, (a * q - b * p) / det
-        if math.dist(point, where[node]) < width:
+        within = 0 < point[0] < window[0] and 0 < point[1] < window[1]
+        if within and math.dist(point, where[node]) < width:
             moved[node] = point
     for e in edges:
         along = [0.0, *accumulate(map(math.dist, e.xy, e.xy[1:]))]

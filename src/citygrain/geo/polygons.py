@@ -69,6 +69,8 @@ def outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.objec
             if len(ring) > 3:
                 rings.append(ring)
                 owners.append(i)
+    if not rings:
+        return np.empty(0, object)
     sizes = [len(ring) for ring in rings]
     loops = shapely.linearrings(np.concatenate(rings), indices=np.repeat(np.arange(len(rings)), sizes))
     big = np.abs(_areas(rings)) >= smallest
