@@ -126,7 +126,7 @@ def accuracy(folder: Path, source: Path, jobs: list[Window]) -> dict[str, float]
     for cells, channels, grid in jobs:
         made = vectorize(cells, channels, grid)
         near = lines[tree.query(shapely.box(*grid.bounds))]
-        for name, vectors in (("ours", made), ("source", noded(near, "street", grid))):
+        for name, vectors in (("ours", made), ("source", noded({"street": near}, grid))):
             result = measured(vectors)
             if result:
                 graphs[name].append(result[0])

@@ -260,7 +260,7 @@ def test_street_graphs_measure_as_the_source_does(city):
     for grid, layout in windows:
         for name, vectors in (
             ("ours", vectorize(layout, CHANNEL_NAMES, grid)),
-            ("source", noded(lines, "street", grid)),
+            ("source", noded({"street": lines}, grid)),
         ):
             graph = vectors.graph("drive")
             stats = ox.basic_stats(graph, area=512**2, clean_int_tol=10)

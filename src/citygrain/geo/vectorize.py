@@ -84,6 +84,8 @@ class Vectors:
     ----------
     grid
         The cells it came from.
+    channels
+        The channels that it had, whether there is anything of them or not.
     areas
         Channel → `(K,)` polygons. Those of one channel are valid and do not overlap.
     ways
@@ -91,6 +93,7 @@ class Vectors:
     """
 
     grid: Grid
+    channels: tuple[str, ...]
     areas: dict[str, NDArray[np.object_]]
     ways: dict[str, Ways]
 
@@ -194,7 +197,7 @@ def vectorize(
         present = [kind for kind in kinds if kind in channels]
         if present:
             ways[network] = _network(present, cells, channels, grid)
-    return Vectors(grid, areas, ways)
+    return Vectors(grid, tuple(channels), areas, ways)
 
 
 def _checked(layout: ArrayLike, channels: Sequence[str], grid: Grid) -> NDArray[np.float32]:
@@ -239,24 +242,53 @@ def _network(kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequenc
     return Ways(_on_earth(found.lines, grid), np.array(kinds)[found.band], found.ends, nodes, at_edge)
 
 
-def noded(lines: ArrayLike, kind: str, grid: Grid) -> Vectors:
-    """Turn the lines of a source into a network like those of layouts, to compare the two.
+def noded(features: Mapping[str, ArrayLike], grid: Grid) -> Vectors:
+    """Turn the features of a source into vectors like those of layouts, to compare the two.
 
     Parameters
     ----------
-    lines
-        LineStrings in the CRS of the grid; they are cut at its edges and noded wherever they cross.
-    kind
-        Their channel.
+    features
+        Channel → shapes in the CRS of the grid, LineStrings of networks and polygons of areas. They are cut at its
+        edges, ways are noded wherever those of one network cross, and polygons of one channel that touch become one.
     grid
         The area.
     """
-    network = next(name for name, kinds in NETWORKS.items() if kind in kinds)
-    cut = shapely.get_parts(shapely.clip_by_rect(np.asarray(lines, object), *grid.bounds))
-    merged = shapely.get_parts(shapely.line_merge(shapely.union_all(cut[shapely.length(cut) > 0])))
-    ends = np.concatenate([shapely.get_coordinates(shapely.get_point(merged, i)) for i in (0, -1)])
-    nodes, index = np.unique(ends.round(3), axis=0, return_inverse=True)
+    box = shapely.box(*grid.bounds)
+    cut = {
+        name: shapely.get_parts(shapely.intersection(np.asarray(shapes, object), box))
+        for name, shapes in features.items()
+    }
+    areas = {}
+    for name in AREAS:
+        if name in cut:
+            parts = shapely.get_parts(shapely.union_all(cut[name]))
+            areas[name] = parts[shapely.area(parts) > 0]
+    ways = {}
+    for network, kinds in NETWORKS.items():
+        present = [kind for kind in kinds if kind in cut]
+        if present:
+            ways[network] = _noded({kind: cut[kind][shapely.length(cut[kind]) > 0] for kind in present}, grid)
+    return Vectors(grid, tuple(features), areas, ways)
+
+
+def _noded(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:
+    whole = np.concatenate(list(lines.values()))
+    kind = np.repeat(list(lines), [len(part) for part in lines.values()])
+    pieces = shapely.get_parts(shapely.union_all(whole))
+    pieces = pieces[shapely.length(pieces) > 0]
+    of = np.empty(0, kind.dtype)
+    if len(pieces):
+        middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
+        of = kind[shapely.STRtree(whole).query_nearest(middle, all_matches=False)[1]]
+    merged = [shapely.get_parts(shapely.line_merge(shapely.multilinestrings(pieces[of == name]))) for name in lines]
+    kept = np.concatenate(merged)
+    ends, nodes = joined(kept)
     at_edge = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < 1e-3, axis=1)
-    return Vectors(
-        grid, {}, {network: Ways(merged, np.full(len(merged), kind), index.reshape(2, -1).T, nodes, at_edge)}
-    )
+    return Ways(kept, np.repeat(list(lines), [len(part) for part in merged]), ends, nodes, at_edge)
+
+
+def joined(lines: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the nodes at which lines begin and end, `(M, 2)` of `(N, 2)`; ends are one within a millimetre."""
+    ends = np.concatenate([shapely.get_coordinates(shapely.get_point(lines, i)) for i in (0, -1)])
+    nodes, index = np.unique(ends.round(3), axis=0, return_inverse=True)
+    return index.reshape(2, -1).T, nodes

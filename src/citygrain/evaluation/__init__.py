@@ -1,0 +1,1 @@
+"""Judging layouts: urban form first, then everything that generative models are judged by."""
