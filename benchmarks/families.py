@@ -6,7 +6,8 @@ Each recipe of `RECIPES` (conf/experiment/) is trained on Copenhagen and Los Ang
 measured over a few steps first, and then as many are trained as fit into `--minutes`. Families that work in a code take
 that of the variational autoencoder, or of the vector-quantised one, trained in the same way; their minutes come on top.
 A family that is done is not done again (`runs/families/<recipe>`, `<out>/<recipe>.json`), so that the command goes on
-where it stopped.
+where it stopped. First the speeds of all are measured, then all are trained, then all are asked: the machine should do
+nothing else in the first and the last part.
 
 Reported, in `<out>/families.json` and, as a table, in `<out>/families.md`:
 
@@ -17,7 +18,7 @@ Reported, in `<out>/families.json` and, as a table, in `<out>/families.md`:
   coverage itself, a causal transformer counts those of the tokens, a flow in a code the density of the code: compare
   like with like only;
 - adherence: R² of measured about requested, five levels of one condition at a time, between the 10th and the 90th
-  percentile of the training windows;
+  percentile of the training windows; below 0 it is worse than the mean of what was measured, "< −1" far worse;
 - Wasserstein distance of each measure between held-out windows and layouts that were asked for the place and four
   measures of one held-out window each, in standard deviations over the training windows; on average over all measures
   that are not given, and beside it what as many training windows have instead of layouts: the floor.
@@ -89,36 +90,40 @@ def overrides(recipe: str, name: str, steps: int, args: argparse.Namespace) -> l
     ]
 
 
-def train(recipe: str, args: argparse.Namespace) -> float:
-    """Train for the time there is; return windows a second."""
-    plan = args.out / f"{recipe}.plan.json"
-    if not plan.is_file():
-        quiet = ["logger=none", "data.val_windows=0", "callbacks.samples.every_n_epochs=0"]
+def plan(recipe: str, args: argparse.Namespace) -> dict[str, float]:
+    """Return how long a step takes and how many there are time for, measured unless that has been done."""
+    file = args.out / f"{recipe}.plan.json"
+    if not file.is_file():
+        quiet = ["logger=none", "data.val_windows=0", "callbacks.samples.every_n_epochs=0", "codes=500"]
         seconds = []
         for steps in (PROBE, 3 * PROBE):  # the difference leaves out what a start costs
-            probe = load_config(
-                "train", [*overrides(recipe, f"probe/{recipe}_{steps}", steps, args), *quiet, "codes=500"]
-            )
+            probe = load_config("train", [*overrides(recipe, f"probe/{recipe}_{steps}", steps, args), *quiet])
             started = time.perf_counter()
             run(probe)
             seconds.append((time.perf_counter() - started) / (2 * PROBE))
         a_step = max(seconds[1] - seconds[0], 1e-3)
         steps = min(max(100, int(60 * args.minutes / a_step)), 20_000)
-        write_text(plan, json.dumps({"minutes": args.minutes, "seconds_a_step": a_step, "steps": steps}))
-    planned = json.loads(plan.read_text())
+        write_text(file, json.dumps({"minutes": args.minutes, "seconds_a_step": a_step, "steps": steps}))
+    planned: dict[str, float] = json.loads(file.read_text())
     if planned["minutes"] != args.minutes:
-        raise SystemExit(f"{plan} was made for --minutes {planned['minutes']:g}: choose another --out and --runs")
-    config = load_config("train", overrides(recipe, recipe, planned["steps"], args))
-    run(config)
-    batch: int = config["data"]["batch_size"]
-    return batch / float(planned["seconds_a_step"])
+        raise SystemExit(f"{file} was made for --minutes {planned['minutes']:g}: choose another --out and --runs")
+    return planned
+
+
+def train(recipe: str, args: argparse.Namespace) -> None:
+    """Train for the time there is, unless that has been done."""
+    run(load_config("train", overrides(recipe, recipe, int(plan(recipe, args)["steps"]), args)))
 
 
 def evaluate(recipe: str, args: argparse.Namespace, held_out: Batch) -> dict[str, Any]:
     """Return the row of a trained recipe; its eight layouts go to `<recipe>.npy`."""
     generator = load(args.runs / recipe)
     spec: LayoutSpec = generator.spec
-    row: dict[str, Any] = {"parameters": sum(p.numel() for p in trained(generator))}
+    batch = load_config("train", [f"experiment={recipe}"])["data"]["batch_size"]
+    row: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in trained(generator)),
+        "windows_per_second": batch / plan(recipe, args)["seconds_a_step"],
+    }
     if isinstance(generator, Codec):
         row["explained"] = explained(generator, held_out.layout)
     if isinstance(generator, HasLikelihood):
@@ -204,14 +209,20 @@ def main() -> None:
     others = data.batch("train", range(len(held_out.layout)))
     floor = distances(others.layout.numpy(), held_out.layout.numpy(), spec)
 
-    rows: dict[str, Any] = {}
-    for recipe in args.recipes:
-        file = args.out / f"{recipe}.json"
-        if not file.is_file():
-            speed = train(recipe, args)
-            row = {"windows_per_second": speed, **evaluate(recipe, args, held_out)}
-            write_text(file, json.dumps(row, indent=1) + "\n")
-        rows[recipe] = json.loads(file.read_text())
+    def of(recipe: str) -> Path:
+        folder: Path = args.out
+        return folder / f"{recipe}.json"
+
+    left = [recipe for recipe in args.recipes if not of(recipe).is_file()]
+    for recipe in left:  # speeds come first, so that nothing else need rest while the training goes on
+        if codec := RECIPES[recipe]:
+            train(codec, args)
+        plan(recipe, args)
+    for recipe in left:
+        train(recipe, args)
+    for recipe in left:
+        write_text(of(recipe), json.dumps(evaluate(recipe, args, held_out), indent=1) + "\n")
+    rows = {recipe: json.loads(of(recipe).read_text()) for recipe in args.recipes}
     report = {"minutes": args.minutes, "held_out": len(held_out.layout), "floor": floor, "families": rows}
     write_text(args.out / "families.json", json.dumps(report, indent=1) + "\n")
     write_text(args.out / "families.md", table(report))
@@ -233,6 +244,9 @@ def table(report: Mapping[str, Any]) -> str:
     def number(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
+    def adhered(value: float | None) -> str:
+        return "< −1" if value is not None and value < -1 else number(value, ".2f")
+
     headings = ("recipe", "parameters", "windows/s", "layouts/s", "explained", "bits/cell", *ASKED, "Wasserstein")
     lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
     for recipe, row in report["families"].items():
@@ -243,7 +257,7 @@ def table(report: Mapping[str, Any]) -> str:
             f"{row['layouts_per_second']:.1f}",
             number(row.get("explained"), ".2f"),
             number(row.get("bits_per_cell"), ".2f"),
-            *(number(row["adherence"].get(name), ".2f") for name in ASKED),
+            *(adhered(row["adherence"].get(name)) for name in ASKED),
             f"{np.mean(list(row['wasserstein'].values())):.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
