@@ -60,7 +60,7 @@ class Pix2Pix(nn.Module):
         critic: Callable[..., nn.Module],
         given: Sequence[str] | None = None,
         objective: GanLoss | None = None,
-        r1: float = 0.5,
+        r1: float = 10.0,
         fidelity: float = 5.0,
         reconstruction: Mapping[str, float] | None = None,
         balance: float = 0.5,
@@ -91,7 +91,7 @@ class Pix2Pix(nn.Module):
             out_channels=len(self.made),
             embedding=embedding,
         )
-        self.reconstruction = ReconstructionLoss(len(self.made), reconstruction or {"l1": 1.0}, balance)
+        self.reconstruction = ReconstructionLoss(len(self.made), reconstruction or {"bce": 1.0}, balance)
         self.game = Game(
             spec,
             critic=critic,

@@ -63,7 +63,7 @@ class StyleGan(nn.Module):
         synthesis: Callable[..., nn.Module],
         critic: Callable[..., nn.Module],
         objective: GanLoss | None = None,
-        r1: float = 0.5,
+        r1: float = 5.0,
         path_length: float = 0.0,
         obedience: float = 1.0,
         noise: int = 64,

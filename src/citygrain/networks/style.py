@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citygrain.errors import ConfigError
 from citygrain.networks.blocks import activation as blocks_activation
 from citygrain.networks.blocks import channels_last
 
@@ -91,8 +90,6 @@ class Synthesis(nn.Module):
         Height and width of a layout; the coarse grid is what is left of it after halvings down to at least 4.
     width, widest
         Channels at the finest level; they double with each coarser one, up to `widest`.
-    stem
-        Doublings by depth-to-space after the finest level, which is what a step costs most.
     activation
         Name of the activation.
     """
@@ -106,29 +103,19 @@ class Synthesis(nn.Module):
         size_px: int,
         width: int = 24,
         widest: int = 128,
-        stem: int = 0,
         activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
-        finest = size_px // 2**stem
-        if finest * 2**stem != size_px or finest < 4:
-            raise ConfigError(
-                "The generator has too large a stem for this size.",
-                expected=f"2 ** stem that divides {size_px}, at most {size_px // 4}",
-                got=f"stem={stem}",
-                remedy="take a smaller model.synthesis.stem, or another data.size_px",
-            )
-        sizes = [finest]
+        sizes = [size_px]
         while sizes[0] % 2 == 0 and sizes[0] // 2 >= 4:
             sizes.insert(0, sizes[0] // 2)
-        widths = [min(widest, width * finest // size) for size in sizes]
+        widths = [min(widest, width * size_px // size) for size in sizes]
         self.sizes = sizes
         self.start = nn.Parameter(torch.randn(1, widths[0], sizes[0], sizes[0]))
         self.levels = nn.ModuleList(
-            _Level(cin, cout, style, planes, out_channels * 4**stem, activation)
+            _Level(cin, cout, style, planes, out_channels, activation)
             for cin, cout in zip([widths[0], *widths[:-1]], widths, strict=True)
         )
-        self.spread = nn.PixelShuffle(2**stem)
         channels_last(self)
 
     def forward(self, style: Tensor, planes: Callable[[int], Tensor], normal: Normal) -> Tensor:
@@ -150,7 +137,7 @@ class Synthesis(nn.Module):
                 h, layout = (F.interpolate(t, scale_factor=2, mode="bilinear") for t in (h, layout))
             h, made = level(h, style, planes(size), normal)
             layout = layout + made
-        return self.spread(layout)
+        return layout
 
 
 class _Level(nn.Module):

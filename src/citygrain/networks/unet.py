@@ -50,9 +50,6 @@ class UNet(nn.Module):
         Channels of each level as multiples of `width`; the resolution halves from one to the next.
     blocks
         Residual blocks a level.
-    stem
-        Halvings by space-to-depth before the finest level, and doublings by its reverse after it: the finest level is
-        what a step costs most.
     attention
         Levels (0 is the finest) that attend to all their cells; negative numbers count from the coarsest.
     head
@@ -74,7 +71,6 @@ class UNet(nn.Module):
         width: int = 64,
         widths: Sequence[int] = (1, 2, 4),
         blocks: int = 2,
-        stem: int = 0,
         attention: Sequence[int] = (-1, -2),
         head: int = 64,
         dropout: float = 0.0,
@@ -90,15 +86,14 @@ class UNet(nn.Module):
                 expected=f"numbers from {-levels} to {levels - 1}, each once",
                 got=list(attention),
             )
-        self.factor = 2 ** (levels - 1 + stem)
+        self.factor = 2 ** (levels - 1)
 
         def stage(cin: int, cout: int, level: int) -> _Stage:
             block = ResidualBlock(cin, cout, embedding=embedding, dropout=dropout, act=activation, normalisation=norm)
             return _Stage(block, SelfAttention(cout, head=head, normalisation=norm) if level in attends else None)
 
         channels = width * widths[0]
-        self.folded = nn.PixelUnshuffle(2**stem)
-        self.stem = nn.Conv2d(in_channels * 4**stem, channels, 3, padding=1)
+        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1)
         skips = [channels]
         self.down = nn.ModuleList()
         for level, multiple in enumerate(widths):
@@ -121,21 +116,20 @@ class UNet(nn.Module):
         self.head = nn.Sequential(
             blocks_norm(norm, channels),
             blocks_activation(activation),
-            zeroed(nn.Conv2d(channels, out_channels * 4**stem, 3, padding=1)),
-            nn.PixelShuffle(2**stem),
+            zeroed(nn.Conv2d(channels, out_channels, 3, padding=1)),
         )
         channels_last(self)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map `(B, in, H, W)` and `(B, E)` to `(B, out, H, W)`; H and W are multiples of `factor`."""
+        """Map `(B, in, H, W)` and `(B, E)` to `(B, out, H, W)`; H and W are multiples of `2 ** (levels - 1)`."""
         if x.shape[-1] % self.factor or x.shape[-2] % self.factor:
             raise ConfigError(
                 "The U-Net has too many levels for this size.",
                 expected=f"height and width that {self.factor} divides",
                 got=tuple(x.shape[-2:]),
-                remedy="take fewer network.widths, a smaller network.stem, or another data.size_px",
+                remedy="take fewer network.widths, or another data.size_px",
             )
-        h = self.stem(self.folded(x).contiguous(memory_format=torch.channels_last))
+        h = self.stem(x.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for layer in self.down:
             h = layer(h, embedding)
