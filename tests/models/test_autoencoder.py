@@ -23,6 +23,13 @@ def test_the_divergence_from_a_rate_is_zero_at_the_rate_and_grows_either_way():
         ActivityKL(rate=1.0)
 
 
+def test_what_is_inactive_is_not_pushed_further_down():
+    code = torch.tensor([[[[-1.0, 2.0]]]], requires_grad=True)
+    sparsity = ActivityL1(weight=1.0)
+    sparsity.penalty(sparsity.activate(code)).backward()
+    assert code.grad.tolist() == [[[[0.0, 0.5]]]]
+
+
 def test_what_is_inactive_can_come_back():
     code = torch.tensor([[[[-1.0, 2.0]]]], requires_grad=True)
     activity = ActivityL1().activate(code)

@@ -47,8 +47,8 @@ class ActivityL1:
         return code.relu() + leak - leak.detach()
 
     def penalty(self, activity: Tensor) -> Tensor:
-        """Weighted mean activity."""
-        return self.weight * activity.mean()
+        """Weighted mean activity; what is inactive is left alone, or it would be pushed down for ever."""
+        return self.weight * activity.relu().mean()
 
 
 @dataclass(frozen=True)
