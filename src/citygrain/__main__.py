@@ -76,6 +76,16 @@ VERBS = {
         ),
         run_key="out",
     ),
+    "evaluate": Verb(
+        "citygrain.evaluate",
+        "a generator against held-out windows: realism, obedience, copies; a report to read and one to compute with",
+        "citygrain evaluate checkpoint=runs/demo n=256",
+        (
+            "citygrain evaluate checkpoint=runs/demo against=val obedience.conditions=[coverage,cycle]",
+            "citygrain evaluate --multirun checkpoint=runs/demo,runs/mine",
+        ),
+        run_key="out",
+    ),
     "vectorize": Verb(
         "citygrain.vectorize",
         "layouts to buildings, open spaces and street graphs: GeoPackage, GeoJSON, GeoParquet, GraphML",

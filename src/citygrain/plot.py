@@ -257,6 +257,96 @@ def requested_measured(
     return _save(figure, path)
 
 
+def distance_chart(
+    rows: Sequence[tuple[str, float, float, float]],
+    path: str | Path | None = None,
+    *,
+    heading: str = "",
+) -> NDArray[np.uint8]:
+    """Draw how far generated layouts are from real ones, between the floor and the ceiling of each measure.
+
+    Parameters
+    ----------
+    rows
+        Label of a measure, its distance, and those of the floor (real against real) and of the ceiling (shuffled), all
+        in one unit, such as standard deviations.
+    path
+        PNG to write; None writes nothing.
+    heading
+        One line above.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    if not rows:
+        raise DataError("There is no distance to draw.")
+    figure = Figure(figsize=(8.6, 1.1 + 0.24 * len(rows)), dpi=DPI, facecolor=PAPER, layout="constrained")
+    axis = figure.subplots()
+    at = np.arange(len(rows))[::-1]
+    value, floor, ceiling = np.array([row[1:] for row in rows], float).T
+    axis.hlines(at, np.fmin(floor, value), np.fmax(floor, value), color=FAINT, linewidth=2.5, zorder=1)
+    axis.scatter(ceiling, at, marker="|", s=60, color=FAINT, linewidths=2, label="tiles shuffled", zorder=2)
+    axis.scatter(floor, at, marker="|", s=90, color=INK, linewidths=2, label="real against real", zorder=3)
+    axis.scatter(value, at, s=26, color=COLOURS["arterial"], label="generated against real", zorder=4)
+    axis.set_yticks(at, [row[0] for row in rows])
+    axis.set_xlim(left=0)
+    axis.set_ylim(-0.7, len(rows) - 0.3)
+    axis.set_xlabel("Wasserstein distance in standard deviations", color=INK, fontsize=9)
+    axis.legend(loc="lower right", fontsize=8, frameon=False, labelcolor=INK)
+    if heading:
+        axis.set_title(heading, color=INK, fontsize=11, loc="left")
+    _plain(axis)
+    return _save(figure, path)
+
+
+def histograms(
+    samples: Mapping[str, ArrayLike],
+    path: str | Path | None = None,
+    *,
+    label: str,
+    mark: float | None = None,
+    heading: str = "",
+) -> NDArray[np.uint8]:
+    """Draw how samples are distributed, over each other.
+
+    Parameters
+    ----------
+    samples
+        Name to `(N,)` values.
+    path
+        PNG to write; None writes nothing.
+    label
+        What the values are, with their unit.
+    mark
+        A value to mark by a line.
+    heading
+        One line above.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    figure = Figure(figsize=(6.4, 2.8), dpi=DPI, facecolor=PAPER, layout="constrained")
+    axis = figure.subplots()
+    values = {name: np.asarray(sample, float) for name, sample in samples.items()}
+    values = {name: sample[np.isfinite(sample)] for name, sample in values.items()}
+    bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 40).tolist()
+    for (name, sample), colour in zip(values.items(), ("arterial", "water", "green", "building"), strict=False):
+        axis.hist(sample, bins, density=True, alpha=0.55, color=COLOURS[colour], label=f"{name} (n = {len(sample)})")
+    if mark is not None:
+        axis.axvline(mark, color=INK, linewidth=1.2, linestyle="--")
+    axis.set_yticks([])
+    axis.set_xlabel(label, color=INK, fontsize=9)
+    axis.legend(fontsize=8, frameon=False, labelcolor=INK)
+    if heading:
+        axis.set_title(heading, color=INK, fontsize=11, loc="left")
+    _plain(axis)
+    return _save(figure, path)
+
+
 def r_squared(requested: ArrayLike, measured: ArrayLike) -> float:
     """Share of the measured values' variance that the requests explain: 1 − Σ(m − r)² / Σ(m − mean m)².
 
@@ -290,6 +380,10 @@ def _compare(axis: Any, name: str, asked: NDArray[np.float64], got: NDArray[np.f
     axis.text(0.5, 1.03, note, transform=axis.transAxes, ha="center", color=INK, fontsize=8.5)
     axis.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axis.set_xlabel("requested", color=INK, fontsize=9)
+    _plain(axis)
+
+
+def _plain(axis: Any) -> None:
     axis.tick_params(colors=INK, labelsize=8, length=3)
     axis.set_facecolor("white")
     for side in axis.spines.values():

@@ -141,13 +141,8 @@ def run(config: Mapping[str, Any]) -> Path:
     """
     if config["n"] < 1 or config["batch_size"] < 1:
         raise ConfigError("n and batch_size are at least 1.", got=f"n={config['n']}, batch_size={config['batch_size']}")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config["device"] == "auto" else config["device"]
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA asserts
-        raise ConfigError("There is no such device here.", got=device, choices=["auto", "cpu", "cuda"]) from error
-    generator = load(config["checkpoint"], device=device)
-    sampler = _sampler(generator, config["sampler"])
+    generator = load(config["checkpoint"], device=device_of(config["device"]))
+    sampler = chosen_sampler(generator, config["sampler"])
     spec, places, n = generator.spec, generator.provenance["data"]["places"], config["n"]
     windows = given_windows(generator, config) if spec.given else None
     given = {name: windows.layouts[:, spec.channels.index(name)] for name in spec.given} if windows else None
@@ -227,7 +222,30 @@ def given_windows(generator: Any, config: Mapping[str, Any]) -> Windows:
     return Windows(windows.__getitems__(index).layout.float() / 255, grids, f"{wanted['split']} windows of {place}")
 
 
-def _sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:
+def device_of(name: str) -> str:
+    """Return the device of a name, `auto` being a GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        When it is not there.
+    """
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA asserts
+        raise ConfigError("There is no such device here.", got=device, choices=["auto", "cpu", "cuda"]) from error
+    return device
+
+
+def chosen_sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:
+    """Return the sampler that a configuration names or whose knobs it turns; None for the generator's own as it is.
+
+    Raises
+    ------
+    CapabilityError
+        For a knob that the generator's own sampler does not have.
+    """
     given = {name: value for name, value in config.items() if value is not None}
     if "_target_" in given:
         chosen: Sampler = instantiate(given)

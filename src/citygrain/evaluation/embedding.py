@@ -1,0 +1,170 @@
+"""An embedding of layouts, learned from real ones without labels, in which sets of layouts are compared.
+
+What ImageNet taught networks to see, cats and textures in three colours, says little about nine channels of coverage.
+This one learns from windows of the places at hand: two crops of one window, turned at random, are to lie together, and
+the dimensions are to vary and not to say the same twice (VICReg). It knows nothing of conditions or measures, so that
+it judges models which are steered by them from outside.
+
+References
+----------
+Bardes, A., Ponce, J. & LeCun, Y. (2022). VICReg: Variance-invariance-covariance regularization for self-supervised
+learning. ICLR.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from citygrain.console import progress_bar
+from citygrain.data.transforms import SYMMETRIES, turn
+from citygrain.files import atomic_path
+from citygrain.networks.blocks import channels_last
+
+FEATURES = 64
+"""Dimensions of the embedding."""
+
+CROP = 0.75
+"""Edge of a crop, as a share of the window's."""
+
+STEPS, BATCH = 600, 64
+
+
+class LayoutEmbedding(nn.Module):
+    """Layouts of any size to points.
+
+    Parameters
+    ----------
+    channels
+        Number of channels of a layout.
+    width
+        Channels at the finest level; they double with each of three halvings.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int, width: int = 32) -> None:
+        super().__init__()
+        widths = [width, width * 2, width * 4]
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(channels * 4, width, 3, padding=1)]
+        for cin, cout in zip([width, *widths[:-1]], widths, strict=True):
+            layers += [nn.GroupNorm(8, cin), nn.SiLU(), nn.Conv2d(cin, cout, 3, stride=2, padding=1)]
+        self.body = channels_last(nn.Sequential(*layers, nn.SiLU()))
+        self.head = nn.Linear(2 * widths[-1], FEATURES)
+        self.register_buffer("shift", torch.zeros(channels, 1, 1))
+        self.register_buffer("scale", torch.ones(channels, 1, 1))
+
+    @torch.no_grad()
+    def measure_data(self, layouts: Tensor) -> None:
+        """Set how channels are standardised, from real layouts `(N, C, H, W)`."""
+        self.shift.copy_(layouts.mean((0, 2, 3))[:, None, None])
+        self.scale.copy_(layouts.std((0, 2, 3))[:, None, None].clamp_min(0.02))
+
+    def forward(self, layouts: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` in [0, 1] to `(B, FEATURES)`: how much there is of each pattern, and how unevenly."""
+        seen = ((layouts - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
+        found = self.body(seen).flatten(2)
+        uneven = found.var(2, correction=0).add(1e-6).sqrt()
+        return self.head(torch.cat([found.mean(2), uneven], 1))
+
+    @torch.no_grad()
+    def points(self, layouts: NDArray[np.float32], batch_size: int = 64) -> NDArray[np.float32]:
+        """Embed layouts `(N, C, H, W)`: `(N, FEATURES)`."""
+        parts = [self(torch.from_numpy(layouts[i : i + batch_size])) for i in range(0, len(layouts), batch_size)]
+        found: NDArray[np.float32] = torch.cat(parts).numpy()
+        return found
+
+
+def learned(
+    batches: Callable[[int, int], Tensor], *, steps: int = STEPS, batch: int = BATCH, seed: int = 0
+) -> LayoutEmbedding:
+    """Learn an embedding.
+
+    Parameters
+    ----------
+    batches
+        Real layouts `(n, C, H, W)` in [0, 1] from a position on: `batches(start, n)`.
+    steps, batch
+        How long, on how many windows at a time.
+    seed
+        Of weights and crops.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first = batches(0, 4 * batch)
+        embedding = LayoutEmbedding(first.shape[1])
+        embedding.measure_data(first)
+        expander = nn.Sequential(nn.Linear(FEATURES, 4 * FEATURES), nn.SiLU(), nn.Linear(4 * FEATURES, 4 * FEATURES))
+        weights = [*embedding.parameters(), *expander.parameters()]
+        optimiser = torch.optim.AdamW(weights, lr=2e-3, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
+        with progress_bar("learning an embedding of real windows", steps) as advance:
+            for step in range(steps):
+                windows = batches(step * batch, batch)
+                one, two = (expander(embedding(_crops(windows))) for _ in range(2))
+                optimiser.zero_grad()
+                _vicreg(one, two).backward()
+                optimiser.step()
+                schedule.step()
+                advance(1)
+    return embedding.eval().requires_grad_(False)
+
+
+def kept(
+    folder: Path, depends: object, batches: Callable[[int, int], Tensor], *, steps: int = STEPS
+) -> tuple[LayoutEmbedding, Path]:
+    """Return the embedding that was learned on the same data before, or learn and keep it.
+
+    Parameters
+    ----------
+    folder
+        Where embeddings are kept.
+    depends
+        All that decides what the windows are, plain.
+    batches, steps
+        As for `learned`.
+    """
+    says = json.dumps([depends, steps, BATCH, FEATURES, CROP], sort_keys=True).encode()
+    path = folder / f"embedding-{hashlib.sha256(says).hexdigest()[:24]}.safetensors"
+    if path.is_file():
+        try:
+            weights = load_file(path)
+            embedding = LayoutEmbedding(len(weights["shift"]))
+            embedding.load_state_dict(weights)
+            return embedding.eval().requires_grad_(False), path
+        except (SafetensorError, RuntimeError, KeyError):
+            pass  # a damaged file, or one of another version: it is learned again
+    embedding = learned(batches, steps=steps)
+    with atomic_path(path) as temporary:
+        save_file({name: value.contiguous() for name, value in embedding.state_dict().items()}, temporary)
+    return embedding, path
+
+
+def _crops(windows: Tensor) -> Tensor:
+    """A crop of each window, all at one place and turned in one way, which differs from call to call."""
+    size = int(windows.shape[-1] * CROP) // 2 * 2
+    top, left = (int(torch.randint(windows.shape[-1] - size + 1, ())) for _ in range(2))
+    return turn(windows[..., top : top + size, left : left + size], int(torch.randint(SYMMETRIES, ())))
+
+
+def _vicreg(one: Tensor, two: Tensor) -> Tensor:
+    """25 · invariance + 25 · variance + covariance, as in the paper."""
+    loss = 25 * F.mse_loss(one, two)
+    for points in (one, two):
+        centred = points - points.mean(0)
+        spread = (centred.square().sum(0) / (len(points) - 1) + 1e-4).sqrt()
+        together = centred.T @ centred / (len(points) - 1)
+        apart = together.square().sum() - together.diagonal().square().sum()
+        loss = loss + 12.5 * F.relu(1 - spread).mean() + apart / points.shape[1]
+    return loss

@@ -1,0 +1,174 @@
+"""All that is to be known of many layouts, part by part, so that neither memory nor an interruption limits how many.
+
+A part is a file in the folder of the evaluation: its layouts, their measures, where they lie in the embedding, and a
+coarse picture of each. Parts that are there are not made again.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from citygrain.console import progress_bar
+from citygrain.evaluation.embedding import LayoutEmbedding
+from citygrain.evaluation.morphology import morphology
+from citygrain.files import atomic_path
+from citygrain.geo.rasterize import Grid
+
+PART = 256
+"""Layouts of a part."""
+
+COARSE_PX = 16
+
+SOMEWHERE = "EPSG:32631"
+"""Form does not depend on where a layout lies; its features need some CRS in metres."""
+
+Layouts = NDArray[np.uint8]
+"""`(N, C, H, W)`, coverage 0–255."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is known of N layouts.
+
+    Attributes
+    ----------
+    values
+        Measure → `(N,)` in its unit; NaN where there is nothing to measure.
+    points
+        `(N, D)` in the embedding.
+    coarse
+        `(N, C, h, w)` in [0, 1].
+    parts
+        The files, in order, which hold the layouts.
+    """
+
+    values: dict[str, NDArray[np.float64]]
+    points: NDArray[np.float32]
+    coarse: NDArray[np.float32]
+    parts: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def layouts(self, count: int | None = None) -> NDArray[np.float32]:
+        """Return the first layouts, `(n, C, H, W)` in [0, 1]; all by default."""
+        needed = math.ceil((len(self) if count is None else count) / PART)
+        return np.concatenate([_layouts(path) for path in self.parts[:needed]])[:count]
+
+    def chosen(self, index: Sequence[int]) -> NDArray[np.float32]:
+        """Return some layouts, `(n, C, H, W)` in [0, 1]."""
+        return np.stack([_layouts(self.parts[i // PART])[i % PART] for i in index])
+
+
+def _layouts(path: Path) -> NDArray[np.float32]:
+    with np.load(path) as file:
+        return _shares(file["layouts"])
+
+
+def _shares(layouts: Layouts) -> NDArray[np.float32]:
+    return np.divide(layouts, 255, dtype=np.float32)
+
+
+def coarse_of(layouts: Tensor) -> NDArray[np.float32]:
+    """Average layouts `(N, C, H, W)` to `COARSE_PX` cells a side."""
+    coarse: NDArray[np.float32] = F.adaptive_avg_pool2d(layouts, COARSE_PX).numpy()
+    return coarse
+
+
+def form_of(layout: Layouts, *, channels: Sequence[str], resolution_m: float) -> dict[str, float]:
+    """Measure one layout `(C, H, W)`."""
+    grid = Grid(SOMEWHERE, 500_000.0, 0.0, resolution_m, layout.shape[2], layout.shape[1])
+    return morphology(layout, channels, grid).values
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Callable[..., Iterator[dict[str, float]]]]:
+    """Hand out a `map` that works in so many processes, or in this one."""
+    if workers < 2:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield partial(pool.map, chunksize=8)
+
+
+def gather(
+    name: str,
+    count: int,
+    layouts_of: Callable[[range], Layouts],
+    folder: Path,
+    *,
+    channels: Sequence[str],
+    resolution_m: float,
+    embedding: LayoutEmbedding,
+    mapped: Callable[..., Iterator[dict[str, float]]] = map,
+) -> Gathered:
+    """Make layouts part by part, or take up where this was broken off, and find out all about them.
+
+    Parameters
+    ----------
+    name
+        Of the set: the parts' file names begin with it.
+    count
+        How many layouts.
+    layouts_of
+        The layouts that stand at some positions; the same ones at every call.
+    folder
+        Where the parts are kept. What is in it was made by the same `layouts_of`.
+    channels, resolution_m
+        Of the layouts.
+    embedding
+        Where they are placed.
+    mapped
+        A `map`, such as `processes` hands out.
+    """
+    measured = partial(form_of, channels=tuple(channels), resolution_m=resolution_m)
+    values: list[dict[str, NDArray[np.float64]]] = []
+    points, coarse, parts = [], [], []
+    with progress_bar(f"{name} layouts", count) as advance:
+        for start in range(0, count, PART):
+            positions = range(start, min(start + PART, count))
+            path = folder / f"{name}_{positions.start:06d}_{len(positions)}.npz"
+            if not _whole(path):
+                layouts = layouts_of(positions)
+                rows = list(mapped(measured, layouts))
+                with atomic_path(path) as temporary:
+                    shares = _shares(layouts)
+                    columns: dict[str, Any] = {f"measured_{k}": np.array([row[k] for row in rows]) for k in rows[0]}
+                    np.savez_compressed(
+                        temporary,
+                        layouts=layouts,
+                        points=embedding.points(shares),
+                        coarse=coarse_of(torch.from_numpy(shares)),
+                        **columns,
+                    )
+            with np.load(path) as file:
+                values.append({k.removeprefix("measured_"): file[k] for k in file if k.startswith("measured_")})
+                points.append(file["points"])
+                coarse.append(file["coarse"])
+            parts.append(path)
+            advance(len(positions))
+    joined = {k: np.concatenate([part[k] for part in values]) for k in values[0]}
+    return Gathered(joined, np.concatenate(points), np.concatenate(coarse), tuple(parts))
+
+
+def _whole(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream, np.load(stream) as file:  # numpy leaves open what it cannot read
+            return "layouts" in file
+    except (OSError, ValueError, BadZipFile):
+        return False

@@ -1,0 +1,66 @@
+"""Whether layouts are copies: how near each comes to a window that the model was trained on, however it is turned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from citygrain.data.transforms import SYMMETRIES, turn
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest training window of each layout.
+
+    Attributes
+    ----------
+    distance
+        `(N,)` root mean square difference, each channel in standard deviations over the training windows.
+    index
+        `(N,)` which training window it is.
+    symmetry
+        `(N,)` how the layout has to be turned to come that near.
+    """
+
+    distance: NDArray[np.float32]
+    index: NDArray[np.int64]
+    symmetry: NDArray[np.int64]
+
+
+def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]]) -> Nearest:
+    """Find the nearest training window of each layout, over the 8 symmetries of the square.
+
+    Parameters
+    ----------
+    layouts
+        Coarse pictures `(N, C, h, h)` of generated or held-out layouts: a copy that is off by a cell is a copy.
+    training
+        Those of training windows, in parts `(M, C, h, h)`, which need not fit into memory together. The standard
+        deviations are those of the first part.
+    """
+    n = len(layouts)
+    best = torch.full((n,), torch.inf)
+    index, symmetry = (torch.zeros(n, dtype=torch.int64) for _ in range(2))
+    queries: Tensor | None = None
+    spread = torch.ones(())
+    seen = 0
+    for part in training:
+        coarse = torch.from_numpy(part)
+        if queries is None:
+            spread = coarse.std((0, 2, 3), keepdim=True).clamp_min(0.02)
+            turned = [turn(torch.from_numpy(layouts), s) for s in range(SYMMETRIES)]
+            queries = (torch.stack(turned, 1) / spread).flatten(2).flatten(0, 1)
+        distance = torch.cdist(queries, (coarse / spread).flatten(1)).view(n, SYMMETRIES, -1)
+        least, where = distance.flatten(1).min(1)
+        closer = least < best
+        best = torch.where(closer, least, best)
+        index = torch.where(closer, where % len(part) + seen, index)
+        symmetry = torch.where(closer, where // len(part), symmetry)
+        seen += len(part)
+    cells = 1 if queries is None else queries.shape[1]
+    return Nearest((best / cells**0.5).numpy(), index.numpy(), symmetry.numpy())

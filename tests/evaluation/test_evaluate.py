@@ -1,0 +1,121 @@
+"""`citygrain evaluate` as a user runs it: a report, broken off and taken up, and refused in plain words."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from citygrain.config import load_config
+from citygrain.errors import ConfigError
+from citygrain.evaluate import run
+from citygrain.evaluation import gather
+from citygrain.evaluation.morphology import FORM
+from citygrain.training.run import run as train
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*"),
+]
+SMALL = [
+    "n=24", "batch_size=16", "workers=1", "bootstrap=20", "embedding.steps=4", "classifier.steps=4",
+    "memorisation.windows=64", "obedience.levels=3", "obedience.each=4", "obedience.conditions=[coverage,green]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(cities, tmp_path_factory):
+    """Principal components of Helsinki: fitted in seconds, blurred, and asked for what it was fitted to."""
+    runs = tmp_path_factory.mktemp("runs")
+    train(
+        load_config(
+            "train",
+            [
+                "model=pca", "name=pca", "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=16",
+                "data.batch_size=32", "data.batches_per_epoch=8", "data.val_windows=0", "data.statistics_windows=64",
+                "trainer=cpu", "trainer.max_steps=8", "codes=256", "logger=none", "callbacks.samples.every_n_epochs=0",
+                "~callbacks.progress", f"paths.data={cities}", f"paths.runs={runs}",
+            ],
+        )
+    )  # fmt: skip
+    return runs / "pca"
+
+
+def evaluation(model, cities, out, *more):
+    return load_config("evaluate", [f"checkpoint={model}", f"paths.data={cities}", f"out={out}", *SMALL, *more])
+
+
+@pytest.fixture(scope="module")
+def report(model, cities, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation")
+    run(evaluation(model, cities, out, "disrupt=true", "disruption.windows=12"))
+    return out
+
+
+def test_the_report_holds_every_judgement(report):
+    found = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert (found["n"], found["seed"], found["places"]) == (24, 0, ["helsinki"])
+    measures = found["realism"]["measures"]
+    for name in ("coverage", "drive_length_density", "walk_circuity", "reach_400", "openness"):
+        measure = measures[name]
+        assert measure["generated"]["value"] >= 0
+        assert measure["floor"]["value"] >= 0
+        assert measure["unit"]
+    assert measures["coverage"]["ceiling"]["value"] == pytest.approx(0, abs=1e-6), "shuffling keeps what is covered"
+    assert set(measures) | set(found["realism"]["not_compared"]) >= set(FORM)
+    assert set(found["realism"]["embedding"]) == {"generated", "floor", "ceiling"}
+    assert list(found["obedience"]) == ["coverage", "green"]
+    assert found["obedience"]["coverage"]["retrieval"]["slope"] == pytest.approx(1, abs=0.2)
+    assert found["obedience"]["coverage"]["n"] == 12
+    assert 0 <= found["two_sample"]["generated"]["accuracy"] <= 1
+    assert found["memorisation"]["n"] == 24
+    assert set(found["disruption"]["metrics"]["frechet"]) == {
+        "buildings moved", "buildings deleted", "streets cut", "blocks turned", "salt noise", "blur",
+    }  # fmt: skip
+    assert len(found["disruption"]["metrics"]["coverage"]["blur"]) == 5
+
+
+def test_the_html_stands_alone(report):
+    html = (report / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") == 5
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", html)
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", html)
+    assert "OpenStreetMap" in html
+
+
+def test_a_repeated_command_makes_nothing_again_and_says_the_same(report, model, cities, monkeypatch):
+    before = (report / "report.json").read_text(encoding="utf-8")
+    monkeypatch.setattr(gather, "form_of", lambda *_, **__: pytest.fail("it has been measured"))
+    run(evaluation(model, cities, report, "disrupt=true", "disruption.windows=12"))
+    assert (report / "report.json").read_text(encoding="utf-8") == before
+
+
+def test_a_damaged_part_is_made_again(report, model, cities):
+    before = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    part = next(report.glob("parts/*/generated_*.npz"))
+    with np.load(part) as file:
+        layouts = file["layouts"]
+    part.write_bytes(part.read_bytes()[:1000])
+    run(evaluation(model, cities, report))
+    with np.load(part) as file:
+        assert (file["layouts"] == layouts).all()
+    after = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert after["realism"] == before["realism"]
+    assert after["disruption"] is None
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("n=4", "Too few"),
+        ("against=train", "held-out"),
+        ("ask=[hills]", "cannot be asked"),
+        ("obedience.levels=1", "two levels"),
+        ("obedience.conditions=[hills]", "cannot be swept"),
+        ("obedience.between=[90,10]", "percentiles"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(override, words, model, cities, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        run(evaluation(model, cities, tmp_path, override))
+    assert not (tmp_path / "report.json").exists()
