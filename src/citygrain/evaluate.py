@@ -454,13 +454,13 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
     measures = report["realism"]["measures"].values()
     worst = sorted((m for m in measures if math.isfinite(m["times_floor"])), key=lambda m: -m["times_floor"])[:WORST]
     form = _table(
-        f"{report['n']} layouts against {report['against']} windows: the {len(worst)} of {len(measures)} measures that are "
-        "farthest from real against real",
+        f"{report['n']} layouts against {report['against']} windows: the {len(worst)} of {len(measures)} measures that "
+        "are farthest from real against real",
         "measure", "unit", "distance", "floor", "× floor",
     )  # fmt: skip
     for m in worst:
-        values = (f"{m[key]['value']:.3g}" for key in ("generated", "floor"))
-        form.add_row(m["label"], m["unit"], *values, f"{m['times_floor']:.1f}")
+        distances = (f"{m[key]['value']:.3g}" for key in ("generated", "floor"))
+        form.add_row(m["label"], m["unit"], *distances, f"{m['times_floor']:.1f}")
     embedded = _table("in the embedding", "", "generated", "floor", "ceiling")
     for name in report["realism"]["embedding"]["generated"]:
         values = [report["realism"]["embedding"][key][name] for key in ("generated", "floor", "ceiling")]
