@@ -14,7 +14,7 @@ LAYERS = (
     ("protocols", "conditions", "networks", "plot"),
     ("prepare", "vectorize", "data", "samplers", "checkpoint"),
     ("models", "latent", "sample", "training", "evaluation"),
-    ("evaluate",),
+    ("evaluate", "compare"),
     ("__main__",),
 )
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}

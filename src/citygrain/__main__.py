@@ -86,6 +86,13 @@ VERBS = {
         ),
         run_key="out",
     ),
+    "compare": Verb(
+        "citygrain.compare",
+        "places, real or generated: what separates them, measure by measure, as HTML, PNG and CSV",
+        "citygrain compare places=[copenhagen,los_angeles]",
+        ("citygrain compare places=[copenhagen,los_angeles] generated=[out/sample]",),
+        run_key="out",
+    ),
     "vectorize": Verb(
         "citygrain.vectorize",
         "layouts to buildings, open spaces and street graphs: GeoPackage, GeoJSON, GeoParquet, GraphML",

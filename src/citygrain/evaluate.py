@@ -151,7 +151,7 @@ def run(config: Mapping[str, Any]) -> Path:
     report["obedience"] = _obedience(sweeps, spec, config)
     _pictures(sets, near, sweeps, data, report, out)
     write_text(out / "report.json", json.dumps(_plain(report), indent=1, ensure_ascii=False) + "\n")
-    write_report({**report, **_summary(report)}, out)
+    write_report({**report, **_summary(report)}, out, "evaluation")
     for table in tables(report):
         rich.print(table)
     rich.print(f"report: {out / 'report.html'}")

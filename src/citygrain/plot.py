@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import shapely
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.colors import to_rgb as _colour
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
@@ -345,6 +345,244 @@ def histograms(
         axis.set_title(heading, color=INK, fontsize=11, loc="left")
     _plain(axis)
     return _save(figure, path)
+
+
+def roses(
+    bearings: Sequence[tuple[ArrayLike, ArrayLike]], titles: Sequence[str], path: str | Path | None = None
+) -> NDArray[np.uint8]:
+    """Draw in which directions ways run, both ways each, place beside place.
+
+    Parameters
+    ----------
+    bearings
+        For each place, bearings `(N,)` in degrees from north and weights `(N,)`.
+    titles
+        One for each.
+    path
+        PNG to write; None writes nothing.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    columns = min(len(titles), 4)
+    rows = math.ceil(len(titles) / columns)
+    figure = Figure(figsize=(2.6 * columns, 3 * rows), dpi=DPI, facecolor=PAPER, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "polar"}).ravel()
+    edges = np.arange(37) * 10.0 - 5
+    for axis in axes[len(titles) :]:
+        axis.set_axis_off()
+    for i, (axis, (degrees, weights), title) in enumerate(zip(axes, bearings, titles, strict=False)):
+        both = np.concatenate([np.asarray(degrees, float), np.asarray(degrees, float) + 180]) % 360
+        both = np.where(both >= 355, both - 360, both)  # the first bin lies about north
+        share = np.histogram(both, edges, weights=np.tile(np.asarray(weights, float), 2))[0]
+        share /= max(share.sum(), 1e-12)
+        # Areas, not radii, are what people compare.
+        axis.bar(np.radians(edges[:-1] + 5), np.sqrt(share), width=np.radians(10), color=_hue(i), alpha=0.85)
+        axis.set_theta_zero_location("N")
+        axis.set_theta_direction(-1)
+        axis.set_xticks(np.radians([0, 90, 180, 270]), ["N", "E", "S", "W"])
+        axis.set_yticks([])
+        axis.set_title(title, color=INK, fontsize=10)
+        axis.set_facecolor("white")
+        axis.tick_params(colors=INK, labelsize=8)
+        axis.spines["polar"].set_color(FAINT)
+    return _save(figure, path)
+
+
+def ranges(
+    rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]],
+    places: Sequence[str],
+    path: str | Path | None = None,
+) -> NDArray[np.uint8]:
+    """Draw for each measure where each place lies: three percentiles, every measure on its own scale.
+
+    Parameters
+    ----------
+    rows
+        Label of a measure, and place → a low, a middle and a high value. The lowest and the highest of all places are
+        the ends of its scale.
+    places
+        In the order of their colours.
+    path
+        PNG to write; None writes nothing.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    if not rows:
+        raise DataError("There is no measure to draw.")
+    figure = Figure(figsize=(8.6, 0.9 + (0.12 + 0.11 * len(places)) * len(rows)), dpi=DPI, facecolor=PAPER,
+                    layout="constrained")  # fmt: skip
+    axis = figure.subplots()
+    for i, (_, of) in enumerate(rows):
+        values = np.array(list(of.values()))
+        low, scale = values.min(), max(float(np.ptp(values)), 1e-12)
+        for k, place in enumerate(places):
+            if place in of:
+                first, middle, last = ((v - low) / scale for v in of[place])
+                y = -i - (k - (len(places) - 1) / 2) * 0.7 / len(places)
+                axis.plot([first, last], [y, y], color=_hue(k), linewidth=2.2, alpha=0.5, solid_capstyle="round")
+                axis.scatter([middle], [y], s=18, color=_hue(k), zorder=3, label=place if i == 0 else None)
+        for x, value, side in ((0, low, "left"), (1, low + scale, "right")):
+            axis.text(x, -i + 0.42, f"{value:.3g}", ha=side, va="center", fontsize=6.5, color=FAINT)
+    axis.set_yticks(-np.arange(len(rows)), [label for label, _ in rows])
+    axis.set_xticks([])
+    axis.set_ylim(-len(rows) + 0.4, 0.7)
+    figure.legend(loc="outside upper right", ncols=len(places), fontsize=8, frameon=False, labelcolor=INK)
+    _plain(axis)
+    return _save(figure, path)
+
+
+def distributions(
+    samples: Mapping[str, Mapping[str, ArrayLike]], places: Sequence[str], path: str | Path | None = None
+) -> NDArray[np.uint8]:
+    """Draw how measures are distributed in each place, on logarithmic scales, measure beside measure.
+
+    Parameters
+    ----------
+    samples
+        Label of a measure, and place → values `(N,)`; those that are 0 or less are left out.
+    places
+        In the order of their colours.
+    path
+        PNG to write; None writes nothing.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    columns = min(max(len(samples), 1), 3)
+    rows = math.ceil(max(len(samples), 1) / columns)
+    figure = Figure(figsize=(3.1 * columns, 2.3 * rows + 0.3), dpi=DPI, facecolor=PAPER, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(samples) :]:
+        axis.set_axis_off()
+    for axis, (label, of) in zip(axes, samples.items(), strict=False):
+        positive = {name: np.asarray(v, float)[np.asarray(v, float) > 0] for name, v in of.items()}
+        joined = np.concatenate([np.empty(0), *positive.values()])
+        if len(joined):
+            bins = np.geomspace(joined.min(), max(joined.max(), joined.min() * 1.01), 41)
+            for name, values in positive.items():
+                if len(values):
+                    share = np.histogram(values, bins)[0] / len(values)
+                    axis.stairs(share, bins, color=_hue(places.index(name)), linewidth=1.6, label=name)
+            axis.set_xscale("log")
+        axis.set_yticks([])
+        axis.set_xlabel(label, color=INK, fontsize=9)
+        _plain(axis)
+    if samples:
+        lines, names = axes[0].get_legend_handles_labels()
+        figure.legend(lines, names, loc="outside upper right", ncols=len(names), fontsize=8, frameon=False,
+                      labelcolor=INK)  # fmt: skip
+    return _save(figure, path)
+
+
+def stacked(
+    shares: Mapping[str, Sequence[float]], labels: Sequence[str], path: str | Path | None = None
+) -> NDArray[np.uint8]:
+    """Draw what each place consists of, as bars of parts.
+
+    Parameters
+    ----------
+    shares
+        Place → its parts.
+    labels
+        Of the parts: of the network by car, cycle, foot and rail.
+    path
+        PNG to write; None writes nothing.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    figure = Figure(figsize=(8.6, 1 + 0.34 * len(shares)), dpi=DPI, facecolor=PAPER, layout="constrained")
+    axis = figure.subplots()
+    at = -np.arange(len(shares), dtype=float)
+    left = np.zeros(len(shares))
+    for label, kind, parts in zip(labels, ("street", "cycle", "walk", "rail"), np.array(list(shares.values())).T,
+                                  strict=True):  # fmt: skip
+        colour = "white" if kind in {"rail", "cycle"} else INK
+        axis.barh(at, parts, left=left, color=COLOURS[kind], label=label, height=0.7)
+        for y, x, part in zip(at, left, parts, strict=True):
+            if part > 0.04:
+                axis.text(
+                    float(x + part / 2), float(y), f"{part:.0%}", ha="center", va="center", fontsize=8, color=colour
+                )
+        left = left + parts
+    axis.set_yticks(at, list(shares))
+    axis.set_xticks([])
+    axis.set_xlim(0, max(float(left.max()), 1e-12))
+    figure.legend(loc="outside upper right", ncols=len(labels), fontsize=8, frameon=False, labelcolor=INK)
+    _plain(axis)
+    return _save(figure, path)
+
+
+def place_map(
+    where: ArrayLike,
+    values: ArrayLike,
+    window_m: float,
+    path: str | Path | None = None,
+    *,
+    label: str,
+    heading: str = "",
+    top: float | None = None,
+) -> NDArray[np.uint8]:
+    """Draw a measure of windows where these lie.
+
+    Parameters
+    ----------
+    where
+        `(N, 2)` eastings and northings of their middles in metres.
+    values
+        `(N,)`.
+    window_m
+        Edge of a window.
+    path
+        PNG to write; None writes nothing.
+    label
+        What the values are, with their unit.
+    heading
+        One line above.
+    top
+        Value of the darkest colour; the highest by default. Maps that are to be compared need one.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    middles, measured = np.asarray(where, float), np.asarray(values, float)
+    figure = Figure(figsize=(5.2, 4.4), dpi=DPI, facecolor=PAPER, layout="constrained")
+    axis = figure.subplots()
+    squares = [Rectangle((x - window_m / 2, y - window_m / 2), window_m, window_m) for x, y in middles]
+    drawn = PatchCollection(squares, cmap="YlOrRd", linewidths=0)
+    drawn.set_array(measured)
+    drawn.set_clim(0, top)
+    axis.add_collection(drawn)
+    low, high = middles.min(0) - window_m, middles.max(0) + window_m
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
+    bar = figure.colorbar(drawn, ax=axis, shrink=0.7)
+    bar.set_label(label, color=INK, fontsize=8.5)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    kilometres = 10 ** math.floor(math.log10(max((high - low)[0] / 2000, 1e-3)))
+    left, under = low + window_m / 2
+    axis.plot([left, left + kilometres * 1000], [under, under], color=INK, linewidth=2)
+    axis.text(left, under + window_m * 0.3, f"{kilometres:g} km", fontsize=8, color=INK)
+    if heading:
+        axis.set_title(heading, color=INK, fontsize=11, loc="left")
+    _plain(axis)
+    return _save(figure, path)
+
+
+def _hue(i: int) -> str:
+    """Colour of the i-th place."""
+    return ("#d9572f", "#3f7fb5", "#5c8f4e", "#8a5a9e", "#b98b2d", "#555560")[i % 6]
 
 
 def r_squared(requested: ArrayLike, measured: ArrayLike) -> float:

@@ -228,7 +228,7 @@ class CityWindows(Dataset[RawBatch]):
     """Windows of one split of one or more places.
 
     `train`: random positions, augmented; any index from 0 on is a window, always the same one. `val`, `test`: a fixed
-    grid of windows that do not overlap, the places mixed evenly, as they are.
+    grid of windows that do not overlap, the places mixed evenly, as they are; so is `all`, of the whole places.
 
     Give a `DataLoader` the collation `whole_batch`: a batch is gathered at once.
 
@@ -237,7 +237,7 @@ class CityWindows(Dataset[RawBatch]):
     rasters
         The places, or their folders.
     split
-        `train`, `val` or `test`.
+        `train`, `val`, `test` or `all`.
     rules
         Size, resolution, and which windows are allowed; of zoomed or turned ones, which squares around them.
     augmentation

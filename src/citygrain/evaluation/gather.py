@@ -25,7 +25,7 @@ from torch import Tensor
 
 from citygrain.console import progress_bar
 from citygrain.evaluation.embedding import LayoutEmbedding
-from citygrain.evaluation.morphology import morphology
+from citygrain.evaluation.morphology import Form, morphology
 from citygrain.files import atomic_path
 from citygrain.geo.rasterize import Grid
 
@@ -49,8 +49,10 @@ class Gathered:
     ----------
     values
         Measure → `(N,)` in its unit; NaN where there is nothing to measure.
+    samples
+        What lies behind the medians, all layouts together, see `citygrain.evaluation.morphology.Form`.
     points
-        `(N, D)` in the embedding.
+        `(N, D)` in the embedding; D is 0 without one.
     coarse
         `(N, C, h, w)` in [0, 1].
     parts
@@ -58,6 +60,7 @@ class Gathered:
     """
 
     values: dict[str, NDArray[np.float64]]
+    samples: dict[str, NDArray[np.float64]]
     points: NDArray[np.float32]
     coarse: NDArray[np.float32]
     parts: tuple[Path, ...]
@@ -90,14 +93,14 @@ def coarse_of(layouts: Tensor) -> NDArray[np.float32]:
     return coarse
 
 
-def form_of(layout: Layouts, *, channels: Sequence[str], resolution_m: float) -> dict[str, float]:
+def form_of(layout: Layouts, *, channels: Sequence[str], resolution_m: float) -> Form:
     """Measure one layout `(C, H, W)`."""
     grid = Grid(SOMEWHERE, 500_000.0, 0.0, resolution_m, layout.shape[2], layout.shape[1])
-    return morphology(layout, channels, grid).values
+    return morphology(layout, channels, grid)
 
 
 @contextmanager
-def processes(workers: int) -> Iterator[Callable[..., Iterator[dict[str, float]]]]:
+def processes(workers: int) -> Iterator[Callable[..., Iterator[Form]]]:
     """Hand out a `map` that works in so many processes, or in this one."""
     if workers < 2:
         yield map
@@ -114,8 +117,8 @@ def gather(
     *,
     channels: Sequence[str],
     resolution_m: float,
-    embedding: LayoutEmbedding,
-    mapped: Callable[..., Iterator[dict[str, float]]] = map,
+    embedding: LayoutEmbedding | None = None,
+    mapped: Callable[..., Iterator[Form]] = map,
 ) -> Gathered:
     """Make layouts part by part, or take up where this was broken off, and find out all about them.
 
@@ -132,12 +135,13 @@ def gather(
     channels, resolution_m
         Of the layouts.
     embedding
-        Where they are placed.
+        Where they are placed; None: nowhere.
     mapped
         A `map`, such as `processes` hands out.
     """
     measured = partial(form_of, channels=tuple(channels), resolution_m=resolution_m)
     values: list[dict[str, NDArray[np.float64]]] = []
+    samples: list[dict[str, NDArray[np.float64]]] = []
     points, coarse, parts = [], [], []
     with progress_bar(f"{name} layouts", count) as advance:
         for start in range(0, count, PART):
@@ -148,22 +152,29 @@ def gather(
                 rows = list(mapped(measured, layouts))
                 with atomic_path(path) as temporary:
                     shares = _shares(layouts)
-                    columns: dict[str, Any] = {f"measured_{k}": np.array([row[k] for row in rows]) for k in rows[0]}
+                    placed = np.empty((len(shares), 0), np.float32) if embedding is None else embedding.points(shares)
+                    columns: dict[str, Any] = {
+                        f"measured_{k}": np.array([row.values[k] for row in rows]) for k in rows[0].values
+                    }
+                    columns |= {
+                        f"sample_{k}": np.concatenate([row.samples[k] for row in rows]) for k in rows[0].samples
+                    }
                     np.savez_compressed(
                         temporary,
                         layouts=layouts,
-                        points=embedding.points(shares),
+                        points=placed,
                         coarse=coarse_of(torch.from_numpy(shares)),
                         **columns,
                     )
             with np.load(path) as file:
-                values.append({k.removeprefix("measured_"): file[k] for k in file if k.startswith("measured_")})
+                for prefix, found in (("measured_", values), ("sample_", samples)):
+                    found.append({k.removeprefix(prefix): file[k] for k in file if k.startswith(prefix)})
                 points.append(file["points"])
                 coarse.append(file["coarse"])
             parts.append(path)
             advance(len(positions))
-    joined = {k: np.concatenate([part[k] for part in values]) for k in values[0]}
-    return Gathered(joined, np.concatenate(points), np.concatenate(coarse), tuple(parts))
+    joined, pooled = ({k: np.concatenate([part[k] for part in of]) for k in of[0]} for of in (values, samples))
+    return Gathered(joined, pooled, np.concatenate(points), np.concatenate(coarse), tuple(parts))
 
 
 def _whole(path: Path) -> bool:

@@ -1,38 +1,43 @@
-"""The report of an evaluation: one HTML file with its pictures inside, that opens anywhere."""
+"""Reports: one HTML file with its pictures inside, that opens anywhere."""
 
 from __future__ import annotations
 
 import base64
 import math
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from citygrain.files import write_text
 from citygrain.geo.sources import ATTRIBUTION
 
 
-def write_report(report: Mapping[str, Any], folder: Path, template: str = "report.html.jinja") -> Path:
+def write_report(report: Mapping[str, Any], folder: Path, template: str) -> Path:
     """Write `report.html` into a folder, with the PNGs that lie there and that the template names.
 
     Parameters
     ----------
     report
-        What `report.json` holds.
+        What the template shows.
     folder
         Where the pictures are.
     template
-        File beside this module.
+        `evaluation` or `comparison`.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("citygrain.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(number=number, percent=percent)
     environment.globals["picture"] = lambda name: _inlined(folder / name)
-    text = files("citygrain.evaluation").joinpath(template).read_text(encoding="utf-8")
     path = folder / "report.html"
-    write_text(path, environment.from_string(text).render(report=report, attribution=ATTRIBUTION))
+    page = environment.get_template(f"{template}.html.jinja")
+    write_text(path, page.render(report=report, attribution=ATTRIBUTION))
     return path
 
 

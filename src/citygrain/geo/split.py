@@ -18,6 +18,8 @@ from citygrain.errors import DataError
 from citygrain.geo.rasterize import Grid
 
 SPLITS = ("train", "val", "test")
+WHOLE = "all"
+"""Stands for the whole place where nothing is held out: places are compared on all that they are."""
 
 BLOCK_M = 2000.0
 BUFFER_M = 128.0
@@ -135,15 +137,18 @@ def split_mask(blocks: gpd.GeoDataFrame, grid: Grid, split: str, buffer_m: float
     """Return the cells on which a window of a split may lie, `(H, W)`.
 
     A window is allowed when all its cells are. For `train` these are the train blocks without the cells nearer than
-    `buffer_m`, along either axis, to a block of another split; for `val` and `test` the blocks themselves.
+    `buffer_m`, along either axis, to a block of another split; for `val` and `test` the blocks themselves; for `all`
+    every cell.
 
     Raises
     ------
     DataError
         When the split is unknown.
     """
+    if split == WHOLE:
+        return np.ones((grid.height, grid.width), bool)
     if split not in SPLITS:
-        raise DataError("There is no such split.", got=split, choices=SPLITS)
+        raise DataError("There is no such split.", got=split, choices=(*SPLITS, WHOLE))
     mask = np.zeros((grid.height, grid.width), bool)
     for window in _windows(blocks[blocks["split"] == split], grid):
         mask[window] = True

@@ -1,0 +1,120 @@
+"""`citygrain compare`: effect sizes against their definitions, and a real place against generated layouts."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from citygrain.compare import run
+from citygrain.conditions import MEASURES
+from citygrain.config import load_config
+from citygrain.errors import ConfigError, DataError
+from citygrain.evaluation.effect import cliffs_delta, separation
+from citygrain.evaluation.morphology import FORM
+from citygrain.geo.cityraster import CityRaster
+
+# Effect sizes
+
+
+def test_cliffs_delta_is_a_count_of_pairs():
+    rng = np.random.default_rng(0)
+    one, two = rng.integers(0, 9, 30).astype(float), rng.integers(3, 12, 40).astype(float)
+    pairs = np.sign(two[None] - one[:, None])
+    assert cliffs_delta(one, two) == pytest.approx(pairs.mean())
+    assert cliffs_delta(one, one + 100) == 1
+    assert cliffs_delta(one, one) == pytest.approx(0)
+
+
+def test_separation_goes_from_nothing_to_all():
+    rng = np.random.default_rng(0)
+    alike = separation([rng.normal(size=300) for _ in range(3)])
+    apart = separation([rng.normal(i * 0.5, 1, 300) for i in range(3)])
+    assert 0 <= alike < 0.02 < apart < 0.3
+    assert separation([np.zeros(50), np.ones(50)]) == pytest.approx(1, abs=0.02)
+    assert separation([np.zeros(5), np.zeros(5)]) == 0
+
+
+def test_separation_does_not_mind_the_unit():
+    rng = np.random.default_rng(0)
+    samples = [rng.lognormal(i, 1, 80) for i in range(3)]
+    assert separation([np.log(s) for s in samples]) == pytest.approx(separation(samples))
+
+
+# The verb
+
+
+@pytest.fixture(scope="module")
+def generated(cities, tmp_path_factory):
+    """Windows without any buildings, in the format of `citygrain sample`; parking is not among their channels."""
+    raster = CityRaster.open(cities / "helsinki")
+    channels = [name for name in raster.channels if name != "parking"]
+    level = raster.level(4.0)
+    part = level.array[[raster.channels.index(name) for name in channels], :192, :192]
+    layouts = (
+        part.reshape(len(channels), 6, 32, 6, 32).transpose(1, 3, 0, 2, 4).reshape(36, len(channels), 32, 32).copy()
+    )
+    layouts[:, channels.index("building")] = 0
+    folder = tmp_path_factory.mktemp("made") / "empty_streets"
+    folder.mkdir()
+    np.savez_compressed(folder / "layouts.npz", layouts=layouts, channels=channels, resolution_m=4.0)
+    return folder
+
+
+def comparison(cities, out, *more):
+    return load_config("compare", [f"paths.data={cities}", f"out={out}", "workers=1", "n=30", *more])
+
+
+@pytest.fixture(scope="module")
+def report(cities, generated, tmp_path_factory):
+    out = tmp_path_factory.mktemp("comparison")
+    run(comparison(cities, out, "places=[helsinki]", f"generated=[{generated}]"))
+    return out
+
+
+def test_what_separates_comes_first_and_what_is_missing_is_said(report):
+    found = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert found["places"] == ["helsinki", "empty_streets"]
+    assert found["generated"] == ["empty_streets"]
+    measures = {m["name"]: m for m in found["measures"]}
+    assert set(measures) <= {*MEASURES, *FORM}
+    assert measures["coverage"]["delta"] < -0.9, "no generated window has a building"
+    assert measures["coverage"]["separation"] > 0.5 > measures["drive_circuity"]["separation"]
+    separations = [m["separation"] for m in found["measures"] if m["separation"] is not None]
+    assert separations == sorted(separations, reverse=True)
+    assert list(measures["parking"]["places"]) == ["helsinki"]
+    assert measures["parking"]["separation"] is None
+    assert "empty_streets" not in measures["compactness"]["places"], "no building, no shape"
+    assert set(found["orientation"]) == {"helsinki", "empty_streets"}
+
+
+def test_the_table_and_the_page_say_the_same(report):
+    rows = list(csv.DictReader((report / "measures.csv").read_text().splitlines()))
+    found = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert [row["measure"] for row in rows] == [m["name"] for m in found["measures"]]
+    coverage = next(row for row in rows if row["measure"] == "coverage")
+    expected = next(m for m in found["measures"] if m["name"] == "coverage")["places"]["helsinki"]["p50"]
+    assert float(coverage["helsinki_p50"]) == pytest.approx(expected, rel=1e-5)
+    html = (report / "report.html").read_text(encoding="utf-8")
+    for words in ("helsinki", "empty_streets", "(generated)", "Orientation", "OpenStreetMap"):
+        assert words in html
+    assert html.count("data:image/png;base64,") == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "words"),
+    [
+        (["places=[helsinki]"], ConfigError, "nothing to compare"),
+        (["places=[helsinki,helsinki]"], ConfigError, "nothing to compare"),
+        (["places=[helsinki,atlantis]"], DataError, "not prepared"),
+        (["places=[helsinki]", "generated=[nowhere]"], DataError, "no generated layouts"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(overrides, error, words, cities, tmp_path):
+    with pytest.raises(error, match=words):
+        run(comparison(cities, tmp_path, *overrides))
+
+
+def test_generated_layouts_set_the_resolution(generated, cities, tmp_path):
+    with pytest.raises(ConfigError, match="another resolution"):
+        run(comparison(cities, tmp_path, "places=[helsinki]", f"generated=[{generated}]", "resolution_m=8"))
