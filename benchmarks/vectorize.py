@@ -49,10 +49,11 @@ SIDE_M = 512.0
 Window = tuple[NDArray[np.uint8], tuple[str, ...], Grid]
 
 
-def windows(folder: Path, count: int, seed: int) -> Iterator[Window]:
-    """Windows of a prepared place at random, wholly within it."""
+def windows(folder: Path, count: int, seed: int, resolution_m: float | None = None) -> Iterator[Window]:
+    """Windows of a prepared place at random, wholly within it, in its own resolution or another that it has."""
     raster = CityRaster.open(folder)
-    level, side = raster.level(raster.grid.resolution_m), round(SIDE_M / raster.grid.resolution_m)
+    level = raster.level(resolution_m or raster.resolution_m)
+    side = round(SIDE_M / level.resolution_m)
     rng = np.random.default_rng(seed)
     while count:
         row, column = (int(rng.integers(0, n - side)) for n in level.valid.shape)

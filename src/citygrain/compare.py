@@ -25,7 +25,7 @@ from citygrain.data.dataset import CityWindows, Rules, common_channels, find_pla
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.gather import Gathered, Layouts, gather, processes
-from citygrain.evaluation.morphology import FORM, FormMeasure, orientation_entropy, orientation_order
+from citygrain.evaluation.morphology import FORM, FormMeasure, bias, orientation_entropy, orientation_order
 from citygrain.evaluation.report import write_report
 from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
@@ -214,6 +214,7 @@ def compare(
             "label": about.label,
             "unit": about.unit,
             "formula": about.formula,
+            "bias": bias(name, resolution_m),
             "separation": separation(list(known.values())) if len(known) > 1 else None,
             "delta": cliffs_delta(*known.values()) if len(known) == len(places) == 2 else None,
             "places": {
@@ -320,14 +321,14 @@ def _csv(report: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     columns = [f"{place}_{part}" for place in report["places"] for part in ("n", "undefined", "p10", "p50", "p90")]
-    writer.writerow(["measure", "label", "unit", "separation", "cliffs_delta", *columns])
+    writer.writerow(["measure", "label", "unit", "separation", "cliffs_delta", "bias", *columns])
     for m in report["measures"]:
         cells = [
             m["places"].get(place, {}).get(part)
             for place in report["places"]
             for part in ("n", "undefined", "p10", "p50", "p90")
         ]
-        values = ["" if v is None else f"{v:.6g}" for v in (m["separation"], m["delta"], *cells)]
+        values = ["" if v is None else f"{v:.6g}" for v in (m["separation"], m["delta"], m["bias"], *cells)]
         writer.writerow([m["name"], m["label"], m["unit"], *values])
     return text.getvalue()
 

@@ -30,9 +30,9 @@ from citygrain.evaluation.adherence import Sweep, Values, levels, retrieved, swe
 from citygrain.evaluation.disruption import judge_metrics
 from citygrain.evaluation.distribution import frechet, kernel, overlap, shuffled, wasserstein
 from citygrain.evaluation.embedding import kept
-from citygrain.evaluation.gather import PART, Gathered, Layouts, coarse_of, gather, processes
+from citygrain.evaluation.gather import PART, Arrays, Gathered, Layouts, coarse_of, gather, kept_arrays, processes
 from citygrain.evaluation.memorisation import Nearest, nearest
-from citygrain.evaluation.morphology import FORM
+from citygrain.evaluation.morphology import FORM, bias
 from citygrain.evaluation.report import write_report
 from citygrain.evaluation.two_sample import two_sample
 from citygrain.files import sha256, write_text
@@ -44,11 +44,17 @@ from citygrain.spec import Batch, Conditions, LayoutSpec
 SHOWN = 8
 """Layouts in a row of pictures."""
 
+POOL = 2048
+"""Training windows that retrieval answers with."""
+
 WORST = 12
 """Measures that the screen shows; the report shows all."""
 
 LEAST = 16
 """Fewer layouts than this say nothing."""
+
+CLASSIFIED = 2**27
+"""Values of each set that the classifier is shown at most: 4,096 layouts of 8 channels and 64 × 64 cells."""
 
 PAIRS = 8
 """Closest pairs that are shown."""
@@ -99,7 +105,7 @@ def run(config: Mapping[str, Any]) -> Path:
     out = Path(config["out"])
     embedding, where = kept(
         data.root / STATISTICS,
-        data.provenance(),
+        {key: value for key, value in data.provenance().items() if key != "limits"},
         lambda start, count: data.batch("train", range(start, start + count)).layout,
         steps=config["embedding"]["steps"],
     )
@@ -107,7 +113,8 @@ def run(config: Mapping[str, Any]) -> Path:
         gathered = partial(
             gather, channels=spec.channels, resolution_m=spec.resolution_m, embedding=embedding, mapped=mapped
         )
-        sets = _sets(generator, sampler, data, gathered, n, out, config)
+        folder = out / "parts" / _digest(generator, sampler, data, where.name, n, config)
+        sets = _sets(generator, sampler, data, gathered, n, folder, config)
         disruption = None
         if config["disrupt"]:
             disruption = judge_metrics(
@@ -136,18 +143,17 @@ def run(config: Mapping[str, Any]) -> Path:
         "realism": _realism(sets, spec, config),
         "disruption": disruption,
     }
-    classifier = {
+    shown = min(n, CLASSIFIED // (len(spec.channels) * spec.size_px**2))
+    real = sets["real"].layouts(shown)
+    report["two_sample"] = {
         name: asdict(
-            two_sample(
-                sets[name].layouts(), sets["real"].layouts(), steps=config["classifier"]["steps"], seed=config["seed"]
-            )
+            two_sample(sets[name].layouts(shown), real, steps=config["classifier"]["steps"], seed=config["seed"])
         )
         for name in ("generated", "floor")
     }
-    report["two_sample"] = classifier
     near = {name: _nearest(sets[name], data, config) for name in ("generated", "real")}
     report["memorisation"] = _memorised(near, config)
-    sweeps = _sweeps(generator, sampler, data, config)
+    sweeps = _sweeps(generator, sampler, data, folder, config)
     report["obedience"] = _obedience(sweeps, spec, config)
     _pictures(sets, near, sweeps, data, report, out)
     write_text(out / "report.json", json.dumps(_plain(report), indent=1, ensure_ascii=False) + "\n")
@@ -210,7 +216,7 @@ def _sets(
     data: CityDataModule,
     gathered: Callable[..., Gathered],
     n: int,
-    out: Path,
+    folder: Path,
     config: Mapping[str, Any],
 ) -> dict[str, Gathered]:
     """Gather generated layouts, held-out windows (real), as many train windows (floor), and real ones shuffled."""
@@ -243,17 +249,24 @@ def _sets(
     def ceiling(positions: range) -> Layouts:
         return shuffled(real(positions), seed=positions.start)
 
-    kind = sampler or generator.sampler
+    makers = {"real": real, "floor": floor, "ceiling": ceiling, "generated": generated}
+    return {name: gathered(name, n, layouts_of, folder) for name, layouts_of in makers.items()}
+
+
+def _digest(
+    generator: Any, sampler: Sampler | None, data: CityDataModule, embedding: str, n: int, config: Mapping[str, Any]
+) -> str:
+    """Stand for all that decides what the parts hold: parts of another evaluation are not taken up."""
     made_by = [
+        __version__,
         sha256(read(config["checkpoint"]).path),
-        repr(kind),
+        repr(sampler or generator.sampler),
         data.provenance(),
-        [split, n, seed, list(ask)],
+        embedding,
+        [n, *(config[key] for key in ("against", "seed", "ask"))],
         sorted(FORM),
     ]
-    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    makers = {"real": real, "floor": floor, "ceiling": ceiling, "generated": generated}
-    return {name: gathered(name, n, layouts_of, out / "parts" / digest) for name, layouts_of in makers.items()}
+    return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def request(
@@ -288,6 +301,7 @@ def _realism(sets: Mapping[str, Gathered], spec: LayoutSpec, config: Mapping[str
             "unit": about.unit,
             "group": getattr(about, "group", "conditions"),
             "spread": spread,
+            "bias": bias(name, spec.resolution_m),
             **{key: asdict(distance) for key, distance in found.items()},
             "times_floor": found["generated"].value / found["floor"].value if found["floor"].value > 0 else math.nan,
         }
@@ -330,22 +344,29 @@ def _memorised(near: Mapping[str, Nearest], config: Mapping[str, Any]) -> dict[s
 
 
 def _sweeps(
-    generator: Any, sampler: Sampler | None, data: CityDataModule, config: Mapping[str, Any]
+    generator: Any, sampler: Sampler | None, data: CityDataModule, folder: Path, config: Mapping[str, Any]
 ) -> dict[str, dict[str, Sweep]]:
     """Sweep every condition, and answer the same requests with real windows, and without listening."""
     spec: LayoutSpec = generator.spec
     wanted, split = config["obedience"], config["against"]
-    pool_size = min(2048, config["memorisation"]["windows"])
-    scalars = data.batch("train", range(pool_size)).conditions.scalars.double().numpy()
+    scalars = np.concatenate(
+        [data.batch("train", range(i, i + PART)).conditions.scalars.double().numpy() for i in range(0, POOL, PART)]
+    )
     pool = {name: scalars[:, i] for i, name in enumerate(spec.scalars)}
     n = wanted["levels"] * wanted["each"]
     seeds = range(config["seed"], config["seed"] + n)
     windows = data.batch(split, [i % len(data.windows(split)) for i in range(n)])
 
-    def drawn(asked: Values) -> dict[str, NDArray[np.float64]]:
+    def measured(asked: Values) -> Arrays:
         conditions = request(spec, windows, {name: torch.from_numpy(values) for name, values in asked.items()})
         made = draw(generator, conditions, seeds, sampler=sampler, batch_size=config["batch_size"])
         return {name: made.measured[name] for name in spec.scalars}
+
+    def drawn(asked: Values) -> Arrays:
+        of = "_".join(
+            [*asked, *(f"{wanted[key]}" for key in ("levels", "each")), *(f"{p:g}" for p in wanted["between"])]
+        )
+        return kept_arrays(folder / f"sweep_{of}.npz", partial(measured, asked))
 
     names = sweepable(spec, wanted["conditions"])
     deaf = drawn({}) if names else {}

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from citygrain.conditions import MEASURES
 from citygrain.errors import DataError
+from citygrain.files import atomic_path
 from citygrain.geo.layers import CHANNELS, WIDTHS
 from citygrain.geo.vectorize import Vectors
 
@@ -732,6 +733,6 @@ def _save(figure: Figure, path: str | Path | None) -> NDArray[np.uint8]:
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI, facecolor=figure.get_facecolor())
+        with atomic_path(Path(path)) as temporary:
+            figure.savefig(temporary, dpi=DPI, facecolor=figure.get_facecolor())
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -157,14 +157,13 @@ def run(config: Mapping[str, Any]) -> Path:
     out = Path(config["out"])
     write(samples, out, grids)
     if windows is not None:
-        with atomic_path(out / "windows.png") as temporary:
-            sheet(
-                windows.layouts.numpy(),
-                spec.channels,
-                temporary,
-                columns=min(COLUMNS, n),
-                resolution_m=spec.resolution_m,
-            )
+        sheet(
+            windows.layouts.numpy(),
+            spec.channels,
+            out / "windows.png",
+            columns=min(COLUMNS, n),
+            resolution_m=spec.resolution_m,
+        )
         rich.print(f"{', '.join(spec.given)} are those of {windows.name}; its windows: {out / 'windows.png'}")
     rich.print(table(samples))
     where = f"{grids[0].crs}, from {grids[0].left:.0f} E, {grids[0].top:.0f} N"
@@ -342,15 +341,14 @@ def write(samples: Samples, out: Path, grids: Sequence[Grid]) -> None:
         writer_.writerow([f"layout_{i:04d}", seed, *(f"{v:.6g}" for v in values)])
     write_text(out / "measured.csv", rows.getvalue())
     titles = [_title(samples, i) for i in range(len(layouts))]
-    with atomic_path(out / "sheet.png") as temporary:
-        sheet(
-            layouts,
-            spec.channels,
-            temporary,
-            titles=titles,
-            columns=min(COLUMNS, len(layouts)),
-            resolution_m=spec.resolution_m,
-        )
+    sheet(
+        layouts,
+        spec.channels,
+        out / "sheet.png",
+        titles=titles,
+        columns=min(COLUMNS, len(layouts)),
+        resolution_m=spec.resolution_m,
+    )
 
 
 def _write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str], grid: Grid) -> None:

@@ -81,8 +81,7 @@ def run(config: Mapping[str, Any]) -> Path:
             _write_graphs(named, out / "graphs")
         else:
             _write_layers(layers, name, out)
-    with atomic_path(out / "vectors.png") as temporary:
-        vector_sheet(list(named.values())[:SHOWN], temporary, titles=list(named)[:SHOWN])
+    vector_sheet(list(named.values())[:SHOWN], out / "vectors.png", titles=list(named)[:SHOWN])
     rich.print(_table(layers, len(named)))
     rich.print(f"{', '.join(formats)} and a picture: {out}  [dim](in {next(iter(named.values())).grid.crs})[/]")
     return out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -34,11 +35,16 @@ PART = 256
 
 COARSE_PX = 16
 
+_MEASURED, _SAMPLE = "measured_", "sample_"
+
 SOMEWHERE = "EPSG:32631"
 """Form does not depend on where a layout lies; its features need some CRS in metres."""
 
 Layouts = NDArray[np.uint8]
 """`(N, C, H, W)`, coverage 0–255."""
+
+Arrays = dict[str, Any]
+"""Arrays by name, as a `.npz` holds them."""
 
 
 @dataclass(frozen=True)
@@ -140,46 +146,44 @@ def gather(
         A `map`, such as `processes` hands out.
     """
     measured = partial(form_of, channels=tuple(channels), resolution_m=resolution_m)
-    values: list[dict[str, NDArray[np.float64]]] = []
-    samples: list[dict[str, NDArray[np.float64]]] = []
-    points, coarse, parts = [], [], []
+
+    def known_of(positions: range) -> Arrays:
+        layouts = layouts_of(positions)
+        forms = list(mapped(measured, layouts))
+        shares = _shares(layouts)
+        return {
+            "layouts": layouts,
+            "points": np.empty((len(shares), 0), np.float32) if embedding is None else embedding.points(shares),
+            "coarse": coarse_of(torch.from_numpy(shares)),
+            **{_MEASURED + k: np.array([form.values[k] for form in forms]) for k in forms[0].values},
+            **{_SAMPLE + k: np.concatenate([form.samples[k] for form in forms]) for k in forms[0].samples},
+        }
+
+    found: list[Arrays] = []
+    paths = []
     with progress_bar(f"{name} layouts", count) as advance:
         for start in range(0, count, PART):
             positions = range(start, min(start + PART, count))
-            path = folder / f"{name}_{positions.start:06d}_{len(positions)}.npz"
-            if not _whole(path):
-                layouts = layouts_of(positions)
-                rows = list(mapped(measured, layouts))
-                with atomic_path(path) as temporary:
-                    shares = _shares(layouts)
-                    placed = np.empty((len(shares), 0), np.float32) if embedding is None else embedding.points(shares)
-                    columns: dict[str, Any] = {
-                        f"measured_{k}": np.array([row.values[k] for row in rows]) for k in rows[0].values
-                    }
-                    columns |= {
-                        f"sample_{k}": np.concatenate([row.samples[k] for row in rows]) for k in rows[0].samples
-                    }
-                    np.savez_compressed(
-                        temporary,
-                        layouts=layouts,
-                        points=placed,
-                        coarse=coarse_of(torch.from_numpy(shares)),
-                        **columns,
-                    )
-            with np.load(path) as file:
-                for prefix, found in (("measured_", values), ("sample_", samples)):
-                    found.append({k.removeprefix(prefix): file[k] for k in file if k.startswith(prefix)})
-                points.append(file["points"])
-                coarse.append(file["coarse"])
-            parts.append(path)
+            paths.append(folder / f"{name}_{positions.start:06d}_{len(positions)}.npz")
+            part = kept_arrays(paths[-1], partial(known_of, positions))
+            found.append({key: array for key, array in part.items() if key != "layouts"})
             advance(len(positions))
-    joined, pooled = ({k: np.concatenate([part[k] for part in of]) for k in of[0]} for of in (values, samples))
-    return Gathered(joined, pooled, np.concatenate(points), np.concatenate(coarse), tuple(parts))
+    joined = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+    values, samples = (
+        {key.removeprefix(prefix): array for key, array in joined.items() if key.startswith(prefix)}
+        for prefix in (_MEASURED, _SAMPLE)
+    )
+    return Gathered(values, samples, joined["points"], joined["coarse"], tuple(paths))
 
 
-def _whole(path: Path) -> bool:
+def kept_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
+    """Return the arrays that a file holds; where there is none, or half of one, make them and keep them there."""
     try:
         with path.open("rb") as stream, np.load(stream) as file:  # numpy leaves open what it cannot read
-            return "layouts" in file
-    except (OSError, ValueError, BadZipFile):
-        return False
+            return dict(file)
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
+        pass
+    arrays = make()
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    return arrays

@@ -41,9 +41,12 @@ and Planning B* 35(5).
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from types import MappingProxyType
 
 import geopandas as gpd
@@ -292,6 +295,22 @@ FORM: Mapping[str, FormMeasure] = MappingProxyType(
     }
 )
 """Every measure of form by name, in the order in which they are listed; the conditions come before them."""
+
+
+@cache
+def round_trip() -> dict[str, dict[str, float]]:
+    """Return what vectorising does to each measure on average, in its unit: resolution (`"2"`) → measure → bias.
+
+    Measured on real windows against the source's own vectors, by `benchmarks/round_trip.py`.
+    """
+    text = files("citygrain.evaluation").joinpath("round_trip.json").read_text(encoding="utf-8")
+    bias: dict[str, dict[str, float]] = json.loads(text)["bias"]
+    return bias
+
+
+def bias(name: str, resolution_m: float) -> float | None:
+    """Return what vectorising adds to a measure on average, in its unit; None where that has not been measured."""
+    return round_trip().get(f"{resolution_m:g}", {}).get(name)
 
 
 def morphology(layout: ArrayLike, channels: Sequence[str], grid: Grid, *, vectors: Vectors | None = None) -> Form:
