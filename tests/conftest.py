@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    from numpy.typing import NDArray
+
+    from citygrain.geo.rasterize import Grid
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,3 +44,38 @@ def cities(sample_pbf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = OsmFile(str(sample_pbf))
     prepare(Place.from_bbox("helsinki", source.extent()), source, folder, workers=1)
     return folder
+
+
+BOXES = {
+    "copenhagen": (12.545, 55.665, 12.575, 55.68),
+    "los_angeles": (-118.29, 34.04, -118.265, 34.055),
+    "amsterdam": (4.875, 52.365, 4.905, 52.38),
+    "edmonton": (-113.52, 53.525, -113.49, 53.54),
+}
+
+
+@pytest.fixture(scope="module", params=["helsinki", *BOXES])
+def city(
+    request: pytest.FixtureRequest, sample_pbf: Path
+) -> tuple[dict[str, gpd.GeoDataFrame], list[tuple[Grid, NDArray[np.uint8]]]]:
+    """Features of a part of a real city in its CRS, and windows of 512 m of them: `(features, [(grid, layout)])`."""
+    from citygrain.geo.place import Place
+    from citygrain.geo.rasterize import Grid, rasterize
+    from citygrain.geo.sources import features
+    from citygrain.geo.sources.osmfile import OsmFile
+    from citygrain.geo.sources.vectortiles import VectorTiles
+
+    if request.param == "helsinki":
+        source = OsmFile(str(sample_pbf))
+        place = Place.from_bbox("helsinki", source.extent())
+    else:
+        tiles = request.getfixturevalue("shared_osm") / request.param / f"{request.param}_z14.mbtiles"
+        source, place = VectorTiles(tiles), Place.from_bbox(request.param, BOXES[request.param])
+    found = features(place, source)
+    left, bottom, right, top = place.bounds_utm
+    windows = []
+    for x in np.arange(left + 50, right - 562, 512):
+        for y in np.arange(bottom + 50, top - 562, 512):
+            grid = Grid(place.crs, float(x), float(y) + 512, 2.0, 256, 256)
+            windows.append((grid, np.concatenate(list(rasterize(found, grid)), 1)))
+    return found, windows

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from citygrain import evaluate
 from citygrain.config import load_config
 from citygrain.errors import ConfigError
 from citygrain.evaluate import run
@@ -86,6 +87,7 @@ def test_the_html_stands_alone(report):
 def test_a_repeated_command_makes_nothing_again_and_says_the_same(report, model, cities, monkeypatch):
     before = (report / "report.json").read_text(encoding="utf-8")
     monkeypatch.setattr(gather, "form_of", lambda *_, **__: pytest.fail("it has been measured"))
+    monkeypatch.setattr(evaluate, "draw", lambda *_, **__: pytest.fail("it has been drawn"))
     run(evaluation(model, cities, report, "disrupt=true", "disruption.windows=12"))
     assert (report / "report.json").read_text(encoding="utf-8") == before
 

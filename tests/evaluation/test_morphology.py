@@ -87,6 +87,13 @@ def test_three_arms_have_all_their_betweenness_in_the_middle():
     assert got["drive_intersection_density"] == pytest.approx(1 / KM2)
 
 
+def test_a_street_that_ends_on_an_arterial_makes_a_junction():
+    main, side = shapely.LineString([(50, 200), (350, 200)]), shapely.LineString([(200, 200), (200, 300)])
+    got = form(arterial=[main], street=[side]).values
+    assert got["drive_intersection_density"] == pytest.approx(1 / KM2)
+    assert (got["drive_three_way"], got["drive_dead_ends"]) == (1 / 4, 3 / 4)
+
+
 def test_a_detour_is_circuity():
     assert streets([(100, 100), (100, 200), (200, 200)])["drive_circuity"] == pytest.approx(math.sqrt(2))
 

@@ -13,11 +13,7 @@ from hypothesis import strategies as st
 from citygrain.errors import DataError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, WIDTHS
-from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize
-from citygrain.geo.sources import features
-from citygrain.geo.sources.osmfile import OsmFile
-from citygrain.geo.sources.vectortiles import VectorTiles
 from citygrain.geo.vectorize import AREAS, NETWORKS, noded, vectorize
 
 CRS = "EPSG:32633"
@@ -202,32 +198,6 @@ def test_areas_that_the_window_cuts_end_at_its_edge():
 
 
 # Real cities
-
-
-BOXES = {
-    "copenhagen": (12.545, 55.665, 12.575, 55.68),
-    "los_angeles": (-118.29, 34.04, -118.265, 34.055),
-    "edmonton": (-113.52, 53.525, -113.49, 53.54),
-}
-
-
-@pytest.fixture(scope="module", params=["helsinki", *BOXES])
-def city(request, sample_pbf):
-    """Features of a place in its CRS, cut into windows of 512 m: `(features, [(grid, layout)])`."""
-    if request.param == "helsinki":
-        source = OsmFile(str(sample_pbf))
-        place = Place.from_bbox("helsinki", source.extent())
-    else:
-        tiles = request.getfixturevalue("shared_osm") / request.param / f"{request.param}_z14.mbtiles"
-        source, place = VectorTiles(tiles), Place.from_bbox(request.param, BOXES[request.param])
-    found = features(place, source)
-    left, bottom, right, top = place.bounds_utm
-    windows = []
-    for x in np.arange(left + 50, right - 562, 512):
-        for y in np.arange(bottom + 50, top - 562, 512):
-            grid = Grid(place.crs, float(x), float(y) + 512, 2.0, 256, 256)
-            windows.append((grid, np.concatenate(list(rasterize(found, grid)), 1)))
-    return found, windows
 
 
 @pytest.mark.slow

@@ -255,7 +255,7 @@ def noded(features: Mapping[str, ArrayLike], grid: Grid) -> Vectors:
     """
     box = shapely.box(*grid.bounds)
     cut = {
-        name: shapely.get_parts(shapely.intersection(np.asarray(shapes, object), box))
+        name: shapely.get_parts(shapely.intersection(shapely.make_valid(np.asarray(shapes, object)), box))
         for name, shapes in features.items()
     }
     areas = {}
@@ -273,18 +273,16 @@ def noded(features: Mapping[str, ArrayLike], grid: Grid) -> Vectors:
 
 def _noded(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:
     whole = np.concatenate(list(lines.values()))
-    kind = np.repeat(list(lines), [len(part) for part in lines.values()])
-    pieces = shapely.get_parts(shapely.union_all(whole))
+    kinds = np.repeat(list(lines), [len(part) for part in lines.values()])
+    pieces = shapely.get_parts(shapely.line_merge(shapely.union_all(whole)))
     pieces = pieces[shapely.length(pieces) > 0]
-    of = np.empty(0, kind.dtype)
-    if len(pieces):
+    kind = np.empty(0, kinds.dtype)
+    if len(pieces):  # a way that changes its kind between two nodes takes that of its middle
         middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
-        of = kind[shapely.STRtree(whole).query_nearest(middle, all_matches=False)[1]]
-    merged = [shapely.get_parts(shapely.line_merge(shapely.multilinestrings(pieces[of == name]))) for name in lines]
-    kept = np.concatenate(merged)
-    ends, nodes = joined(kept)
+        kind = kinds[shapely.STRtree(whole).query_nearest(middle, all_matches=False)[1]]
+    ends, nodes = joined(pieces)
     at_edge = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < 1e-3, axis=1)
-    return Ways(kept, np.repeat(list(lines), [len(part) for part in merged]), ends, nodes, at_edge)
+    return Ways(pieces, kind, ends, nodes, at_edge)
 
 
 def joined(lines: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
