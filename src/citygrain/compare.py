@@ -90,10 +90,12 @@ def run(config: Mapping[str, Any]) -> Path:
     ConfigError
         For fewer than two places in all, or windows that do not fit.
     """
-    names = [*config["places"], *config["generated"]]
+    names = [Path(place).name for place in (*config["places"], *config["generated"])]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(
-            "There is nothing to compare.", expected="two places or more, each once", got=", ".join(map(str, names))
+            "There is nothing to compare.",
+            expected="two places or more, each with a name of its own",
+            got=", ".join(names),
         )
     made = {Path(folder).name: _generated(Path(folder)) for folder in config["generated"]}
     rasters = [CityRaster.open(find_place(Path(config["paths"]["data"]), place)) for place in config["places"]]
@@ -123,7 +125,7 @@ def run(config: Mapping[str, Any]) -> Path:
     _pictures(compared, report, out, resolution_m)
     write_text(out / "measures.csv", _csv(report))
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_report({**report, "citygrain": __version__, "shown": report["measures"][:CHARTED]}, out, "comparison")
+    write_report({**report, "citygrain": __version__}, out, "comparison")
     rich.print(_table(report))
     rich.print(f"report: {out / 'report.html'}   table: {out / 'measures.csv'}")
     return out
