@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("places", nargs="+", type=Path, help="folders of prepared places")
     parser.add_argument("--source", nargs="+", type=Path, required=True, help="the .mbtiles of each place, in order")
-    parser.add_argument("--windows", type=int, default=100, help="of each place and resolution")
+    parser.add_argument("--windows", type=int, default=30, help="of each place and resolution")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=SHIPPED)
