@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -44,6 +45,16 @@ def cities(sample_pbf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = OsmFile(str(sample_pbf))
     prepare(Place.from_bbox("helsinki", source.extent()), source, folder, workers=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def houston(shared_osm: Path) -> list[dict[str, Any]]:
+    """Elements of real replies of Overpass for Houston: streets, and the water of the county."""
+    elements: dict[tuple[str, int], dict[str, Any]] = {}
+    for name in ("houston_streets_overpass", "houston_water_overpass_a"):
+        reply = json.loads((shared_osm / "houston" / f"{name}.json").read_text(encoding="utf-8"))
+        elements |= {(e["type"], e["id"]): e for e in reply["elements"]}
+    return list(elements.values())
 
 
 BOXES = {

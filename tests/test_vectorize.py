@@ -69,6 +69,7 @@ def test_every_format_opens_and_holds_the_same(sampled, tmp_path):
         assert shapely.hausdorff_distance(back.union_all(), flat.union_all()) < 0.01
     graph = ox.load_graphml(out / "graphs" / "layout_0001_drive.graphml")
     assert ox.basic_stats(graph)["intersection_count"] == 1
+    assert len(ox.load_graphml(out / "graphs" / "layout_0001_all.graphml")) == len(graph)  # there are no footways
     assert not (out / "graphs" / "layout_0001_cycle.graphml").exists()
     assert (out / "vectors.png").stat().st_size > 2000
     assert not list(out.rglob(".*"))

@@ -29,6 +29,7 @@ from citygrain.evaluation.morphology import FORM, FormMeasure, bias, orientation
 from citygrain.evaluation.report import write_report
 from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.split import WHOLE
 from citygrain.plot import distributions, place_map, ranges, roses, sheet, stacked
 
@@ -39,6 +40,9 @@ EXAMPLES, PERCENTILES = 4, (10, 50, 90)
 
 ALIKE = 0.7
 """Measures whose ranks correlate by more than this say the same."""
+
+SELDOM = 0.5
+"""Share of a place's windows in which a measure may be undefined, until it comes after the others."""
 
 CHARTED, SCREEN = 24, 12
 """Measures in the chart and on the screen: those that separate the places best."""
@@ -111,7 +115,10 @@ def run(config: Mapping[str, Any]) -> Path:
 
         rules = Rules(size_px, resolution_m, config["min_valid"], config["min_built"])
         for raster in rasters:
-            channels, missing = common_channels([raster])
+            channels, _ = common_channels([raster])
+            missing = {
+                name: raster.unknown.get(name, "no such channel") for name in CHANNEL_NAMES if name not in channels
+            }
             windows = CityWindows([raster], WHOLE, rules, channels=channels, limit=config["n"])
             made_by = [dict(raster.provenance), vars(rules), config["n"]]
             found = gathered(raster.name, channels, len(windows), partial(_bytes, windows), made_by)
@@ -194,7 +201,10 @@ def _windows(
 def compare(
     places: Sequence[Compared], *, resolution_m: float, window_m: float, generated: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return what separates places: every measure that two of them have, those that separate best first.
+    """Return what separates places: every measure that any of them has, those that separate best first.
+
+    Measures that more than half of a place's windows have nothing of (circuity, where there is no cycle track) compare
+    its odd windows with others' usual ones, and come after the rest.
 
     Parameters
     ----------
@@ -230,7 +240,7 @@ def compare(
         }
         if known:
             measures.append(row)
-    measures.sort(key=lambda row: -1.0 if row["separation"] is None else row["separation"], reverse=True)
+    measures.sort(key=lambda row: (row["separation"] is None, _seldom(row), -(row["separation"] or 0.0)))
     orientation = {}
     for p in places:
         if "drive_bearing" in p.windows.samples and len(p.windows.samples["drive_bearing"]):
@@ -247,6 +257,10 @@ def compare(
         "orientation": orientation,
         "measures": measures,
     }
+
+
+def _seldom(row: Mapping[str, Any]) -> bool:
+    return any(of["undefined"] > SELDOM for of in row["places"].values())
 
 
 def _pictures(places: Sequence[Compared], report: Mapping[str, Any], out: Path, resolution_m: float) -> None:

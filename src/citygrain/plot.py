@@ -477,8 +477,8 @@ def distributions(
         axis.set_xlabel(label, color=INK, fontsize=9)
         _plain(axis)
     if samples:
-        lines, names = axes[0].get_legend_handles_labels()
-        figure.legend(lines, names, loc="outside upper right", ncols=len(names), fontsize=8, frameon=False,
+        lines = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+        figure.legend(lines.values(), lines, loc="outside upper right", ncols=len(lines), fontsize=8, frameon=False,
                       labelcolor=INK)  # fmt: skip
     return _save(figure, path)
 

@@ -63,6 +63,7 @@ def prepare(
     workers: int | None = None,
     progress: Report | None = None,
     replace: bool = False,
+    unknown: Sequence[str] = (),
 ) -> CityRaster:
     """Make the city raster of a place, in the folder `out/<place.name>`.
 
@@ -87,11 +88,13 @@ def prepare(
         Called with the fraction done and what is being done.
     replace
         Make it anew even if it is there, whatever it was made from. The old one stays until the new one is whole.
+    unknown
+        Channels that the source lacks although the place has them, see `citygrain.geo.sources.features`.
 
     Raises
     ------
-    PlaceError, SourceError
-        When the place or source is at fault.
+    PlaceError, SourceError, ConfigError
+        When the place or source is at fault, or a channel has another name.
     DataError
         When the folder cannot be written, holds another city raster, or the place is too small to be split.
 
@@ -111,6 +114,7 @@ def prepare(
             "buffer_m": float(buffer_m),
             "seed": seed,
             "channels": [asdict(c) for c in CHANNELS],
+            **({"unknown": sorted(unknown)} if unknown else {}),
         }
     )
     with cityraster.locked(folder):
@@ -121,7 +125,7 @@ def prepare(
             return existing
         existed = folder.exists()
         cityraster.refuse_strangers(folder)
-        found = features_of(place, source, lambda done, what: report(done * READ, what))
+        found = features_of(place, source, lambda done, what: report(done * READ, what), unknown=unknown)
         grid = Grid.covering(place.bounds_utm, place.crs, resolution_m)
         workers = workers or _cores()
         with cityraster.drafted(folder) as draft:

@@ -215,16 +215,18 @@ def _write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) 
 
 
 def _write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
-    """Write a GraphML file for each layout and network that has ways."""
+    """Write a GraphML file for each layout and network that has ways, and for all of them as one."""
     with borrowed() as ox:
         for layout, vectors in named.items():
-            for network, ways in vectors.ways.items():
+            for network in vectors.networks:
                 path = folder / f"{layout}_{network}.graphml"
-                if len(ways.lines):
-                    with atomic_path(path) as temporary:
-                        ox.save_graphml(vectors.graph(network), temporary)
-                else:
+                try:
+                    graph = vectors.graph(network)
+                except DataError:  # there are no such ways
                     path.unlink(missing_ok=True)  # of a layout that this one replaces
+                else:
+                    with atomic_path(path) as temporary:
+                        ox.save_graphml(graph, temporary)
 
 
 def _table(layers: Mapping[str, gpd.GeoDataFrame], n: int) -> Table:

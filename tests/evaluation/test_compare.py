@@ -13,6 +13,10 @@ from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.morphology import FORM
 from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.place import Place
+from citygrain.geo.sources.overpass import Overpass
+from citygrain.prepare import prepare
+from geo.overpass_server import serve
 
 # Effect sizes
 
@@ -80,12 +84,39 @@ def test_what_separates_comes_first_and_what_is_missing_is_said(report):
     assert set(measures) <= {*MEASURES, *FORM}
     assert measures["coverage"]["delta"] < -0.9, "no generated window has a building"
     assert measures["coverage"]["separation"] > 0.5 > measures["drive_circuity"]["separation"]
-    separations = [m["separation"] for m in found["measures"] if m["separation"] is not None]
-    assert separations == sorted(separations, reverse=True)
+    ranks = [
+        (m["separation"] is None, any(of["undefined"] > 0.5 for of in m["places"].values()), -(m["separation"] or 0))
+        for m in found["measures"]
+    ]
+    assert ranks == sorted(ranks)
     assert list(measures["parking"]["places"]) == ["helsinki"]
     assert measures["parking"]["separation"] is None
     assert "empty_streets" not in measures["compactness"]["places"], "no building, no shape"
     assert set(found["orientation"]) == {"helsinki", "empty_streets"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error::citygrain.geo.sources.EmptyLayerWarning")
+def test_houston_is_compared_on_its_streets(cities, houston, tmp_path):
+    """Its buildings are declared to be missing, so that they are neither warned of nor taken for none."""
+    lacking = ("building", "green", "parking", "rail")
+    place = Place.from_bbox("houston", (-95.43, 29.70, -95.41, 29.72))
+    with serve(houston) as server:
+        source = Overpass(server.url, tmp_path / "cache", tile_km=4, pause_s=0.001)
+        raster = prepare(place, source, tmp_path / "places", block_m=500, buffer_m=56, unknown=lacking)
+        assert prepare(place, source, tmp_path / "places", block_m=500, buffer_m=56, unknown=lacking[::-1]).unknown
+    assert set(raster.unknown) == set(lacking)
+    out = run(comparison(cities, tmp_path / "out", f"places=[{raster.path},helsinki]"))
+    found = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert set(found["missing"]["houston"]) == set(lacking)
+    for m in found["measures"]:
+        needs = (FORM.get(m["name"]) or MEASURES[m["name"]]).channels
+        assert ("houston" in m["places"]) <= set(needs).isdisjoint(lacking)
+    separating = [m["name"] for m in found["measures"] if m["separation"] is not None]
+    assert {"street_density", "drive_intersection_density", "reach_400"} < set(separating)
+    assert not any(name.endswith("_share") or name in {"coverage", "setback", "open_patch"} for name in separating)
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "building (declared to be missing from this source)" in html
 
 
 def test_the_table_and_the_page_say_the_same(report):

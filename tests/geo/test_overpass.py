@@ -291,19 +291,8 @@ def test_no_relation_however_broken_ends_a_download(seed):
 # Real replies --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def houston(shared_osm: Path) -> list[dict]:
-    """Real replies of Overpass for Houston: streets, and the water of the county."""
-    elements: dict[tuple[str, int], dict] = {}
-    for name in ("streets", "water_overpass_a"):
-        file = (
-            shared_osm / "houston" / f"houston_{name.removesuffix('_overpass_a')}_overpass{'_a' * ('_a' in name)}.json"
-        )
-        elements |= {(e["type"], e["id"]): e for e in json.loads(file.read_text(encoding="utf-8"))["elements"]}
-    return list(elements.values())
-
-
 def test_houston_from_real_replies(houston, tmp_path):
+    """Streets, and the water of the county."""
     place = Place.from_bbox("houston", (-95.4481, 29.6911, -95.3926, 29.7482))
     with serve(houston) as server:
         source = Overpass(server.url, tmp_path, tile_km=4, pause_s=0.001)

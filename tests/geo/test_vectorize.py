@@ -155,6 +155,29 @@ def test_other_tools_take_the_graph_as_it_is(tmp_path):
     assert again.graph["crs"] == graph.graph["crs"]
 
 
+def test_streets_cycle_tracks_and_footways_are_one_graph_too():
+    """A footway that crosses a street meets it; one that ends at its edge leads onto it; one far off does not."""
+    vectors = seen(
+        grid_of(),
+        street=[shapely.LineString([(0, 128), (256, 128)])],
+        walk=[
+            shapely.LineString([(60, 30), (60, 226)]),
+            shapely.LineString([(130, 30), (130, 120)]),
+            shapely.LineString([(170, 30), (170, 105)]),
+        ],
+        cycle=[shapely.LineString([(200, 30), (200, 226)])],
+    )
+    graph = vectors.graph("all")
+    degree = sorted(count for _, count in graph.nodes(data="street_count"))
+    assert degree == [1] * 9 + [3, 4, 4]
+    assert {kind for *_, kind in graph.edges(data="highway")} == {"residential", "footway", "cycleway"}
+    start, end = ox.distance.nearest_nodes(graph, *np.array([[500_130, 500_256], [6_000_030, 6_000_128]]))
+    route = ox.routing.shortest_path(graph, start, end, weight="length")
+    assert nx.path_weight(graph, route, "length") == pytest.approx(98 + 126, rel=0.03)
+    apart = sum(shapely.length(vectors.ways[name].lines).sum() for name in ("drive", "cycle", "walk"))
+    assert shapely.length(vectors.together().lines).sum() == pytest.approx(apart + 8, abs=4)
+
+
 # Areas
 
 
@@ -273,6 +296,9 @@ def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
         vectors.graph("cycle")
     with pytest.raises(DataError, match="choices:"):
         vectors.graph("fly")
+    with pytest.raises(DataError, match="no ways of the network all"):
+        vectors.graph("all")
+    assert "all" not in vectorize(np.zeros((2, 128, 128)), ["building", "rail"], grid).networks
 
 
 @settings(deadline=None, max_examples=60)

@@ -81,7 +81,11 @@ class Gathered:
 
     def chosen(self, index: Sequence[int]) -> NDArray[np.float32]:
         """Return some layouts, `(n, C, H, W)` in [0, 1]."""
-        return np.stack([_layouts(self.parts[i // PART])[i % PART] for i in index])
+        part, position = np.divmod(np.asarray(index), PART)
+        layouts = np.empty((len(part), *_layouts(self.parts[0]).shape[1:]), np.float32)
+        for which in np.unique(part):
+            layouts[part == which] = _layouts(self.parts[which])[position[part == which]]
+        return layouts
 
 
 def _layouts(path: Path) -> NDArray[np.float32]:

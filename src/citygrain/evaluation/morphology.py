@@ -62,7 +62,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from citygrain.conditions import measure
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import NETWORKS, Vectors, Ways, joined, vectorize
+from citygrain.geo.vectorize import NETWORKS, Vectors, Ways, vectorize
 
 BINS = 36
 """Bins of bearings, 10° each, the first one about north (Boeing 2019)."""
@@ -72,9 +72,6 @@ ISLAND_M2 = 500.0
 
 JUNCTION_M = 10.0
 """Junctions are one where circles of this radius about them meet, as osmnx consolidates them."""
-
-JOIN_M = 12.0
-"""A footway that ends within this distance of a carriageway's middle leads onto it."""
 
 SIGHT_M = 25.0
 """How far to either side of a street a front is looked for."""
@@ -363,7 +360,7 @@ def vector_form(vectors: Vectors) -> Form:
         if buildings is not None:
             add(_street_edge(buildings, streets, vectors.grid))
         if "walk" in vectors.ways:
-            add(_reach(streets, vectors.ways["walk"]))
+            add(_reach(vectors.together(("drive", "walk"))))
     for network in ("drive", "cycle", "walk"):
         if network in vectors.ways and set(NETWORKS[network]) <= set(vectors.channels):
             add(_ways(vectors.ways[network], network, vectors.grid))
@@ -449,7 +446,7 @@ def _street_edge(buildings: NDArray[np.object_], streets: Ways, grid: Grid) -> F
 def _sight(lines: NDArray[np.object_], buildings: NDArray[np.object_]) -> NDArray[np.float64]:
     """How far one sees to the left and to the right of ways, `(N, 2)` in metres, until a building or `SIGHT_M`.
 
-    Where momepy, which looks from a way's two ends as well, in no direction, takes these for open.
+    `momepy.street_profile` looks from a way's two ends as well, where it sees nothing and takes them for open.
     """
     length = shapely.length(lines)
     count = np.maximum(1, np.round(length / LOOK_EVERY_M)).astype(int)
@@ -561,34 +558,19 @@ def _largest_component(ways: Ways, length: NDArray[np.float64]) -> float:
     return float(np.bincount(of[ways.ends[:, 0]], length).max() / length.sum())
 
 
-def _reach(streets: Ways, walk: Ways) -> Form:
+def _reach(ways: Ways) -> Form:
     names = [f"reach_{metres:g}" for metres in REACHES_M]
-    lines = np.concatenate([streets.lines, walk.lines, _connectors(streets, walk)])
-    merged = shapely.get_parts(shapely.line_merge(shapely.union_all(lines, grid_size=_WHOLE)))
-    ends, nodes = joined(merged)
-    degree = np.bincount(ends.ravel(), minlength=len(nodes))
-    junctions = np.flatnonzero(degree >= 3)
+    junctions = np.flatnonzero(ways.street_count >= 3)
     if not len(junctions):
         return Form(dict.fromkeys(names, math.nan), {})
-    length = shapely.length(merged)
-    distance = _distances(ends, length, len(nodes), junctions)
-    from_u, from_v = distance[:, ends[:, 0]], distance[:, ends[:, 1]]
+    length = shapely.length(ways.lines)
+    distance = _distances(ways.ends, length, len(ways.nodes), junctions)
+    from_u, from_v = distance[:, ways.ends[:, 0]], distance[:, ways.ends[:, 1]]
     values = {}
     for name, metres in zip(names, REACHES_M, strict=True):
         walked = np.maximum(metres - from_u, 0) + np.maximum(metres - from_v, 0)
         values[name] = float(np.minimum(walked, length).sum(1).mean()) / 1e3
     return Form(values, {})
-
-
-def _connectors(streets: Ways, walk: Ways) -> NDArray[np.object_]:
-    """Lines from footways' ends to the carriageway that they lead onto."""
-    if not len(streets.lines) or not len(walk.lines):
-        return np.empty(0, object)
-    ends = shapely.points(walk.nodes[(walk.street_count == 1) & ~walk.at_edge])
-    tree = shapely.STRtree(streets.lines)
-    end, street = tree.query_nearest(ends, max_distance=JOIN_M, all_matches=False)
-    joined: NDArray[np.object_] = shapely.shortest_line(ends[end], streets.lines[street])
-    return joined
 
 
 def _distances(

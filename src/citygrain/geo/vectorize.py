@@ -42,6 +42,14 @@ HIGHWAY: Mapping[str, str] = {
 }
 """Channel → the value of OpenStreetMap's `highway` that stands for it in a graph."""
 
+STREETS = ("drive", "cycle", "walk")
+"""The networks that are one to somebody who may use them all."""
+
+JOIN_M = 12.0
+"""A path that ends within this distance of a carriageway's middle leads onto it."""
+
+_SAME_M = 1e-3
+
 SMALLEST_M2: Mapping[str, float] = {"building": 12.0, "green": 40.0, "water": 40.0, "parking": 40.0}
 """Smaller polygons, and smaller holes in them, are taken for noise."""
 
@@ -97,6 +105,11 @@ class Vectors:
     areas: dict[str, NDArray[np.object_]]
     ways: dict[str, Ways]
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that `graph` knows."""
+        return (*self.ways, "all") if set(STREETS) & set(self.ways) else tuple(self.ways)
+
     def layers(self) -> dict[str, gpd.GeoDataFrame]:
         """Return all features as tables with a CRS.
 
@@ -124,8 +137,26 @@ class Vectors:
             layers[f"{name}_nodes"] = gpd.GeoDataFrame(columns, geometry=list(shapely.points(ways.nodes)), crs=crs)
         return layers
 
+    def together(self, networks: Sequence[str] = STREETS) -> Ways:
+        """Return several networks as one, noded wherever their ways cross.
+
+        Where a way of a network ends within `JOIN_M` of one of the networks before it, and nowhere at the edge, it is
+        led on to there: paths are drawn up to the edge of a carriageway, whose line is its middle. A way that changes
+        its kind between two nodes is of that of its middle.
+        """
+        lines: dict[str, list[shapely.LineString]] = {}
+        before = np.empty(0, object)
+        for ways in (self.ways[network] for network in networks if network in self.ways):
+            for kind, line in zip(ways.kind, ways.lines, strict=True):
+                lines.setdefault(str(kind), []).append(line)
+            leads = _leads(ways, before)
+            if len(leads):
+                lines[str(ways.kind[0])] += list(leads)
+            before = np.concatenate([before, ways.lines])
+        return _noded({kind: np.array(found, object) for kind, found in lines.items()}, self.grid)
+
     def graph(self, network: str = "drive") -> nx.MultiDiGraph:
-        """Return a network as a graph with the attributes that osmnx gives to its own.
+        """Return a network, or `"all"` for the streets, cycle tracks and footways `together`, as a graph like osmnx's.
 
         Nodes have `x`, `y` and `street_count`; edges, one each way, have `osmid`, `length` in metres, `highway`,
         `oneway`, `reversed`, `width` and `geometry`. The graph knows its CRS. `osmnx.basic_stats`, its routing and
@@ -137,9 +168,9 @@ class Vectors:
         DataError
             For a network that the layout has no channel of, or no way.
         """
-        if network not in self.ways:
-            raise DataError("The layout has no channel of this network.", got=network, choices=self.ways)
-        ways = self.ways[network]
+        if network not in self.networks:
+            raise DataError("The layout has no channel of this network.", got=network, choices=self.networks)
+        ways = self.together() if network == "all" else self.ways[network]
         if not len(ways.lines):
             raise DataError(f"There are no ways of the network {network} on this layout.")
         graph = nx.MultiDiGraph(crs=self.grid.crs, simplified=True, approach="primal")
@@ -271,21 +302,29 @@ def noded(features: Mapping[str, ArrayLike], grid: Grid) -> Vectors:
     return Vectors(grid, tuple(features), areas, ways)
 
 
+def _leads(ways: Ways, onto: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Return lines from where ways end nowhere to other ways near by."""
+    loose = shapely.points(ways.nodes[(ways.street_count == 1) & ~ways.at_edge])
+    end, other = shapely.STRtree(onto).query_nearest(loose, max_distance=JOIN_M, all_matches=False)
+    leads: NDArray[np.object_] = shapely.shortest_line(loose[end], onto[other])
+    return leads[shapely.length(leads) > _SAME_M]
+
+
 def _noded(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:
-    whole = np.concatenate(list(lines.values()))
+    whole = np.concatenate([np.empty(0, object), *lines.values()])
     kinds = np.repeat(list(lines), [len(part) for part in lines.values()])
-    pieces = shapely.get_parts(shapely.line_merge(shapely.union_all(whole)))
+    pieces = shapely.get_parts(shapely.line_merge(shapely.union_all(whole, grid_size=_SAME_M)))
     pieces = pieces[shapely.length(pieces) > 0]
     kind = np.empty(0, kinds.dtype)
     if len(pieces):  # a way that changes its kind between two nodes takes that of its middle
         middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
         kind = kinds[shapely.STRtree(whole).query_nearest(middle, all_matches=False)[1]]
-    ends, nodes = joined(pieces)
-    at_edge = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < 1e-3, axis=1)
+    ends, nodes = _joined(pieces)
+    at_edge = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < _SAME_M, axis=1)
     return Ways(pieces, kind, ends, nodes, at_edge)
 
 
-def joined(lines: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _joined(lines: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the nodes at which lines begin and end, `(M, 2)` of `(N, 2)`; ends are one within a millimetre."""
     ends = np.concatenate([shapely.get_coordinates(shapely.get_point(lines, i)) for i in (0, -1)])
     nodes, index = np.unique(ends.round(3), axis=0, return_inverse=True)

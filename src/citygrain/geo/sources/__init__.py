@@ -7,13 +7,13 @@ the source cannot know, what it skipped and where it came from.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import geopandas as gpd
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.errors import SourceError
+from citygrain.errors import ConfigError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA, empty_layer
 from citygrain.geo.place import Place
 
@@ -111,7 +111,9 @@ class Source(Protocol):
         ...
 
 
-def features(place: Place, source: Source, progress: Progress | None = None) -> Features:
+def features(
+    place: Place, source: Source, progress: Progress | None = None, *, unknown: Sequence[str] = ()
+) -> Features:
     """Return the map features of a place from any source, in one schema.
 
     Parameters
@@ -122,11 +124,16 @@ def features(place: Place, source: Source, progress: Progress | None = None) -> 
         `Overpass`, `OsmFile`, `VectorTiles` or anything that has their one method.
     progress
         Called now and then with the fraction done and a message.
+    unknown
+        Channels that this source lacks although the place has them, such as the buildings in an extract of streets.
+        They are unknown then, and not taken for empty.
 
     Raises
     ------
     SourceError
         When the source is missing, damaged, does not answer or does not cover the place.
+    ConfigError
+        For the name of no channel.
 
     Warns
     -----
@@ -135,12 +142,26 @@ def features(place: Place, source: Source, progress: Progress | None = None) -> 
     """
     if not isinstance(source, Source):
         raise SourceError("This is no source of features.", expected="overpass, file or vectortiles", got=source)
+    for name in unknown:
+        if name not in CHANNEL_NAMES:
+            raise ConfigError("There is no such channel to be unknown.", got=name, choices=CHANNEL_NAMES)
     found = source.features(place, progress)
+    if unknown:
+        found = Features(
+            {name: layer for name, layer in found.items() if name not in unknown},
+            place=place,
+            provenance=found.provenance,
+            valid=found.valid,
+            unknown={**dict.fromkeys(unknown, "declared to be missing from this source"), **found.unknown},
+            partial={name: what for name, what in found.partial.items() if name not in unknown},
+            skipped=found.skipped,
+        )
     for what, names in (("streets", ("arterial", "street")), ("buildings", ("building",))):
         if not any(found.counts[n] for n in names) and not all(n in found.unknown for n in names):
             warnings.warn(
                 f"{place.name} has no {what} at all in this source. If that is not so in reality, the extract or the "
-                f"bbox is wrong: bbox {list(place.bbox)}, source {source}",
+                f"bbox is wrong: bbox {list(place.bbox)}, source {source}. If the source holds none although there are "
+                f"some, say so, and they are not taken for nothing: raster.unknown=[{','.join(names)}]",
                 EmptyLayerWarning,
                 stacklevel=2,
             )
