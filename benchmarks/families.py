@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,7 @@ RECIPES: dict[str, str | None] = {
 """Recipe → the recipe in whose code it works."""
 
 ASKED = ("coverage", "street_density", "cycle", "green")
-PROBE = 15
+PROBE, LONG_ENOUGH_S = 15, 4.0
 
 
 def overrides(recipe: str, name: str, steps: int, args: argparse.Namespace) -> list[str]:
@@ -95,13 +96,21 @@ def plan(recipe: str, args: argparse.Namespace) -> dict[str, float]:
     file = args.out / f"{recipe}.plan.json"
     if not file.is_file():
         quiet = ["logger=none", "data.val_windows=0", "callbacks.samples.every_n_epochs=0", "codes=500"]
-        seconds = []
-        for steps in (PROBE, 3 * PROBE):  # the difference leaves out what a start costs
-            probe = load_config("train", [*overrides(recipe, f"probe/{recipe}_{steps}", steps, args), *quiet])
+
+        def took(steps: int) -> float:
+            shutil.rmtree(args.runs / "probe", ignore_errors=True)  # half a probe would be taken up
+            probe = load_config("train", [*overrides(recipe, f"probe/{recipe}", steps, args), *quiet])
             started = time.perf_counter()
             run(probe)
-            seconds.append((time.perf_counter() - started) / (2 * PROBE))
-        a_step = max(seconds[1] - seconds[0], 1e-3)
+            return time.perf_counter() - started
+
+        took(1)  # what only the first one waits for
+        steps = PROBE
+        while (
+            seconds := took(3 * steps) - took(steps)
+        ) < LONG_ENOUGH_S:  # the difference leaves out what a start costs
+            steps *= 3
+        a_step = seconds / (2 * steps)
         steps = min(max(100, int(60 * args.minutes / a_step)), 20_000)
         write_text(file, json.dumps({"minutes": args.minutes, "seconds_a_step": a_step, "steps": steps}))
     planned: dict[str, float] = json.loads(file.read_text())
