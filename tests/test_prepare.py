@@ -203,6 +203,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, step):
     CityRaster.open(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on file size are of Unix")
 def test_a_real_limit_on_file_size_is_an_error_too(tmp_path):
     code = f"""

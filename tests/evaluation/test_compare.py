@@ -76,6 +76,7 @@ def report(cities, generated, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_what_separates_comes_first_and_what_is_missing_is_said(report):
     found = json.loads((report / "report.json").read_text(encoding="utf-8"))
     assert found["places"] == ["helsinki", "empty_streets"]
@@ -119,6 +120,7 @@ def test_houston_is_compared_on_its_streets(cities, houston, tmp_path):
     assert "building (declared to be missing from this source)" in html
 
 
+@pytest.mark.slow
 def test_the_table_and_the_page_say_the_same(report):
     rows = list(csv.DictReader((report / "measures.csv").read_text().splitlines()))
     found = json.loads((report / "report.json").read_text(encoding="utf-8"))
@@ -146,6 +148,7 @@ def test_what_cannot_be_compared_is_refused(overrides, error, words, cities, tmp
         run(comparison(cities, tmp_path, *overrides))
 
 
+@pytest.mark.slow
 def test_generated_layouts_set_the_resolution(generated, cities, tmp_path):
     with pytest.raises(ConfigError, match="another resolution"):
         run(comparison(cities, tmp_path, "places=[helsinki]", f"generated=[{generated}]", "resolution_m=8"))

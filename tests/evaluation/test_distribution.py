@@ -65,6 +65,7 @@ def test_kernel_distance_is_that_of_its_formula():
     assert kernel(one, two, subsets=3) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_kernel_distance_of_equal_distributions_is_about_nothing():
     found = [kernel(normal(300, 8, 2 * s), normal(300, 8, 2 * s + 1)) for s in range(10)]
     assert abs(np.mean(found)) < 0.01

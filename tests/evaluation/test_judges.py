@@ -62,6 +62,7 @@ def test_coarse_pictures_keep_the_mean():
 # Telling apart
 
 
+@pytest.mark.slow
 def test_different_sets_are_told_apart_and_equal_ones_are_not():
     real = stripes(96, 0)
     apart = two_sample(stripes(96, 1, step=8), real, steps=60)
@@ -77,6 +78,7 @@ def test_different_sets_are_told_apart_and_equal_ones_are_not():
 # The embedding
 
 
+@pytest.mark.slow
 def test_an_embedding_learns_what_tells_layouts_apart_and_is_kept(tmp_path):
     pool = torch.from_numpy(
         np.concatenate([stripes(400, 0), stripes(400, 1, step=8)])[np.random.default_rng(0).permutation(800)]

@@ -98,7 +98,7 @@ def test_the_sample_has_its_sea(sample: Features) -> None:
     assert not sea.contains(station)
 
 
-@pytest.mark.parametrize("name", ["helsinki", "porto"])
+@pytest.mark.parametrize("name", ["helsinki", pytest.param("porto", marks=pytest.mark.slow)])
 def test_arterial_ways_are_those_that_an_independent_count_finds(name: str, request: pytest.FixtureRequest) -> None:
     if name == "helsinki":
         path = request.getfixturevalue("sample_pbf")
@@ -160,6 +160,7 @@ def test_progress_goes_up_to_one(sample_pbf: Path) -> None:
     assert seen[-1] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::citygrain.geo.coastline.CoastlineWarning")  # the extract cuts Monaco's coast
 @pytest.mark.parametrize(
     ("file", "place", "at_least"),

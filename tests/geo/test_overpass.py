@@ -291,6 +291,7 @@ def test_no_relation_however_broken_ends_a_download(seed):
 # Real replies --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_houston_from_real_replies(houston, tmp_path):
     """Streets, and the water of the county."""
     place = Place.from_bbox("houston", (-95.4481, 29.6911, -95.3926, 29.7482))

@@ -83,6 +83,7 @@ def test_no_road_is_lost_and_none_is_doubled(tiles: Path, found: Features) -> No
         assert expected.difference(got.buffer(0.5)).length < 0.06 * expected.length, channel
 
 
+@pytest.mark.slow
 def test_two_halves_hold_what_the_whole_holds(tiles: Path) -> None:
     west, south, east, north = 10.19, 56.14, 10.22, 56.155
     middle = (west + east) / 2

@@ -38,6 +38,7 @@ def test_what_is_inactive_can_come_back():
     assert code.grad.flatten().tolist() == pytest.approx([0.1, 1.0])
 
 
+@pytest.mark.slow
 def test_the_penalty_makes_codes_sparse():
     x = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)).round()
     active = {}

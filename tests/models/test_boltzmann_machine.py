@@ -88,6 +88,7 @@ def test_the_gradient_against_chains_that_have_settled_is_that_of_the_likelihood
     assert torch.allclose(torch.autograd.grad(contrast, model.weight)[0], exact, atol=0.01)
 
 
+@pytest.mark.slow
 def test_chains_settle_at_the_distribution_over_all_states():
     model, n = machine(), 20000
     wanted = conditions(1)

@@ -122,6 +122,7 @@ def test_validation_leaves_the_chains_alone_and_repeats_itself(name):
     assert torch.equal(model.replay.conditions.scalars, kept.conditions.scalars)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["energy_based", "boltzmann_machine"])
 def test_chains_move_while_training(name):
     model = families.make(name).train()

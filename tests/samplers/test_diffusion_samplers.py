@@ -106,6 +106,7 @@ def test_guidance_moves_the_mean_in_proportion(sampler, guidance):
         assert (full > 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 def test_what_is_observed_conditions_gaussian_data_exactly(sampler):
     model, n, tolerance = VisibleDenoiser(), 20000, 0.05

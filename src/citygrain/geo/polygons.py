@@ -8,7 +8,6 @@ which interpolation rounds off, are restored where a shape is made of right angl
 
 from __future__ import annotations
 
-import cmath
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -124,17 +123,17 @@ def squared(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
         return shapes
     loops, owner = shapely.get_rings(shapes, return_index=True)
     xy, ring = shapely.get_coordinates(loops, return_index=True)
-    rings = [r[:-1] for r in _split(xy.tolist(), ring)]
-    turned: list[_Ring] = []
-    for group in _split(rings, owner):
-        theta = _direction(group)
-        turned += group if theta is None else [_squared_ring(r, theta) or r for r in group]
-    sizes = [len(r) for r in turned]
-    loops = shapely.linearrings(
-        np.array([p for r in turned for p in r]), indices=np.repeat(np.arange(len(sizes)), sizes)
-    )
+    theta = _directions(xy, ring, owner)
+    turn = np.exp(-1j * np.nan_to_num(theta))
+    rings = [r[:-1] for r in _split(_rotated(xy, turn[owner[ring]]).tolist(), ring)]  # their walls lie along x and y
+    turned = [
+        r if lost else _squared_ring(r) or r for r, lost in zip(rings, np.isnan(theta)[owner].tolist(), strict=True)
+    ]
+    of = np.repeat(np.arange(len(turned)), [len(r) for r in turned])
+    loops = shapely.linearrings(_rotated(np.array([p for r in turned for p in r]), turn.conj()[owner[of]]), indices=of)
     made = shapely.polygons(loops, indices=owner)
-    new = np.array([a is not b for group in _split(list(zip(turned, rings, strict=True)), owner) for a, b in group[:1]])
+    first = np.flatnonzero(np.r_[True, np.diff(owner) > 0])
+    new = np.array([turned[i] is not rings[i] for i in first])
     area = shapely.area(shapes)
     new &= shapely.is_valid(made) & (np.abs(shapely.area(made) - area) <= FAITHFUL * area)
     made = np.where(new, made, shapes)
@@ -163,28 +162,32 @@ def _split(items: list[Any], owner: NDArray[np.int64]) -> list[list[Any]]:
     return [items[a:b] for a, b in pairwise(cuts)]
 
 
-def _direction(rings: list[_Ring]) -> float | None:
-    """Angle of a shape's walls in radians, None where they do not agree on one."""
-    edges = [
-        complex(b[0] - a[0], b[1] - a[1]) for ring in rings for a, b in zip(ring, ring[1:] + ring[:1], strict=True)
-    ]
-    lengths = list(map(abs, edges))
+def _rotated(xy: NDArray[np.float64], turn: NDArray[np.complex128]) -> NDArray[np.float64]:
+    z = (xy[:, 0] + 1j * xy[:, 1]) * turn
+    return np.stack([z.real, z.imag], 1)
+
+
+def _directions(xy: NDArray[np.float64], ring: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Angles of shapes' walls in radians, NaN where a shape's walls do not agree on one.
+
+    `xy` are the vertices of closed rings, `ring` the ring of each vertex, and `owner` the shape of each ring.
+    """
+    within_ring = ring[1:] == ring[:-1]
+    edge = np.diff(xy[:, 0] + 1j * xy[:, 1])[within_ring]
+    shape = owner[ring[1:][within_ring]]
+    length = np.abs(edge)
+
+    def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = np.bincount(shape, values, owner[-1] + 1).astype(float, copy=False)
+        return total
+
     # An edge times itself four times has four times its angle: directions at right angles add up.
-    mean = sum(edge**4 / length**2 for edge, length in zip(edges, lengths, strict=True) if length)
-    theta = cmath.phase(mean) / 4
-    turn = cmath.exp(-1j * theta)
-    walls = sum(
-        length
-        for edge, length in zip(edges, lengths, strict=True)
-        if length < SHORT or _is_along((edge * turn).real, (edge * turn).imag)
-    )
-    return theta if walls >= SQUARE * sum(lengths) else None
-
-
-def _is_along(dx: float, dy: float) -> bool:
-    """Whether an edge is nearly parallel to one of the axes."""
-    dx, dy = abs(dx), abs(dy)
-    return min(dx, dy) < SNAP * max(dx, dy)
+    votes = edge**4 / np.maximum(length, 1e-12) ** 2
+    theta = np.arctan2(summed(votes.imag), summed(votes.real)) / 4
+    turned = edge * np.exp(-1j * theta)[shape]
+    across, along = np.sort([np.abs(turned.real), np.abs(turned.imag)], 0)
+    walls = summed(np.where((length < SHORT) | (across < SNAP * along), length, 0.0))
+    return np.where(walls >= SQUARE * summed(length), theta, np.nan)
 
 
 @dataclass
@@ -195,19 +198,21 @@ class _Wall:
     b: float
     c: float
     length: float
-    end: tuple[float, float]
+    end: list[float]
 
 
-def _squared_ring(ring: _Ring, theta: float) -> _Ring | None:
-    """Return a ring whose edges follow `theta` where they nearly do; None where that is no ring or another one."""
-    cos, sin = math.cos(theta), math.sin(theta)
-    xy = [(x * cos + y * sin, y * cos - x * sin) for x, y in ring]  # the walls now lie along x and y
+def _squared_ring(xy: _Ring) -> _Ring | None:
+    """Return a ring whose edges follow the axes where they nearly do; None where that is no ring or another one."""
     walls: list[_Wall] = []
     for start, end in zip(xy, xy[1:] + xy[:1], strict=True):
         dx, dy = end[0] - start[0], end[1] - start[1]
         length = math.hypot(dx, dy)
-        if _is_along(dx, dy) and min(abs(dx), abs(dy)) < 2 * STRAY:
-            if abs(dy) > abs(dx):
+        across, along = abs(dx), abs(dy)
+        upright = across < along
+        if not upright:
+            across, along = along, across
+        if across < SNAP * along and across < 2 * STRAY:
+            if upright:
                 _add(walls, _Wall(1, 0, start[0] + dx / 2, length, end), start)
             else:
                 _add(walls, _Wall(0, 1, start[1] + dy / 2, length, end), start)
@@ -225,11 +230,11 @@ def _squared_ring(ring: _Ring, theta: float) -> _Ring | None:
         x, y = (v.c * w.b - w.c * v.b) / det, (v.a * w.c - w.a * v.c) / det
         if math.dist((x, y), v.end) > REACH:
             return None
-        made.append([x * cos - y * sin, x * sin + y * cos])
+        made.append([x, y])
     return made
 
 
-def _add(walls: list[_Wall], wall: _Wall, start: tuple[float, float]) -> None:
+def _add(walls: list[_Wall], wall: _Wall, start: list[float]) -> None:
     """Append a wall; after one of the same direction, as a part of it where both nearly lie in line, else by a step."""
     last = walls[-1] if walls else None
     if last is None or (last.a, last.b) != (wall.a, wall.b):
