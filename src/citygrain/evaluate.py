@@ -140,10 +140,10 @@ def run(config: Mapping[str, Any]) -> Path:
         "against": split,
         "asked": list(config["ask"]),
         "embedding": {"learned_from": "train windows of these places, without labels", "file": where.name},
-        "realism": _realism(sets, spec, config),
+        "realism": realism(sets, spec, config),
         "disruption": disruption,
     }
-    shown = min(n, CLASSIFIED // (len(spec.channels) * spec.size_px**2))
+    shown = classified(spec, n)
     real = sets["real"].layouts(shown)
     report["two_sample"] = {
         name: asdict(
@@ -151,7 +151,7 @@ def run(config: Mapping[str, Any]) -> Path:
         )
         for name in ("generated", "floor")
     }
-    near = {name: _nearest(sets[name], data, config) for name in ("generated", "real")}
+    near = {name: nearest_of(sets[name], data, config) for name in ("generated", "real")}
     report["memorisation"] = _memorised(near, config)
     sweeps = _sweeps(generator, sampler, data, folder, config)
     report["obedience"] = _obedience(sweeps, spec, config)
@@ -280,7 +280,8 @@ def request(
     return asked
 
 
-def _realism(sets: Mapping[str, Gathered], spec: LayoutSpec, config: Mapping[str, Any]) -> dict[str, Any]:
+def realism(sets: Mapping[str, Gathered], spec: LayoutSpec, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how far sets of layouts are from real ones, in every measure and in the embedding."""
     real = sets["real"].values
     measures: dict[str, Any] = {}
     not_compared: dict[str, str] = {}
@@ -317,7 +318,13 @@ def _realism(sets: Mapping[str, Gathered], spec: LayoutSpec, config: Mapping[str
     return {"measures": measures, "not_compared": not_compared, "embedding": embedded}
 
 
-def _nearest(of: Gathered, data: CityDataModule, config: Mapping[str, Any]) -> Nearest:
+def classified(spec: LayoutSpec, n: int) -> int:
+    """Return how many of `n` layouts the classifier is shown."""
+    return min(n, CLASSIFIED // (len(spec.channels) * spec.size_px**2))
+
+
+def nearest_of(of: Gathered, data: CityDataModule, config: Mapping[str, Any]) -> Nearest:
+    """Return the nearest training window of each layout."""
     count = config["memorisation"]["windows"]
 
     def training() -> Iterator[NDArray[np.float32]]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from citygrain.conditions import mappable, measurable, measure, measure_maps
-from citygrain.data.transforms import SYMMETRIES, RawBatch, cut_out, to_batch, turn
+from citygrain.data.transforms import INVERSE, SYMMETRIES, RawBatch, cut_out, to_batch, turn
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.spec import LayoutSpec
 
@@ -18,6 +18,7 @@ def test_the_eight_symmetries_are_the_group_of_the_square():
     again = {tuple(turn(turn(square, a), b).flatten().tolist()) for a in range(SYMMETRIES) for b in range(SYMMETRIES)}
     assert again == turned
     assert all(turn(square, k)[1, 1] == 4 for k in range(SYMMETRIES))
+    assert all(torch.equal(turn(turn(square, k), INVERSE[k]), square) for k in range(SYMMETRIES))
     assert {int(turn(square, k)[0, 0]) for k in range(SYMMETRIES)} == {0, 2, 6, 8}
 
 

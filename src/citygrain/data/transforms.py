@@ -48,6 +48,10 @@ class RawBatch(NamedTuple):
     noise: Tensor
 
 
+INVERSE = (0, 1, 2, 3, 4, 6, 5, 7)
+"""The symmetry that undoes each: after a transposition, the mirrored axis is the other one."""
+
+
 @overload
 def turn(layouts: Tensor, symmetry: int) -> Tensor: ...
 @overload

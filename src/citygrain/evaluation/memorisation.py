@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from citygrain.data.transforms import SYMMETRIES, turn
+from citygrain.data.transforms import INVERSE, SYMMETRIES, turn
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]
     n = len(layouts)
     best = torch.full((n,), torch.inf)
     index, symmetry = (torch.zeros(n, dtype=torch.int64) for _ in range(2))
-    queries: Tensor | None = None
-    spread = torch.ones(())
+    queries = torch.from_numpy(layouts).flatten(1)
+    spread: Tensor | None = None
     seen = 0
     for part in training:
         coarse = torch.from_numpy(part)
-        if queries is None:
+        if spread is None:
             spread = coarse.std((0, 2, 3), keepdim=True).clamp_min(0.02)
-            turned = [turn(torch.from_numpy(layouts), s) for s in range(SYMMETRIES)]
-            queries = (torch.stack(turned, 1) / spread).flatten(2).flatten(0, 1)
-        distance = torch.cdist(queries, (coarse / spread).flatten(1)).view(n, SYMMETRIES, -1)
-        least, where = distance.flatten(1).min(1)
+            queries = (torch.from_numpy(layouts) / spread).flatten(1)
+        # Turned are the few windows of a part, back, instead of the many layouts.
+        turned = torch.cat([turn(coarse / spread, INVERSE[s]) for s in range(SYMMETRIES)])
+        least, where = torch.cdist(queries, turned.flatten(1)).min(1)
         closer = least < best
         best = torch.where(closer, least, best)
         index = torch.where(closer, where % len(part) + seen, index)
         symmetry = torch.where(closer, where // len(part), symmetry)
         seen += len(part)
-    cells = 1 if queries is None else queries.shape[1]
+    cells = queries.shape[1]
     return Nearest((best / cells**0.5).numpy(), index.numpy(), symmetry.numpy())
