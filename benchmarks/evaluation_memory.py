@@ -65,7 +65,8 @@ def main() -> None:
             sets[name] = collect(name, args.layouts, layouts_of, Path(folder))
         found = realism(sets, spec, config)
         shown = classified(spec, args.layouts)
-        two_sample(sets["generated"].layouts(shown), sets["real"].layouts(shown), steps=config["classifier"]["steps"])
+        real = sets["real"].layouts(shown)
+        two_sample(sets["generated"].layouts(shown), real, steps=config["classifier"]["steps"])
         for name in ("generated", "real"):
             nearest_of(sets[name], data, config)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

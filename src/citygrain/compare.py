@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from citygrain import __version__
 from citygrain.conditions import MEASURES, Measure, measure
-from citygrain.data.dataset import CityWindows, Rules, common_channels, find_place
+from citygrain.data.dataset import CityWindows, Rules, built_channels, common_channels, find_place
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.gather import Gathered, Layouts, gather, processes
@@ -114,13 +114,14 @@ def run(config: Mapping[str, Any]) -> Path:
             return gather(name, count, layouts_of, folder, channels=channels, resolution_m=resolution_m, mapped=mapped)
 
         rules = Rules(size_px, resolution_m, config["min_valid"], config["min_built"])
+        built = built_channels(rasters)
         for raster in rasters:
             channels, _ = common_channels([raster])
             missing = {
                 name: raster.unknown.get(name, "no such channel") for name in CHANNEL_NAMES if name not in channels
             }
-            windows = CityWindows([raster], WHOLE, rules, channels=channels, limit=config["n"])
-            made_by = [dict(raster.provenance), vars(rules), config["n"]]
+            windows = CityWindows([raster], WHOLE, rules, channels=channels, limit=config["n"], built=built)
+            made_by = [dict(raster.provenance), vars(rules), config["n"], built]
             found = gathered(raster.name, channels, len(windows), partial(_bytes, windows), made_by)
             flow = _flow(raster, channels, size_px * resolution_m)
             compared.append(Compared(raster.name, channels, missing, found, flow))
@@ -129,6 +130,7 @@ def run(config: Mapping[str, Any]) -> Path:
             found = gathered(name, channels, len(layouts), partial(_part, layouts), made_by)
             compared.append(Compared(name, channels, {}, found))
     report = compare(compared, resolution_m=resolution_m, window_m=size_px * resolution_m, generated=list(made))
+    report["least"] = {"data": config["min_valid"], "built": config["min_built"] if built else 0.0, "of": list(built)}
     _pictures(compared, report, out, resolution_m)
     write_text(out / "measures.csv", _csv(report))
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -204,7 +206,7 @@ def compare(
     """Return what separates places: every measure that any of them has, those that separate best first.
 
     Measures that more than half of a place's windows have nothing of (circuity, where there is no cycle track) compare
-    its odd windows with others' usual ones, and come after the rest.
+    its odd windows with others' usual ones, and come after the rest; those that only one place has come last.
 
     Parameters
     ----------

@@ -219,7 +219,10 @@ def _sets(
     folder: Path,
     config: Mapping[str, Any],
 ) -> dict[str, Gathered]:
-    """Gather generated layouts, held-out windows (real), as many train windows (floor), and real ones shuffled."""
+    """Gather generated layouts, held-out windows (real), as many train windows (floor), and these shuffled (ceiling).
+
+    Shuffled held-out windows would keep what is held out about them, and come nearer to it than the floor.
+    """
     spec: LayoutSpec = generator.spec
     split, seed, ask = config["against"], config["seed"], config["ask"]
     train = CityWindows(
@@ -247,7 +250,7 @@ def _sets(
         return train.__getitems__(positions).layout.numpy()
 
     def ceiling(positions: range) -> Layouts:
-        return shuffled(real(positions), seed=positions.start)
+        return shuffled(floor(positions), seed=positions.start)
 
     makers = {"real": real, "floor": floor, "ceiling": ceiling, "generated": generated}
     return {name: gathered(name, n, layouts_of, folder) for name, layouts_of in makers.items()}

@@ -427,13 +427,15 @@ def ranges(
                 first, middle, last = ((v - low) / scale for v in of[place])
                 y = -i - (k - (len(places) - 1) / 2) * 0.7 / len(places)
                 axis.plot([first, last], [y, y], color=_hue(k), linewidth=2.2, alpha=0.5, solid_capstyle="round")
-                axis.scatter([middle], [y], s=18, color=_hue(k), zorder=3, label=place if i == 0 else None)
+                axis.scatter([middle], [y], s=18, color=_hue(k), zorder=3)
         for x, value, side in ((0, low, "left"), (1, low + scale, "right")):
             axis.text(x, -i + 0.42, f"{value:.3g}", ha=side, va="center", fontsize=6.5, color=FAINT)
     axis.set_yticks(-np.arange(len(rows)), [label for label, _ in rows])
     axis.set_xticks([])
     axis.set_ylim(-len(rows) + 0.4, 0.7)
-    figure.legend(loc="outside upper right", ncols=len(places), fontsize=8, frameon=False, labelcolor=INK)
+    points = [axis.scatter([], [], s=18, color=_hue(k)) for k in range(len(places))]
+    figure.legend(points, places, loc="outside upper right", ncols=len(places), fontsize=8, frameon=False,
+                  labelcolor=INK)  # fmt: skip
     _plain(axis)
     return _save(figure, path)
 

@@ -38,7 +38,7 @@ from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNELS
 from citygrain.geo.place import Place, slug
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
-from citygrain.geo.sources import ATTRIBUTION, Features, Source
+from citygrain.geo.sources import ATTRIBUTION, Features, Source, declared
 from citygrain.geo.sources import features as features_of
 from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS, split_blocks
 
@@ -63,7 +63,7 @@ def prepare(
     workers: int | None = None,
     progress: Report | None = None,
     replace: bool = False,
-    unknown: Sequence[str] = (),
+    unknown: Sequence[str] | None = None,
 ) -> CityRaster:
     """Make the city raster of a place, in the folder `out/<place.name>`.
 
@@ -105,6 +105,7 @@ def prepare(
     """
     report = progress or _silent
     folder = Path(out) / place.name
+    unknown = declared(unknown)
     request = _plain(
         {
             "place": place.to_dict(),
@@ -114,7 +115,7 @@ def prepare(
             "buffer_m": float(buffer_m),
             "seed": seed,
             "channels": [asdict(c) for c in CHANNELS],
-            **({"unknown": sorted(unknown)} if unknown else {}),
+            **({"unknown": unknown} if unknown else {}),
         }
     )
     with cityraster.locked(folder):
@@ -340,10 +341,10 @@ def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
     made = manifest.get("request", {})
     if made == request:
         return CityRaster.open(folder)
-    differing = [key for key in request if made.get(key) != request[key]]
+    differing = [key for key in {**made, **request} if made.get(key) != request.get(key)]
     raise DataError(
         f"{folder} is already there, made from another request.",
-        expected={key: "the present table" if key == "channels" else request[key] for key in differing},
+        expected={key: "the present table" if key == "channels" else request.get(key) for key in differing},
         got={key: "an older table" if key == "channels" else made.get(key) for key in differing},
         remedy="raster.replace=true makes it anew; another paths.data or place.name keeps both",
     )

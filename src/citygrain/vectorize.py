@@ -215,7 +215,7 @@ def _write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) 
 
 
 def _write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
-    """Write a GraphML file for each layout and network that has ways, and for all of them as one."""
+    """Write a GraphML file for each layout and network that has ways, and for all but rail as one."""
     with borrowed() as ox:
         for layout, vectors in named.items():
             for network in vectors.networks:

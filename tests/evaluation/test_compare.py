@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from citygrain.compare import run
+from citygrain.compare import Compared, compare, run
 from citygrain.conditions import MEASURES
 from citygrain.config import load_config
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
+from citygrain.evaluation.gather import Gathered
 from citygrain.evaluation.morphology import FORM
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.place import Place
@@ -43,6 +44,24 @@ def test_separation_does_not_mind_the_unit():
     rng = np.random.default_rng(0)
     samples = [rng.lognormal(i, 1, 80) for i in range(3)]
     assert separation([np.log(s) for s in samples]) == pytest.approx(separation(samples))
+
+
+def test_what_few_windows_have_comes_after_what_most_have():
+    """Circuity of cycle tracks tells one place's only two tracks from another's; coverage tells the places apart."""
+
+    def place(name, coverage, circuity):
+        values = {"coverage": np.array(coverage), "cycle_circuity": np.array(circuity), "rail": np.full(4, np.nan)}
+        empty = np.empty((4, 0), np.float32)
+        return Compared(name, ("building", "cycle"), {}, Gathered(values, {}, empty, empty, ()))
+
+    nan = np.nan
+    places = [
+        place("a", [0.1, 0.2, 0.3, 0.4], [1.0, nan, nan, nan]),
+        place("b", [0.2, 0.3, 0.4, 0.5], [1.5, 1.6, 1.7, 1.8]),
+    ]
+    found = compare(places, resolution_m=2.0, window_m=512.0)["measures"]
+    assert [m["name"] for m in found] == ["coverage", "cycle_circuity"]
+    assert found[1]["separation"] > found[0]["separation"]
 
 
 # The verb
@@ -107,6 +126,8 @@ def test_houston_is_compared_on_its_streets(cities, houston, tmp_path):
         raster = prepare(place, source, tmp_path / "places", block_m=500, buffer_m=56, unknown=lacking)
         assert prepare(place, source, tmp_path / "places", block_m=500, buffer_m=56, unknown=lacking[::-1]).unknown
     assert set(raster.unknown) == set(lacking)
+    with pytest.raises(DataError, match=r"another request(.|\n)*unknown(.|\n)*rail"):
+        prepare(place, source, tmp_path / "places", block_m=500, buffer_m=56)
     out = run(comparison(cities, tmp_path / "out", f"places=[{raster.path},helsinki]"))
     found = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert set(found["missing"]["houston"]) == set(lacking)
@@ -118,6 +139,7 @@ def test_houston_is_compared_on_its_streets(cities, houston, tmp_path):
     assert not any(name.endswith("_share") or name in {"coverage", "setback", "open_patch"} for name in separating)
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "building (declared to be missing from this source)" in html
+    assert found["least"]["of"] == ["arterial", "street"], "windows of both places are chosen by what both know"
 
 
 @pytest.mark.slow

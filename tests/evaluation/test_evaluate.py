@@ -62,7 +62,8 @@ def test_the_report_holds_every_judgement(report):
         assert measure["generated"]["value"] >= 0
         assert measure["floor"]["value"] >= 0
         assert measure["unit"]
-    assert measures["coverage"]["ceiling"]["value"] == pytest.approx(0, abs=1e-6), "shuffling keeps what is covered"
+    coverage = measures["coverage"]
+    assert coverage["ceiling"]["value"] == pytest.approx(coverage["floor"]["value"], rel=1e-3), "the same ground"
     assert set(measures) | set(found["realism"]["not_compared"]) >= set(FORM)
     assert set(found["realism"]["embedding"]) == {"generated", "floor", "ceiling"}
     assert list(found["obedience"]) == ["coverage", "green"]

@@ -13,7 +13,7 @@ import osmium
 import pytest
 import shapely
 
-from citygrain.errors import SourceError
+from citygrain.errors import ConfigError, SourceError
 from citygrain.geo.layers import ARTERIAL, CHANNEL_NAMES, SCHEMA, TUNNEL
 from citygrain.geo.place import Place
 from citygrain.geo.sources import EmptyLayerWarning, Features, features
@@ -307,3 +307,18 @@ def test_what_is_no_source_is_refused() -> None:
     nothing: Any = "helsinki.osm.pbf"
     with pytest.raises(SourceError, match="no source"):
         features(helsinki(), nothing)
+
+
+def test_what_an_extract_lacks_is_unknown_and_not_warned_of(tmp_path: Path) -> None:
+    place = Place.from_bbox("hand", (9.99, 49.99, 10.01, 50.01))
+    source = OsmFile(xml(tmp_path / "both.osm", STREET + HOUSE))
+    found = features(place, source, unknown=["building", "building"])
+    assert found.counts["building"] == 0
+    assert found.counts["street"] == 1
+    assert "declared" in found.unknown["building"]
+    assert features(place, source, unknown="building").unknown == found.unknown
+    assert features(place, source, unknown=None).counts["building"] == 1
+    with pytest.raises(ConfigError, match="choices:"):
+        features(place, source, unknown=["buildings"])
+    with pytest.raises(ConfigError, match="Nothing would be known"):
+        features(place, source, unknown=CHANNEL_NAMES)

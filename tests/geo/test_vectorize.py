@@ -174,8 +174,34 @@ def test_streets_cycle_tracks_and_footways_are_one_graph_too():
     start, end = ox.distance.nearest_nodes(graph, *np.array([[500_130, 500_256], [6_000_030, 6_000_128]]))
     route = ox.routing.shortest_path(graph, start, end, weight="length")
     assert nx.path_weight(graph, route, "length") == pytest.approx(98 + 126, rel=0.03)
+    assert {n for n, count in graph.nodes(data="street_count") if count == 1} >= {start, end}
     apart = sum(shapely.length(vectors.ways[name].lines).sum() for name in ("drive", "cycle", "walk"))
     assert shapely.length(vectors.together().lines).sum() == pytest.approx(apart + 8, abs=4)
+
+
+def test_ways_lead_on_to_other_networks_and_keep_their_kind():
+    """An avenue's end stays an avenue's; a track that leaves the window ends there, near a street or not."""
+    vectors = seen(
+        grid_of(),
+        street=[shapely.LineString([(20, 40), (20, 246)])],
+        cycle=[shapely.LineString([(60, 200), (28, 200)]), shapely.LineString([(30, 256), (60, 225)])],
+        walk=[shapely.LineString([(68, 200), (120, 200)])],
+    )
+    ways = vectors.together()
+    on_track = [line.length for line, kind in zip(ways.lines, ways.kind, strict=True) if kind == "cycle"]
+    assert len(ways.lines) == 4, "the street in two, the track with the footway, and the other track"
+    assert min(on_track) == pytest.approx(np.hypot(30, 31), abs=4)
+    avenue = seen(
+        grid_of(),
+        street=[shapely.LineString([(20, 20), (60, 20)])],
+        arterial=[shapely.LineString([(100, 30), (100, 180)])],
+        walk=[shapely.LineString([(70, 184), (130, 184)])],
+    ).together(("walk", "drive"))
+    assert sorted(avenue.street_count) == [1, 1, 1, 1, 1, 3]
+    length = {kind: shapely.length(avenue.lines[avenue.kind == kind]).sum() for kind in set(avenue.kind)}
+    assert length == pytest.approx({"street": 40, "arterial": 154, "walk": 60}, abs=9)
+    with pytest.raises(DataError, match="choices:"):
+        vectors.together(("drvie",))
 
 
 # Areas

@@ -52,7 +52,7 @@ class Rules:
     min_valid
         Least share of the window that has data.
     min_built
-        Least share that is building, arterial or street (of those channels that the raster has).
+        Least share that is building, arterial or street.
     """
 
     size_px: int
@@ -135,6 +135,8 @@ class Allowed:
         `train`, `val` or `test`.
     rules
         Which windows are allowed.
+    built
+        Channels that count as built.
 
     Raises
     ------
@@ -151,7 +153,7 @@ class Allowed:
         How many beginnings fail each rule.
     """
 
-    def __init__(self, raster: CityRaster, split: str, rules: Rules) -> None:
+    def __init__(self, raster: CityRaster, split: str, rules: Rules, built: Sequence[str] = BUILT) -> None:
         raster.level(rules.resolution_m)  # refuses a resolution that is not there
         coarse = max(raster.resolutions)
         self.name, self.split, self.rules = raster.name, split, rules
@@ -160,11 +162,11 @@ class Allowed:
         cells = self.cells = math.ceil(rules.size_px / self.factor)
         in_split = _box_sums(raster.split_mask(coarse, split), cells)
         valid = _box_sums(level.valid, cells)
-        channels = [raster.channels.index(name) for name in BUILT if name in raster.channels]
-        built = _box_sums(level.array[channels].sum(0, dtype=np.uint32), cells)
+        channels = [raster.channels.index(name) for name in built if name in raster.channels]
+        mass = _box_sums(level.array[channels].sum(0, dtype=np.uint32), cells)
         self.inside = in_split == cells**2
         enough_valid = valid >= rules.min_valid * cells**2
-        enough_built = built >= rules.min_built * cells**2 * COMPLETE
+        enough_built = mass >= rules.min_built * cells**2 * COMPLETE
         self.free = self.inside & enough_valid & enough_built
         self.reasons = {
             f"not wholly in {split} blocks": int((~self.inside).sum()),
@@ -250,6 +252,8 @@ class CityWindows(Dataset[RawBatch]):
         At most so many windows of a fixed grid, evenly spread; all when None.
     seed
         Of the train windows.
+    built
+        Channels that count as built; when None, see `built_channels`. Without any, bare windows are allowed too.
 
     Attributes
     ----------
@@ -276,6 +280,7 @@ class CityWindows(Dataset[RawBatch]):
         balance: Balance = "places",
         limit: int | None = None,
         seed: int = 0,
+        built: Sequence[str] | None = None,
     ) -> None:
         self.rasters = [r if isinstance(r, CityRaster) else CityRaster.open(r) for r in rasters]
         self.split, self.rules, self.seed = split, rules, seed
@@ -289,7 +294,9 @@ class CityWindows(Dataset[RawBatch]):
         self._bands = [_as_slice([r.channels.index(c) for c in self.channels]) for r in self.rasters]
         self._levels: list[Level] | None = None
         self._fixed: NDArray[np.int64] | None = None
-        allowed = [Allowed(raster, split, replace(rules, size_px=self.reach)) for raster in self.rasters]
+        built = built_channels(self.rasters) if built is None else built
+        judged = replace(rules, size_px=self.reach, min_built=rules.min_built if built else 0.0)
+        allowed = [Allowed(raster, split, judged, built) for raster in self.rasters]
         if split == "train":
             for place in allowed:
                 if not len(place):
@@ -394,6 +401,11 @@ def find_place(root: Path, place: str) -> Path:
         choices=prepared,
         remedy=f"citygrain prepare place={place} paths.data={root}",
     )
+
+
+def built_channels(rasters: Sequence[CityRaster]) -> tuple[str, ...]:
+    """Return the channels that tell built windows from bare ones: those of `BUILT` that every place knows."""
+    return tuple(name for name in BUILT if all(name in r.channels and name not in r.unknown for r in rasters))
 
 
 def common_channels(

@@ -42,11 +42,11 @@ HIGHWAY: Mapping[str, str] = {
 }
 """Channel → the value of OpenStreetMap's `highway` that stands for it in a graph."""
 
-STREETS = ("drive", "cycle", "walk")
-"""The networks that are one to somebody who may use them all."""
+TOGETHER = ("drive", "cycle", "walk")
+"""The networks that are one to somebody on foot or on a bicycle, who may use them all."""
 
 JOIN_M = 12.0
-"""A path that ends within this distance of a carriageway's middle leads onto it."""
+"""A way that ends within this distance of the middle of another network's leads onto it."""
 
 _SAME_M = 1e-3
 
@@ -108,7 +108,7 @@ class Vectors:
     @property
     def networks(self) -> tuple[str, ...]:
         """The networks that `graph` knows."""
-        return (*self.ways, "all") if set(STREETS) & set(self.ways) else tuple(self.ways)
+        return (*self.ways, "all") if set(TOGETHER) & set(self.ways) else tuple(self.ways)
 
     def layers(self) -> dict[str, gpd.GeoDataFrame]:
         """Return all features as tables with a CRS.
@@ -137,21 +137,27 @@ class Vectors:
             layers[f"{name}_nodes"] = gpd.GeoDataFrame(columns, geometry=list(shapely.points(ways.nodes)), crs=crs)
         return layers
 
-    def together(self, networks: Sequence[str] = STREETS) -> Ways:
+    def together(self, networks: Sequence[str] = TOGETHER) -> Ways:
         """Return several networks as one, noded wherever their ways cross.
 
         Where a way of a network ends within `JOIN_M` of one of the networks before it, and nowhere at the edge, it is
         led on to there: paths are drawn up to the edge of a carriageway, whose line is its middle. A way that changes
-        its kind between two nodes is of that of its middle.
+        its kind between two nodes is of that of its middle. Networks that the layout does not have are left out.
+
+        Raises
+        ------
+        DataError
+            For the name of no network.
         """
+        for network in networks:
+            if network not in NETWORKS:
+                raise DataError("There is no such network.", got=network, choices=NETWORKS)
         lines: dict[str, list[shapely.LineString]] = {}
         before = np.empty(0, object)
         for ways in (self.ways[network] for network in networks if network in self.ways):
-            for kind, line in zip(ways.kind, ways.lines, strict=True):
+            leads, kinds = _leads(ways, before)
+            for kind, line in zip([*ways.kind, *kinds], [*ways.lines, *leads], strict=True):
                 lines.setdefault(str(kind), []).append(line)
-            leads = _leads(ways, before)
-            if len(leads):
-                lines[str(ways.kind[0])] += list(leads)
             before = np.concatenate([before, ways.lines])
         return _noded({kind: np.array(found, object) for kind, found in lines.items()}, self.grid)
 
@@ -302,12 +308,16 @@ def noded(features: Mapping[str, ArrayLike], grid: Grid) -> Vectors:
     return Vectors(grid, tuple(features), areas, ways)
 
 
-def _leads(ways: Ways, onto: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Return lines from where ways end nowhere to other ways near by."""
-    loose = shapely.points(ways.nodes[(ways.street_count == 1) & ~ways.at_edge])
-    end, other = shapely.STRtree(onto).query_nearest(loose, max_distance=JOIN_M, all_matches=False)
-    leads: NDArray[np.object_] = shapely.shortest_line(loose[end], onto[other])
-    return leads[shapely.length(leads) > _SAME_M]
+def _leads(ways: Ways, onto: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.str_]]:
+    """Return lines from where ways end nowhere to other ways near by, and the kinds of the ways that end there."""
+    loose = np.flatnonzero((ways.street_count == 1) & ~ways.at_edge)
+    ends = shapely.points(ways.nodes[loose])
+    end, other = shapely.STRtree(onto).query_nearest(ends, max_distance=JOIN_M, all_matches=False)
+    leads: NDArray[np.object_] = shapely.shortest_line(ends[end], onto[other])
+    way_at = np.zeros(len(ways.nodes), np.int64)
+    way_at[ways.ends.T] = np.arange(len(ways.lines))
+    far = shapely.length(leads) > _SAME_M
+    return leads[far], ways.kind[way_at[loose[end]]][far]
 
 
 def _noded(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:

@@ -102,6 +102,23 @@ class Features(Mapping[str, gpd.GeoDataFrame]):
         return f"Features({', '.join(f'{name}={n}' for name, n in self.counts.items())}, crs={self.crs})"
 
 
+def declared(unknown: Sequence[str] | None) -> list[str]:
+    """Return the channels that are said to be unknown, each once, in order.
+
+    Raises
+    ------
+    ConfigError
+        For the name of no channel, or for all channels.
+    """
+    names = [unknown] if isinstance(unknown, str) else sorted(set(unknown or ()))
+    for name in names:
+        if name not in CHANNEL_NAMES:
+            raise ConfigError("There is no such channel to be unknown.", got=name, choices=CHANNEL_NAMES)
+    if len(names) == len(CHANNEL_NAMES):
+        raise ConfigError("Nothing would be known of the place.", got="all channels declared unknown")
+    return names
+
+
 @runtime_checkable
 class Source(Protocol):
     """Where features come from; a frozen value that holds its own parameters."""
@@ -112,7 +129,7 @@ class Source(Protocol):
 
 
 def features(
-    place: Place, source: Source, progress: Progress | None = None, *, unknown: Sequence[str] = ()
+    place: Place, source: Source, progress: Progress | None = None, *, unknown: Sequence[str] | None = None
 ) -> Features:
     """Return the map features of a place from any source, in one schema.
 
@@ -133,7 +150,7 @@ def features(
     SourceError
         When the source is missing, damaged, does not answer or does not cover the place.
     ConfigError
-        For the name of no channel.
+        For the name of no channel, or for all channels.
 
     Warns
     -----
@@ -142,9 +159,7 @@ def features(
     """
     if not isinstance(source, Source):
         raise SourceError("This is no source of features.", expected="overpass, file or vectortiles", got=source)
-    for name in unknown:
-        if name not in CHANNEL_NAMES:
-            raise ConfigError("There is no such channel to be unknown.", got=name, choices=CHANNEL_NAMES)
+    unknown = declared(unknown)
     found = source.features(place, progress)
     if unknown:
         found = Features(
