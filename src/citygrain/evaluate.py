@@ -53,8 +53,8 @@ WORST = 12
 LEAST = 16
 """Fewer layouts than this say nothing."""
 
-CLASSIFIED = 2**27
-"""Values of each set that the classifier is shown at most: 4,096 layouts of 8 channels and 64 × 64 cells."""
+CLASSIFIED = 2**26
+"""Values of each set that the classifier is shown at most: 2,048 layouts of 8 channels and 64 × 64 cells."""
 
 PAIRS = 8
 """Closest pairs that are shown."""

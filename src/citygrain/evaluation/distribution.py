@@ -33,6 +33,9 @@ Floats = NDArray[np.floating]
 NEIGHBOURS = 5
 """How many neighbours a point's surroundings reach to, for precision, recall, density and coverage."""
 
+CHUNK_MIB = 128
+"""Memory for distances that are held at once."""
+
 KERNEL_SUBSET = 500
 """Points a subset of the kernel distance."""
 
@@ -131,7 +134,7 @@ def overlap(made: Floats, real: Floats, *, neighbours: int = NEIGHBOURS) -> dict
     nearest = np.full(len(real), np.inf)
     recalled = np.zeros(len(real), bool)
     start = 0
-    for part in pairwise_distances_chunked(made, real):
+    for part in pairwise_distances_chunked(made, real, working_memory=CHUNK_MIB):
         stop = start + len(part)
         within = part <= real_radius
         precise += int(within.any(1).sum())
@@ -149,7 +152,7 @@ def overlap(made: Floats, real: Floats, *, neighbours: int = NEIGHBOURS) -> dict
 
 def _radius(points: Floats, neighbours: int) -> Floats:
     """Distance of each point to its k-th nearest neighbour."""
-    parts = pairwise_distances_chunked(points)
+    parts = pairwise_distances_chunked(points, working_memory=CHUNK_MIB)
     return np.concatenate([np.partition(part, neighbours, axis=1)[:, neighbours] for part in parts])  # 0 is itself
 
 
