@@ -1,8 +1,8 @@
 r"""Training and sampling beside other libraries: the same windows, as many parameters, as many steps.
 
-    pip install --no-deps --target /tmp/peers pythae==0.1.2 imageio \
+    pip install --no-deps --target out/peers/packages pythae==0.1.2 imageio \
         denoising-diffusion-pytorch==2.3.4 ema-pytorch accelerate
-    PYTHONPATH=/tmp/peers python benchmarks/peers.py
+    PYTHONPATH=out/peers/packages python benchmarks/peers.py
 
 `--no-deps`, because their requirements would replace torch. diffusers is among this project's development packages.
 
