@@ -21,7 +21,7 @@ import numpy as np
 
 from citygrain.checkpoint import load
 from citygrain.config import load_config
-from citygrain.data.datamodule import STATISTICS
+from citygrain.data.dataset import STATISTICS
 from citygrain.evaluate import classified, nearest_of, realism, windows_of
 from citygrain.evaluation.embedding import kept
 from citygrain.evaluation.gather import PART, Layouts, gather

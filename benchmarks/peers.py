@@ -6,15 +6,16 @@ r"""Training and sampling beside other libraries: the same windows, as many para
 
 `--no-deps`, because their requirements would replace torch. diffusers is among this project's development packages.
 
-- The variational autoencoder, against `pythae.models.VAE` with the very same encoder and decoder networks: windows a
-  second in training, layouts a second in sampling, and how much of the held-out windows' variance a reconstruction
-  explains after the same number of steps.
+- The variational autoencoder, against `pythae.models.VAE` with the very same encoder and decoder networks, and again
+  with wider ones, so that it has as many parameters as ours with its prior: windows a second in training, layouts a
+  second in sampling, and how much of the held-out windows' variance a reconstruction explains after the same number of
+  steps.
 - Diffusion of cells, against `denoising_diffusion_pytorch` (its U-Net and its process) and against diffusers (its
   `UNet2DModel` and schedulers): windows a second in training, and layouts a second with as many evaluations of the
   network. Widths are chosen so that the numbers of parameters agree within a tenth.
 
-All take turns in the same process, `--rounds` times; the medians are compared. Ours carries the conditions along,
-theirs are unconditional.
+All take turns in the same process, `--rounds` times; the medians are compared, beside the multiplications and additions
+of one step by torch's counter. Ours carries the conditions along, theirs are unconditional.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from citygrain.config import load_config
 from citygrain.data.datamodule import CityDataModule
@@ -85,7 +87,7 @@ def our_vae(spec: LayoutSpec) -> tuple[nn.Module, Step, Draw, Callable[[Tensor],
     return model, step, draw, lambda x: model.decode(model.encode(x))
 
 
-def pythae_vae(spec: LayoutSpec) -> tuple[nn.Module, Step, Draw, Callable[[Tensor], Tensor]]:
+def pythae_vae(spec: LayoutSpec, width: int = 96) -> tuple[nn.Module, Step, Draw, Callable[[Tensor], Tensor]]:
     models, networks = peer("pythae.models"), peer("pythae.models.nn")
     output = peer("pythae.models.base.base_utils").ModelOutput
     channels, side = len(spec.channels), spec.size_px // 4
@@ -93,7 +95,7 @@ def pythae_vae(spec: LayoutSpec) -> tuple[nn.Module, Step, Draw, Callable[[Tenso
     class Encoder(networks.BaseEncoder):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
-            self.network = ResNetEncoder(in_channels=channels, out_channels=2 * CODE, widths=(96,))
+            self.network = ResNetEncoder(in_channels=channels, out_channels=2 * CODE, widths=(width,))
 
         def forward(self, x: Tensor) -> Any:
             mean, log_variance = self.network(x * 2 - 1).chunk(2, 1)
@@ -102,7 +104,7 @@ def pythae_vae(spec: LayoutSpec) -> tuple[nn.Module, Step, Draw, Callable[[Tenso
     class Decoder(networks.BaseDecoder):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
-            self.network = ResNetDecoder(in_channels=CODE, out_channels=channels, widths=(96,), fine_width=32)
+            self.network = ResNetDecoder(in_channels=CODE, out_channels=channels, widths=(width,), fine_width=32)
 
         def forward(self, z: Tensor) -> Any:
             return output(reconstruction=self.network(z.view(-1, CODE, side, side)).sigmoid())
@@ -194,7 +196,11 @@ def main() -> None:
 
     if "autoencoder" in args.kinds:
         torch.manual_seed(0)
-        vaes = {"citygrain": our_vae(spec), "pythae": pythae_vae(spec)}
+        vaes = {
+            "citygrain": our_vae(spec),
+            "pythae": pythae_vae(spec),
+            "pythae, as many parameters": pythae_vae(spec, width=106),
+        }
         vaes["citygrain"][0].measure_data(sample)  # type: ignore[operator]
         for name, (model, step, _, reconstruct) in vaes.items():
             for batch in batches:
@@ -220,13 +226,14 @@ def main() -> None:
 
     write_text(args.out / "peers.json", json.dumps(report, indent=1) + "\n")
     shown = Table(title=f"medians of {args.rounds} rounds")
-    for heading in ("", "parameters", "windows/s", "ours is", "layouts/s", "ours is", "explained"):
+    for heading in ("", "parameters", "GFLOP/step", "windows/s", "ours is", "layouts/s", "ours is", "explained"):
         shown.add_column(heading)
     for name, row in report.items():
         ours = report[f"{name.split(', ')[0]}, citygrain"]
         shown.add_row(
             name,
             f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['gflop_per_step']:.1f}",
             f"{row['windows_per_second']:.1f}",
             f"{ours['windows_per_second'] / row['windows_per_second']:.2f} ×",
             f"{row['layouts_per_second']:.1f}",
@@ -249,10 +256,14 @@ def compare(
             sampling = timed(partial(draw, drawn))
             if turn:
                 seconds[name].append((training, sampling))
-    for name, (model, _, _) in models.items():
+    for name, (model, step, _) in models.items():
         training, sampling = (statistics.median(column) for column in zip(*seconds[name], strict=True))
         row = report.setdefault(f"{kind}, {name}", {})
         row["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        model.train()
+        with FlopCounterMode(display=False) as counter:
+            step(batches[0])
+        row["gflop_per_step"] = counter.get_total_flops() / 1e9
         row["windows_per_second"] = len(batches[0].layout) / training
         row["layouts_per_second"] = drawn / sampling
 

@@ -328,6 +328,7 @@ def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
 
 
 @settings(deadline=None, max_examples=60)
+@example(seed=18670617, size=9, resolution_m=1.0, levels=tuple(np.linspace(0, 1, 9)), blocks=1)  # a hole that touches
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.integers(1, 24),

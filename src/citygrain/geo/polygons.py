@@ -23,6 +23,9 @@ LEVEL = 0.5
 SIMPLIFIED = 0.6
 """Tolerance of the simplification: the root of the area that a vertex may cost, in cells."""
 
+STRAIGHT = 0.03
+"""Cells by which a vertex may lie off the line between its neighbours, and says nothing: half of all do."""
+
 SNAP = math.tan(math.radians(22.5))
 """Slope up to which edges take one of a shape's two directions,"""
 
@@ -81,9 +84,10 @@ def outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.objec
     _, shape = np.unique(shape[keep], return_inverse=True)
     shapes = shapely.polygons(loops[keep], indices=shape)
     shapes = within(shapes, width, height)
-    shapes = _valid_parts(shapes, smallest)
-    # Douglas & Peucker is faster, but prefers the vertices of rounded corners, so that walls move inwards.
-    return _valid_parts(shapely.coverage_simplify(shapes, SIMPLIFIED), smallest)
+    # Douglas & Peucker is faster, but prefers the vertices of rounded corners, so that walls move inwards: it may take
+    # away what lies in a line, no more.
+    shapes = valid_parts(shapely.simplify(shapes, STRAIGHT, preserve_topology=False), smallest)
+    return valid_parts(shapely.coverage_simplify(shapes, SIMPLIFIED), smallest)
 
 
 def within(shapes: NDArray[np.object_], width: float, height: float) -> NDArray[np.object_]:
@@ -105,7 +109,8 @@ def _areas(rings: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.add.reduceat(terms, start[:-1]) / 2
 
 
-def _valid_parts(shapes: NDArray[np.object_], smallest: float) -> NDArray[np.object_]:
+def valid_parts(shapes: NDArray[np.object_], smallest: float) -> NDArray[np.object_]:
+    """Return the polygons that are left of shapes once all are valid, from an area on."""
     broken = ~shapely.is_valid(shapes)
     shapes[broken] = shapely.make_valid(shapes[broken])
     parts = shapely.get_parts(shapes)

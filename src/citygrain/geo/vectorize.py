@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from citygrain.errors import DataError
 from citygrain.geo.centrelines import centrelines
 from citygrain.geo.layers import WIDTHS
-from citygrain.geo.polygons import outlines, squared, within
+from citygrain.geo.polygons import outlines, squared, valid_parts, within
 from citygrain.geo.rasterize import Grid
 
 AREAS = ("building", "green", "water", "parking")
@@ -269,7 +269,8 @@ def _areas(name: str, cells: NDArray[np.float32], grid: Grid, smallest_m2: float
     shapes = outlines(cells, smallest_m2 / grid.resolution_m**2)
     if name == "building":
         shapes = within(squared(shapes), grid.width, grid.height)
-    return _on_earth(shapes, grid)
+    # In millions of metres there are fewer digits behind the point: what hardly touched may now cross.
+    return valid_parts(_on_earth(shapes, grid), smallest_m2)
 
 
 def _network(kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequence[str], grid: Grid) -> Ways:

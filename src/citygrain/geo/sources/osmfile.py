@@ -116,7 +116,7 @@ class OsmFile:
         layers["water"] = _with_sea(layers["water"], layers.pop(COASTLINE), covered_utm, valid)
         provenance = {
             "kind": "file",
-            "path": str(path),
+            "file": path.name,
             "sha256": sha256(path),
             "osm_date": osm_date,
             "extent": list(extent),

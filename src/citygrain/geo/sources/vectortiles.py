@@ -99,7 +99,7 @@ class VectorTiles:
             frames = self._read(tiles, place, report)
             provenance = {
                 "kind": "vectortiles",
-                "path": str(tiles.path),
+                "file": Path(tiles.path).name,
                 "sha256": sha256(tiles.path),
                 "zoom": tiles.zoom,
                 "description": tiles.metadata.get("description", ""),
