@@ -15,18 +15,21 @@ from torch.utils.data import DataLoader, Dataset
 import families
 from citygrain.checkpoint import Checkpoint, build, export, load
 from citygrain.conditions import measure
+from citygrain.editing import draw_area
 from citygrain.errors import CapabilityError, ConditionError
 from citygrain.protocols import (
     Codec,
     FitsPrior,
     Generator,
     ImplicitGenerator,
+    Known,
     LearnsFromCodes,
     MeasuresData,
     Noise,
     ShowsLayouts,
 )
 from citygrain.samplers.diffusion import Heun
+from citygrain.samplers.editing import KEEPERS
 from citygrain.samplers.implicit import Truncated
 from citygrain.samplers.prior import FittedMixture, Normal
 from citygrain.spec import Batch, Conditions
@@ -289,3 +292,23 @@ def fit(model, x, conditions, steps):
             optimizer.step()
     if isinstance(model, FitsPrior):
         families.fit_prior(model, x, conditions)
+
+
+def test_what_is_known_stays_and_the_rest_depends_on_it_or_the_family_says_which_can(name):
+    model = shaken(families.make(name)).eval()
+    keep = torch.ones(1, 3, 16, 16, dtype=torch.bool)
+    keep[:, :, 4:12, 4:12] = False
+    parts = [Known(layouts(1, seed), keep) for seed in (0, 1)]
+
+    def drawn():
+        few = replace(model.sampler, steps=2) if hasattr(model.sampler, "steps") else model.sampler
+        return [draw_area(model, (16, 16), {"coverage": 0.4}, known=known, seed=3, sampler=few) for known in parts]
+
+    if not name.startswith(KEEPERS):
+        with pytest.raises(CapabilityError, match="diffusion"):
+            drawn()
+        return
+    one, other = drawn()
+    for known, layout in zip(parts, (one, other), strict=True):
+        assert torch.equal(layout[keep[0]], (known.layout * 255).round().byte()[keep])
+    assert not torch.equal(one[~keep[0]], other[~keep[0]])

@@ -53,6 +53,43 @@ class Sampler(Protocol):
         ...
 
 
+class Known(NamedTuple):
+    """Layouts of which some parts are to stay as they are.
+
+    Attributes
+    ----------
+    layout
+        `(B, C, H, W)` in [0, 1].
+    keep
+        `(B, C, H, W)` bool: what stays. Where whole cells stay, all their channels do.
+    """
+
+    layout: Tensor
+    keep: Tensor
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A sampler that can draw the rest of layouts of which parts are known."""
+
+    def complete(self, model: Any, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw `(B, …)` in the space of the model's handle, in agreement with what is known."""
+        ...
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """A handle that can be held fast where layouts are known."""
+
+    def read(self, layout: Tensor) -> Tensor:
+        """Return the handle's tensors `(B, …)` of layouts `(B, C, H, W)`."""
+        ...
+
+    def settled(self, keep: Tensor) -> Tensor:
+        """Return where the handle's tensors stand for nothing but what is kept `(B, C, H, W)`, as bool."""
+        ...
+
+
 @runtime_checkable
 class Generator(Protocol):
     """A generative model of layouts given conditions."""
@@ -125,6 +162,11 @@ class ShowsLayouts(Protocol):
     def to_layout(self, clean: Tensor) -> Tensor:
         """Return the layouts `(B, C, H, W)` in [0, 1] of clean `(B, …)`, differentiably."""
         ...
+
+
+@runtime_checkable
+class ReadsLayouts(ShowsLayouts, Holds, Protocol):
+    """A handle whose clean tensors can be made of layouts, and seen as them."""
 
 
 @runtime_checkable

@@ -134,15 +134,15 @@ def test_what_is_known_stays_and_the_rest_is_drawn_given_it(steps):
     model = Joint()
     given = torch.tensor([0, 1, 0]).view(1, 1, 3).repeat(N, 1, 1)
     known = torch.tensor([False, True, False]).view(1, 1, 3).repeat(N, 1, 1)
-    drawn = MaskedTokens(steps=steps).complete(model, given, known, nothing(), Uniform())
+    drawn = MaskedTokens(steps=steps).fill(model, given, known, nothing(), Uniform())
     assert (drawn[:, 0, 1] == 1).all()
     conditional = model.table * torch.tensor([0.0, 1.0])[None, :, None]
     assert near(model.frequencies(drawn), conditional / conditional.sum())
-    everything = MaskedTokens(steps=steps).complete(model, given, torch.ones_like(known), nothing(), Uniform())
+    everything = MaskedTokens(steps=steps).fill(model, given, torch.ones_like(known), nothing(), Uniform())
     assert torch.equal(everything, given)
     unlikely = Independent().base.argmin(-1).view(1, 2, 3)
     known = torch.tensor([[[True, False, True], [False, True, False]]])
-    drawn = MaskedTokens(steps=steps, temperature=0.0).complete(Independent(), unlikely, known, nothing(1), Uniform(1))
+    drawn = MaskedTokens(steps=steps, temperature=0.0).fill(Independent(), unlikely, known, nothing(1), Uniform(1))
     assert torch.equal(drawn == unlikely, known)
 
 

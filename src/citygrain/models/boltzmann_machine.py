@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
+from citygrain.models.code_space import settled
 from citygrain.models.replay import Replay
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.protocols import Biases, Noise, Sampler
@@ -113,6 +114,14 @@ class BoltzmannMachine(nn.Module):
         """Logits `(B, C, h, w)` of visible bits given hidden ones."""
         return F.conv_transpose2d(hidden, self.weight, stride=self.stride, padding=self.padding) + biases.visible
 
+    def read(self, layout: Tensor) -> Tensor:
+        """Return the coverage `(B, C, h, w)` of the squares that bits stand for."""
+        return F.avg_pool2d(layout, self.pool)
+
+    def settled(self, keep: Tensor) -> Tensor:
+        """Return which bits `(B, C, h, w)` stand for squares that are kept whole."""
+        return settled(keep, self.visible_shape, channelwise=True)
+
     def free_energy(self, visible: Tensor, conditions: Conditions) -> Tensor:
         """Return −ln Σₕ exp(b·v + a·h + h·Wv), `(B,)`, of visible bits."""
         biases = self.biases(conditions)
@@ -126,7 +135,7 @@ class BoltzmannMachine(nn.Module):
         likelihood, but for chains that have not settled (contrastive divergence, Hinton 2002; with a pool of chains,
         Tieleman 2008); its value says nothing. Outside training chains begin at the data, and leave no trace.
         """
-        bits = torch.bernoulli(F.avg_pool2d(layout, self.pool).clamp(0, 1))
+        bits = torch.bernoulli(self.read(layout).clamp(0, 1))
         drawn, theirs = self._walked(bits, conditions)
         contrast = (self.free_energy(bits, conditions) - self.free_energy(drawn, theirs)).mean()
         return {"loss": contrast / math.prod(self.visible_shape), "reconstruction": self._error(bits, conditions)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
@@ -73,10 +74,40 @@ class CodeSpace(nn.Module):
         """Return the clean tensors `(B, *latent_shape)`, of order one, of codes."""
         return (code - self.shift) / self.scale
 
+    def read(self, layout: Tensor) -> Tensor:
+        """Return the standardised clean tensors `(B, *latent_shape)` of layouts `(B, C, H, W)`."""
+        return self.standardised(self.to_code(layout))
+
+    def settled(self, keep: Tensor) -> Tensor:
+        """Return where clean tensors stand for nothing but what is kept, see `settled`."""
+        return settled(keep, self.latent_shape, channelwise=self.codec is None)
+
     def to_layout(self, clean: Tensor) -> Tensor:
         """Return the layouts `(B, C, H, W)` in [0, 1] of standardised clean `(B, *latent_shape)`."""
         code = clean * self.scale + self.shift
         return code.clamp(0, 1) if self.codec is None else self.codec.decode(code)
+
+
+def settled(keep: Tensor, shape: tuple[int, ...], *, channelwise: bool = False) -> Tensor:
+    """Return where codes are settled by what is kept of layouts: where all the cells are that an element stands for.
+
+    Parameters
+    ----------
+    keep
+        `(B, C, H, W)` bool.
+    shape
+        `(…, h, w)` of a code; h and w divide H and W.
+    channelwise
+        Whether each channel of the code is one of the layout; else an element stands for all of them.
+
+    Returns
+    -------
+    Tensor
+        `(B, C or 1, h, w)` bool.
+    """
+    kept = keep if channelwise else keep.all(1, keepdim=True)
+    factor = keep.shape[-1] // shape[-1]
+    return F.max_pool2d((~kept).float(), factor) == 0
 
 
 def code_shape(spec: LayoutSpec, encoder: nn.Module, channels: int) -> tuple[int, int, int]:

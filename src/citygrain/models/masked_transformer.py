@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citygrain.errors import CapabilityError, DataError
 from citygrain.models.token_space import TokenSpace
-from citygrain.protocols import Noise, Sampler
+from citygrain.protocols import Sampler
 from citygrain.samplers.tokens import MaskedTokens
 from citygrain.spec import Conditions, LayoutSpec
 
@@ -62,57 +61,3 @@ class MaskedTransformer(TokenSpace):
         masked = torch.rand(batch, length, device=code.device).argsort(1) < count[:, None]
         logits = self.masked_logits(tokens, ~masked, conditions)
         return {"loss": F.cross_entropy(logits[masked], tokens[masked])}
-
-    @torch.no_grad()
-    def fill(
-        self,
-        layout: Tensor,
-        hole: Tensor,
-        conditions: Conditions,
-        *,
-        noise: Noise,
-        sampler: MaskedTokens | None = None,
-    ) -> Tensor:
-        """Draw what is in the holes of layouts anew, to fit what is around them.
-
-        Parameters
-        ----------
-        layout
-            `(B, C, H, W)` in [0, 1]; what it holds in the holes is not looked at.
-        hole
-            `(B, H, W)`, true for the cells to fill in. Tokens that touch them are drawn.
-        conditions
-            What the whole layouts are asked to be.
-        noise
-            One stream a layout.
-        sampler
-            Another than the model's own.
-
-        Returns
-        -------
-        Tensor
-            `(B, C, H, W)`, outside the holes exactly as it was.
-
-        Raises
-        ------
-        DataError
-            For holes of another shape than the layouts.
-        CapabilityError
-            For a sampler that draws whole layouts only.
-        """
-        if tuple(hole.shape) != (len(layout), *layout.shape[2:]) or hole.dtype != torch.bool:
-            raise DataError(
-                "These are no holes in these layouts.",
-                expected=f"booleans {(len(layout), *layout.shape[2:])}",
-                got=f"{hole.dtype} {tuple(hole.shape)}",
-            )
-        chosen = sampler or self.sampler
-        if not isinstance(chosen, MaskedTokens):
-            raise CapabilityError(
-                "This sampler fills no holes.", got=type(chosen).__name__, choices=[MaskedTokens.__name__]
-            )
-        hole = hole[:, None]
-        touched = F.adaptive_max_pool2d(hole.to(layout), self.token_shape)[:, 0] > 0
-        tokens = self.to_code(layout.masked_fill(hole, 0.0))
-        drawn = chosen.complete(self, tokens, ~touched, conditions, noise)
-        return torch.where(hole, self.codec.from_tokens(drawn), layout)

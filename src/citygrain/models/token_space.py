@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
+from citygrain.models.code_space import settled
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.protocols import Noise, Quantized, Sampler, require
 from citygrain.spec import Conditions, LayoutSpec
@@ -106,6 +107,14 @@ class TokenSpace(nn.Module, ABC):
     def to_code(self, layout: Tensor) -> Tensor:
         """Return the tokens `(B, h, w)` of layouts."""
         return self.codec.tokens(layout)
+
+    def read(self, layout: Tensor) -> Tensor:
+        """Return the tokens `(B, h, w)` of layouts."""
+        return self.to_code(layout)
+
+    def settled(self, keep: Tensor) -> Tensor:
+        """Return which tokens `(B, h, w)` stand for cells that are kept whole."""
+        return settled(keep, self.token_shape)[:, 0]
 
     @abstractmethod
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from inspect import isabstract
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -31,24 +32,45 @@ class HandleSampler(ABC):
         Raises
         ------
         CapabilityError
-            When the model has no such handle; it names the samplers that fit the model.
+            When the model has no such handle, see `check`.
+        """
+        self.check(model)
+        return self.draw(model, conditions, noise)
+
+    def check(self, model: Any) -> None:
+        """Refuse a model without the handle.
+
+        Raises
+        ------
+        CapabilityError
+            It names the samplers that fit the model.
         """
         if not isinstance(model, self.needs):
             raise CapabilityError(
                 f"{type(self).__name__} needs a model that is a {self.needs.__name__}.",
                 got=type(model).__name__,
-                choices=sorted(name for name, needs in _kinds(HandleSampler) if isinstance(model, needs)),
+                choices=fitting(model),
                 remedy="choose one of these for this model",
             )
-        return self.draw(model, conditions, noise)
 
     @abstractmethod
     def draw(self, model: Any, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw from a model that has the handle."""
 
 
-def _kinds(kind: Any) -> list[tuple[str, type]]:
-    """Name and handle of the samplers that can be used. A model has its own imported, so that they are among them."""
-    children = kind.__subclasses__()
-    public = [(child.__name__, child.needs) for child in children if not child.__name__.startswith("_")]
-    return public + [found for child in children for found in _kinds(child)]
+def fitting(model: Any) -> dict[str, type[HandleSampler]]:
+    """Return the samplers that a model has the handle for, by name in alphabetical order.
+
+    A model has its own imported, so that they are among them.
+    """
+    return {kind.__name__: kind for kind in sorted(_kinds(), key=lambda k: k.__name__) if isinstance(model, kind.needs)}
+
+
+def _kinds() -> list[type[HandleSampler]]:
+    """Return the samplers that can be used."""
+    found, seen = [], list(HandleSampler.__subclasses__())
+    while seen:
+        kind = seen.pop()
+        seen += kind.__subclasses__()
+        found += [] if isabstract(kind) else [kind]
+    return found

@@ -12,24 +12,33 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from citygrain.conditions import measure_unchecked
 from citygrain.errors import ConfigError
-from citygrain.protocols import Denoiser, Noise, ShowsLayouts, require
+from citygrain.protocols import Denoiser, Known, Noise, ReadsLayouts, ShowsLayouts, require
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
 
 Clean = Callable[[Tensor, float], Tensor]
 """The estimate D(x, σ) of the clean data, with guidance and observation in it."""
 
+ROUNDS = 4
+"""How often each step is gone beside something known."""
+
+PULL = 0.5
+"""Share of what an estimate misses of what is known that moves the rest. Of correlated normal data that are half known
+it brings, with the rounds, means to a tenth of a standard deviation of the truth and the covariance to 0.04; without
+this pull 0.35 and 0.1, with all of it and one round 1.1 and 0.03."""
+
 
 @dataclass(frozen=True)
-class _DiffusionSampler(HandleSampler):
+class DiffusionSampler(HandleSampler):
     """Knobs shared by the samplers of diffusion models.
 
     Parameters
@@ -77,14 +86,43 @@ class _DiffusionSampler(HandleSampler):
     def draw(self, model: Denoiser, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw `(B, *latent_shape)`."""
         sigmas = self.sigmas().tolist()
+        start = noise.normal(*model.latent_shape) * sigmas[0]
+        return self.walk(partial(self.estimate, model, conditions), start, sigmas, noise)
 
-        def clean(x: Tensor, sigma: float) -> Tensor:
-            estimate = guided(model, x, sigma, conditions, self.guidance)
-            if self.tolerance < math.inf:
-                estimate = observed(model, estimate, sigma, conditions, self.tolerance)
-            return estimate
+    def complete(self, model: Denoiser, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw `(B, *latent_shape)` that is what is known where it stands for nothing else.
 
-        return self.walk(clean, noise.normal(*model.latent_shape) * sigmas[0], sigmas, noise)
+        See `completed`.
+        """
+        readable = require(model, ReadsLayouts, "Keeping parts of a layout", ["diffusion"])
+        sigmas = self.sigmas().tolist()
+        clean = torch.where(readable.settled(known.keep), readable.read(known.layout * known.keep), 0)
+        start = clean + noise.normal(*model.latent_shape) * sigmas[0]
+        return self.rounds(partial(self.estimate, model, conditions, known=known), start, sigmas, noise)
+
+    def rounds(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+        """Walk as Euler does, each step several times, with noise on what came of it in between.
+
+        What is drawn beside something known has to settle with it (Lugmayr et al. 2022). That mends the errors of a
+        step as well, so that steps of a higher order would cost more and gain nothing.
+        """
+        for high, low in pairwise(sigmas):
+            again = x
+            for turn in range(ROUNDS if low else 1):
+                if turn:
+                    again = x + math.sqrt(high**2 - low**2) * noise.normal(*x.shape[1:])
+                x = torch.lerp(clean(again, high), again, low / high)
+        return x
+
+    def estimate(
+        self, model: Denoiser, conditions: Conditions, x: Tensor, sigma: float, known: Known | None = None
+    ) -> Tensor:
+        """Return the clean `(B, …)` expected behind `x`: guided, and in agreement with requests and what is known."""
+        if known is None:
+            clean = guided(model, x, sigma, conditions, self.guidance)
+        else:
+            clean = completed(model, x, sigma, conditions, self.guidance, known)
+        return corrected(model, clean, sigma, conditions, self.tolerance, known)
 
     @abstractmethod
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
@@ -92,7 +130,7 @@ class _DiffusionSampler(HandleSampler):
 
 
 @dataclass(frozen=True)
-class Euler(_DiffusionSampler):
+class Euler(DiffusionSampler):
     """Euler's method (DDIM, Song et al. 2021): one evaluation a step, error of first order."""
 
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
@@ -103,7 +141,7 @@ class Euler(_DiffusionSampler):
 
 
 @dataclass(frozen=True)
-class Heun(_DiffusionSampler):
+class Heun(DiffusionSampler):
     """Heun's method (Karras et al. 2022, algorithm 1 without churn): two evaluations a step, error of second order."""
 
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
@@ -116,7 +154,7 @@ class Heun(_DiffusionSampler):
 
 
 @dataclass(frozen=True)
-class DpmSolver(_DiffusionSampler):
+class DpmSolver(DiffusionSampler):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): one evaluation a step, error of second order.
 
     The estimate of the step before is kept, and the line through both is followed in −ln σ.
@@ -138,7 +176,7 @@ class DpmSolver(_DiffusionSampler):
 
 
 @dataclass(frozen=True)
-class Ancestral(_DiffusionSampler):
+class Ancestral(DiffusionSampler):
     """Euler steps that go further down and are noised up again (Song et al. 2021, eq. 16): draws, not a flow.
 
     Parameters
@@ -178,7 +216,46 @@ def guided(model: Denoiser, x: Tensor, sigma: float, conditions: Conditions, wei
     return torch.lerp(absent, asked, weight)
 
 
-def observed(model: Denoiser, clean: Tensor, sigma: float, conditions: Conditions, tolerance: float) -> Tensor:
+def completed(model: Any, x: Tensor, sigma: float, conditions: Conditions, weight: float, known: Known) -> Tensor:
+    """Denoise `(B, …)` at one noise level, as `guided` does, with an eye on what is known of the layouts.
+
+    What stands for nothing else will be replaced by what is known. That alone leaves the rest little reason to fit. So
+    what the estimate misses of what is known, v, moves the rest by `PULL` (1 + σ²) Jᵀ v, with J the Jacobian of the
+    denoiser, which knows what goes with what (Song et al. 2023, ΠGDM; Chung et al. 2022 do both). It costs a pass back
+    through the network.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        noisy = x.clone().requires_grad_()
+        clean = guided(model, noisy, sigma, conditions.repeat(1), weight)
+        missed = agreeing(model, clean.detach(), known) - clean.detach()
+        (pull,) = torch.autograd.grad(clean, noisy, missed)
+    return clean.detach() + PULL * (1 + sigma**2) * pull
+
+
+def agreeing(model: ReadsLayouts, clean: Tensor, known: Known) -> Tensor:
+    """Draw what is known over the layouts that clean `(B, …)` stand for, and read them again.
+
+    The clean tensor is moved by what that changes, so that what the way to layouts and back loses is not lost here;
+    where it stands for nothing that is free, it becomes what was read.
+    """
+    with torch.no_grad():
+        seen = model.to_layout(clean)
+        read = model.read(torch.where(known.keep, known.layout, seen))
+        return torch.where(model.settled(known.keep), read, clean + read - model.read(seen))
+
+
+def corrected(
+    model: Any, clean: Tensor, sigma: float, conditions: Conditions, tolerance: float, known: Known | None
+) -> Tensor:
+    """Bring estimates `(B, …)` of the clean data to what is asked for, as far as it must be, and to what is known."""
+    if tolerance < math.inf:
+        clean = observed(model, clean, sigma, conditions, tolerance, known)
+    return clean if known is None else agreeing(model, clean, known)
+
+
+def observed(
+    model: Any, clean: Tensor, sigma: float, conditions: Conditions, tolerance: float, known: Known | None = None
+) -> Tensor:
     """Move estimates `(B, …)` of the clean data to where they measure what is asked for (Song et al. 2023, ΠGDM).
 
     A request is taken for an observation, with an error of `tolerance`, of a clean x₀ that is normal around its
@@ -201,6 +278,8 @@ def observed(model: Denoiser, clean: Tensor, sigma: float, conditions: Condition
         unit = torch.tensor(list(spreads.values())).to(clean)
         x = clean.clone().requires_grad_()
         layout = visible.to_layout(x)
+        if known is not None:
+            layout = torch.where(known.keep, known.layout, layout)
         values = measure_unchecked(layout, spec.channels, spec.resolution_m, names)
         measured = torch.stack([values[name] for name in names], 1) / unit
         slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in measured.unbind(1)]
@@ -208,6 +287,8 @@ def observed(model: Denoiser, clean: Tensor, sigma: float, conditions: Condition
     missing = (conditions.scalars[:, columns] / unit - measured.detach()) * here
     jacobian = torch.stack(slopes, 1).flatten(2) * here[..., None]
     variance = sigma**2 / (1 + sigma**2)
-    scatter = variance * jacobian @ jacobian.mT + tolerance**2 * torch.eye(len(names)).to(unit)
+    # Of a layout that is known but for a part, a window's measure is as exact as the part's is asked to be.
+    error = tolerance * (torch.ones(1) if known is None else (~known.keep.all(1)).float().mean((1, 2))).to(unit)
+    scatter = variance * jacobian @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
     weights = variance * torch.linalg.solve(scatter, missing)
     return clean + torch.einsum("bk,bkn->bn", weights, jacobian).view_as(clean)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from citygrain.errors import ConfigError
-from citygrain.protocols import Bipartite, Noise
+from citygrain.protocols import Bipartite, Holds, Known, Noise, require
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
 
@@ -40,12 +42,22 @@ class Gibbs(HandleSampler):
 
     def draw(self, model: Bipartite, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw probabilities `(B, visible)` of the visible bits, given the hidden bits of the last step."""
+        return self._walk(model, conditions, noise, lambda visible: visible)
+
+    def complete(self, model: Bipartite, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw probabilities of the visible bits, given those that stand for what is known."""
+        holds = require(model, Holds, "Keeping parts of a layout", ["boltzmann_machine"])
+        coverage, settled = holds.read(known.layout), holds.settled(known.keep)
+        bits = (noise.uniform(*coverage.shape[1:]) < coverage).to(coverage.dtype)
+        return self._walk(model, conditions, noise, lambda visible: torch.where(settled, bits, visible))
+
+    def _walk(self, model: Bipartite, conditions: Conditions, noise: Noise, held: Callable[[Tensor], Tensor]) -> Tensor:
         biases = model.biases(conditions)
-        visible = self._bits(biases.visible, noise)
+        visible = held(self._bits(biases.visible, noise))
         for _ in range(self.steps):
             hidden = self._bits(model.hidden_logits(visible, biases), noise)
             logits = model.visible_logits(hidden, biases)
-            visible = self._bits(logits, noise)
+            visible = held(self._bits(logits, noise))
         return self._probability(logits)
 
     def _probability(self, logits: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from citygrain.errors import ConfigError
-from citygrain.protocols import EnergyModel, Noise
+from citygrain.protocols import EnergyModel, Known, Noise, ReadsLayouts, require
 from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.diffusion import observed
+from citygrain.samplers.diffusion import corrected
 from citygrain.spec import Conditions
 
 
@@ -61,23 +61,36 @@ class Langevin(HandleSampler):
 
     def draw(self, model: EnergyModel, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw clean `(B, *latent_shape)`, from standard normal beginnings."""
-        shape = model.latent_shape
-        x = self.walk(model, noise.normal(*shape), conditions, lambda: noise.normal(*shape))
-        return self.jump(model, x, conditions)
+        return self._draw(model, conditions, noise, None)
 
-    def walk(self, model: EnergyModel, x: Tensor, conditions: Conditions, normal: Callable[[], Tensor]) -> Tensor:
+    def complete(self, model: EnergyModel, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw clean `(B, *latent_shape)` that are what is known where they stand for nothing else."""
+        require(model, ReadsLayouts, "Keeping parts of a layout", ["energy_based"])
+        return self._draw(model, conditions, noise, known)
+
+    def _draw(self, model: EnergyModel, conditions: Conditions, noise: Noise, known: Known | None) -> Tensor:
+        shape = model.latent_shape
+        x = self.walk(model, noise.normal(*shape), conditions, lambda: noise.normal(*shape), known)
+        return self.jump(model, x, conditions, known)
+
+    def walk(
+        self,
+        model: EnergyModel,
+        x: Tensor,
+        conditions: Conditions,
+        normal: Callable[[], Tensor],
+        known: Known | None = None,
+    ) -> Tensor:
         """Move noisy `(B, *latent_shape)` by all steps; `normal` draws standard normal numbers of that shape."""
         shake = model.smoothing * math.sqrt(2 * self.step * self.temperature)
         for _ in range(self.steps):
-            x = torch.lerp(x, self.jump(model, x, conditions), self.step) + shake * normal()
+            x = torch.lerp(x, self.jump(model, x, conditions, known), self.step) + shake * normal()
         return x
 
-    def jump(self, model: EnergyModel, x: Tensor, conditions: Conditions) -> Tensor:
+    def jump(self, model: EnergyModel, x: Tensor, conditions: Conditions, known: Known | None = None) -> Tensor:
         """Clean `(B, *latent_shape)` that are expected behind noisy ones."""
         clean = x - model.smoothing**2 * slope(model, x, conditions, self.guidance)
-        if self.tolerance < math.inf:
-            clean = observed(model, clean, model.smoothing, conditions, self.tolerance)  # type: ignore[arg-type]
-        return clean
+        return corrected(model, clean, model.smoothing, conditions, self.tolerance, known)
 
 
 def slope(model: EnergyModel, x: Tensor, conditions: Conditions, weight: float = 1.0, *, train: bool = False) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from citygrain.errors import ConfigError
-from citygrain.protocols import HoleFiller, NextTokenModel, Noise
+from citygrain.protocols import Holds, HoleFiller, Known, NextTokenModel, Noise, require
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
 
@@ -135,11 +135,15 @@ class MaskedTokens(_TokenSampler):
     def draw(self, model: HoleFiller, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw tokens `(B, h, w)`."""
         nothing = torch.zeros(len(noise), *model.token_shape, dtype=torch.int64, device=noise.device)
-        return self.complete(model, nothing, nothing.bool(), conditions, noise)
+        return self.fill(model, nothing, nothing.bool(), conditions, noise)
 
-    def complete(
-        self, model: HoleFiller, tokens: Tensor, known: Tensor, conditions: Conditions, noise: Noise
-    ) -> Tensor:
+    def complete(self, model: HoleFiller, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw the tokens `(B, h, w)` that do not stand for cells that are known whole."""
+        holds = require(model, Holds, "Keeping parts of a layout", ["masked_transformer"])
+        tokens = holds.read(known.layout * known.keep)
+        return self.fill(model, tokens, holds.settled(known.keep), conditions, noise)
+
+    def fill(self, model: HoleFiller, tokens: Tensor, known: Tensor, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw those of tokens `(B, h, w)` that are not `known` `(B, h, w)`."""
         tokens, known, conditions = tokens.flatten(1), known.flatten(1), self.run_under(conditions)
         unknown = (~known).sum(1)

@@ -1,0 +1,240 @@
+"""Layouts redrawn in part or under other conditions, and areas of any extent under conditions that vary over them.
+
+Everything here is one function, `draw_area`: an area of which nothing is known is drawn from noise; one of which some
+cells, or some channels, are known is drawn to fit them; and one that is known may be where drawing begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from citygrain.conditions import MEASURES
+from citygrain.errors import CapabilityError, ConditionError, DataError
+from citygrain.protocols import Denoiser, Known, Noise, Sampler
+from citygrain.samplers.editing import Area, Begin, Inpaint, Tiling
+from citygrain.spec import Conditions, LayoutSpec
+
+Fields = Mapping[str, float | Tensor]
+"""Condition → what is asked for in its unit: a number, or `(H, W)` over an area, NaN where nothing is."""
+
+_AT_ONCE = 256
+
+
+def draw_area(
+    generator: Any,
+    shape: tuple[int, int],
+    fields: Fields,
+    *,
+    known: Known | None = None,
+    place: str | None = None,
+    seed: int = 0,
+    sampler: Sampler | None = None,
+    strength: float = 1.0,
+    begin: Begin = "noise",
+    overlap: float = 0.5,
+    batch_size: int = 16,
+) -> Tensor:
+    """Draw an area of any extent, of which parts may be known.
+
+    An area larger than a window takes a diffusion model. One window may be completed by every family that can keep
+    parts of a layout.
+
+    Parameters
+    ----------
+    generator
+        From `citygrain.load`.
+    shape
+        Height and width of the area in cells, a window or more.
+    fields
+        What is asked for, and where. Of a measure that is linear in the shares (coverage, densities) it is asked
+        exactly there: windows in which something is kept are asked for what, with it, makes up what is wanted of the
+        free cells. Of others it is asked of whole windows, by the mean over their free cells.
+    known
+        A layout of the area, and what stays of it, `(1, C, H, W)`; it is what comes back there, bit by bit.
+    place
+        A training place that the area is to be like.
+    seed
+        Of the noise.
+    sampler
+        Another than the generator's own.
+    strength, begin
+        Where drawing begins, see `citygrain.samplers.editing.Area`.
+    overlap
+        Share of a window that its neighbours share. More is smoother and takes longer.
+    batch_size
+        Windows at once.
+
+    Returns
+    -------
+    Tensor
+        `(C, H, W)` uint8, coverage 0–255.
+
+    Raises
+    ------
+    CapabilityError
+        When the family cannot draw areas, or keep parts of layouts.
+    ConditionError
+        For conditions that the model does not know, or fields of another shape.
+    DataError
+        For an area smaller than a window, or a layout of another shape.
+    """
+    spec: LayoutSpec = generator.spec
+    _check(spec, shape, known)
+    chosen = sampler or generator.sampler
+    device = next(chain(generator.parameters(), generator.buffers())).device
+    if spec.given:
+        raise CapabilityError(
+            "A model that is given channels draws windows around them.",
+            got=type(generator).__name__,
+            remedy="choose a diffusion model, and keep the channels: it is told of them in the same way",
+        )
+    if not isinstance(generator, Denoiser):
+        return _window(generator, shape, fields, known, place, seed, chosen, strength, device)
+    factor = spec.size_px // generator.latent_shape[-1]
+    padded = [-(-length // factor) * factor for length in shape]
+    pad = (0, padded[1] - shape[1], 0, padded[0] - shape[0])
+    tiling = Tiling.over(padded[0] // factor, padded[1] // factor, generator.latent_shape[-1], overlap)
+    cells = tiling.finer(factor)
+    if known is not None:
+        keep = F.pad(known.keep, pad, value=False)
+        known = Known(F.pad(known.layout, pad, mode="replicate").to(device), keep.to(device))
+    padded_fields = {
+        name: F.pad(_over(name, field, shape)[None], pad, mode="replicate")[0] for name, field in fields.items()
+    }
+    asked = requests(spec, cells, padded_fields, known, place).to(device)
+    area = Area(chosen, tiling, known, strength, begin, batch_size)  # type: ignore[arg-type]
+    with torch.no_grad():
+        clean = area(generator, asked, Noise([seed], device))
+        model: Any = generator
+        drawn = cells.blended(lambda numbers: model.to_layout(tiling.cut(clean, numbers)), batch_size)
+        layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
+    return _composed(layout, known)[:, : shape[0], : shape[1]]
+
+
+def _window(
+    generator: Any,
+    shape: tuple[int, int],
+    fields: Fields,
+    known: Known | None,
+    place: str | None,
+    seed: int,
+    sampler: Sampler,
+    strength: float,
+    device: torch.device,
+) -> Tensor:
+    """Draw one window by a family that knows of no areas."""
+    spec: LayoutSpec = generator.spec
+    size = spec.size_px
+    if shape != (size, size) or strength < 1:
+        raise CapabilityError(
+            "This family draws windows from nothing, and no areas or variations of layouts.",
+            expected=f"{size} × {size} cells, strength=1",
+            got=f"{type(generator).__name__}, {shape[0]} × {shape[1]} cells, strength={strength}",
+            remedy="choose a diffusion model",
+        )
+    asked = requests(spec, Tiling((0,), (0,), size), fields, known, place).to(device)
+    if known is not None:
+        if (known.keep.any(1) != known.keep.all(1)).any():
+            raise CapabilityError(
+                "This family can keep whole cells only.",
+                got=f"{type(generator).__name__}, some channels kept",
+                remedy="choose a diffusion model to keep channels",
+            )
+        known = Known(*(of.to(device) for of in known))
+        sampler = Inpaint(sampler, known)
+    with torch.no_grad():
+        drawn = generator.sample(asked, noise=Noise([seed], device), sampler=sampler)
+    return _composed((drawn[0] * 255).round().to(torch.uint8).cpu(), known)
+
+
+def requests(
+    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None
+) -> Conditions:
+    """Turn what is asked for over an area into what its windows are asked for.
+
+    Parameters
+    ----------
+    spec
+        What the generator understands.
+    cells
+        The windows.
+    fields, known, place
+        As for `draw_area`.
+
+    Returns
+    -------
+    Conditions
+        One for each window. A window of whose free cells something is not asked is not asked for it.
+
+    Raises
+    ------
+    ConditionError
+        For conditions that the model does not know, or fields of another shape.
+    """
+    shape = (cells.height, cells.width)
+    strange = [name for name in fields if name not in {*spec.scalars, *spec.maps}]
+    if strange:
+        raise ConditionError("The generator does not know this condition.", got=strange[0], choices=spec.scalars)
+    conditions = Conditions.request(spec, len(cells), {"place": place})
+    free = torch.ones(1, *shape) if known is None else (~known.keep.all(1)).float().cpu()
+    for name, field in fields.items():
+        per_cell = _over(name, field, shape)[None, None]
+        linear = MEASURES[name].linear
+        if known is not None and linear:
+            weights = torch.tensor([MEASURES[name].weights.get(channel, 0.0) for channel in spec.channels])
+            there = torch.einsum("c,bchw->bhw", weights, known.layout.cpu().float())[:, None]
+            per_cell = torch.where(free[:, None] > 0, per_cell, there)
+        for start in range(0, len(cells), _AT_ONCE):
+            part = range(start, min(start + _AT_ONCE, len(cells)))
+            values = cells.cut(per_cell, part)[:, 0]
+            weight = torch.ones_like(values) if linear else cells.cut(free[:, None], part)[:, 0]
+            value = (values * weight).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-9)
+            asked = value.isfinite() & (weight.sum((1, 2)) > 0)
+            index = slice(part.start, part.stop)
+            if name in spec.scalars:
+                column = spec.scalars.index(name)
+                conditions.scalars[index, column] = value.nan_to_num()
+                conditions.present[index, column] = asked
+            if name in spec.maps:
+                column = spec.maps.index(name)
+                conditions.maps[index, column] = F.adaptive_avg_pool2d(values.nan_to_num()[:, None], spec.map_px)[:, 0]
+                conditions.maps_present[index, column] = asked
+    return conditions
+
+
+def _over(name: str, field: float | Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return what is asked for in each cell of an area."""
+    wanted = torch.as_tensor(field, dtype=torch.float32)
+    if wanted.ndim and wanted.shape != shape:
+        raise ConditionError(f"The field of {name} has another shape.", expected=shape, got=tuple(wanted.shape))
+    return wanted.expand(shape)
+
+
+def _check(spec: LayoutSpec, shape: tuple[int, int], known: Known | None) -> None:
+    if min(shape) < spec.size_px:
+        size_m = spec.size_px * spec.resolution_m
+        raise DataError(
+            "The area is smaller than a window of this model.",
+            expected=f"{spec.size_px} × {spec.size_px} cells ({size_m:g} m) or more",
+            got=f"{shape[0]} × {shape[1]} cells",
+        )
+    if known is not None and any(tuple(of.shape) != (1, len(spec.channels), *shape) for of in known):
+        raise DataError(
+            "What is known has another shape than the area.",
+            expected=(1, len(spec.channels), *shape),
+            got=[tuple(of.shape) for of in known],
+        )
+
+
+def _composed(drawn: Tensor, known: Known | None) -> Tensor:
+    """Draw what is known over a layout `(C, H, W)` uint8."""
+    if known is None:
+        return drawn
+    layout, keep = known.layout[0].cpu(), known.keep[0].cpu()
+    return torch.where(keep, (layout * 255).round().to(torch.uint8), drawn)

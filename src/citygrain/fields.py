@@ -1,0 +1,131 @@
+"""Conditions that vary over an area: gradients, the falloff from a centre, and maps painted in a GIS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.warp import reproject
+from torch import Tensor
+
+from citygrain.errors import ConditionError, DataError
+from citygrain.geo.rasterize import Grid
+from citygrain.spec import Conditions, LayoutSpec
+
+RASTERS = (".tif", ".tiff", ".vrt", ".asc", ".img")
+"""What the name of a raster ends with; other words are no field."""
+
+TOWARDS = ("east", "north", "west", "south", "centre")
+
+
+def varies(asked: Mapping[str, Any]) -> bool:
+    """Return whether any condition is asked for differently in different places."""
+    return any(_is_field(value) for name, value in asked.items() if name != "place")
+
+
+def _is_field(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, str) and Path(value).suffix.lower() in RASTERS)
+
+
+def fields_of(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[str, float | Tensor]:
+    """Return what is asked for over an area: numbers where it is the same everywhere, else `(H, W)` in the unit.
+
+    Parameters
+    ----------
+    spec
+        What the generator understands.
+    asked
+        Condition → a number in its unit, `"p0"` … `"p100"`, None, or how it varies: `{from, to, towards}` goes evenly
+        from one value to the other or, towards the `centre`, as an exponential of the distance from it (as densities
+        do, Clark 1951), `from` being the value in the middle of the nearest edge; the path of a georeferenced raster
+        has the values in its first band, and where it holds none, nothing is asked for. `place` is left aside, but for
+        percentiles.
+    grid
+        The area.
+
+    Raises
+    ------
+    ConditionError
+        For conditions that the model does not know, or that vary in no way known.
+    DataError
+        For a raster that cannot be read, or does not lie there.
+
+    References
+    ----------
+    Clark, C. (1951). Urban population densities. Journal of the Royal Statistical Society A 114(4).
+    """
+
+    def number(name: str, value: Any) -> float:
+        request = Conditions.request(spec, 1, {name: value, "place": asked.get("place")})
+        return float(request.scalars[0, spec.scalars.index(name)])
+
+    fields: dict[str, float | Tensor] = {}
+    for name, value in asked.items():
+        if name == "place" or value is None:
+            continue
+        if not _is_field(value):
+            fields[name] = number(name, value)
+        elif isinstance(value, str):
+            number(name, "p50")  # is it known?
+            fields[name] = torch.from_numpy(_painted(Path(value), grid))
+        elif set(value) == {"from", "to", "towards"} and value["towards"] in TOWARDS:
+            start, end = (number(name, value[key]) for key in ("from", "to"))
+            fields[name] = torch.from_numpy(_varied(start, end, value["towards"], grid))
+        else:
+            raise ConditionError(
+                f"It is not clear how {name} varies.",
+                expected=f"{{from: …, to: …, towards: …}}, towards one of {', '.join(TOWARDS)}",
+                got=dict(value),
+            )
+    return fields
+
+
+def _varied(start: float, end: float, towards: str, grid: Grid) -> NDArray[np.float32]:
+    y, x = np.meshgrid(
+        (np.arange(grid.height) + 0.5) / grid.height, (np.arange(grid.width) + 0.5) / grid.width, indexing="ij"
+    )
+    if towards == "centre":
+        distance = np.hypot((x - 0.5) * grid.width, (y - 0.5) * grid.height) / (min(grid.width, grid.height) / 2)
+        small = 0.01 * max(start, end, 1e-9)  # an exponential never gets to 0
+        values = np.exp(np.log(max(end, small)) + distance * (np.log(max(start, small)) - np.log(max(end, small))))
+    else:
+        share = {"east": x, "west": 1 - x, "north": 1 - y, "south": y}[towards]
+        values = start + share * (end - start)
+    result: NDArray[np.float32] = values.astype(np.float32)
+    return result
+
+
+def _painted(path: Path, grid: Grid) -> NDArray[np.float32]:
+    """Bring the first band of a raster onto a grid; NaN where it holds nothing."""
+    values = np.full((grid.height, grid.width), np.nan, np.float32)
+    try:
+        with rasterio.open(path) as painted:
+            if painted.crs is None:
+                raise DataError(f"{path} does not say where it lies.", expected="a georeferenced raster", got="no CRS")
+            band = painted.read(1, masked=True).astype(np.float32).filled(np.nan)
+            reproject(
+                band, values, src_transform=painted.transform, src_crs=painted.crs, src_nodata=np.nan,
+                dst_transform=grid.transform, dst_crs=grid.crs, dst_nodata=np.nan, resampling=Resampling.bilinear,
+            )  # fmt: skip
+            bounds = [round(v, 6) for v in painted.bounds]
+            crs = painted.crs.to_string()
+    except RasterioError as error:
+        raise DataError(
+            f"{path} cannot be read as a raster of values.",
+            expected="a number, a percentile such as p90, {from, to, towards}, or the path of a GeoTIFF",
+            got=error,
+        ) from error
+    if not np.isfinite(values).any():
+        raise DataError(
+            f"{path} holds nothing of the area.",
+            expected=f"values within {[round(v) for v in grid.bounds]} in {grid.crs}",
+            got=f"{bounds} in {crs}",
+        )
+    return values
