@@ -26,18 +26,32 @@ def write_report(report: Mapping[str, Any], folder: Path, template: str) -> Path
     template
         `evaluation` or `comparison`.
     """
+    return write_page(folder / "report.html", "citygrain.evaluation", template, report=report)
+
+
+def write_page(path: Path, package: str, template: str, **values: Any) -> Path:
+    """Write one HTML file from a package's template, with the PNGs inside that lie beside it and that it names.
+
+    Parameters
+    ----------
+    path
+        The file.
+    package, template
+        Where `<template>.html.jinja` is.
+    values
+        What it shows; `picture`, `number`, `percent` and the `attribution` of the data are there anyway.
+    """
     environment = Environment(
-        loader=PackageLoader("citygrain.evaluation"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, percent=percent)
-    environment.globals["picture"] = lambda name: _inlined(folder / name)
-    path = folder / "report.html"
+    environment.globals["picture"] = lambda name: _inlined(path.parent / name)
     page = environment.get_template(f"{template}.html.jinja")
-    write_text(path, page.render(report=report, attribution=ATTRIBUTION))
+    write_text(path, page.render(**values, attribution=ATTRIBUTION))
     return path
 
 

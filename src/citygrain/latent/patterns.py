@@ -1,0 +1,270 @@
+"""Pattern cards: one page a measure, with what it looks like in real cities and what moves it in a model's code.
+
+A card stands beside a pattern of Alexander's where a measure sees a part of one. What it sees and what it does not is
+said in a sentence each; no measure here sees how a place is used. Of the patterns that come to mind, 61 Small Public
+Squares is not among them: squares are no channel, and nothing tells one from a wide street.
+
+References
+----------
+Alexander, C., Ishikawa, S. & Silverstein, M. (1977). *A Pattern Language*. Oxford University Press.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import NDArray
+
+from citygrain.conditions import measurable
+from citygrain.console import progress_bar
+from citygrain.errors import DataError
+from citygrain.evaluation.report import number, write_page
+from citygrain.latent.codes import Codes, about, titled
+from citygrain.latent.directions import CodePath, Probes, moves, probe, traverse
+from citygrain.latent.figures import Picture, curves_of, steps_of
+from citygrain.latent.following import follow
+from citygrain.plot import DPI, INK, PAPER, plain, save, to_rgb
+
+ENDS = 0.05
+"""Share of the windows, least and most, that examples are drawn from and that a path leads to."""
+
+EXAMPLES, STEPS, STARTS = 7, 7, 12
+"""Windows of each extreme; steps of the path; windows near the median that it starts from."""
+
+CURVES, LISTED = 4, 8
+"""Measures whose curves are drawn, and that the page lists: the one that is to be moved, and those that move most."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One of Alexander's patterns as far as a measure sees it.
+
+    Parameters
+    ----------
+    number, name
+        In *A Pattern Language*.
+    measure
+        Name of the measure.
+    sees, misses
+        What of the pattern the measure tells, and what not.
+    """
+
+    number: int
+    name: str
+    measure: str
+    sees: str
+    misses: str
+
+
+PATTERNS: tuple[Pattern, ...] = tuple(
+    Pattern(*row)
+    for row in (
+        (16, "Web of Public Transportation", "rail", "how much rail there is", "stops, lines, and how they join"),
+        (22, "Nine Per Cent Parking", "parking", "the share of the ground that is mapped as parking",
+         "kerbs, garages, and whether it is nine per cent everywhere"),
+        (50, "T Junctions", "drive_three_way", "the share of junctions with three arms", "their angles"),
+        (52, "Network of Paths and Cars", "walk", "how much way there is for people on foot",
+         "whether it crosses the streets at right angles, midway between them"),
+        (56, "Bike Paths and Racks", "cycle", "how much cycleway there is", "racks, and whether the paths connect"),
+        (60, "Accessible Green", "green", "how much green there is", "how far everybody has to it"),
+        (60, "Accessible Green", "open_patch", "how large the largest open ground is",
+         "how far everybody has to it, and whether it may be entered"),
+        (64, "Pools and Streams", "water", "how much open water there is", "whether one gets near it"),
+        (100, "Pedestrian Street", "frontage", "that buildings stand at public ways", "doors, and who walks there"),
+        (106, "Positive Outdoor Space", "openness", "whether streets have buildings along their sides",
+         "the shape of the space between buildings, which is what the pattern is about"),
+        (108, "Connected Buildings", "nearest_building", "how far buildings stand apart", "whether they share walls"),
+        (115, "Courtyards Which Live", "courtyard_share", "how much courtyard buildings enclose",
+         "doors, views out and all that keeps one alive"),
+        (120, "Paths and Goals", "reach_400", "how much way lies within 400 m on foot", "the goals"),
+        (122, "Building Fronts", "frontage", "how much building edge meets a public way", "how it is shaped there"),
+        (122, "Building Fronts", "setback", "how far buildings stand back from the carriageway",
+         "whether they slightly fill out the street's shape"),
+        (160, "Building Edge", "frontage", "how much building edge meets a public way",
+         "the edge as a place: its depth, seats and shelter"),
+    )
+)  # fmt: skip
+"""What is measured of which pattern, by number; a measure may see a part of several."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card shows.
+
+    Attributes
+    ----------
+    measure
+        Its name.
+    patterns
+        Those that it sees a part of.
+    picture
+        `(height, width, 3)` uint8.
+    way
+        The path that moves it.
+    moved
+        What the path moves, see `citygrain.latent.moves`.
+    r_squared
+        How well a linear probe tells the measure of held-out windows.
+    """
+
+    measure: str
+    patterns: tuple[Pattern, ...]
+    picture: Picture = field(repr=False)
+    way: CodePath = field(repr=False)
+    moved: pd.DataFrame = field(repr=False)
+    r_squared: float
+
+
+def pattern_card(
+    codec: Any,
+    measure: str,
+    train: Codes,
+    held_out: Codes,
+    path: str | Path | None = None,
+    *,
+    probes: Probes | None = None,
+    hold: Sequence[str] = (),
+) -> Card:
+    """Draw the card of a measure: real windows at its extremes, and a decoded path between them.
+
+    The path starts at held-out windows near the median and leads as far as the least and the most `ENDS` of the
+    windows. A condition is followed (`citygrain.latent.follow`); urban form, which has no gradient, is moved along the
+    direction of its probe, from what is left of it in the decoded start.
+
+    Parameters
+    ----------
+    codec
+        What made the codes.
+    measure
+        Name of what was measured on both sets of windows.
+    train, held_out
+        Codes to learn directions from, and windows to show and to walk from.
+    path
+        PNG to write; None writes nothing.
+    probes
+        Where they were fitted before; fitted here otherwise.
+    hold
+        Conditions that are to stay, where a condition is followed.
+
+    Raises
+    ------
+    DataError
+        For a measure that was not taken, or that is the same everywhere.
+    """
+    probes = probes or probe(train, held_out)
+    if measure not in probes.directions:
+        raise DataError(
+            f"There is no card of {measure}.",
+            got=probes.left_out.get(measure, "not measured"),
+            choices=list(probes.directions),
+            remedy="forms=True measures urban form, too",
+        )
+    values = held_out.measured[measure]
+    ranked = np.argsort(values)[: int(np.isfinite(values).sum())]  # NaN comes last
+    low, middle, high = np.quantile(values[ranked], [ENDS, 0.5, 1 - ENDS])
+    near = ranked[np.argsort(np.abs(values[ranked] - middle), kind="stable")[:STARTS]]
+    positions = _positions(low - middle, high - middle)
+    form = measure not in measurable(train.spec.channels)
+    if form:
+        along = f"change of {titled(measure)} asked for"
+        direction = probes.directions[measure]
+        way = traverse(codec, held_out.codes[near], direction, positions, along=along, forms=True)
+    else:
+        way = follow(codec, held_out.codes[near], measure, positions, train, hold=hold)
+    moved = moves(way, probes.spread, measure)
+    patterns = tuple(p for p in PATTERNS if p.measure == measure)
+    count = max(EXAMPLES, round(ENDS * len(ranked)))
+    ends = [
+        part[np.linspace(0, len(part) - 1, EXAMPLES).round().astype(int)] for part in (ranked[:count], ranked[-count:])
+    ]
+    picture = _picture(measure, patterns, held_out, ends, way, list(moved.index[:CURVES]), path)
+    return Card(measure, patterns, picture, way, moved, probes.r_squared[measure])
+
+
+def _positions(low: float, high: float) -> NDArray[np.float64]:
+    """Evenly to both sides of 0 where there are two; 0 is among them."""
+    below = round((STEPS - 1) * max(-low, 0) / max(high - low, 1e-12))
+    down, up = np.linspace(low, 0, below + 1), np.linspace(0, high, STEPS - below)
+    return np.concatenate([down[:-1], up])
+
+
+def _picture(
+    measure: str,
+    patterns: Sequence[Pattern],
+    held_out: Codes,
+    ends: Sequence[NDArray[np.int64]],
+    way: CodePath,
+    curves: Sequence[str],
+    path: str | Path | None,
+) -> Picture:
+    figure = Figure(figsize=(9.2, 8.8), dpi=DPI, facecolor=PAPER, layout="constrained")
+    names = dict.fromkeys(f"{p.number} {p.name}" for p in patterns)
+    beside = f"   beside Alexander's {', '.join(names)}" if names else ""
+    figure.suptitle(titled(measure) + beside, color=INK, fontsize=12, x=0.01, ha="left")
+    parts: Any = figure.subfigures(4, 1, height_ratios=[1.7, 1.7, 3.2, 2.2])
+    for part, index, which in zip(parts, ends, ("least", "most"), strict=False):
+        _examples(part, measure, held_out, index, f"windows with the {which} of it")
+    parts[2].suptitle("decoded, from windows near the median", color=INK, fontsize=9, x=0.01, ha="left")
+    steps_of(parts[2], way, 2)
+    curves_of(parts[3], way, curves, columns=len(curves), wanted=measure)
+    return save(figure, path)
+
+
+def _examples(figure: SubFigure, measure: str, codes: Codes, index: NDArray[np.int64], heading: str) -> None:
+    figure.suptitle(heading, color=INK, fontsize=9, x=0.01, ha="left")
+    layouts = codes.layouts(index)
+    axes = figure.subplots(1, len(index))
+    for axis, layout, value in zip(axes, layouts, codes.measured[measure][index], strict=True):
+        axis.imshow(to_rgb(layout, codes.spec.channels), interpolation="antialiased")
+        axis.set(xticks=[], yticks=[])
+        axis.set_xlabel(number(float(value), 2), color=INK, fontsize=8.5)
+        plain(axis)
+
+
+def write_cards(
+    codec: Any,
+    measures: Sequence[str],
+    train: Codes,
+    held_out: Codes,
+    folder: str | Path,
+    *,
+    hold: Sequence[str] = (),
+) -> Path:
+    """Draw a card of each measure, and one page with all of them that opens anywhere.
+
+    Returns
+    -------
+    Path
+        `patterns.html` in the folder, with a PNG for each card beside it.
+    """
+    into = Path(folder)
+    probes = probe(train, held_out)
+    cards = []
+    with progress_bar("drawing cards", len(measures)) as advance:
+        for name in measures:
+            kept = [other for other in hold if other != name]
+            cards.append(pattern_card(codec, name, train, held_out, into / f"{name}.png", probes=probes, hold=kept))
+            advance(1)
+    return write_page(
+        into / "patterns.html",
+        "citygrain.latent",
+        "patterns",
+        cards=[
+            {
+                "about": about(card.measure),
+                "patterns": card.patterns,
+                "r_squared": card.r_squared,
+                "picture": f"{card.measure}.png",
+                "moved": card.moved.head(LISTED).to_dict("records"),
+            }
+            for card in cards
+        ],
+        places=[name.replace("_", " ") for name in held_out.spec.places],
+        hold=[about(name).label for name in hold],
+    )

@@ -1,0 +1,199 @@
+"""Codes of windows: encoded once, measured rightly, and refused where there is no code."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import families
+from citygrain.checkpoint import load
+from citygrain.conditions import measure
+from citygrain.data.dataset import CityWindows, Rules
+from citygrain.errors import CapabilityError, DataError
+from citygrain.evaluation.morphology import FORM
+from citygrain.latent import (
+    codec_of,
+    decode,
+    encode,
+    encode_places,
+    explained_variance,
+    measures_kept,
+    probe,
+    reconstruct,
+)
+from citygrain.spec import LayoutSpec
+from toy_codecs import SPEC, Blind, Identity, codes_of
+
+RULES = Rules(16, 8.0)
+
+
+@pytest.fixture
+def windows(cities):
+    return CityWindows([cities / "helsinki"], "train", RULES)
+
+
+def identity_for(windows):
+    return Identity(LayoutSpec(windows.channels, 16, 8.0))
+
+
+def test_codes_come_with_the_layouts_and_what_is_measured_on_them(windows):
+    codec = identity_for(windows)
+    codes = encode(codec, windows, 40, batch_size=16)
+    layouts = codes.layouts()
+    assert np.allclose(codes.codes, layouts - 0.5)
+    assert np.array_equal(codes.layouts([7, 3]), layouts[[7, 3]])
+    again = measure(layouts, windows.channels, 8.0)
+    assert set(again) == set(codes.measured)
+    for name, values in again.items():
+        assert np.allclose(codes.measured[name], values, atol=1e-5), name
+    some = codes.chosen(codes.measured["coverage"] > np.median(codes.measured["coverage"]))
+    assert np.array_equal(some.layouts() - 0.5, some.codes)
+    assert np.array_equal(codes.of("helsinki").codes, codes.codes)
+    with pytest.raises(DataError, match="helsinki"):
+        codes.of("atlantis")
+
+
+def test_what_was_encoded_is_kept_until_codec_windows_or_place_are_others(windows, cities, tmp_path):
+    codec = identity_for(windows)
+
+    def encoded(by, of, count=20):
+        before = by.encoded
+        codes = encode(by, of, count, folder=tmp_path / "kept")
+        assert np.allclose(codes.codes, codes.layouts() - by.middle.item(), atol=1e-6)
+        return by.encoded - before
+
+    assert encoded(codec, windows) == 20
+    assert encoded(codec, windows) == 0
+    assert encoded(codec, windows, 21) == 21
+    trained_on = identity_for(windows)
+    trained_on.middle.fill_(0.25)
+    assert encoded(trained_on, windows) == 20
+    assert encoded(codec, CityWindows([cities / "helsinki"], "train", RULES, seed=1)) == 20
+    shutil.copytree(cities / "helsinki", tmp_path / "helsinki")
+    manifest = tmp_path / "helsinki" / "place.json"
+    made_anew = json.loads(manifest.read_text()) | {"versions": {"citygrain": "another"}}
+    manifest.write_text(json.dumps(made_anew))
+    assert encoded(codec, CityWindows([tmp_path / "helsinki"], "train", RULES)) == 20
+    assert encoded(codec, windows) == 0
+
+
+def test_a_broken_file_of_codes_is_made_again(windows, tmp_path):
+    codec = identity_for(windows)
+    whole = encode(codec, windows, 10, folder=tmp_path)
+    (file,) = tmp_path.glob("codes-*.npz")
+    file.write_bytes(file.read_bytes()[:-100])
+    again = encode(codec, windows, 10, folder=tmp_path)
+    assert codec.encoded == 20
+    assert np.array_equal(whole.codes, again.codes)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_windows_that_the_codec_does_not_encode_are_refused(windows):
+    with pytest.raises(DataError, match="16 px at 8 m"):
+        encode(Identity(LayoutSpec(windows.channels, 32, 8.0)), windows, 4)
+    with pytest.raises(DataError, match="building"):
+        encode(Identity(LayoutSpec(windows.channels[::-1], 16, 8.0)), windows, 4)
+    with pytest.raises(DataError, match="0"):
+        encode(identity_for(windows), windows, 0)
+
+
+def test_urban_form_is_measured_on_request_and_kept_apart_from_the_codec(windows, tmp_path):
+    codes = encode(identity_for(windows), windows, 6, forms=True, folder=tmp_path)
+    assert set(FORM) & set(codes.measured)
+    assert np.isfinite(codes.measured["building_count"]).all()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("forms-*/*")}
+    other = identity_for(windows)
+    other.middle.fill_(0.3)
+    again = encode(other, windows, 6, forms=True, folder=tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("forms-*/*")} == kept
+    assert np.array_equal(codes.measured["block_area"], again.measured["block_area"], equal_nan=True)
+
+
+def test_a_model_without_a_code_is_refused_and_one_in_a_code_hands_over_its_codec():
+    with pytest.raises(CapabilityError, match=r"variational_autoencoder.*\n.*Inversion|Inversion") as refused:
+        codec_of(families.make("style_gan"))
+    assert "pca" in str(refused.value)
+    with pytest.raises(CapabilityError):
+        codec_of(families.make("diffusion"))
+    latent = families.make("diffusion in pca")
+    assert codec_of(latent) is latent.codec
+    assert codec_of(latent.codec) is latent.codec
+
+
+def test_a_loaded_model_encodes_places_by_its_own_rules(cities, tmp_path):
+    model = families.make("diffusion in variational_autoencoder").eval()
+    model.provenance = {"data": {"rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0}}
+    codes = {
+        split: encode_places(model, cities, split, count=n, places=["helsinki"], folder=tmp_path)
+        for split, n in (("train", 60), ("test", None))
+    }
+    train, held_out = codes["train"], codes["test"]
+    assert train.codes.shape == (60, *model.codec.code_shape)
+    with torch.no_grad():
+        assert torch.allclose(
+            torch.from_numpy(train.codes[:8]), model.codec.encode(torch.from_numpy(train.layouts(range(8)))), atol=1e-5
+        )
+    assert not set(map(bytes, train.layouts())) & set(map(bytes, held_out.layouts()))
+    assert set(measures_kept(codec_of(model), held_out).index) == set(held_out.measured)
+
+
+def test_what_a_lossless_codec_keeps_is_everything_and_a_blind_one_nothing():
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 1, (300, *SPEC.shape)).round(2)
+    codes = codes_of(values - 0.5, **measure(values, SPEC.channels, 8.0))
+    kept = explained_variance(Identity(), codes, codes)
+    assert np.allclose(kept["code"], 1, atol=1e-4)
+    assert np.allclose(kept["components"], 1, atol=1e-3)  # as many components as a patch has numbers
+    assert kept.attrs["components"] == kept.attrs["code"] == 48
+    assert np.allclose(explained_variance(Blind(), codes, codes)["code"], 0, atol=0.01)
+    assert np.allclose(measures_kept(Identity(), codes), 1, atol=1e-3)
+    assert (measures_kept(Blind(), codes)[["coverage", "green"]] < 0.05).all()
+
+
+def test_fewer_components_explain_what_the_spectrum_says():
+    rng = np.random.default_rng(0)
+    spread = np.array([0.12, 0.06, 0.03])
+    layouts = (0.5 + rng.normal(size=(4000, 3, 4, 4)) * spread[:, None, None]).clip(0, 1)
+
+    class OneOfThree(Identity):
+        code_shape = (1, 4, 4)
+
+        def encode(self, layout):
+            return layout[:, :1]
+
+        def decode(self, code):
+            return torch.cat([code, torch.full_like(code, 0.5), torch.full_like(code, 0.5)], 1)
+
+    codec = OneOfThree()
+    codec.code_shape = (1, 4, 4)
+    codes = codes_of(layouts - 0.5)
+    kept = explained_variance(codec, *(codes.chosen(part) for part in np.split(np.arange(4000), 2)))
+    first = spread[0] ** 2 / (spread**2).sum()
+    assert kept.loc["all"].to_numpy() == pytest.approx([first, first], abs=0.01)
+    assert kept.loc["building", "components"] == pytest.approx(1, abs=0.01)
+    assert kept.attrs == {"code": 16, "components": 16, "windows": 2000}
+
+
+def test_decoding_gives_bytes_of_coverage_whatever_the_batch():
+    code = np.random.default_rng(0).uniform(-0.7, 0.7, (10, *SPEC.shape))
+    layouts = decode(Identity(), code)
+    assert np.allclose(layouts * 255, np.rint(layouts * 255), atol=1e-4)
+    assert np.array_equal(layouts, decode(Identity(), code, batch_size=3))
+    assert np.array_equal(reconstruct(Identity(), layouts, batch_size=4), layouts)
+
+
+@pytest.mark.slow
+def test_a_trained_run_is_explored_from_its_path(cities, tmp_path):
+    from citygrain.checkpoint import Checkpoint, export
+
+    model = families.make("variational_autoencoder")
+    provenance = {"data": {"rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0}}
+    made = Checkpoint(families.config("variational_autoencoder"), model.spec, dict(model.state_dict()), provenance)
+    export(made, tmp_path / "model")
+    codes = encode_places(tmp_path / "model", cities, "train", count=120, places=["helsinki"], folder=tmp_path / "kept")
+    held_out = encode_places(tmp_path / "model", cities, "all", places=["helsinki"], folder=tmp_path / "kept")
+    found = probe(codes, held_out, ["coverage"])
+    assert found.r_squared["coverage"] > 0.5  # even an untrained encoder passes on how much is built
+    assert load(tmp_path / "model").code_shape == found.directions["coverage"].shape
