@@ -1,0 +1,646 @@
+"""What the page does, without the page: plain values in; pictures, tables and files out."""
+
+from __future__ import annotations
+
+import math
+import threading
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from pyproj import Transformer
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from citygrain.conditions import MEASURES
+from citygrain.data.dataset import find_place
+from citygrain.edit import Site, asked_of, measured, site_in, site_of
+from citygrain.edit import write as write_edit
+from citygrain.editing import draw_area
+from citygrain.errors import CapabilityError, ConfigError, DataError
+from citygrain.files import atomic_path
+from citygrain.geo.cityraster import MANIFEST, CityRaster
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vectorize import vectorize
+from citygrain.latent import CodePath, codec_of, interpolate
+from citygrain.latent.codes import device_of
+from citygrain.plot import sheet, to_rgb
+from citygrain.protocols import Known, Sampler
+from citygrain.sample import Samples, draw, given_windows, grids_of, write
+from citygrain.samplers.base import fitting
+from citygrain.spec import Conditions, LayoutSpec
+from citygrain.vectorize import collected, write_layers
+
+Picture = NDArray[np.uint8]
+Row = list[str]
+
+MOST_LAYOUTS, MOST_STEPS = 8, 25
+LARGEST_SEED = 2**53 - 1000
+"""A browser's numbers are exact up to 2⁵³."""
+
+SHEET_PX = 640
+"""About the width of a sheet on the page."""
+
+CANVAS_PX = 512
+"""About the width of what one paints on."""
+
+NOWHERE: Mapping[str, Any] = {"place": None, "crs": None, "origin": None}
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a condition's slider can be asked for.
+
+    Attributes
+    ----------
+    name, label
+        Of the condition; the label has its unit.
+    low, high
+        Of the training windows, in the unit, rounded to whole steps within.
+    middle
+        The median.
+    step
+        Of the slider.
+    """
+
+    name: str
+    label: str
+    low: float
+    high: float
+    middle: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A number that a sampler may have: its name, what it does, and how far it goes."""
+
+    name: str
+    does: str
+    low: float
+    high: float
+    step: float
+
+
+KNOBS = (
+    Knob("steps", "more are finer and slower", 1, 200, 1),
+    Knob("guidance", "1 follows the conditions as learned, more exaggerates them", 0, 5, 0.1),
+    Knob(
+        "tolerance",
+        "of requests, in standard deviations: smaller pulls harder, empty does not",
+        0,
+        10,
+        0.05,
+    ),
+    Knob("temperature", "below 1 more typical, above 1 more diverse", 0, 2, 0.05),
+    Knob("truncation", "below 1 more typical, less diverse", 0, 1, 0.05),
+)
+"""Those of `citygrain.samplers` that the page turns; the others stay as the model has them."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A model, and what it needs to draw for several people.
+
+    Attributes
+    ----------
+    name
+        The checkpoint.
+    generator
+        From `citygrain.load`. Nobody changes it.
+    data
+        Where prepared places are.
+    turn
+        Held while something is drawn: pictures and models take one request at a time.
+    """
+
+    name: str
+    generator: Any
+    data: Path
+    turn: threading.Lock
+
+    @property
+    def spec(self) -> LayoutSpec:
+        """What the layouts are."""
+        return self.generator.spec
+
+    @cached_property
+    def ranges(self) -> tuple[Range, ...]:
+        """A slider for each condition that the training windows vary in."""
+        found = (range_of(self.spec, name) for name in self.spec.scalars)
+        return tuple(one for one in found if one is not None)
+
+    @cached_property
+    def samplers(self) -> dict[str, Sampler]:
+        """The samplers that fit, the model's own first; the others with its knobs where they have them."""
+        own = self.generator.sampler
+        kinds: dict[str, Any] = {type(own).__name__: type(own)} | fitting(self.generator)
+        return {
+            name: own
+            if isinstance(own, kind) and type(own) is kind
+            else kind(**{f.name: getattr(own, f.name) for f in fields(kind) if hasattr(own, f.name)})
+            for name, kind in kinds.items()
+        }
+
+
+def range_of(spec: LayoutSpec, name: str) -> Range | None:
+    """Return how far a condition's slider goes; None where the training windows do not vary, or nobody knows."""
+    if name not in spec.statistics or name not in MEASURES:
+        return None
+    low, middle, high = (spec.quantile(name, p) for p in (0, 50, 100))
+    if not high > low:
+        return None
+    rough = (high - low) / 100
+    ten = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * ten for m in (1, 2, 5, 10) if m * ten >= rough * 0.999)
+    digits = max(0, -math.floor(math.log10(step)))
+    # Up to an ulp: a share of 1 was measured as 0.9999999.
+    first, last = math.ceil(low / step - 1e-3), math.floor(high / step + 1e-3)
+    rounded = [round(n * step, digits) for n in (first, last, min(max(round(middle / step), first), last))]
+    about = MEASURES[name]
+    return Range(name, f"{about.label} [{about.unit}]", rounded[0], rounded[1], rounded[2], round(step, digits))
+
+
+def asked(ranges: Sequence[Range], values: Sequence[float | None], ticked: Sequence[bool]) -> dict[str, float]:
+    """Return what is asked for: the values of those conditions whose box is ticked, and nothing of the others."""
+    return {
+        one.name: float(value)
+        for one, value, on in zip(ranges, values, ticked, strict=True)
+        if on and value is not None
+    }
+
+
+def knobs_of(sampler: Sampler) -> dict[str, float | None]:
+    """Return the knobs of a sampler that the page turns; None for an infinite one."""
+    own = {f.name for f in fields(sampler)}  # type: ignore[arg-type]  # samplers are dataclasses
+    values = {knob.name: getattr(sampler, knob.name) for knob in KNOBS if knob.name in own}
+    return {name: None if math.isinf(value) else value for name, value in values.items()}
+
+
+def turned(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> Sampler:
+    """Return a sampler of the studio with other knobs; those that it does not have are left aside.
+
+    Raises
+    ------
+    ConfigError
+        For a sampler that does not fit the model, or values that cannot work.
+    """
+    if name not in studio.samplers:
+        raise ConfigError("This sampler does not fit the model.", got=name, choices=studio.samplers)
+    sampler = studio.samplers[name]
+    values: dict[str, float] = {}
+    for knob in KNOBS:
+        if knob.name not in knobs_of(sampler):
+            continue
+        value = knobs.get(knob.name, getattr(sampler, knob.name))
+        if value is None and knob.name == "tolerance":
+            values[knob.name] = math.inf
+        elif value is None or not knob.low <= value <= knob.high:
+            raise ConfigError(
+                f"{name} cannot work with this value of {knob.name}.",
+                expected=f"{knob.low:g} to {knob.high:g}",
+                got="nothing" if value is None else value,
+            )
+        else:
+            values[knob.name] = round(value) if knob.name == "steps" else float(value)
+    unchanged = {f.name: getattr(sampler, f.name) for f in fields(sampler)}  # type: ignore[arg-type]
+    kind: Any = type(sampler)
+    made: Sampler = kind(**(unchanged | values))
+    return made
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Layouts as the page shows them.
+
+    Attributes
+    ----------
+    picture
+        All of them in map colours.
+    rows
+        `HEADINGS`: what was asked for and what was measured.
+    zipped, vectors
+        GeoTIFFs, and the same as GeoPackage, where they lie on Earth.
+    samples
+        The layouts.
+    """
+
+    picture: Picture
+    rows: list[Row]
+    zipped: Path
+    vectors: Path
+    samples: Samples
+
+
+HEADINGS = ("condition", "unit", "requested", "measured", "lowest – highest")
+
+
+def draw_layouts(
+    studio: Studio,
+    wanted: Mapping[str, float],
+    folder: Path,
+    *,
+    place: str | None = None,
+    seed: int = 0,
+    n: int = 4,
+    sampler: Sampler | None = None,
+) -> Drawn:
+    """Draw layouts, measure them, and write them as `citygrain sample` does.
+
+    Parameters
+    ----------
+    studio
+        The model.
+    wanted
+        Condition → value in its unit; what is not in it is not asked for.
+    folder
+        An empty one of this request alone, that the files are written to.
+    place
+        A training place that they are to be like; None for no matter which.
+    seed
+        Layout i is drawn with seed + i.
+    n
+        How many.
+    sampler
+        Another than the model's own.
+
+    Raises
+    ------
+    ConfigError
+        For another number of layouts than can be shown, or a seed that is none.
+    ConditionError, CapabilityError, DataError
+        For what the model does not know, cannot do, or is not given.
+    """
+    spec = studio.spec
+    first = checked_seed(seed)
+    count = whole(n, "the number of layouts", 1, MOST_LAYOUTS)
+    with studio.turn, torch.no_grad():
+        conditions: dict[str, Any] = {**wanted, "place": place}
+        if spec.given:
+            given = {"place": None, "split": "test"}
+            about = {"given": given, "conditions": conditions, "n": count, "georeference": NOWHERE}
+            windows = given_windows(studio.generator, about | {"paths": {"data": studio.data}})
+            grids = windows.grids
+            known = {name: windows.layouts[:, spec.channels.index(name)] for name in spec.given}
+        else:
+            grids, known = grids_of(studio.generator, count, NOWHERE, place), None
+        requested = Conditions.request(spec, count, conditions, known)
+        samples = draw(studio.generator, requested, range(first, first + count), sampler=sampler)
+        write(samples, folder / "layouts", grids)
+        layouts = (samples.layouts * 255).round().astype(np.uint8)
+        names = [f"layout_{i:04d}" for i in range(count)]
+        vectors = {
+            name: vectorize(layout, spec.channels, grid)
+            for name, layout, grid in zip(names, layouts, grids, strict=True)
+        }
+        write_layers(collected(vectors), "gpkg", folder)
+        picture = _sheet(layouts, spec, [f"seed {s}" for s in samples.seeds])
+    zipped = packed(folder / "layouts", folder / "layouts.zip")
+    return Drawn(picture, table(samples), zipped, folder / "layouts.gpkg", samples)
+
+
+def _sheet(
+    layouts: NDArray[Any], spec: LayoutSpec, titles: Sequence[str], columns: int | None = None, **more: Any
+) -> Picture:
+    columns = columns or {1: 1, 2: 2, 3: 2, 4: 2, 5: 3, 6: 3}.get(len(layouts), 4)
+    scale = max(1, SHEET_PX // columns // layouts.shape[-1])
+    return sheet(
+        layouts, spec.channels, titles=titles, columns=columns, scale=scale, resolution_m=spec.resolution_m, **more
+    )
+
+
+def table(samples: Samples) -> list[Row]:
+    """Return what was asked for and what was measured, in the columns of `HEADINGS`; what was asked for comes first."""
+    rows = []
+    for name in sorted(samples.measured, key=lambda name: name not in samples.requested):
+        values, about = samples.measured[name], MEASURES[name]
+        wanted = samples.requested.get(name)
+        spread = f"{values.min():.3g} – {values.max():.3g}" if len(values) > 1 else ""
+        rows.append(
+            [about.label, about.unit, "" if wanted is None else f"{wanted[0]:.3g}", f"{values.mean():.3g}", spread]
+        )
+    return rows
+
+
+def packed(folder: Path, path: Path) -> Path:
+    """Put the files of a folder into a ZIP."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder))
+    return path
+
+
+def whole(value: Any, what: str, low: int, high: int) -> int:
+    """Return a whole number within limits.
+
+    Raises
+    ------
+    ConfigError
+        When it is none.
+    """
+    if not isinstance(value, int | float) or value != value // 1 or not low <= value <= high:
+        raise ConfigError(f"This is not {what}.", expected=f"a whole number from {low} to {high}", got=value)
+    return int(value)
+
+
+def checked_seed(seed: Any) -> int:
+    """Return a seed that can be drawn with, and exactly said in a browser."""
+    return whole(seed, "a seed", 0, LARGEST_SEED)
+
+
+PATH_HEADINGS = ("measure", "unit", "start", "here", "end")
+
+
+def draw_path(
+    studio: Studio,
+    seeds: tuple[int, int],
+    places: tuple[str | None, str | None],
+    steps: int = 9,
+    sampler: Sampler | None = None,
+) -> CodePath:
+    """Draw two layouts, and walk from the code of one to that of the other.
+
+    Parameters
+    ----------
+    studio
+        The model; it has a code, or works in one.
+    seeds, places
+        Of both ends; no place is no matter which.
+    steps
+        How many, both ends among them.
+    sampler
+        Another than the model's own.
+
+    Raises
+    ------
+    CapabilityError
+        For a model without a code, or one that is given channels.
+    ConfigError
+        For seeds or steps that are none.
+    """
+    codec, spec = codec_of(studio.generator), studio.spec
+    if spec.given:
+        raise CapabilityError(
+            "Layouts around given channels are no ends of a path.", remedy="choose a model that draws from nothing"
+        )
+    ends = [checked_seed(seed) for seed in seeds]
+    count = whole(steps, "the number of steps", 2, MOST_STEPS)
+    with studio.turn, torch.no_grad():
+        asked_of = Conditions.cat([Conditions.request(spec, 1, {"place": place}) for place in places])
+        layouts = torch.from_numpy(draw(studio.generator, asked_of, ends, sampler=sampler).layouts)
+        start, end = codec.encode(layouts.to(device_of(codec))).float().cpu().numpy()
+        return interpolate(codec, start[None], end[None], count)
+
+
+def show_step(studio: Studio, path: CodePath, step: int) -> tuple[Picture, list[Row]]:
+    """Return the picture of a step between those of both ends, and `PATH_HEADINGS`."""
+    last = len(path.positions) - 1
+    here = min(max(int(step), 0), last)
+    titles = ["start", f"{path.positions[here]:.0%} of the way", "end"]
+    with studio.turn:
+        picture = _sheet(path.layouts[[0, here, last], 0], path.spec, titles, columns=3)
+    rows = [
+        [MEASURES[name].label, MEASURES[name].unit, *(f"{values[i, 0]:.3g}" for i in (0, here, last))]
+        for name, values in path.measured.items()
+    ]
+    return picture, rows
+
+
+# Editing
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A layout that a site is painted on.
+
+    Attributes
+    ----------
+    layout
+        `(C, H, W)` uint8, one window of the model.
+    grid
+        Where it lies.
+    """
+
+    layout: NDArray[np.uint8]
+    grid: Grid
+
+
+def prepared_places(data: Path) -> list[str]:
+    """Return the names of the places that are prepared in a folder."""
+    return sorted(manifest.parent.name for manifest in data.glob(f"*/{MANIFEST}"))
+
+
+def middle_of(studio: Studio, place: str) -> tuple[float, float]:
+    """Return longitude and latitude of a prepared place's middle.
+
+    Raises
+    ------
+    DataError
+        When it is not prepared.
+    """
+    raster = CityRaster.open(find_place(studio.data, place))
+    left, bottom, right, top = raster.grid.bounds
+    to_degrees = Transformer.from_crs(raster.crs, "EPSG:4326", always_xy=True)
+    longitude, latitude = to_degrees.transform((left + right) / 2, (bottom + top) / 2)
+    return round(longitude, 5), round(latitude, 5)
+
+
+def ground_at(studio: Studio, place: str | None, longitude: float | None, latitude: float | None) -> Ground:
+    """Read the real window around a point of a prepared place.
+
+    Raises
+    ------
+    ConfigError
+        For a point that is none.
+    DataError
+        When the place is not prepared, lacks a channel of the model, or does not hold the point.
+    """
+    if place not in prepared_places(studio.data):
+        raise DataError(
+            "This place is not prepared.",
+            got=place,
+            choices=prepared_places(studio.data),
+            remedy="citygrain prepare place=helsinki",
+        )
+    raster = CityRaster.open(studio.data / str(place))
+    point = {"at": [longitude, latitude], "site": None, "size_m": 2 * studio.spec.resolution_m}
+    found = site_in(raster, studio.spec, site_of(point, raster.crs), 0, one_window=True)
+    return Ground(found.layout, found.grid)
+
+
+def ground_of(studio: Studio, path: str | Path | None) -> Ground:
+    """Read a layout from a GeoTIFF with the channels of the model; of a larger one, the window in its middle.
+
+    Raises
+    ------
+    DataError
+        For a file that is no such GeoTIFF.
+    """
+    spec = studio.spec
+    if path is None:
+        raise DataError("There is no file.", expected="a GeoTIFF as `citygrain sample` writes them")
+    try:
+        with rasterio.open(path) as tif:
+            names = list(tif.descriptions)
+            missing = [name for name in spec.channels if name not in names]
+            if missing:
+                raise DataError(
+                    "This file lacks channels of the model.",
+                    expected=f"bands named {', '.join(spec.channels)}",
+                    got=", ".join(filter(None, names)) or f"{tif.count} bands without names",
+                )
+            if tif.crs is None or not tif.crs.is_projected or abs(tif.transform.a + tif.transform.e) > 1e-9:
+                raise DataError(
+                    "This file does not lie on a square grid in metres.",
+                    expected="a projected CRS such as EPSG:32633, rows from north to south",
+                    got=tif.crs,
+                )
+            if abs(tif.transform.a - spec.resolution_m) > 1e-6 or min(tif.shape) < spec.size_px:
+                raise DataError(
+                    "This file has other cells than the model, or too few.",
+                    expected=f"{spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m or more",
+                    got=f"{tif.height} × {tif.width} cells of {tif.transform.a:g} m",
+                )
+            row, column = ((length - spec.size_px) // 2 for length in tif.shape)
+            window = Window(column, row, spec.size_px, spec.size_px)
+            cells = tif.read([names.index(name) + 1 for name in spec.channels], window=window)
+            left, top = tif.transform @ (column, row)
+            grid = Grid(tif.crs.to_string(), left, top, spec.resolution_m, spec.size_px, spec.size_px)
+    except RasterioError as error:
+        raise DataError(
+            "This file cannot be read as a GeoTIFF.", expected="a GeoTIFF as `citygrain sample` writes them"
+        ) from error
+    if cells.dtype != np.uint8:
+        if not (np.isfinite(cells).all() and cells.min() >= 0 and cells.max() <= 1):
+            raise DataError("These are no shares of cells.", expected="0 to 255 as bytes, or numbers from 0 to 1")
+        cells = np.rint(cells * 255)
+    return Ground(cells.astype(np.uint8), grid)
+
+
+def canvas(studio: Studio, ground: Ground) -> Picture:
+    """Paint a layout so large that one can paint on it."""
+    with studio.turn:
+        picture = to_rgb(ground.layout, studio.spec.channels)
+    scale = max(1, CANVAS_PX // studio.spec.size_px)
+    return picture.repeat(scale, 0).repeat(scale, 1)
+
+
+def painted_cells(layers: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.bool_]:
+    """Return the cells of which half or more is painted over, of RGBA layers of any size, as `(size, size)`."""
+    cells = np.zeros((size, size), bool)
+    for layer in layers:
+        opaque = np.asarray(layer)[..., 3] > 0
+        edges = [np.linspace(0, length, size + 1).round().astype(int)[:-1] for length in opaque.shape]
+        if min(opaque.shape) < size:
+            continue
+        sums, counts = (
+            np.add.reduceat(np.add.reduceat(of.astype(int), edges[0], 0), edges[1], 1)
+            for of in (opaque, np.ones_like(opaque))
+        )
+        cells |= 2 * sums >= counts
+    return cells
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A site before and after.
+
+    Attributes
+    ----------
+    picture
+        Both in map colours, the site outlined.
+    rows
+        `EDIT_HEADINGS`.
+    zipped, vectors
+        GeoTIFFs and measures, and the same as GeoPackage, where they lie on Earth.
+    after
+        `(C, H, W)` uint8.
+    """
+
+    picture: Picture
+    rows: list[Row]
+    zipped: Path
+    vectors: Path
+    after: NDArray[np.uint8]
+
+
+EDIT_HEADINGS = ("measure", "unit", "of", "before", "asked", "after")
+
+
+def redraw(
+    studio: Studio,
+    ground: Ground,
+    free: NDArray[np.bool_],
+    wanted: Mapping[str, float],
+    folder: Path,
+    *,
+    place: str | None = None,
+    seed: int = 0,
+    strength: float = 1.0,
+    sampler: Sampler | None = None,
+) -> Edited:
+    """Redraw a site under conditions, and write it as `citygrain edit` does.
+
+    Parameters
+    ----------
+    studio, ground
+        The model, and the layout that the site lies on.
+    free
+        `(H, W)`: the cells of the site. All others stay as they are.
+    wanted
+        Condition → value in its unit, of the site.
+    folder
+        An empty one of this request alone.
+    place
+        A training place that it is to be like.
+    seed
+        Of the noise.
+    strength
+        1 redraws the site; less begins from what is there.
+    sampler
+        Another than the model's own.
+
+    Raises
+    ------
+    ConfigError
+        When nothing is painted, or for a seed or strength that is none.
+    CapabilityError
+        For a family that cannot keep what is around the site.
+    """
+    if not free.any():
+        raise ConfigError("No site is painted.", remedy="paint over what is to be redrawn")
+    spec, first = studio.spec, checked_seed(seed)
+    site = Site(ground.layout, free, ground.grid)
+    keep = torch.from_numpy(np.broadcast_to(~free, ground.layout.shape).copy())[None]
+    known = Known(torch.from_numpy(ground.layout)[None].float() / 255, keep)
+    with studio.turn:
+        after = draw_area(
+            studio.generator, free.shape, wanted, known=known, place=place, seed=first, sampler=sampler,
+            strength=strength,
+        ).numpy()  # fmt: skip
+        layouts = {"before": ground.layout, "after_00": after}
+        told = measured(layouts, site, spec)
+        write_edit(layouts, told, wanted, site, spec, folder / "edit")
+        picture = _sheet(np.stack([ground.layout, after]), spec, ["before", "after"], outline=free)
+    rows = [
+        _edit_row(name, part, told["before"][part][name], told["after_00"][part][name], wanted)
+        for part in ("site", "area")
+        for name in told["before"][part]
+        if not name.startswith("stayed_") and (part == "site" or name not in told["before"]["site"])
+    ]
+    return Edited(picture, rows, packed(folder / "edit", folder / "edit.zip"), folder / "edit" / "layouts.gpkg", after)
+
+
+def _edit_row(name: str, part: str, before: float, after: float, wanted: Mapping[str, float]) -> Row:
+    about = MEASURES.get(name)
+    label, unit = (about.label, about.unit) if about else (name.replace("_", " "), "–")
+    said = f"{wanted[name]:.3g}" if name in wanted and asked_of(name) == part else ""
+    return [label, unit, part, f"{before:.3g}", said, f"{after:.3g}"]

@@ -1,0 +1,416 @@
+"""The page itself: components, what happens when they are used, and the server. All that is drawn is made elsewhere."""
+
+from __future__ import annotations
+
+import html
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from citygrain import __version__
+from citygrain.app.drawing import (
+    CANVAS_PX,
+    EDIT_HEADINGS,
+    HEADINGS,
+    KNOBS,
+    LARGEST_SEED,
+    MOST_LAYOUTS,
+    PATH_HEADINGS,
+    Ground,
+    Studio,
+    asked,
+    canvas,
+    draw_layouts,
+    draw_path,
+    ground_at,
+    ground_of,
+    knobs_of,
+    middle_of,
+    painted_cells,
+    prepared_places,
+    redraw,
+    show_step,
+    turned,
+)
+from citygrain.errors import CapabilityError, CitygrainError, ConfigError
+from citygrain.geo.sources import ATTRIBUTION
+from citygrain.latent import CodePath, codec_of
+
+ANY_PLACE = "any"
+
+SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
+MONO_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+
+STYLE = """
+.citygrain-ask { align-items: center; gap: 10px !important; }
+.citygrain-ask > :first-child { flex: 0 0 112px !important; min-width: 0 !important; border: none !important; }
+.citygrain-ask > :first-child label { padding: 0; white-space: nowrap; }
+.citygrain-table * { font-family: var(--font) !important; }
+.citygrain-foot { opacity: .7; font-size: .85em; }
+"""
+
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'"
+)
+"""The browser may ask this server for things, and nobody else."""
+
+PATH_STEPS = 9
+
+SESSION_SECONDS = 4 * 3600
+"""After so long without use, what a person drew is forgotten."""
+
+CACHE_SECONDS = (600, 3600)
+"""How often files are looked through that people were handed, and how old they get."""
+
+
+class _OwnHostOnly:
+    """Tell the browser with every answer that it may ask nobody else for anything."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                message["headers"] = [*message.get("headers", []), *own]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+def said(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Show citygrain's errors as what they say, with what was expected, what came and the remedy."""
+
+    @wraps(function)
+    def shown(*values: Any) -> Any:
+        try:
+            return function(*values)
+        except CitygrainError as error:
+            problem, *details = (html.escape(line.strip()) for line in str(error).splitlines())
+            raise gr.Error(
+                "<br>".join([problem, *details]), duration=None, title="This cannot be done", print_exception=False
+            ) from error
+
+    return shown
+
+
+class Desk:
+    """Folders for what single requests write, all below one."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home / "requests"
+        self.home.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def request(self, before: Path | None) -> Iterator[Path]:
+        """Hand out a folder for a request. That of the one before goes when all is well, else the new one does."""
+        folder = Path(tempfile.mkdtemp(dir=self.home))
+        try:
+            yield folder
+        except BaseException:
+            cleared(folder)
+            raise
+        cleared(before)
+
+
+def cleared(folder: Path | None) -> None:
+    """Remove the folder of a request that nobody looks at any more."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build(studios: Sequence[Studio], home: Path, seed: int = 0) -> gr.Blocks:
+    """Lay out the page.
+
+    Parameters
+    ----------
+    studios
+        The models; with several, one is chosen at the top.
+    home
+        Folder that files are written below.
+    seed
+        That the page begins with.
+    """
+    desk = Desk(home)
+    with gr.Blocks(title="citygrain", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
+        gr.Markdown("# citygrain\nUrban layouts, asked for and measured in physical units.")
+        names = [studio.name for studio in studios]
+        chosen = gr.Dropdown(names, value=names[0], label="model", visible=len(studios) > 1)
+        rooms = []
+        for i, studio in enumerate(studios):
+            with gr.Column(visible=i == 0) as room:
+                gr.Markdown(_about(studio))
+                with gr.Tab("Sample"):
+                    _sample_tab(studio, desk, seed)
+                with gr.Tab("Latent path"):
+                    _path_tab(studio, seed)
+                with gr.Tab("Edit"):
+                    _edit_tab(studio, desk, seed)
+            rooms.append(room)
+        chosen.change(
+            lambda name: [gr.update(visible=name == one) for one in names], chosen, rooms, queue=False,
+            api_visibility="private",
+        )  # fmt: skip
+        gr.Markdown(f"citygrain {__version__}. Models learn from data {ATTRIBUTION}.", elem_classes="citygrain-foot")
+    return page
+
+
+def serve(page: gr.Blocks, host: str, port: int, *, open_browser: bool = False) -> None:
+    """Serve the page, in a thread of its own: `page.block_thread()` waits until it is interrupted."""
+    page.queue(default_concurrency_limit=1).launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        strict_cors=True,
+        max_file_size="64mb",
+        app_kwargs={"middleware": [Middleware(_OwnHostOnly)]},
+        theme=gr.themes.Base(
+            primary_hue="teal", neutral_hue="stone", font=SYSTEM_FONTS, font_mono=MONO_FONTS, radius_size="sm"
+        ),
+        css=STYLE,
+    )
+
+
+def _about(studio: Studio) -> str:
+    spec = studio.spec
+    family = type(studio.generator).__name__
+    return (
+        f"**{studio.name}** ({family}): {spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m, "
+        f"{spec.extent_m:g} × {spec.extent_m:g} m; learned from {', '.join(spec.places)}."
+    )
+
+
+def _sliders(studio: Studio) -> tuple[list[gr.Component], list[gr.Component]]:
+    """Lay out a box and a slider for each condition; a slider that is moved ticks its box."""
+    values: list[gr.Component] = []
+    ticks: list[gr.Component] = []
+    gr.Markdown("**Ask for** what is ticked; moving a slider ticks it. The rest is left to the model.")
+    for one in studio.ranges:
+        with gr.Row(elem_classes="citygrain-ask"):
+            tick = gr.Checkbox(value=False, label="ask for it", container=False, scale=0, min_width=96)
+            value = gr.Slider(one.low, one.high, value=one.middle, step=one.step, label=one.label)
+        value.input(None, None, tick, js="() => true", queue=False, show_progress="hidden", api_visibility="private")
+        values.append(value)
+        ticks.append(tick)
+    return values, ticks
+
+
+def _sampling(studio: Studio) -> tuple[gr.Dropdown, list[gr.Component]]:
+    """Lay out the choice of a sampler and its knobs; only those that it has are seen."""
+    first = next(iter(studio.samplers))
+    with gr.Accordion("Sampler", open=False):
+        choice = gr.Dropdown(list(studio.samplers), value=first, label="sampler")
+        knobs: list[gr.Component] = []
+        for knob in KNOBS:
+            values = knobs_of(studio.samplers[first])
+            label, value, seen = f"{knob.name}: {knob.does}", values.get(knob.name), knob.name in values
+            if knob.name == "tolerance":  # it may be infinite
+                knobs.append(gr.Number(value, label=label, visible=seen))
+            else:
+                known = knob.low if value is None else value
+                knobs.append(gr.Slider(knob.low, knob.high, value=known, step=knob.step, label=label, visible=seen))
+
+    def changed(name: str) -> list[Any]:
+        values = knobs_of(studio.samplers[name])
+        return [
+            gr.update(visible=True, value=values[knob.name]) if knob.name in values else gr.update(visible=False)
+            for knob in KNOBS
+        ]
+
+    choice.input(changed, choice, knobs, queue=False, show_progress="hidden", api_visibility="private")
+    return choice, knobs
+
+
+def _place(studio: Studio) -> gr.Dropdown:
+    return gr.Dropdown([ANY_PLACE, *studio.spec.places], value=ANY_PLACE, label="like the place")
+
+
+def _seed(value: int, label: str = "seed") -> gr.Number:
+    return gr.Number(value, label=label, precision=0, minimum=0, maximum=LARGEST_SEED)
+
+
+def _place_of(value: str | None) -> str | None:
+    return None if value in {None, ANY_PLACE} else value
+
+
+def _sample_tab(studio: Studio, desk: Desk, seed: int) -> None:
+    kept = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=cleared)
+    conditions = len(studio.ranges)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=340):
+            with gr.Row():
+                place = _place(studio)
+                first = _seed(seed)
+                count = gr.Slider(1, MOST_LAYOUTS, value=4, step=1, label="layouts")
+            button = gr.Button("Draw", variant="primary", elem_id="draw")
+            values, ticks = _sliders(studio)
+            choice, knobs = _sampling(studio)
+        with gr.Column(scale=6, min_width=420):
+            picture = _picture("layouts")
+            with gr.Row():
+                tifs = gr.DownloadButton("GeoTIFFs (ZIP)", interactive=False, elem_id="tifs")
+                vectors = gr.DownloadButton("GeoPackage", interactive=False, elem_id="vectors")
+            rows = _table(HEADINGS, "requested and measured", "measured")
+
+    @said
+    def drawn(before: Path | None, where: str, of: int, n: int, kind: str, *rest: Any) -> list[Any]:
+        wanted = asked(studio.ranges, rest[:conditions], rest[conditions : 2 * conditions])
+        turns = dict(zip((knob.name for knob in KNOBS), rest[2 * conditions :], strict=True))
+        sampler = turned(studio, kind, turns)
+        with desk.request(before) as folder:
+            made = draw_layouts(studio, wanted, folder, place=_place_of(where), seed=of, n=n, sampler=sampler)
+        return [folder, made.picture, made.rows, _ready(made.zipped), _ready(made.vectors)]
+
+    _on(
+        button.click,
+        drawn,
+        [kept, place, first, count, choice, *values, *ticks, *knobs],
+        [kept, picture, rows, tifs, vectors],
+        "draw",
+    )
+
+
+def _on(event: Any, function: Callable[..., Any], takes: list[Any], gives: list[Any], name: str) -> None:
+    """Do something that takes long: one request after the other."""
+    event(function, takes, gives, concurrency_limit=1, concurrency_id="model", api_name=name)
+
+
+def _ready(file: Path) -> Any:
+    return gr.update(value=str(file), interactive=True)
+
+
+def _picture(name: str) -> gr.Image:
+    return gr.Image(show_label=False, format="png", buttons=["download", "fullscreen"], interactive=False, elem_id=name)
+
+
+def _table(headings: Sequence[str], label: str, elem_id: str) -> gr.Dataframe:
+    return gr.Dataframe(
+        headers=list(headings), interactive=False, wrap=True, label=label, buttons=["copy"], max_height=700,
+        elem_id=elem_id, elem_classes="citygrain-table",
+    )  # fmt: skip
+
+
+def _path_tab(studio: Studio, seed: int) -> None:
+    try:
+        codec_of(studio.generator)
+    except CapabilityError as error:
+        gr.Markdown(f"There is no path between layouts of this model. {error.problem}")
+        return
+    kept = gr.State(None, time_to_live=SESSION_SECONDS)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=300):
+            gr.Markdown("Two layouts are drawn. The path goes straight from the code of one to that of the other.")
+            ends = []
+            for i, name in enumerate(("start", "end")):
+                with gr.Row():
+                    ends += [_seed(seed + i, f"seed of the {name}"), _place(studio)]
+            button = gr.Button("Draw the path", variant="primary", elem_id="walk")
+        with gr.Column(scale=7, min_width=420):
+            step = gr.Slider(
+                0, PATH_STEPS - 1, value=PATH_STEPS // 2, step=1, label="step along the path", elem_id="step"
+            )
+            picture = _picture("path")
+            rows = _table(PATH_HEADINGS, "measured", "path-measured")
+
+    @said
+    def walked(a: int, place_a: str, b: int, place_b: str, at: int) -> list[Any]:
+        path = draw_path(studio, (a, b), (_place_of(place_a), _place_of(place_b)), PATH_STEPS)
+        return [path, *show_step(studio, path, at)]
+
+    def stepped(path: CodePath | None, at: int) -> list[Any]:
+        return [gr.skip(), gr.skip()] if path is None else list(show_step(studio, path, at))
+
+    _on(button.click, walked, [*ends, step], [kept, picture, rows], "path")
+    step.change(stepped, [kept, step], [picture, rows], show_progress="hidden", trigger_mode="always_last",
+                api_visibility="private")  # fmt: skip
+
+
+def _edit_tab(studio: Studio, desk: Desk, seed: int) -> None:
+    kept = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=cleared)
+    ground = gr.State(None, time_to_live=SESSION_SECONDS)
+    size = studio.spec.size_px
+    side = max(1, CANVAS_PX // size) * size
+    places = prepared_places(studio.data)
+    known = [name for name in studio.spec.places if name in places] + [p for p in places if p not in studio.spec.places]
+    longitude, latitude = middle_of(studio, known[0]) if known else (None, None)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=340):
+            if known:
+                with gr.Row():
+                    where = gr.Dropdown(known, value=known[0], label="prepared place")
+                    lon = gr.Number(longitude, label="longitude [°]")
+                    lat = gr.Number(latitude, label="latitude [°]")
+                fetch = gr.Button("Show the real window", elem_id="fetch")
+            else:
+                gr.Markdown("No place is prepared here; `citygrain prepare place=helsinki` prepares one.")
+            upload = gr.File(label="or a GeoTIFF of a layout", file_count="single", height=130, elem_id="upload")
+            with gr.Row():
+                like = _place(studio)
+                first = _seed(seed)
+            strength = gr.Slider(0.05, 1, value=1, step=0.05, label="strength: less than 1 begins from what is there")
+            button = gr.Button("Redraw what is painted", variant="primary", elem_id="redraw")
+            values, ticks = _sliders(studio)
+        with gr.Column(scale=6, min_width=540):
+            editor = gr.ImageEditor(
+                label="paint over what is to be redrawn", type="numpy", image_mode="RGBA", format="png", sources=(),
+                transforms=(), layers=False, canvas_size=(side, side), fixed_canvas=True, height=side + 130,
+                brush=gr.Brush(default_size=48, colors=["#d9572fb0"], color_mode="fixed"), buttons=[], elem_id="site",
+            )  # fmt: skip
+            picture = _picture("edited")
+            with gr.Row():
+                zipped = gr.DownloadButton("GeoTIFFs and measures (ZIP)", interactive=False, elem_id="edit-tifs")
+                vectors = gr.DownloadButton("GeoPackage", interactive=False, elem_id="edit-vectors")
+            rows = _table(EDIT_HEADINGS, "before and after", "edit-measured")
+
+    def laid(read: Ground) -> list[Any]:
+        shown = canvas(studio, read)
+        return [read, {"background": shown, "layers": [], "composite": shown}]
+
+    @said
+    def fetched(name: str, x: float | None, y: float | None) -> list[Any]:
+        return laid(ground_at(studio, name, x, y))
+
+    @said
+    def uploaded(path: str | None) -> list[Any]:
+        return laid(ground_of(studio, path))
+
+    @said
+    def edited(before: Path | None, on: Ground | None, site: Any, where: str, of: int, much: float, *rest: Any) -> Any:
+        if on is None:
+            raise ConfigError("There is nothing to paint on.", remedy="show a real window, or hand over a GeoTIFF")
+        wanted = asked(studio.ranges, rest[: len(studio.ranges)], rest[len(studio.ranges) :])
+        free = painted_cells((site or {}).get("layers") or [], size)
+        with desk.request(before) as folder:
+            made = redraw(studio, on, free, wanted, folder, place=_place_of(where), seed=of, strength=much)
+        return [folder, made.picture, made.rows, _ready(made.zipped), _ready(made.vectors)]
+
+    if known:
+        where.input(lambda name: middle_of(studio, name), where, [lon, lat], api_visibility="private")
+        _on(fetch.click, fetched, [where, lon, lat], [ground, editor], "fetch")
+    _on(upload.upload, uploaded, [upload], [ground, editor], "upload")
+    _on(
+        button.click,
+        edited,
+        [kept, ground, editor, like, first, strength, *values, *ticks],
+        [kept, picture, rows, zipped, vectors],
+        "redraw",
+    )

@@ -1,0 +1,388 @@
+"""The page: what it draws, on its own; the server; and the whole of it in a browser."""
+
+import asyncio
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+import warnings
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+import citygrain
+from browser import CHROMIUM, opened
+from citygrain.app import free_port, run, studios_of
+from citygrain.app.drawing import (
+    EDIT_HEADINGS,
+    HEADINGS,
+    MOST_LAYOUTS,
+    PATH_HEADINGS,
+    Studio,
+    asked,
+    canvas,
+    draw_layouts,
+    draw_path,
+    ground_at,
+    ground_of,
+    knobs_of,
+    middle_of,
+    painted_cells,
+    prepared_places,
+    range_of,
+    redraw,
+    show_step,
+    turned,
+)
+from citygrain.conditions import measure
+from citygrain.config import load_config
+from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
+from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vectorize import vectorize
+from citygrain.plot import sheet
+from citygrain.sample import write_geotiff
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "reference/two_cities"
+needs_gradio = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason='gradio is not installed: pip install "citygrain[explore]"'
+)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    return Studio(NAME, citygrain.load(NAME), tmp_path_factory.mktemp("nothing_prepared"), threading.Lock())
+
+
+@pytest.fixture
+def quick(studio):
+    return turned(studio, "DpmSolver", {"steps": 2, "tolerance": None})
+
+
+@pytest.fixture
+def drawn(studio, quick, tmp_path):
+    return draw_layouts(studio, {"coverage": 0.3}, tmp_path, place="los_angeles", seed=5, n=2, sampler=quick)
+
+
+def bands(path):
+    with rasterio.open(path) as tif:
+        return tif.read(), tif.transform, tif.crs, tif.descriptions
+
+
+# Sliders and knobs
+
+
+def test_a_slider_has_its_unit_and_goes_as_far_as_training_did(studio):
+    spec = studio.spec
+    assert [one.name for one in studio.ranges] == list(spec.scalars)
+    for one in studio.ranges:
+        seen = spec.statistics[one.name]["all"]
+        assert seen[0] - 1e-6 <= one.low <= one.middle <= one.high <= seen[-1] + 1e-6
+        assert one.high - one.low > 0.9 * (seen[-1] - seen[0])
+        assert abs(round((one.high - one.low) / one.step) - (one.high - one.low) / one.step) < 1e-6
+    assert next(one for one in studio.ranges if one.name == "cycle").label == "cycleway density [km/km²]"
+
+
+def test_a_condition_that_never_varied_has_no_slider(studio):
+    plain = studio.spec.to_dict()
+    plain["statistics"]["water"] = {"all": [0.0] * 101}
+    assert range_of(type(studio.spec).from_dict(plain), "water") is None
+
+
+def test_what_is_not_ticked_is_not_asked_for(studio):
+    values = [one.middle for one in studio.ranges]
+    nothing = [False] * len(values)
+    assert asked(studio.ranges, values, nothing) == {}
+    assert asked(studio.ranges, [0.31, *values[1:]], [True, *nothing[1:]]) == {"coverage": 0.31}
+
+
+def test_the_samplers_fit_the_model_and_take_its_knobs(studio):
+    own = studio.generator.sampler
+    assert next(iter(studio.samplers)) == type(own).__name__
+    assert set(studio.samplers) == {"Heun", "Euler", "Ancestral", "DpmSolver"}
+    assert knobs_of(studio.samplers["Euler"]) == {"steps": own.steps, "guidance": 1.5, "tolerance": 0.1}
+    changed = turned(studio, "Euler", {"steps": 3.0, "guidance": 2.0, "tolerance": None, "temperature": 0.3})
+    assert (type(changed).__name__, changed.steps, changed.guidance, changed.tolerance) == ("Euler", 3, 2.0, np.inf)
+    assert changed.sigma_max == own.sigma_max
+    with pytest.raises(ConfigError, match="DpmSolver"):
+        turned(studio, "Gibbs", {})
+    for knobs in ({"steps": 0}, {"steps": None}, {"guidance": float("nan")}, {"tolerance": 0}):
+        with pytest.raises(ConfigError):
+            turned(studio, "Heun", knobs)
+
+
+# Layouts
+
+
+def test_a_sliders_value_is_the_request_and_the_picture_is_measured(studio, drawn):
+    spec = studio.spec
+    assert set(drawn.samples.requested) == {"coverage"}
+    assert np.allclose(drawn.samples.requested["coverage"], 0.3)
+    again = measure(drawn.samples.layouts, spec.channels, spec.resolution_m)
+    rows = {row[0]: row for row in drawn.rows}
+    assert all(len(row) == len(HEADINGS) for row in drawn.rows)
+    assert drawn.rows[0] == ["building coverage (GSI)", "–", "0.3", *drawn.rows[0][3:]]
+    assert float(drawn.rows[0][3]) == pytest.approx(float(again["coverage"].mean()), rel=5e-3)
+    assert rows["street density"][1:3] == ["km/km²", ""]
+    assert drawn.picture.ndim == 3
+    assert drawn.picture.std() > 5
+
+
+def test_downloads_hold_what_is_shown_at_its_place_on_earth(studio, drawn, tmp_path):
+    with zipfile.ZipFile(drawn.zipped) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    files = sorted((tmp_path / "unpacked" / "layouts").glob("*.tif"))
+    assert len(files) == 2
+    place = studio.generator.provenance["data"]["places"]["los_angeles"]
+    for i, file in enumerate(files):
+        layout, transform, crs, channels = bands(file)
+        assert np.array_equal(layout, np.rint(drawn.samples.layouts[i] * 255))
+        assert channels == studio.spec.channels
+        assert crs.to_string() == place["crs"]
+        assert (transform.a, transform.f) == (8.0, place["grid"]["left_top"][1])
+    houses = gpd.read_file(drawn.vectors, layer="building")
+    assert houses.crs == crs
+    assert set(houses.layout) == {"layout_0000", "layout_0001"}
+    grid = Grid(crs.to_string(), transform.c, transform.f, 8.0, 64, 64)
+    last = vectorize(layout, channels, grid).layers()["building"]
+    assert houses[houses.layout == "layout_0001"].area.sum() == pytest.approx(last.area.sum())
+
+
+@pytest.mark.slow
+def test_two_people_at_once_get_their_own(studio, quick, tmp_path):
+    def both(seed):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        return draw_layouts(studio, {"coverage": seed / 100}, folder, seed=seed, n=1, sampler=quick)
+
+    with ThreadPoolExecutor(2) as people:
+        at_once = list(people.map(both, (10, 40)))
+    for seed, mine in zip((10, 40), at_once, strict=True):
+        alone = draw_layouts(studio, {"coverage": seed / 100}, tmp_path / "alone" / str(seed), seed=seed, n=1,
+                             sampler=quick)  # fmt: skip
+        # Up to one level of 255: another thread may round the last bit of a sum another way.
+        assert np.abs(mine.samples.layouts - alone.samples.layouts).max() < 1.5 / 255
+        assert np.abs(mine.picture.astype(float) - alone.picture).mean() < 0.5
+        assert np.allclose(mine.samples.requested["coverage"], seed / 100)
+        assert mine.zipped.parent == tmp_path / str(seed)
+    first, second = (drawn.samples.layouts for drawn in at_once)
+    assert np.abs(first - second).max() > 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n": 0}, {"n": MOST_LAYOUTS + 1}, {"n": 1.5}, {"n": math.nan}, {"seed": -1}, {"seed": None}]
+)
+def test_what_cannot_be_drawn_is_refused(studio, quick, tmp_path, wrong):
+    with pytest.raises(ConfigError, match="whole number"):
+        draw_layouts(studio, {}, tmp_path, **{"sampler": quick, **wrong})
+
+
+# Paths and edits
+
+
+def test_a_path_goes_from_one_layout_to_the_other_and_is_measured(studio, quick):
+    path = draw_path(studio, (1, 2), ("copenhagen", "los_angeles"), 4, quick)
+    spec = studio.spec
+    first, rows = show_step(studio, path, 1)
+    other, _ = show_step(studio, path, 2)
+    assert not np.array_equal(first, other)
+    again = measure(path.layouts[1], spec.channels, spec.resolution_m)
+    assert all(len(row) == len(PATH_HEADINGS) for row in rows)
+    assert float(rows[0][3]) == pytest.approx(float(again["coverage"][0]), rel=5e-3)
+    with pytest.raises(ConfigError, match="steps"):
+        draw_path(studio, (1, 2), (None, None), 1)
+
+
+@pytest.fixture
+def file(drawn, tmp_path):
+    """A GeoTIFF of a layout, as it is downloaded."""
+    return drawn.zipped.parent / "layouts" / "layouts" / "layout_0001.tif"
+
+
+def test_a_painted_site_is_redrawn_and_nothing_around_it(studio, quick, drawn, file, tmp_path):
+    ground = ground_of(studio, file)
+    layout, transform, crs, _ = bands(file)
+    assert np.array_equal(ground.layout, layout)
+    brush = np.zeros((*canvas(studio, ground).shape[:2], 4), np.uint8)
+    brush[160:320, 80:400, 3] = 176
+    free = painted_cells([brush], 64)
+    assert free.sum() == 20 * 40
+    assert free[20:40, 10:50].all()
+    made = redraw(studio, ground, free, {"coverage": 0.5}, tmp_path / "edit", seed=3, sampler=quick)
+    assert np.array_equal(made.after[:, ~free], layout[:, ~free])
+    assert not np.array_equal(made.after[:, free], layout[:, free])
+    row = next(row for row in made.rows if row[:3] == ["building coverage (GSI)", "–", "site"])
+    assert len(row) == len(EDIT_HEADINGS)
+    assert row[4] == "0.5"
+    assert float(row[5]) == pytest.approx(made.after[0][free].mean() / 255, rel=5e-3)
+    with zipfile.ZipFile(made.zipped) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    after, *where = bands(tmp_path / "unpacked" / "layouts" / "after_00.tif")
+    assert np.array_equal(after, made.after)
+    assert where == [transform, crs, studio.spec.channels]
+    assert set(gpd.read_file(made.vectors, layer="building").layout) <= {"before", "after_00"}
+    with pytest.raises(ConfigError, match="painted"):
+        redraw(studio, ground, painted_cells([], 64), {}, tmp_path)
+
+
+def test_a_real_window_is_that_of_the_place(cities, studio):
+    here = dataclasses.replace(studio, data=cities)
+    assert prepared_places(cities) == ["helsinki"]
+    longitude, latitude = middle_of(here, "helsinki")
+    raster = CityRaster.open(cities / "helsinki")
+    ground = ground_at(here, "helsinki", longitude, latitude)
+    left, bottom, right, top = raster.grid.bounds
+    assert ground.layout.shape == studio.spec.shape
+    assert ground.grid.crs == raster.crs
+    assert ground.grid.left + 256 == pytest.approx((left + right) / 2, abs=16)
+    assert ground.grid.top - 256 == pytest.approx((bottom + top) / 2, abs=16)
+    for wrong in (("helsinki", 12.0, 55.0), ("atlantis", longitude, latitude), ("helsinki", None, latitude)):
+        with pytest.raises(CitygrainError):
+            ground_at(here, *wrong)
+
+
+def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):
+    text = tmp_path / "layout.tif"
+    text.write_text("no picture")
+    photo = tmp_path / "photo.png"
+    sheet(np.zeros((1, 1, 8, 8)), ["water"], photo)
+    other = tmp_path / "coarse.tif"
+    layout, _, crs, channels = bands(file)
+    write_geotiff(other, layout, channels, Grid(crs.to_string(), 0, 0, 4.0, 64, 64))
+    fewer = tmp_path / "fewer.tif"
+    write_geotiff(fewer, layout[:2], channels[:2], Grid(crs.to_string(), 0, 0, 8.0, 64, 64))
+    for wrong, says in ((text, "GeoTIFF"), (photo, "lacks"), (other, "cells"), (fewer, "lacks"), (None, "no file")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with pytest.raises(DataError, match=says):
+                ground_of(studio, wrong)
+
+
+# The verb
+
+
+def test_a_port_that_is_taken_is_left_alone():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port("127.0.0.1", port) > port
+    with pytest.raises(ConfigError, match="host"):
+        free_port("203.0.113.7", None)
+    with pytest.raises(ConfigError, match="free port"):
+        free_port("127.0.0.1", 2**16)
+
+
+def test_a_list_of_checkpoints_is_a_choice():
+    assert [s.name for s in studios_of(load_config("app", [f"checkpoint=[{NAME}]"]))] == [NAME]
+    with pytest.raises(CheckpointError):
+        studios_of(load_config("app", ["checkpoint=nowhere"]))
+    with pytest.raises(ConfigError, match="needs a model"):
+        studios_of(load_config("app", ["checkpoint=[]"]))
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(CapabilityError, match=re.escape('pip install "citygrain[explore]"')):
+        run(load_config("app", []))
+
+
+@pytest.fixture(scope="module")
+def server(cities, tmp_path_factory):
+    """The address of a page that serves the shipped model."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path]), "NO_COLOR": "1"}
+    home = tmp_path_factory.mktemp("home")
+    environment["TMPDIR"] = str(home)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "citygrain", "app", f"port={port}", f"paths.data={cities}"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=cities,
+    )  # fmt: skip
+    try:
+        lines, found = [], None
+        for line in process.stdout:
+            lines.append(line)
+            found = re.search(r"http://127\.0\.0\.1:\d+", line)
+            if found:
+                break
+        assert found, "".join(lines)
+        yield found[0]
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.stdout.close()
+        process.wait()
+    assert not list(home.iterdir()), "files of the page are left"
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        return reply.read().decode(), reply.headers
+
+
+@pytest.mark.slow
+@needs_gradio
+def test_the_page_is_for_this_machine_and_lets_the_browser_ask_nobody_else(server):
+    text, headers = get(server)
+    assert "citygrain" in text
+    assert headers["content-security-policy"].startswith("default-src 'self'")
+    assert "fonts.googleapis" not in text + get(f"{server}/theme.css")[0]
+    port = int(server.rsplit(":", 1)[1])
+    listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    assert {at[1] for at in listening if at[3] == "0A" and at[1].endswith(f":{port:04X}")} == {f"0100007F:{port:04X}"}
+
+
+@pytest.mark.slow
+@needs_gradio
+@needs_chromium
+def test_in_a_browser_a_slider_is_moved_layouts_appear_and_are_downloaded(server, tmp_path):
+    async def visit():
+        async with opened(server, tmp_path) as page:
+            row = "document.querySelector('.citygrain-ask')"
+            await page.until(f"{row}?.querySelector('input[type=range]')")
+            await page.until(f"{row}.querySelector('input[type=checkbox]')?.checked === false")
+            await page.js(
+                f"(() => {{ const s = {row}.querySelector('input[type=range]'); s.value = 0.31;"
+                "s.dispatchEvent(new Event('input', {bubbles: true})) })()"
+            )
+            await page.until(f"{row}.querySelector('input[type=checkbox]').checked")
+            await page.js("document.querySelector('#draw').click()")
+            await page.until("document.querySelector('#layouts img')?.naturalWidth > 200", 60)
+            await page.until("document.querySelector('#measured')?.innerText.includes('0.31')")
+            for what in ("tifs", "vectors"):
+                await page.js(f"document.querySelector('#{what}').click()")
+            for _ in range(100):
+                if {"layouts.zip", "layouts.gpkg"} <= {file.name for file in tmp_path.iterdir()}:
+                    break
+                await asyncio.sleep(0.1)
+            return page.requests, page.errors
+
+    requests, errors = asyncio.run(visit())
+    away = [u for u in requests if not re.match(rf"(http|ws)://{re.escape(server[7:])}/|data:|blob:", f"{u}/")]
+    assert not away
+    assert not errors
+    with zipfile.ZipFile(tmp_path / "layouts.zip") as archive:
+        archive.extractall(tmp_path)
+    layout, *_ = bands(tmp_path / "layouts" / "layout_0000.tif")
+    assert layout.shape == (8, 64, 64)
+    assert abs(layout[0].mean() / 255 - 0.31) < 0.15
+    assert len(gpd.read_file(tmp_path / "layouts.gpkg", layer="building"))
