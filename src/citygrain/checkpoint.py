@@ -31,6 +31,8 @@ from citygrain.targets import check_targets, instantiate
 FORMAT = 1
 LAST = Path("checkpoints") / "last.ckpt"
 EXPORT = Path("model")
+REFERENCE = "reference"
+SHIPPED = Path(__file__).parent / "weights"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _MODEL_PACKAGES = ("citygrain.models", "citygrain.networks", "citygrain.samplers", "citygrain.spec", "torch.nn")
 _PREFIX = "generator."
@@ -89,7 +91,8 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
     Parameters
     ----------
     path
-        A run folder, an exported model's folder, or a `.ckpt` file.
+        A run folder, an exported model's folder, a `.ckpt` file, or `reference/<name>` for one that comes with
+        citygrain.
     device
         Where to put it.
 
@@ -161,22 +164,41 @@ def _locate(path: Path) -> Path:
     for candidate in (path / WEIGHTS, path / EXPORT / WEIGHTS, path / LAST):
         if candidate.is_file():
             return candidate
+    if path.parts[:1] == (REFERENCE,):
+        shipped = SHIPPED / Path(*path.parts[1:]) / WEIGHTS
+        if shipped.is_file():
+            return shipped
+        raise CheckpointError("No such model comes with citygrain.", got=path, choices=references())
     beside = path if path.is_dir() else path.parent
     raise CheckpointError(
         "There is no checkpoint here.",
         expected=f"a run folder with {LAST.as_posix()}, an exported model with {WEIGHTS}, or a .ckpt file",
         got=path,
         choices=sorted({c.parent.parent.as_posix() for c in beside.glob(f"*/{LAST.as_posix()}")}) or None,
-        remedy="train one: citygrain train experiment=demo",
+        remedy=f"train one: citygrain train experiment=demo; or take one that is there: {', '.join(references())}",
     )
+
+
+def references() -> list[str]:
+    """Return the names of the models that come with citygrain, as `load` takes them."""
+    return sorted(f"{REFERENCE}/{weights.parent.name}" for weights in SHIPPED.glob(f"*/{WEIGHTS}"))
 
 
 def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]
 
 
-def export(checkpoint: Checkpoint, folder: Path) -> Path:
+def export(checkpoint: Checkpoint, folder: Path, *, half: bool = False) -> Path:
     """Write a checkpoint as safetensors, configuration and model card; each file appears whole or not at all.
+
+    Parameters
+    ----------
+    checkpoint
+        What `read` returns.
+    folder
+        Where to.
+    half
+        Whether numbers are kept in half precision, in half the space. `load` computes in single precision all the same.
 
     Returns
     -------
@@ -194,8 +216,15 @@ def export(checkpoint: Checkpoint, folder: Path) -> Path:
     write_text(folder / CARD, _card(checkpoint))
     with atomic_path(folder / WEIGHTS) as temporary:
         # Its `save_file` would leave the file unreadable to others.
-        temporary.write_bytes(save({name: value.contiguous() for name, value in checkpoint.weights.items()}))
+        kept = {name: _halved(value) if half else value for name, value in checkpoint.weights.items()}
+        temporary.write_bytes(save({name: value.contiguous() for name, value in kept.items()}))
     return folder
+
+
+def _halved(value: Tensor) -> Tensor:
+    """Return numbers in half precision, where it holds them all."""
+    half = value.half() if value.is_floating_point() else value
+    return half if torch.allclose(half.to(value.dtype), value, rtol=1e-3, atol=1e-6) else value
 
 
 def _card(checkpoint: Checkpoint) -> str:

@@ -1,0 +1,64 @@
+"""The models that come with citygrain, and models made to travel."""
+
+import json
+import re
+
+import pytest
+import torch
+
+import citygrain
+from citygrain.checkpoint import SHIPPED, WEIGHTS, Checkpoint, export, read, references
+from citygrain.config import load_config
+from citygrain.errors import CheckpointError
+from citygrain.export import run
+from citygrain.protocols import Noise
+from citygrain.spec import Conditions
+
+LARGEST_BYTES = 16_000_000
+
+
+def test_there_are_some():
+    assert references()
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 60_000_000
+
+
+@pytest.mark.parametrize("name", references())
+def test_a_shipped_model_is_small_tells_where_it_comes_from_and_draws(name):
+    checkpoint = read(name)
+    assert checkpoint.path.stat().st_size < LARGEST_BYTES
+    assert "ODbL" in (checkpoint.path.parent / "README.md").read_text(encoding="utf-8")
+    config = (checkpoint.path.parent / "config.json").read_text(encoding="utf-8")
+    assert not re.findall(r'": "(?:/|[A-Z]:|~)[^"]*"', config), "a path of the machine that made it"
+    assert set(checkpoint.spec.places) == set(json.loads(config)["provenance"]["data"]["places"])
+    model = citygrain.load(name)
+    layout = model.sample(Conditions.request(model.spec, 1, {"coverage": "p50"}), noise=Noise([0]))
+    assert layout.shape == (1, *model.spec.shape)
+    assert layout.isfinite().all()
+    assert layout.std() > 0.05
+
+
+def test_a_name_that_does_not_ship_is_answered_with_those_that_do():
+    with pytest.raises(CheckpointError, match=references()[0]):
+        citygrain.load("reference/atlantis")
+
+
+def test_half_precision_halves_the_file_and_keeps_what_it_cannot_hold(tmp_path):
+    whole = read(references()[0])
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in whole.weights.items()}
+    far = next(name for name, value in weights.items() if value.is_floating_point() and value.numel() > 3)
+    weights[far] = weights[far] + 1e6  # beyond half precision
+    checkpoint = Checkpoint(whole.model, whole.spec, weights, whole.provenance)
+    sizes = [(export(checkpoint, tmp_path / str(half), half=half) / WEIGHTS).stat().st_size for half in (False, True)]
+    assert sizes[1] < 0.52 * sizes[0]
+    halved = read(tmp_path / "True").weights
+    assert torch.equal(halved[far], weights[far])
+    assert all(
+        torch.allclose(halved[name].to(value.dtype), value, rtol=1e-3, atol=1e-6) for name, value in weights.items()
+    )
+
+
+def test_the_verb_writes_what_load_takes(tmp_path):
+    out = run(load_config("export", [f"checkpoint={references()[0]}", f"out={tmp_path / 'model'}", "half=true"]))
+    assert citygrain.load(out).spec == citygrain.load(references()[0]).spec
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        run(load_config("export", [f"checkpoint={tmp_path / 'nothing'}", f"out={tmp_path / 'model'}"]))
