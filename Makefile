@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 NEW_ENOUGH := import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 # The second worker is the parallelism: without this, each would start as many threads as there are cores.
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # $(call step,what is done,command): say it, do it, and say which one failed.
 define step
@@ -45,7 +45,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		echo "==> install 0/2: $$($$python --version) makes $(VENV)"; \
 		$$python -m venv --clear $(VENV) || { echo "make: this step failed: install 0/2 making $(VENV)" >&2; exit 1; }; \
 	fi
-	$(call step,install 1/2: pip and the build backend,$(BIN)/python -m pip install -q -c constraints.txt --upgrade pip hatchling editables)
+	$(call step,install 1/2: pip and the build backends,$(BIN)/python -m pip install -q -c constraints.txt --upgrade pip hatchling editables setuptools)
 	$(call step,install 2/2: citygrain with its dependencies and its test tools (some minutes),$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation --editable . --group dev)
 	@touch $@
 
