@@ -64,9 +64,8 @@ def test_help_shows_keys_groups_and_examples(verb, capsys):
     out = capsys.readouterr().out
     for word in ("Keys", "Flags", "--cfg", "Examples"):
         assert word in out
-    for word in (
-        ("out=out/vectors", "folder that") if verb == "vectorize" else ("paths.data=data/cities", "where prepared")
-    ):
+    known = {"vectorize": ("out=out/vectors", "folder that"), "export": ("half=false", "half precision")}
+    for word in known.get(verb, ("paths.data=data/cities", "where prepared")):
         assert word in out
     for group, default in group_defaults(verb).items():
         assert group in out

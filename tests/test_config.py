@@ -163,7 +163,12 @@ def test_every_shipped_file_fits_the_signatures_it_names(name):
 @pytest.mark.parametrize(
     ("verb", "choice"),
     [(v, "") for v in VERBS]
-    + [(v, f"{g}={o}") for v in VERBS for g in group_defaults(v) for o in groups().get(g.partition("@")[0], [])],
+    + [
+        pytest.param(v, f"{g}={o}", marks=pytest.mark.slow)  # a second each, and there are over a hundred
+        for v in VERBS
+        for g in group_defaults(v)
+        for o in groups().get(g.partition("@")[0], [])
+    ],
 )
 def test_every_choice_of_every_verb_composes(verb, choice):
     chosen = [choice] if choice else []

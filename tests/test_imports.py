@@ -12,9 +12,10 @@ LAYERS = (
     ("errors", "files", "console"),
     ("spec", "targets", "config", "geo"),
     ("protocols", "conditions", "networks", "plot"),
-    ("prepare", "vectorize", "data", "samplers", "checkpoint"),
-    ("models", "latent", "sample", "training", "evaluation"),
-    ("evaluate", "compare"),
+    ("prepare", "vectorize", "fields", "data", "samplers", "checkpoint"),
+    ("models", "editing", "latent", "sample", "training", "evaluation"),
+    ("evaluate", "compare", "edit", "export"),
+    ("app",),
     ("__main__",),
 )
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
@@ -86,6 +87,16 @@ def test_hydra_is_known_to_config_alone():
 def test_lightning_stays_in_the_datamodule_and_in_training():
     assert {m for m in users("pytorch_lightning") if part(m) != "training"} <= {"citygrain.data.datamodule"}
     assert not users("lightning"), "the package is imported as pytorch_lightning, everywhere"
+
+
+def test_codes_are_looked_into_without_lightning():
+    found, left = set(), {"citygrain.latent"}
+    while left:
+        module = left.pop()
+        found.add(module)
+        left |= imports(MODULES[module], at_start_only=True) & set(MODULES) - found
+    assert "citygrain.latent.codes" in found
+    assert not found & users("pytorch_lightning")
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) in {"checkpoint", "training"}])

@@ -73,6 +73,7 @@ VERBS = {
         (
             "citygrain sample checkpoint=runs/demo conditions.cycle=p90 conditions.place=helsinki",
             "citygrain sample --multirun checkpoint=runs/demo conditions.coverage=p10,p50,p90",
+            "citygrain sample checkpoint=runs/demo extent_m=[2000,900] 'conditions.green={from:0,to:0.4,towards:east}'",
         ),
         run_key="out",
     ),
@@ -91,6 +92,28 @@ VERBS = {
         "places, real or generated: what separates them, measure by measure, as HTML, PNG and CSV",
         "citygrain compare places=[copenhagen,los_angeles]",
         ("citygrain compare places=[copenhagen,los_angeles] generated=[out/sample]",),
+        run_key="out",
+    ),
+    "edit": Verb(
+        "citygrain.edit",
+        "a site redrawn inside its real surroundings, under conditions: before and after, measured and georeferenced",
+        "citygrain edit checkpoint=runs/demo place=helsinki at=[24.9414,60.1735] conditions.coverage=0.4",
+        (
+            "citygrain edit checkpoint=runs/demo place=helsinki site=site.geojson keep=[arterial,water] strength=0.7",
+            "citygrain edit checkpoint=runs/demo place=helsinki site=site.geojson conditions.green=painted.tif",
+        ),
+        run_key="out",
+    ),
+    "app": Verb(
+        "citygrain.app",
+        "a page in the browser, served by this machine: ask a model by sliders, look, measure, download",
+        "citygrain app",
+        ("citygrain app checkpoint=[reference/two_cities,runs/demo] port=8000 open_browser=true",),
+    ),
+    "export": Verb(
+        "citygrain.export",
+        "a run to a model that travels: weights, configuration and model card, without what training needs",
+        "citygrain export checkpoint=runs/demo out=out/model half=true",
         run_key="out",
     ),
     "vectorize": Verb(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,7 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of `total` pieces of work that vanishes at the end; call what it hands out with each number done."""
+    """Show a bar of `total` pieces of work that vanishes at the end; call what it hands out with each number done.
+
+    A notebook shows it where ipywidgets is installed, and nothing otherwise.
+    """
+    console = rich.get_console()
+    hidden = console.is_jupyter and find_spec("ipywidgets") is None  # rich would warn at every turn
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -20,6 +26,6 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=rich.get_console(), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, advance=done)

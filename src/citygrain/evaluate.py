@@ -22,8 +22,8 @@ from citygrain import __version__
 from citygrain.checkpoint import load, read
 from citygrain.conditions import MEASURES
 from citygrain.console import progress_bar
-from citygrain.data.datamodule import STATISTICS, CityDataModule
-from citygrain.data.dataset import CityWindows
+from citygrain.data.datamodule import CityDataModule
+from citygrain.data.dataset import STATISTICS, CityWindows
 from citygrain.data.transforms import turn
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.adherence import Sweep, Values, levels, retrieved, sweep, sweepable

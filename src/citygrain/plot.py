@@ -90,6 +90,7 @@ def sheet(
     columns: int | None = None,
     scale: int | None = None,
     resolution_m: float | None = None,
+    outline: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """Lay out layouts side by side, with captions and a legend.
 
@@ -111,6 +112,8 @@ def sheet(
         Screen pixels per cell, so that cells can be seen; None makes a layout about 200 pixels wide.
     resolution_m
         Edge of a cell in metres; draws a scale bar.
+    outline
+        `(H, W)`: cells around whose edge a line is drawn on every layout.
 
     Returns
     -------
@@ -123,7 +126,7 @@ def sheet(
         For no layouts at all, or titles that do not match them.
     """
     pictures = [to_rgb(layout, channels) for layout in np.asarray(layouts)]
-    return _grid(pictures, channels, path, titles, heading, columns, scale, resolution_m)
+    return _grid(pictures, channels, path, titles, heading, columns, scale, resolution_m, outline)
 
 
 def channel_panels(
@@ -209,7 +212,7 @@ def _map(vectors: Vectors, size_m: tuple[float, float], pixels: tuple[int, int])
     for ways in vectors.ways.values():
         x, y = ways.nodes[ways.street_count > 2].T
         axis.scatter(x, y, s=3, color=INK, linewidths=0, zorder=3)
-    return _save(figure, None)
+    return save(figure, None)
 
 
 def requested_measured(
@@ -255,7 +258,7 @@ def requested_measured(
         axis.set_axis_off()
     for axis, (name, asked) in zip(axes, requested.items(), strict=False):
         _compare(axis, name, np.asarray(asked, float).ravel(), np.asarray(measured.get(name, ()), float).ravel())
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def distance_chart(
@@ -298,8 +301,8 @@ def distance_chart(
     axis.legend(loc="lower right", fontsize=8, frameon=False, labelcolor=INK)
     if heading:
         axis.set_title(heading, color=INK, fontsize=11, loc="left")
-    _plain(axis)
-    return _save(figure, path)
+    plain(axis)
+    return save(figure, path)
 
 
 def histograms(
@@ -344,8 +347,8 @@ def histograms(
     axis.legend(fontsize=8, frameon=False, labelcolor=INK)
     if heading:
         axis.set_title(heading, color=INK, fontsize=11, loc="left")
-    _plain(axis)
-    return _save(figure, path)
+    plain(axis)
+    return save(figure, path)
 
 
 def roses(
@@ -380,7 +383,7 @@ def roses(
         share = np.histogram(both, edges, weights=np.tile(np.asarray(weights, float), 2))[0]
         share /= max(share.sum(), 1e-12)
         # Areas, not radii, are what people compare.
-        axis.bar(np.radians(edges[:-1] + 5), np.sqrt(share), width=np.radians(10), color=_hue(i), alpha=0.85)
+        axis.bar(np.radians(edges[:-1] + 5), np.sqrt(share), width=np.radians(10), color=hue(i), alpha=0.85)
         axis.set_theta_zero_location("N")
         axis.set_theta_direction(-1)
         axis.set_xticks(np.radians([0, 90, 180, 270]), ["N", "E", "S", "W"])
@@ -389,7 +392,7 @@ def roses(
         axis.set_facecolor("white")
         axis.tick_params(colors=INK, labelsize=8)
         axis.spines["polar"].set_color(FAINT)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def ranges(
@@ -426,18 +429,18 @@ def ranges(
             if place in of:
                 first, middle, last = ((v - low) / scale for v in of[place])
                 y = -i - (k - (len(places) - 1) / 2) * 0.7 / len(places)
-                axis.plot([first, last], [y, y], color=_hue(k), linewidth=2.2, alpha=0.5, solid_capstyle="round")
-                axis.scatter([middle], [y], s=18, color=_hue(k), zorder=3)
+                axis.plot([first, last], [y, y], color=hue(k), linewidth=2.2, alpha=0.5, solid_capstyle="round")
+                axis.scatter([middle], [y], s=18, color=hue(k), zorder=3)
         for x, value, side in ((0, low, "left"), (1, low + scale, "right")):
             axis.text(x, -i + 0.42, f"{value:.3g}", ha=side, va="center", fontsize=6.5, color=FAINT)
     axis.set_yticks(-np.arange(len(rows)), [label for label, _ in rows])
     axis.set_xticks([])
     axis.set_ylim(-len(rows) + 0.4, 0.7)
-    points = [axis.scatter([], [], s=18, color=_hue(k)) for k in range(len(places))]
+    points = [axis.scatter([], [], s=18, color=hue(k)) for k in range(len(places))]
     figure.legend(points, places, loc="outside upper right", ncols=len(places), fontsize=8, frameon=False,
                   labelcolor=INK)  # fmt: skip
-    _plain(axis)
-    return _save(figure, path)
+    plain(axis)
+    return save(figure, path)
 
 
 def distributions(
@@ -473,16 +476,16 @@ def distributions(
             for name, values in positive.items():
                 if len(values):
                     share = np.histogram(values, bins)[0] / len(values)
-                    axis.stairs(share, bins, color=_hue(places.index(name)), linewidth=1.6, label=name)
+                    axis.stairs(share, bins, color=hue(places.index(name)), linewidth=1.6, label=name)
             axis.set_xscale("log")
         axis.set_yticks([])
         axis.set_xlabel(label, color=INK, fontsize=9)
-        _plain(axis)
+        plain(axis)
     if samples:
         lines = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(lines.values(), lines, loc="outside upper right", ncols=len(lines), fontsize=8, frameon=False,
                       labelcolor=INK)  # fmt: skip
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def stacked(
@@ -522,8 +525,8 @@ def stacked(
     axis.set_xticks([])
     axis.set_xlim(0, max(float(left.max()), 1e-12))
     figure.legend(loc="outside upper right", ncols=len(labels), fontsize=8, frameon=False, labelcolor=INK)
-    _plain(axis)
-    return _save(figure, path)
+    plain(axis)
+    return save(figure, path)
 
 
 def place_map(
@@ -579,11 +582,11 @@ def place_map(
     axis.text(left, under + window_m * 0.3, f"{kilometres:g} km", fontsize=8, color=INK)
     if heading:
         axis.set_title(heading, color=INK, fontsize=11, loc="left")
-    _plain(axis)
-    return _save(figure, path)
+    plain(axis)
+    return save(figure, path)
 
 
-def _hue(i: int) -> str:
+def hue(i: int) -> str:
     """Colour of the i-th place."""
     return ("#d9572f", "#3f7fb5", "#5c8f4e", "#8a5a9e", "#b98b2d", "#555560")[i % 6]
 
@@ -621,10 +624,11 @@ def _compare(axis: Any, name: str, asked: NDArray[np.float64], got: NDArray[np.f
     axis.text(0.5, 1.03, note, transform=axis.transAxes, ha="center", color=INK, fontsize=8.5)
     axis.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axis.set_xlabel("requested", color=INK, fontsize=9)
-    _plain(axis)
+    plain(axis)
 
 
-def _plain(axis: Any) -> None:
+def plain(axis: Any) -> None:
+    """Leave of an axis what says something: on white, without a frame around it."""
     axis.tick_params(colors=INK, labelsize=8, length=3)
     axis.set_facecolor("white")
     for side in axis.spines.values():
@@ -650,6 +654,7 @@ def _grid(
     columns: int | None,
     scale: int | None,
     resolution_m: float | None,
+    outline: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     if not pictures or (titles is not None and len(titles) != len(pictures)):
         raise DataError(
@@ -680,7 +685,12 @@ def _grid(
         row, column = divmod(i, columns)
         left = MARGIN + column * (wide + GAP)
         under = height - top - row * (high + caption + GAP) - high - caption
-        figure.figimage(picture.repeat(scale, 0).repeat(scale, 1), left, under, origin="upper")
+        shown = picture.repeat(scale, 0).repeat(scale, 1)
+        if outline is not None:
+            inside = np.pad(outline.repeat(scale, 0).repeat(scale, 1), 1)
+            lonely = ~(inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:])
+            shown[inside[1:-1, 1:-1] & lonely] = _colour(INK)
+        figure.figimage(shown, left, under, origin="upper")
         for line, text in enumerate(reversed(captions[i] if captions else ())):
             write(left, under + high + 6 + 15 * line, text)
     for name, across, line, length in foot:
@@ -692,7 +702,7 @@ def _grid(
         else:
             box(across, under - 1, SWATCH, SWATCH, COLOURS[name])
         write(across + (length or SWATCH) + 5, under, name)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _scale_bar(resolution_m: float | None, scale: int, wide: int) -> tuple[str, float] | None:
@@ -731,7 +741,8 @@ def _wrapped(text: str, wide: int) -> list[str]:
     return [part for line in text.splitlines() for part in textwrap.wrap(line, letters) or [""]]
 
 
-def _save(figure: Figure, path: str | Path | None) -> NDArray[np.uint8]:
+def save(figure: Figure, path: str | Path | None) -> NDArray[np.uint8]:
+    """Draw a figure and return its pixels `(height, width, 3)`; where there is a path, a PNG of it too."""
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     if path is not None:

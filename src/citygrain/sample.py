@@ -25,7 +25,9 @@ from citygrain.checkpoint import load
 from citygrain.conditions import MEASURES, measure
 from citygrain.console import progress_bar
 from citygrain.data.dataset import CityWindows, Rules, find_place
+from citygrain.editing import draw_area
 from citygrain.errors import CapabilityError, ConditionError, ConfigError
+from citygrain.fields import fields_of, varies
 from citygrain.files import atomic_path, write_text
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.rasterize import Grid
@@ -144,18 +146,21 @@ def run(config: Mapping[str, Any]) -> Path:
     generator = load(config["checkpoint"], device=device_of(config["device"]))
     sampler = chosen_sampler(generator, config["sampler"])
     spec, places, n = generator.spec, generator.provenance["data"]["places"], config["n"]
+    out = Path(config["out"])
+    if config["extent_m"] is not None or varies(config["conditions"]):
+        corner = _corner(places, config["georeference"], config["conditions"].get("place"))
+        samples, grids = draw_areas(generator, sampler, corner, config)
+        _finish(samples, grids, out)
+        return out
     windows = given_windows(generator, config) if spec.given else None
     given = {name: windows.layouts[:, spec.channels.index(name)] for name in spec.given} if windows else None
     asked = Conditions.request(spec, n, config["conditions"], given)
     if windows is None:
-        corner = _corner(places, config["georeference"], config["conditions"].get("place"))
-        grids = list(_side_by_side(spec, n, corner))
+        grids = grids_of(generator, n, config["georeference"], config["conditions"].get("place"))
     else:
         grids = windows.grids
     seeds = range(config["seed"], config["seed"] + n)
     samples = draw(generator, asked, seeds, sampler=sampler, batch_size=config["batch_size"], show_progress=True)
-    out = Path(config["out"])
-    write(samples, out, grids)
     if windows is not None:
         sheet(
             windows.layouts.numpy(),
@@ -165,10 +170,75 @@ def run(config: Mapping[str, Any]) -> Path:
             resolution_m=spec.resolution_m,
         )
         rich.print(f"{', '.join(spec.given)} are those of {windows.name}; its windows: {out / 'windows.png'}")
+    _finish(samples, grids, out)
+    return out
+
+
+def _finish(samples: Samples, grids: Sequence[Grid], out: Path) -> None:
+    write(samples, out, grids)
     rich.print(table(samples))
     where = f"{grids[0].crs}, from {grids[0].left:.0f} E, {grids[0].top:.0f} N"
     rich.print(f"pictures, GeoTIFFs and measures: {out}  [dim](GeoTIFFs in {where})[/]")
-    return out
+
+
+def draw_areas(
+    generator: Any, sampler: Sampler | None, corner: tuple[str, float, float], config: Mapping[str, Any]
+) -> tuple[Samples, list[Grid]]:
+    """Draw areas of any extent, under conditions that may vary over them, and measure them.
+
+    Parameters
+    ----------
+    generator, sampler
+        A diffusion model; another sampler than its own.
+    corner
+        CRS, easting and northing of the north-west corner of the first.
+    config
+        `conf/sample.yaml`.
+
+    Returns
+    -------
+    samples, grids
+        Requested is the mean of what is asked for over the area, where everywhere something is.
+
+    Raises
+    ------
+    ConfigError
+        For an extent that is none.
+    CapabilityError, ConditionError, DataError
+        See `citygrain.editing.draw_area` and `citygrain.fields.fields_of`.
+    """
+    spec: LayoutSpec = generator.spec
+    shape = _cells(spec, config["extent_m"])
+    grids = list(_side_by_side(shape, spec.resolution_m, config["n"], corner))
+    fields = fields_of(spec, config["conditions"], grids[0])
+    seeds = tuple(range(config["seed"], config["seed"] + config["n"]))
+    layouts = []
+    with progress_bar("drawing areas", len(seeds)) as advance:
+        for seed in seeds:
+            drawn = draw_area(
+                generator, shape, fields, place=config["conditions"].get("place"), seed=seed, sampler=sampler,
+                batch_size=config["batch_size"],
+            )  # fmt: skip
+            layouts.append(drawn.numpy())
+            advance(1)
+    shares = np.divide(np.stack(layouts), 255, dtype=np.float32)
+    means = {name: float(torch.as_tensor(field).float().mean()) for name, field in fields.items()}
+    requested = {name: np.full(len(seeds), mean) for name, mean in means.items() if math.isfinite(mean)}
+    measured = {name: v.astype(float) for name, v in measure(shares, spec.channels, spec.resolution_m).items()}
+    return Samples(shares, requested, measured, seeds, spec), grids
+
+
+def _cells(spec: LayoutSpec, extent_m: Any) -> tuple[int, int]:
+    """Height and width in cells of `[width, height]` in metres; None is a window."""
+    if extent_m is None:
+        return spec.size_px, spec.size_px
+    try:
+        width, height = (round(float(length) / spec.resolution_m) for length in extent_m)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(
+            "An extent is a width and a height in metres.", expected="[width,height], such as [2000,1500]", got=extent_m
+        ) from None
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -265,6 +335,30 @@ def chosen_sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:
     return own
 
 
+def grids_of(generator: Any, n: int, georeference: Mapping[str, Any], asked_place: str | None) -> list[Grid]:
+    """Return where `n` layouts lie: side by side, from the corner that `georeference` names or that of a place.
+
+    Parameters
+    ----------
+    generator
+        From `citygrain.load`.
+    n
+        How many.
+    georeference
+        As in `conf/sample.yaml`: `place`, `crs` and `origin`, each of which may be None.
+    asked_place
+        The place that the layouts were asked to be like; they lie there unless told otherwise.
+
+    Raises
+    ------
+    ConfigError
+        For a place on Earth that cannot be.
+    """
+    spec: LayoutSpec = generator.spec
+    corner = _corner(generator.provenance["data"]["places"], georeference, asked_place)
+    return list(_side_by_side(spec.shape[1:], spec.resolution_m, n, corner))
+
+
 def _corner(
     places: Mapping[str, Any], georeference: Mapping[str, Any], asked_place: str | None
 ) -> tuple[str, float, float]:
@@ -319,7 +413,7 @@ def write(samples: Samples, out: Path, grids: Sequence[Grid]) -> None:
         stale.unlink()  # of a larger sample that this one replaces
     for i, (grid, layout) in enumerate(zip(grids, layouts, strict=True)):
         with atomic_path(out / "layouts" / f"layout_{i:04d}.tif") as temporary:
-            _write_geotiff(temporary, layout, spec.channels, grid)
+            write_geotiff(temporary, layout, spec.channels, grid)
     with atomic_path(out / "layouts.npz") as temporary:
         arrays: dict[str, Any] = {f"requested_{k}": v for k, v in samples.requested.items()}
         arrays |= {f"measured_{k}": v for k, v in samples.measured.items()}
@@ -351,7 +445,7 @@ def write(samples: Samples, out: Path, grids: Sequence[Grid]) -> None:
     )
 
 
-def _write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str], grid: Grid) -> None:
+def write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str], grid: Grid) -> None:
     """Write coverage 0–255, one named band a channel."""
     with rasterio.open(
         path, "w", driver="GTiff", dtype="uint8", count=len(layout), width=grid.width, height=grid.height,
@@ -362,13 +456,13 @@ def _write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str
         tif.update_tags(TIFFTAG_COPYRIGHT=ATTRIBUTION)
 
 
-def _side_by_side(spec: LayoutSpec, n: int, corner: tuple[str, float, float]) -> Iterator[Grid]:
+def _side_by_side(shape: tuple[int, int], cell: float, n: int, corner: tuple[str, float, float]) -> Iterator[Grid]:
     """Places for layouts from a north-west corner to the east and, row by row, to the south, as on the sheet."""
-    crs, left, top = corner
-    step = (spec.size_px + GAP_CELLS) * spec.resolution_m
+    (height, width), (crs, left, top) = shape, corner
     for i in range(n):
         row, column = divmod(i, COLUMNS)
-        yield Grid(crs, left + column * step, top - row * step, spec.resolution_m, spec.size_px, spec.size_px)
+        east, south = column * (width + GAP_CELLS) * cell, row * (height + GAP_CELLS) * cell
+        yield Grid(crs, left + east, top - south, cell, width, height)
 
 
 def _title(samples: Samples, i: int) -> str:

@@ -80,7 +80,7 @@ def run(config: Mapping[str, Any]) -> Path:
         if name == "graphml":
             _write_graphs(named, out / "graphs")
         else:
-            _write_layers(layers, name, out)
+            write_layers(layers, name, out)
     vector_sheet(list(named.values())[:SHOWN], out / "vectors.png", titles=list(named)[:SHOWN])
     rich.print(_table(layers, len(named)))
     rich.print(f"{', '.join(formats)} and a picture: {out}  [dim](in {next(iter(named.values())).grid.crs})[/]")
@@ -200,7 +200,8 @@ def collected(named: Mapping[str, Vectors]) -> dict[str, gpd.GeoDataFrame]:
     }
 
 
-def _write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) -> None:
+def write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) -> None:
+    """Write tables as `layouts.gpkg`, or as one file a layer in a folder named like the format."""
     if form == "gpkg":
         with atomic_path(out / "layouts.gpkg") as temporary:
             for name, layer in layers.items():

@@ -22,6 +22,7 @@ from citygrain.conditions import MEASURES, mappable, measurable
 from citygrain.data.dataset import (
     MIN_BUILT,
     MIN_VALID,
+    STATISTICS,
     Augmentation,
     Balance,
     CityWindows,
@@ -35,9 +36,6 @@ from citygrain.errors import ConditionError, DataError
 from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
-
-STATISTICS = ".cache"
-"""Folder beside the places that keeps measured statistics; may be deleted at any time."""
 
 MEASURED_AT_ONCE = 256
 

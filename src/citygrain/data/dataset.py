@@ -25,6 +25,9 @@ from citygrain.data.transforms import SYMMETRIES, RawBatch, turn
 from citygrain.errors import DataError
 from citygrain.geo.cityraster import COMPLETE, MANIFEST, CityRaster, Level
 
+STATISTICS = ".cache"
+"""Folder beside the places that keeps measured statistics; may be deleted at any time."""
+
 BUILT = ("building", "arterial", "street")
 """Channels that make a place a city: their summed share of a window is its built share."""
 

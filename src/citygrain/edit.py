@@ -1,0 +1,366 @@
+"""`citygrain edit`: a site redrawn inside its real surroundings, and what that changes, measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich
+import shapely
+import torch
+from numpy.typing import NDArray
+from pyproj import Transformer
+from rasterio.features import geometry_mask
+from rich.table import Table
+from shapely.geometry.base import BaseGeometry
+
+from citygrain.checkpoint import load
+from citygrain.conditions import MEASURES, measure
+from citygrain.console import progress_bar
+from citygrain.data.dataset import common_channels, find_place
+from citygrain.editing import draw_area
+from citygrain.errors import CapabilityError, ConfigError, DataError
+from citygrain.evaluation.continuity import street_ends
+from citygrain.fields import fields_of
+from citygrain.files import atomic_path, write_text
+from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.place import Place
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vectorize import vectorize
+from citygrain.plot import sheet
+from citygrain.protocols import Denoiser, Known
+from citygrain.sample import chosen_sampler, device_of, write_geotiff
+from citygrain.spec import LayoutSpec
+from citygrain.vectorize import collected, write_layers
+
+COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is to be redrawn, and what is around it.
+
+    Attributes
+    ----------
+    layout
+        `(C, H, W)` uint8: the real layout, with the channels of the model.
+    free
+        `(H, W)` bool: the cells of the site.
+    grid
+        Where it lies.
+    """
+
+    layout: NDArray[np.uint8]
+    free: NDArray[np.bool_]
+    grid: Grid
+
+
+def run(config: Mapping[str, Any]) -> Path:
+    """Redraw what the configuration names, and write before and after.
+
+    Parameters
+    ----------
+    config
+        `conf/edit.yaml`, composed and plain.
+
+    Returns
+    -------
+    Path
+        The folder, with `sheet.png`, `layouts/before.tif`, `layouts/after_….tif`, `layouts.gpkg` and `measured.csv`.
+
+    Raises
+    ------
+    CheckpointError
+        When the checkpoint is missing or damaged.
+    DataError
+        When the place is not prepared, or the site lies outside it.
+    ConfigError, ConditionError, CapabilityError
+        For a site that is none, or what the model cannot do or does not know.
+    """
+    if config["n"] < 1 or config["batch_size"] < 1:
+        raise ConfigError("n and batch_size are at least 1.", got=f"n={config['n']}, batch_size={config['batch_size']}")
+    if not config["place"]["name"]:
+        raise ConfigError("In which prepared place does the site lie?", remedy="name it: place=helsinki")
+    generator = load(config["checkpoint"], device=device_of(config["device"]))
+    sampler = chosen_sampler(generator, config["sampler"])
+    spec: LayoutSpec = generator.spec
+    raster = CityRaster.open(find_place(Path(config["paths"]["data"]), config["place"]["name"]))
+    one_window = not isinstance(generator, Denoiser)
+    site = site_in(raster, spec, site_of(config, raster.crs), config["context_m"], one_window=one_window)
+    stays = _kept(spec, config["keep"])
+    known = Known(
+        torch.from_numpy(site.layout)[None].float() / 255, torch.from_numpy(~site.free | stays[:, None, None])[None]
+    )
+    fields = fields_of(spec, config["conditions"], site.grid)
+    layouts = {"before": site.layout}
+    with progress_bar("redrawing the site", config["n"]) as advance:
+        for i in range(config["n"]):
+            layouts[f"after_{i:02d}"] = draw_area(
+                generator,
+                site.free.shape,
+                fields,
+                known=known,
+                place=config["conditions"].get("place"),
+                seed=config["seed"] + i,
+                sampler=sampler,
+                strength=config["strength"],
+                begin=config["begin"],
+                overlap=config["overlap"],
+                batch_size=config["batch_size"],
+            ).numpy()
+            advance(1)
+    out = Path(config["out"])
+    rows = measured(layouts, site, spec)
+    asked = {name: float(torch.as_tensor(field)[...].float().mean()) for name, field in fields.items()}
+    write(layouts, rows, asked, site, spec, out)
+    rich.print(_table(rows, asked, config["keep"]))
+    rich.print(
+        f"pictures, GeoTIFFs and GeoPackage: {out}  [dim](in {site.grid.crs}, "
+        f"{site.free.sum() * spec.resolution_m**2 / 1e4:,.1f} ha redrawn)[/]"
+    )
+    return out
+
+
+def site_of(config: Mapping[str, Any], crs: str) -> BaseGeometry:
+    """Return the site that a configuration names, in a CRS in metres.
+
+    Raises
+    ------
+    ConfigError
+        When it is named in no way or in two, or is no place on Earth.
+    PlaceError
+        For a file without a polygon.
+    """
+    if (config["at"] is None) == (config["site"] is None):
+        raise ConfigError(
+            "Where is the site?",
+            expected="at=[longitude,latitude], or site=<file with a polygon>",
+            got={key: config[key] for key in ("at", "site")},
+        )
+    to_metres = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    if config["site"] is not None:
+        area = Place.from_file(config["site"]).area
+        projected: BaseGeometry = shapely.transform(area, lambda xy: np.column_stack(to_metres.transform(*xy.T)))
+        return projected
+    try:
+        longitude, latitude = map(float, config["at"])
+        x, y = to_metres.transform(longitude, latitude)
+    except (TypeError, ValueError):
+        x = y = math.inf
+    if not math.isfinite(x + y) or not config["size_m"] > 0:
+        raise ConfigError(
+            "This is no site.",
+            expected="at=[longitude,latitude] in degrees, size_m > 0",
+            got=f"at={config['at']}, size_m={config['size_m']}",
+        )
+    half = config["size_m"] / 2
+    return shapely.box(x - half, y - half, x + half, y + half)
+
+
+def site_in(
+    raster: CityRaster, spec: LayoutSpec, site: BaseGeometry, context_m: float, *, one_window: bool = False
+) -> Site:
+    """Read a site and what is around it from a prepared place.
+
+    Parameters
+    ----------
+    raster
+        The place.
+    spec
+        Channels, resolution, and size of the windows: the area is at least one window.
+    site
+        In the raster's CRS. Cells whose middle is in it are redrawn.
+    context_m
+        How far around the site the area goes at least, where the place goes that far.
+    one_window
+        Read just a window, for models that draw nothing larger.
+
+    Raises
+    ------
+    DataError
+        When the site is not in the place, has no data, is smaller than a cell, or the place lacks a channel.
+    CapabilityError
+        When it should fit into one window and does not.
+    """
+    channels, _ = common_channels([raster], spec.channels)
+    level = raster.level(spec.resolution_m)
+    cell, (height, width) = spec.resolution_m, level.valid.shape
+    left, bottom, right, top = site.bounds
+    west, north = level.transform.c, level.transform.f
+    x0, y0, x1, y1 = left - west, north - top, right - west, north - bottom
+    if not (x0 >= 0 and y0 >= 0 and x1 <= width * cell and y1 <= height * cell):
+        raise DataError(
+            f"The site does not lie in {raster.name}.",
+            expected=f"within {[round(v) for v in raster.grid.bounds]} in {raster.crs}",
+            got=[round(v) for v in site.bounds],
+        )
+    rows, columns = (
+        _span(low / cell, high / cell, context_m / cell, spec.size_px, length, one_window=one_window)
+        for low, high, length in ((y0, y1, height), (x0, x1, width))
+    )
+    grid = Grid(
+        raster.crs, west + columns.start * cell, north - rows.start * cell, cell,
+        columns.stop - columns.start, rows.stop - rows.start,
+    )  # fmt: skip
+    free: NDArray[np.bool_] = geometry_mask([site], (grid.height, grid.width), grid.transform, invert=True)
+    if not free.any():
+        raise DataError(
+            "The site holds the middle of no cell.", expected=f"more than {cell:g} m across", got=f"{site.area:.3g} m²"
+        )
+    if not level.valid[rows, columns][free].any():
+        raise DataError(f"The source of {raster.name} has no data at this site.", got=[round(v) for v in site.bounds])
+    bands = [raster.channels.index(name) for name in channels]
+    return Site(np.ascontiguousarray(level.array[bands, rows, columns]), free, grid)
+
+
+def _span(low: float, high: float, around: float, size: int, length: int, *, one_window: bool) -> slice:
+    """Return the cells from `low` to `high` and around them: a window or more, within `length`."""
+    if length < size:
+        raise DataError("The place is smaller than a window of this model.", expected=f"{size} cells", got=length)
+    wanted = math.ceil(high) - math.floor(low) + 2 * around
+    if one_window and high - low > size:
+        raise CapabilityError(
+            "The site is larger than a window, and this family draws windows only.",
+            expected=f"at most {size} cells",
+            got=math.ceil(high - low),
+            remedy="choose a diffusion model, or a smaller site",
+        )
+    count = size if one_window else min(max(size, math.ceil(wanted)), length)
+    start = min(max(0, round((low + high - count) / 2)), length - count)
+    return slice(start, start + count)
+
+
+def _kept(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.bool_]:
+    for name in names:
+        if name not in spec.channels:
+            raise ConfigError("The layouts have no such channel to keep.", got=name, choices=spec.channels)
+    if len(set(names)) == len(spec.channels):
+        raise ConfigError("All channels are kept, so that nothing is redrawn.", got=", ".join(names))
+    return np.array([name in names for name in spec.channels])
+
+
+Rows = dict[str, dict[str, dict[str, float]]]
+"""Layout → `site` or `area` → measure → value in its unit."""
+
+
+def measured(layouts: Mapping[str, NDArray[np.uint8]], site: Site, spec: LayoutSpec) -> Rows:
+    """Measure layouts, on the site and on the whole area, and how they go together with what was there before.
+
+    Of the site stands what the shares of its cells tell; what looks at where things are needs the whole area. Besides,
+    of the site: the share of the streets that go on across its edge, and what `stayed`, Σ min / Σ max of the coverage
+    before and after over its cells (Ružička 1958), of everything and of each channel.
+    """
+    rows: Rows = {}
+    before = layouts["before"][:, site.free].astype(np.float64)
+    for name, layout in layouts.items():
+        shares = layout.astype(np.float32) / 255
+        whole = measure(shares, spec.channels, spec.resolution_m)
+        # The cells of the site in one row: nothing but their shares is measured there.
+        inside = measure(shares[:, None, site.free], spec.channels, spec.resolution_m)
+        going_on, ends = street_ends(shares, site.free, spec.channels)
+        rows[name] = {
+            "site": {
+                **{key: float(value) for key, value in inside.items() if MEASURES[key].of is None},
+                "streets_going_on": going_on / ends if ends else math.nan,
+                "stayed": _alike(before, layout[:, site.free]),
+                **{
+                    f"stayed_{channel}": _alike(before[i], layout[i, site.free])
+                    for i, channel in enumerate(spec.channels)
+                },
+            },
+            "area": {key: float(value) for key, value in whole.items()},
+        }
+    return rows
+
+
+def _alike(before: NDArray[np.float64], after: NDArray[np.uint8]) -> float:
+    most = float(np.maximum(before, after).sum())
+    return float(np.minimum(before, after).sum()) / most if most else math.nan
+
+
+def write(
+    layouts: Mapping[str, NDArray[np.uint8]],
+    rows: Rows,
+    asked: Mapping[str, float],
+    site: Site,
+    spec: LayoutSpec,
+    out: Path,
+) -> None:
+    """Write GeoTIFFs, `layouts.gpkg`, `measured.csv` and `sheet.png` of a site before and after.
+
+    Parameters
+    ----------
+    layouts
+        `before`, and each `after_…`.
+    rows
+        What `measured` tells of them.
+    asked
+        Condition → what was asked for, in its unit.
+    site, spec
+        Where they lie, and what they are.
+    out
+        The folder; it is made where it is missing.
+    """
+    for stale in sorted((out / "layouts").glob("after_*.tif")):
+        if stale.stem not in layouts:
+            stale.unlink()  # of a larger set that this one replaces
+    for name, layout in layouts.items():
+        with atomic_path(out / "layouts" / f"{name}.tif") as temporary:
+            write_geotiff(temporary, layout, spec.channels, site.grid)
+    named = {name: vectorize(layout, spec.channels, site.grid) for name, layout in layouts.items()}
+    write_layers(collected(named), "gpkg", out)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["layout", "of", "measure", "unit", "asked", "measured"])
+    for name, parts in rows.items():
+        for part, values in parts.items():
+            for key, value in values.items():
+                unit = MEASURES[key].unit if key in MEASURES else "–"
+                wanted = f"{asked[key]:.6g}" if key in asked and name != "before" and part == asked_of(key) else ""
+                writer.writerow([name, part, key, unit, wanted, f"{value:.6g}"])
+    write_text(out / "measured.csv", text.getvalue())
+    titles = [name.replace("_", " ") for name in layouts]
+    sheet(
+        np.stack(list(layouts.values())), spec.channels, out / "sheet.png", titles=titles,
+        columns=min(COLUMNS, len(layouts)), resolution_m=spec.resolution_m, outline=site.free,
+    )  # fmt: skip
+
+
+def asked_of(name: str) -> str:
+    """Return whether a condition is asked of the site or of the whole area."""
+    return "site" if MEASURES[name].linear else "area"
+
+
+def _table(rows: Rows, asked: Mapping[str, float], kept: Sequence[str]) -> Table:
+    after = [rows[name] for name in rows if name != "before"]
+    stays = f", {', '.join(kept)} kept" if kept else ""
+    shown = Table(
+        title=f"before and after: {len(after)} way{'s' if len(after) > 1 else ''} of redrawing the site{stays}"
+    )
+    for heading in ("measure", "unit", "of", "before", "asked", "after", "from – to"):
+        shown.add_column(heading, justify="left" if heading in {"measure", "unit", "of"} else "right")
+    for part in ("site", "area"):
+        for name, before in rows["before"][part].items():
+            values = [row[part][name] for row in after]
+            wanted = asked.get(name) if name in asked and part == asked_of(name) else None
+            if name.startswith("stayed_"):
+                continue  # the file has them
+            if part == "area" and name in rows["before"]["site"] and wanted is None:
+                continue  # the site says it
+            shown.add_row(
+                name.replace("_", " ") if name not in MEASURES else name,
+                MEASURES[name].unit if name in MEASURES else "–",
+                part,
+                f"{before:.4g}",
+                "" if wanted is None else f"{wanted:.4g}",
+                f"{np.mean(values):.4g}",
+                f"{min(values):.4g} – {max(values):.4g}",
+                style=None if wanted is None else "bold",
+            )
+    return shown
