@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ GAP_CELLS = 8
 """Cells between neighbouring layouts where they lie side by side on the map."""
 
 COLUMNS = 8
+
+N = 16
+"""Layouts that are drawn unless a number is given, where no condition has levels."""
 
 
 @dataclass(frozen=True)
@@ -141,25 +144,36 @@ def run(config: Mapping[str, Any]) -> Path:
     ConfigError, CapabilityError
         For a sampler that does not fit, or a place on Earth that cannot be.
     """
-    if config["n"] < 1 or config["batch_size"] < 1:
-        raise ConfigError("n and batch_size are at least 1.", got=f"n={config['n']}, batch_size={config['batch_size']}")
+    combined = combinations(config["conditions"])
+    n = config["n"] if config["n"] is not None else N if len(combined) == 1 else 1
+    if n < 1 or config["batch_size"] < 1:
+        raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={config['batch_size']}")
+    config = {**config, "n": n}
     generator = load(config["checkpoint"], device=device_of(config["device"]))
     sampler = chosen_sampler(generator, config["sampler"])
-    spec, places, n = generator.spec, generator.provenance["data"]["places"], config["n"]
+    spec, places = generator.spec, generator.provenance["data"]["places"]
     out = Path(config["out"])
     if config["extent_m"] is not None or varies(config["conditions"]):
+        if len(combined) > 1:
+            raise ConfigError(
+                "Areas are drawn for one value of each condition at a time.",
+                got={name: value for name, value in config["conditions"].items() if isinstance(value, list | tuple)},
+                remedy="citygrain sample --multirun with a comma list",
+            )
         corner = _corner(places, config["georeference"], config["conditions"].get("place"))
         samples, grids = draw_areas(generator, sampler, corner, config)
         _finish(samples, grids, out)
         return out
-    windows = given_windows(generator, config) if spec.given else None
+    windows = given_windows(generator, {**config, "conditions": combined[0]}) if spec.given else None
     given = {name: windows.layouts[:, spec.channels.index(name)] for name in spec.given} if windows else None
-    asked = Conditions.request(spec, n, config["conditions"], given)
+    asked = Conditions.cat([Conditions.request(spec, n, one, given) for one in combined])
+    columns = columns_of(config["conditions"], n)
     if windows is None:
-        grids = grids_of(generator, n, config["georeference"], config["conditions"].get("place"))
+        grids = grids_of(generator, len(asked), config["georeference"], combined[0].get("place"), columns)
     else:
-        grids = windows.grids
-    seeds = range(config["seed"], config["seed"] + n)
+        grids = windows.grids * len(combined)
+    # The same seeds for every combination: what differs is what was asked for.
+    seeds = [*range(config["seed"], config["seed"] + n)] * len(combined)
     samples = draw(generator, asked, seeds, sampler=sampler, batch_size=config["batch_size"], show_progress=True)
     if windows is not None:
         sheet(
@@ -170,12 +184,33 @@ def run(config: Mapping[str, Any]) -> Path:
             resolution_m=spec.resolution_m,
         )
         rich.print(f"{', '.join(spec.given)} are those of {windows.name}; its windows: {out / 'windows.png'}")
-    _finish(samples, grids, out)
+    _finish(samples, grids, out, columns)
     return out
 
 
-def _finish(samples: Samples, grids: Sequence[Grid], out: Path) -> None:
-    write(samples, out, grids)
+def combinations(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every combination of the conditions whose value is a list of levels: the last one varies fastest.
+
+    Raises
+    ------
+    ConfigError
+        For an empty list.
+    """
+    levels = {name: value for name, value in asked.items() if isinstance(value, list | tuple)}
+    for name, value in levels.items():
+        if not value:
+            raise ConfigError(f"A list of levels holds some: {name}.", expected="such as [p10,p50,p90]", got=[])
+    return [{**asked, **dict(zip(levels, chosen, strict=True))} for chosen in product(*levels.values())]
+
+
+def columns_of(asked: Mapping[str, Any], n: int) -> int:
+    """Return how many layouts stand in a row of the sheet: the levels of the last list, or one level's layouts."""
+    levels = [value for value in asked.values() if isinstance(value, list | tuple)]
+    return len(levels[-1]) if levels and n == 1 else min(COLUMNS, n)
+
+
+def _finish(samples: Samples, grids: Sequence[Grid], out: Path, columns: int = COLUMNS) -> None:
+    write(samples, out, grids, columns)
     rich.print(table(samples))
     where = f"{grids[0].crs}, from {grids[0].left:.0f} E, {grids[0].top:.0f} N"
     rich.print(f"pictures, GeoTIFFs and measures: {out}  [dim](GeoTIFFs in {where})[/]")
@@ -335,7 +370,9 @@ def chosen_sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:
     return own
 
 
-def grids_of(generator: Any, n: int, georeference: Mapping[str, Any], asked_place: str | None) -> list[Grid]:
+def grids_of(
+    generator: Any, n: int, georeference: Mapping[str, Any], asked_place: str | None, columns: int = COLUMNS
+) -> list[Grid]:
     """Return where `n` layouts lie: side by side, from the corner that `georeference` names or that of a place.
 
     Parameters
@@ -348,6 +385,8 @@ def grids_of(generator: Any, n: int, georeference: Mapping[str, Any], asked_plac
         As in `conf/sample.yaml`: `place`, `crs` and `origin`, each of which may be None.
     asked_place
         The place that the layouts were asked to be like; they lie there unless told otherwise.
+    columns
+        How many lie in a row from west to east.
 
     Raises
     ------
@@ -356,7 +395,7 @@ def grids_of(generator: Any, n: int, georeference: Mapping[str, Any], asked_plac
     """
     spec: LayoutSpec = generator.spec
     corner = _corner(generator.provenance["data"]["places"], georeference, asked_place)
-    return list(_side_by_side(spec.shape[1:], spec.resolution_m, n, corner))
+    return list(_side_by_side(spec.shape[1:], spec.resolution_m, n, corner, columns))
 
 
 def _corner(
@@ -395,7 +434,7 @@ def _corner(
     return str(places[name]["crs"]), float(left), float(top)
 
 
-def write(samples: Samples, out: Path, grids: Sequence[Grid]) -> None:
+def write(samples: Samples, out: Path, grids: Sequence[Grid], columns: int = COLUMNS) -> None:
     """Write `sheet.png`, `layouts.npz`, `measured.csv` and one GeoTIFF a layout; each file whole or not at all.
 
     Parameters
@@ -406,6 +445,8 @@ def write(samples: Samples, out: Path, grids: Sequence[Grid]) -> None:
         The folder; it is made where it is missing.
     grids
         Where each lies.
+    columns
+        How many stand in a row of the sheet.
     """
     spec = samples.spec
     layouts = (samples.layouts * 255).round().astype(np.uint8)
@@ -440,7 +481,7 @@ def write(samples: Samples, out: Path, grids: Sequence[Grid]) -> None:
         spec.channels,
         out / "sheet.png",
         titles=titles,
-        columns=min(COLUMNS, len(layouts)),
+        columns=min(columns, len(layouts)),
         resolution_m=spec.resolution_m,
     )
 
@@ -456,11 +497,13 @@ def write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str]
         tif.update_tags(TIFFTAG_COPYRIGHT=ATTRIBUTION)
 
 
-def _side_by_side(shape: tuple[int, int], cell: float, n: int, corner: tuple[str, float, float]) -> Iterator[Grid]:
+def _side_by_side(
+    shape: tuple[int, int], cell: float, n: int, corner: tuple[str, float, float], columns: int = COLUMNS
+) -> Iterator[Grid]:
     """Places for layouts from a north-west corner to the east and, row by row, to the south, as on the sheet."""
     (height, width), (crs, left, top) = shape, corner
     for i in range(n):
-        row, column = divmod(i, COLUMNS)
+        row, column = divmod(i, columns)
         east, south = column * (width + GAP_CELLS) * cell, row * (height + GAP_CELLS) * cell
         yield Grid(crs, left + east, top - south, cell, width, height)
 

@@ -339,9 +339,33 @@ def test_sampling_writes_what_it_says(latent, tmp_path):
     assert (out / "sheet.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_lists_of_levels_ask_for_every_combination_with_the_same_seeds(latent, tmp_path):
+    out, levels = tmp_path / "out", {"coverage": [0.1, 0.4], "cycle": [0.0, 1.0, 2.0]}
+    lists = [f"conditions.{name}=[{','.join(map(str, values))}]" for name, values in levels.items()]
+    few = ["sampler.steps=2", "conditions.place=helsinki"]
+    sample(load_config("sample", [f"checkpoint={latent}", "seed=5", f"out={out}", *lists, *few]))
+    rows = read_csv(out / "measured.csv")
+    asked = [tuple(float(row[f"requested_{name}"]) for name in levels) for row in rows]
+    assert np.allclose(asked, [(a, b) for a in levels["coverage"] for b in levels["cycle"]])
+    assert {row["seed"] for row in rows} == {"5"}
+    with (
+        rasterio.open(out / "layouts" / "layout_0003.tif") as below,
+        rasterio.open(out / "layouts" / "layout_0000.tif") as first,
+    ):  # three in a row, as on the sheet
+        assert below.bounds.left == first.bounds.left
+        assert below.bounds.top < first.bounds.bottom
+    one = tmp_path / "one"
+    sample(load_config("sample", [f"checkpoint={latent}", "seed=5", "n=1", f"out={one}", "conditions.coverage=0.4",
+                                  "conditions.cycle=1.0", *few]))  # fmt: skip
+    alone, among = (np.load(folder / "layouts.npz")["layouts"] for folder in (one, out))
+    assert np.abs(alone[0].astype(int) - among[4]).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "words"),
     [
+        (["conditions.coverage=[]", "checkpoint={latent}"], ConfigError, "holds some"),
+        (["conditions.coverage=[0.1,0.2]", "extent_m=[200,200]", "checkpoint={latent}"], ConfigError, "multirun"),
         (["conditions.parking=0.2", "checkpoint={nowhere}"], CheckpointError, "no checkpoint here"),
         (["conditions.place=atlantis", "checkpoint={latent}"], ConditionError, "helsinki"),
         (["conditions.coverage=dense", "checkpoint={latent}"], ConditionError, "no number"),
