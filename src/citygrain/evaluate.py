@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -86,22 +86,27 @@ def run(config: Mapping[str, Any]) -> Path:
         For numbers or conditions that make no sense.
     """
     _check(config)
+    elsewhere = config["places"] is not None
     generator = load(config["checkpoint"], device=device_of(config["device"]))
     sampler = chosen_sampler(generator, config["sampler"])
     spec: LayoutSpec = generator.spec
+    if config["ask"] is None:
+        config = {**config, "ask": list(spec.scalars) if elsewhere else ["place"]}
     _check_names(spec, config)
     data = windows_of(generator, config)
+    other = windows_of(generator, config, config["places"]) if elsewhere else data
+    places = tuple(raster.name for raster in other.rasters)
     split = config["against"]
-    n = min(config["n"], len(data.windows(split)))
+    n = min(config["n"], len(other.windows(split)))
     if n < LEAST:
         raise DataError(
             f"There are too few {split} windows to compare with.",
             expected=f"at least {LEAST}",
-            got=f"{n} of {', '.join(spec.places)}",
+            got=f"{n} of {', '.join(places)}",
             remedy="a larger place, or the other held-out windows: against=val",
         )
     if n < config["n"]:
-        rich.print(f"[yellow]n = {n}[/]: there are no more {split} windows of {', '.join(spec.places)} to compare with")
+        rich.print(f"[yellow]n = {n}[/]: there are no more {split} windows of {', '.join(places)} to compare with")
     out = Path(config["out"])
     embedding, where = kept(
         data.root / STATISTICS,
@@ -113,8 +118,8 @@ def run(config: Mapping[str, Any]) -> Path:
         gathered = partial(
             gather, channels=spec.channels, resolution_m=spec.resolution_m, embedding=embedding, mapped=mapped
         )
-        folder = out / "parts" / _digest(generator, sampler, data, where.name, n, config)
-        sets = _sets(generator, sampler, data, gathered, n, folder, config)
+        folder = out / "parts" / _digest(generator, sampler, (data, other), where.name, n, config)
+        sets = _sets(generator, sampler, other, gathered, n, folder, config)
         disruption = None
         if config["disrupt"]:
             disruption = judge_metrics(
@@ -130,7 +135,8 @@ def run(config: Mapping[str, Any]) -> Path:
         "citygrain": __version__,
         "checkpoint": str(config["checkpoint"]),
         "model": type(generator).__name__,
-        "places": list(spec.places),
+        "places": list(places),
+        "trained_on": list(spec.places),
         "channels": list(spec.channels),
         "given": list(spec.given),
         "window_m": spec.size_px * spec.resolution_m,
@@ -153,7 +159,7 @@ def run(config: Mapping[str, Any]) -> Path:
     }
     near = {name: nearest_of(sets[name], data, config) for name in ("generated", "real")}
     report["memorisation"] = _memorised(near, config)
-    sweeps = _sweeps(generator, sampler, data, folder, config)
+    sweeps = _sweeps(generator, sampler, (data, other), folder, config)
     report["obedience"] = _obedience(sweeps, spec, config)
     _pictures(sets, near, sweeps, data, report, out)
     write_text(out / "report.json", json.dumps(_plain(report), indent=1, ensure_ascii=False) + "\n")
@@ -182,6 +188,12 @@ def _check(config: Mapping[str, Any]) -> None:
 
 
 def _check_names(spec: LayoutSpec, config: Mapping[str, Any]) -> None:
+    if config["places"] is not None and "place" in config["ask"]:
+        raise ConfigError(
+            "A model cannot be asked to be like places that it was not trained on.",
+            got=f"ask={list(config['ask'])}, places={list(config['places'])}",
+            remedy="ask for measures, or leave out ask: then it is asked for all of them",
+        )
     for name in config["ask"]:
         if name not in ("place", *spec.scalars):
             raise ConfigError("This model cannot be asked for it.", got=name, choices=("place", *spec.scalars))
@@ -191,11 +203,14 @@ def _check_names(spec: LayoutSpec, config: Mapping[str, Any]) -> None:
             raise ConfigError("This condition cannot be swept.", got=name, choices=possible)
 
 
-def windows_of(generator: Any, config: Mapping[str, Any]) -> CityDataModule:
-    """Return the windows that a generator was trained on and those that were held out, by what its checkpoint says."""
+def windows_of(generator: Any, config: Mapping[str, Any], places: Sequence[str] | None = None) -> CityDataModule:
+    """Return the windows that a generator was trained on and those that were held out, by what its checkpoint says.
+
+    With `places`, windows of the same kind of these.
+    """
     spec, made_of = generator.spec, generator.provenance["data"]
     return CityDataModule(
-        list(spec.places),
+        list(spec.places if places is None else places),
         config["paths"]["data"],
         **made_of["rules"],
         **made_of.get("augmentation", {}),
@@ -257,14 +272,19 @@ def _sets(
 
 
 def _digest(
-    generator: Any, sampler: Sampler | None, data: CityDataModule, embedding: str, n: int, config: Mapping[str, Any]
+    generator: Any,
+    sampler: Sampler | None,
+    windows: Sequence[CityDataModule],
+    embedding: str,
+    n: int,
+    config: Mapping[str, Any],
 ) -> str:
     """Stand for all that decides what the parts hold: parts of another evaluation are not taken up."""
     made_by = [
         __version__,
         sha256(read(config["checkpoint"]).path),
         repr(sampler or generator.sampler),
-        data.provenance(),
+        [data.provenance() for data in windows],
         embedding,
         [n, *(config[key] for key in ("against", "seed", "ask"))],
         sorted(FORM),
@@ -354,9 +374,14 @@ def _memorised(near: Mapping[str, Nearest], config: Mapping[str, Any]) -> dict[s
 
 
 def _sweeps(
-    generator: Any, sampler: Sampler | None, data: CityDataModule, folder: Path, config: Mapping[str, Any]
+    generator: Any,
+    sampler: Sampler | None,
+    both: tuple[CityDataModule, CityDataModule],
+    folder: Path,
+    config: Mapping[str, Any],
 ) -> dict[str, dict[str, Sweep]]:
     """Sweep every condition, and answer the same requests with real windows, and without listening."""
+    data, other = both
     spec: LayoutSpec = generator.spec
     wanted, split = config["obedience"], config["against"]
     scalars = np.concatenate(
@@ -365,7 +390,7 @@ def _sweeps(
     pool = {name: scalars[:, i] for i, name in enumerate(spec.scalars)}
     n = wanted["levels"] * wanted["each"]
     seeds = range(config["seed"], config["seed"] + n)
-    windows = data.batch(split, [i % len(data.windows(split)) for i in range(n)])
+    windows = other.batch(split, [i % len(other.windows(split)) for i in range(n)])
 
     def measured(asked: Values) -> Arrays:
         conditions = request(spec, windows, {name: torch.from_numpy(values) for name, values in asked.items()})

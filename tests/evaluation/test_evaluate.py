@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 
-from citygrain import evaluate
+from citygrain import evaluate, load
 from citygrain.config import load_config
 from citygrain.errors import ConfigError
 from citygrain.evaluate import run
@@ -105,6 +106,25 @@ def test_a_damaged_part_is_made_again(report, model, cities):
     after = json.loads((report / "report.json").read_text(encoding="utf-8"))
     assert after["realism"] == before["realism"]
     assert after["disruption"] is None
+
+
+@pytest.mark.filterwarnings("ignore::citygrain.spec.OutOfRangeWarning")
+def test_a_place_it_was_not_trained_on_is_compared_with_and_asked_for_by_its_measures(report, model, cities, tmp_path):
+    twin = tmp_path / "twin"
+    shutil.copytree(cities / "helsinki", twin)
+    manifest = json.loads((twin / "place.json").read_text(encoding="utf-8"))
+    manifest["place"]["name"] = "twin"
+    (twin / "place.json").write_text(json.dumps(manifest), encoding="utf-8")
+    run(evaluation(model, cities, tmp_path / "out", f"places=[{twin}]", "obedience.conditions=[]"))
+    found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    at_home = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert (found["places"], found["trained_on"]) == (["twin"], ["helsinki"])
+    assert set(found["asked"]) == set(load(model).spec.scalars)
+    for name, measure in found["realism"]["measures"].items():
+        assert measure["floor"] == at_home["realism"]["measures"][name]["floor"], "the same ground"
+    assert found["memorisation"]["limit"] == at_home["memorisation"]["limit"]
+    with pytest.raises(ConfigError, match="not trained on"):
+        run(evaluation(model, cities, tmp_path / "out", f"places=[{twin}]", "ask=[place]"))
 
 
 @pytest.mark.parametrize(
