@@ -69,6 +69,21 @@ def test_a_whole_layout_may_be_one_patch_and_more_components_reconstruct_better(
     assert errors[0] > errors[1] > errors[2]
 
 
+def test_balanced_components_see_a_rare_channel():
+    x = layouts(40)
+    x[:, 1] *= 0.05  # a channel that varies little, as cycle tracks do
+
+    def explained(balance):
+        model = Pca(SPEC, patch=4, code_channels=6, balance=balance).train()
+        model.measure_data(x)
+        for part in x.chunk(4):
+            model.loss(part, Conditions.empty(SPEC, len(part)))
+        rest = model.eval().decode(model.encode(x))[:, 1] - x[:, 1]
+        return 1 - float(rest.var() / x[:, 1].var())
+
+    assert explained(1.0) > 0.5 > explained(0.0) + 0.2
+
+
 def test_evaluation_fits_nothing():
     model, _ = fitted(layouts(8), 1, patch=4)
     before = model.components.clone()

@@ -28,6 +28,9 @@ class Pca(FittedCodec):
         Edge of a patch in cells; None takes a layout as one patch, so that the code has no place in it.
     code_channels
         Components that are kept, of each patch.
+    balance
+        How far rare channels are raised before the fit: each is divided by its standard deviation to this power. At 0
+        buildings and green take all components, at 1 cycle tracks weigh as much.
     prior
         Makes the prior that is fitted after training.
     sampler
@@ -44,6 +47,7 @@ class Pca(FittedCodec):
     components: Tensor
     singular: Tensor
     variance: Tensor
+    unit: Tensor
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Pca(FittedCodec):
         *,
         patch: int | None = 4,
         code_channels: int = 8,
+        balance: float = 0.0,
         prior: Callable[..., LatentPrior] | None = None,
         sampler: Sampler | None = None,
     ) -> None:
@@ -64,22 +69,28 @@ class Pca(FittedCodec):
             )
         side = spec.size_px // edge
         super().__init__(spec, (code_channels, side, side), prior, sampler)
-        self.patch = edge
+        self.patch, self.balance = edge, balance
         self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(numbers))
         self.register_buffer("components", torch.zeros(code_channels, numbers))
         self.register_buffer("singular", torch.zeros(code_channels))
         self.register_buffer("variance", torch.zeros(()))
+        self.register_buffer("unit", torch.ones(len(spec.channels), 1, 1))
+
+    @torch.no_grad()
+    def measure_data(self, layouts: Tensor) -> None:
+        """Set what each channel is divided by from training layouts `(N, C, H, W)`."""
+        self.unit.copy_(layouts.std((0, 2, 3))[:, None, None].clamp_min(1e-2) ** self.balance)
 
     def encode(self, layout: Tensor) -> Tensor:
         """Return the components `(B, *code_shape)` of layouts."""
-        patches = F.pixel_unshuffle(layout, self.patch) - self.mean[:, None, None]
+        patches = F.pixel_unshuffle(layout / self.unit, self.patch) - self.mean[:, None, None]
         return torch.einsum("bdhw,cd->bchw", patches, self.components)
 
     def decode(self, code: Tensor) -> Tensor:
         """Return layouts `(B, C, H, W)` in [0, 1] of codes."""
         patches = torch.einsum("bchw,cd->bdhw", code, self.components) + self.mean[:, None, None]
-        return F.pixel_shuffle(patches, self.patch).clamp(0, 1)
+        return (F.pixel_shuffle(patches, self.patch) * self.unit).clamp(0, 1)
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the squared error a cell, and the share of the patches' variance that the components explain."""
@@ -92,7 +103,7 @@ class Pca(FittedCodec):
     @torch.no_grad()
     def fit(self, layout: Tensor) -> None:
         """Take layouts `(B, C, H, W)` into the fit, exactly up to the components that are not kept."""
-        patches = F.pixel_unshuffle(layout.double(), self.patch).movedim(1, -1).flatten(0, -2)
+        patches = F.pixel_unshuffle((layout / self.unit).double(), self.patch).movedim(1, -1).flatten(0, -2)
         new, old = len(patches), self.seen
         middle, total = patches.mean(0), self.seen + len(patches)
         apart = middle - self.mean
