@@ -1,5 +1,5 @@
 # Two commands, each enough alone on a fresh machine with Python 3.11 or newer:
-#   make demo     install, then: OpenStreetMap extract -> city raster -> trained model -> sampled layouts
+#   make demo     install, then: layouts from the shipped model; OpenStreetMap extract -> city raster -> fine-tuned -> sampled
 #   make test     install, then: ruff, mypy and every test
 # `make` alone lists the rest. PYTHON=/path/to/python chooses the interpreter that makes .venv.
 
@@ -16,13 +16,18 @@ WORKERS ?= 2
 # The second worker is the parallelism: without this, each would start as many threads as there are cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# $(call list,1 2 3): [1,2,3], whose commas would end an argument of `call`
+empty :=
+comma := ,
+list = [$(subst $(empty) $(empty),$(comma),$(strip $(1)))]
+
 # $(call step,what is done,command): say it, do it, and say which one failed.
 define step
 	@echo "==> $(1)"; { $(2); } || { code=$$?; echo "make: this step failed: $(1)" >&2; exit $$code; }
 endef
 
 help:
-	@echo "make demo     install, prepare a city raster, train a small model on it, sample layouts into out/"
+	@echo "make demo     install, sample the shipped model, prepare a city raster, fine-tune on it, sample into out/"
 	@echo "make test     install, then ruff, mypy and every test"
 	@echo "make quick    the edit loop: the same without the slow tests, under two minutes"
 	@echo "make lint     ruff and mypy only"
@@ -50,9 +55,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	$(call step,demo 1/3: from the OpenStreetMap extract of Helsinki to a city raster,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf)
-	$(call step,demo 2/3: train on it,$(BIN)/citygrain train experiment=demo)
-	$(call step,demo 3/3: sample layouts and measure them again,$(BIN)/citygrain sample checkpoint=runs/demo n=16 seed=0 conditions.coverage=p75 conditions.cycle=p90 out=out/demo)
+	$(call step,demo 1/4: five densities by five lengths of cycle track from the model that ships,$(BIN)/citygrain sample checkpoint=reference/cities_64 conditions.coverage=$(call list,0.05 0.12 0.19 0.26 0.33) conditions.cycle=$(call list,0 1 2 3 4) out=out/levels)
+	$(call step,demo 2/4: from the OpenStreetMap extract of Helsinki to a city raster,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf)
+	$(call step,demo 3/4: the model learns Helsinki as well,$(BIN)/citygrain train experiment=demo)
+	$(call step,demo 4/4: sample layouts like it and measure them again,$(BIN)/citygrain sample checkpoint=runs/demo n=16 seed=0 conditions.place=helsinki conditions.coverage=p75 conditions.cycle=p90 out=out/demo)
 
 lint: $(INSTALLED)
 	$(call step,ruff check,$(BIN)/ruff check)

@@ -63,7 +63,7 @@ def test_numbers_are_text_where_text_is_wanted_and_experiments_set_no_kinds(own)
     assert load_config("train", ["experiment=mine", "data.min_valid=0.5"], [own])["data"]["min_valid"] == 0.5
 
 
-@pytest.mark.parametrize("override", ["n=null", "conditions=3", "n=[1]", "device=null", "seed=true"])
+@pytest.mark.parametrize("override", ["batch_size=null", "conditions=3", "batch_size=[1]", "device=null", "seed=true"])
 def test_what_is_of_another_kind_is_refused(override):
     with pytest.raises(ConfigError, match="not of the right kind"):
         load_config("sample", ["checkpoint=x", override])
@@ -186,9 +186,9 @@ def test_the_groups_of_a_verb_are_those_of_the_files_it_takes_and_inherits(own):
     plain = group_defaults("train", overrides=["model=autoencoder"])
     sparse = group_defaults("train", overrides=["model=sparse_autoencoder"])
     assert sparse == plain | {"model": "sparse_autoencoder", "sparsity@model.sparsity": "activity_l1"}
-    demo = group_defaults("train", overrides=["experiment=demo"])
-    assert demo["model"] == "diffusion"
-    assert demo["model@codec.model"] == "variational_autoencoder"
+    latent = group_defaults("train", overrides=["experiment=latent_diffusion"])
+    assert latent["model"] == "diffusion"
+    assert latent["model@codec.model"] == "variational_autoencoder"
 
 
 def test_every_shipped_file_can_be_chosen():

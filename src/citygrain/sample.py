@@ -146,7 +146,7 @@ def run(config: Mapping[str, Any]) -> Path:
     """
     combined = combinations(config["conditions"])
     n = config["n"] if config["n"] is not None else N if len(combined) == 1 else 1
-    if n < 1 or config["batch_size"] < 1:
+    if not isinstance(n, int) or n < 1 or config["batch_size"] < 1:
         raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={config['batch_size']}")
     config = {**config, "n": n}
     generator = load(config["checkpoint"], device=device_of(config["device"]))

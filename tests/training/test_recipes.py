@@ -34,6 +34,8 @@ def trained(recipe, cities, runs, *more):
     if config["codec"] is not None:
         families.shrink(config["codec"]["model"])
         config["codec"]["trainer"] = {"max_steps": 2}
+    if config["init_from"] is not None:
+        config["init_from"] = str(trained("latent_diffusion", cities, runs))
     return run(config)
 
 

@@ -218,7 +218,7 @@ def test_two_processes_share_one_run_and_agree_with_one(cities, tmp_path):
 @pytest.mark.slow
 def test_two_processes_train_a_codec_and_what_learns_from_it(cities, tmp_path):
     command = [
-        sys.executable, "-m", "citygrain", "train", "experiment=demo", "name=two",
+        sys.executable, "-m", "citygrain", "train", "experiment=latent_diffusion", "name=two",
         f"paths.data={cities}", f"paths.runs={tmp_path}",
         "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=2",
         "codec.trainer.max_steps=2", "data.places=[helsinki]",
@@ -371,6 +371,7 @@ def test_lists_of_levels_ask_for_every_combination_with_the_same_seeds(latent, t
         (["conditions.coverage=dense", "checkpoint={latent}"], ConditionError, "no number"),
         (["conditions.coverage=p101", "checkpoint={latent}"], ConditionError, "p0 … p100"),
         (["n=0", "checkpoint={latent}"], ConfigError, "at least 1"),
+        (["n=[3]", "checkpoint={latent}"], ConfigError, "at least 1"),
         (["georeference.crs=EPSG:32635", "checkpoint={latent}"], ConfigError, "both"),
         (
             ["georeference.crs=EPSG:32635", "georeference.origin=[a,1]", "checkpoint={latent}"],
