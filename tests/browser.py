@@ -53,6 +53,32 @@ class Page:
         text = await self.js("document.body.innerText")
         raise AssertionError(f"never: {expression}\n{text[:1500]}")
 
+    async def box(self, element):
+        """Return left, top, width and height of what a JavaScript expression finds, once it is in sight."""
+        await self.until(element)
+        return await self.js(
+            f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
+            "const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height] })()"
+        )
+
+    async def mouse(self, element, *points):
+        """Press the mouse at the first of some points of an element, shares of its width and height, and draw on."""
+        left, top, width, height = await self.box(element)
+        at = [{"x": left + x * width, "y": top + y * height, "button": "left", "clickCount": 1} for x, y in points]
+        await self.tell("Input.dispatchMouseEvent", type="mouseMoved", **at[0])
+        await self.tell("Input.dispatchMouseEvent", type="mousePressed", **at[0], buttons=1)
+        for there in at[1:]:
+            await self.tell("Input.dispatchMouseEvent", type="mouseMoved", **there, buttons=1)
+        await self.tell("Input.dispatchMouseEvent", type="mouseReleased", **at[-1])
+
+    async def click(self, element):
+        await self.mouse(element, (0.5, 0.5))
+
+    async def upload(self, selector, file):
+        """Hand a file to the `<input type=file>` that a selector finds."""
+        found = await self.tell("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
+        await self.tell("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
+
     async def picture(self):
         """Return a PNG of the whole page, for whoever wants to look at it."""
         reply = await self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True)
@@ -92,3 +118,8 @@ async def opened(url, folder, size=(1400, 1300)):
     finally:
         browser.terminate()
         await browser.wait()
+
+
+def seen(selector, text=""):
+    """Return the JavaScript expression of the first element in sight that a selector finds and that holds a text."""
+    return f"[...document.querySelectorAll({selector!r})].find(e => e.offsetParent && e.innerText.includes({text!r}))"

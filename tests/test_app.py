@@ -24,18 +24,21 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 import citygrain
+import families
 from browser import CHROMIUM, opened
-from citygrain.app import free_port, run, studios_of
+from citygrain.app import drawing, free_port, run, studios_of
 from citygrain.app.drawing import (
     EDIT_HEADINGS,
     HEADINGS,
     MOST_LAYOUTS,
     PATH_HEADINGS,
+    WALK_HEADINGS,
     Studio,
     asked,
     canvas,
     draw_layouts,
     draw_path,
+    draw_walk,
     ground_at,
     ground_of,
     knobs_of,
@@ -45,8 +48,11 @@ from citygrain.app.drawing import (
     range_of,
     redraw,
     show_step,
+    show_walk,
     turned,
+    walk_range,
 )
+from citygrain.checkpoint import Checkpoint, export
 from citygrain.conditions import measure
 from citygrain.config import load_config
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
@@ -67,6 +73,31 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
     return Studio(NAME, citygrain.load(NAME), tmp_path_factory.mktemp("nothing_prepared"), threading.Lock())
+
+
+@pytest.fixture(scope="module")
+def models(cities, tmp_path_factory):
+    """Three models of Helsinki that learned nothing: one is given streets, one has no code, one is a code."""
+    folder = tmp_path_factory.mktemp("models")
+    places = {"helsinki": dict(CityRaster.open(cities / "helsinki").provenance)}
+    data = {"places": places, "rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0}
+    for name in ("pix2pix", "diffusion", "variational_autoencoder"):
+        model = families.make(name)
+        spec = dataclasses.replace(model.spec, places=("helsinki", "there"))
+        made = Checkpoint(families.config(name), spec, dict(model.state_dict()), {"data": data})
+        export(made, folder / name)
+    return folder
+
+
+@pytest.fixture
+def small(models, cities):
+    """Return a studio of one of them, with prepared places or without."""
+
+    def studio(name, prepared=True):
+        data = cities if prepared else models / "nothing_prepared"
+        return Studio(name, citygrain.load(models / name), data, threading.Lock())
+
+    return studio
 
 
 @pytest.fixture
@@ -136,7 +167,7 @@ def test_a_sliders_value_is_the_request_and_the_picture_is_measured(studio, draw
     again = measure(drawn.samples.layouts, spec.channels, spec.resolution_m)
     rows = {row[0]: row for row in drawn.rows}
     assert all(len(row) == len(HEADINGS) for row in drawn.rows)
-    assert drawn.rows[0] == ["building coverage (GSI)", "–", "0.3", *drawn.rows[0][3:]]
+    assert drawn.rows[0] == ["building coverage (GSI)", "share", "0.3", *drawn.rows[0][3:]]
     assert float(drawn.rows[0][3]) == pytest.approx(float(again["coverage"].mean()), rel=5e-3)
     assert rows["street density"][1:3] == ["km/km²", ""]
     assert drawn.picture.ndim == 3
@@ -208,6 +239,76 @@ def test_a_path_goes_from_one_layout_to_the_other_and_is_measured(studio, quick)
         draw_path(studio, (1, 2), (None, None), 1)
 
 
+@pytest.mark.slow
+def test_a_walk_brings_a_measure_where_it_was_asked_and_keeps_what_was_to_stay(studio, quick, monkeypatch):
+    monkeypatch.setattr(drawing, "LIKELY", 48)
+    walk = draw_walk(studio, 1, "copenhagen", "cycle", (0.5, 3.0), ["coverage"], 3, quick)
+    asked, found = walk.asked, walk.path.measured
+    assert np.allclose(asked, [0.5, 1.75, 3.0])
+    assert np.allclose(found["cycle"][1:, 0], asked, atol=0.1)
+    assert np.allclose(found["coverage"], found["coverage"][0], atol=0.005)
+    again = measure(walk.path.layouts[3], studio.spec.channels, studio.spec.resolution_m)
+    picture, rows = show_walk(studio, walk, 2)
+    assert all(len(row) == len(WALK_HEADINGS) for row in rows)
+    assert rows[0][:3] == ["cycleway density", "km/km²", "3"]
+    assert float(rows[0][4]) == pytest.approx(float(again["cycle"][0]), rel=5e-3)
+    assert rows[1][0] == "building coverage (GSI)"
+    assert rows[1][2] == rows[1][3] == f"{found['coverage'][0, 0]:.3g}"
+    assert not np.array_equal(picture, show_walk(studio, walk, 0)[0])
+
+
+def test_what_no_training_window_was_like_is_not_walked_to(studio):
+    assert walk_range(studio, "cycle")[0] < walk_range(studio, "cycle")[1]
+    for ends in ((None, 1), (math.nan, 1), (0, 1e6)):
+        with pytest.raises(ConfigError, match="cycleway"):
+            draw_walk(studio, 0, None, "cycle", ends)
+    with pytest.raises(ConfigError, match="cannot be moved"):
+        draw_walk(studio, 0, None, "parking", (0, 1))
+
+
+def test_what_is_likely_is_told_by_training_windows_where_these_are_at_hand(small, cities, monkeypatch):
+    monkeypatch.setattr(drawing, "LIKELY", 24)
+    real, drawn = (small("variational_autoencoder", prepared).likely for prepared in (True, False))
+    assert len(real) == len(drawn) == 24
+    assert (real.spec.places, drawn.spec.places) == (("helsinki",), ("helsinki", "there"))
+    assert real.codes.shape == drawn.codes.shape
+    assert set(real.measured) == set(drawn.measured)
+    assert abs(drawn.measured["coverage"].mean() - drawn.layouts().mean((0, 2, 3))[0]) < 1e-3
+
+
+# What a model cannot
+
+
+def test_a_model_without_a_code_has_no_path(small):
+    here = small("diffusion")
+    for way in (lambda: draw_path(here, (0, 1), (None, None)), lambda: draw_walk(here, 0, None, "green", (0.1, 0.5))):
+        with pytest.raises(CapabilityError, match="code"):
+            way()
+
+
+def test_given_channels_are_those_of_a_prepared_place(small, cities, tmp_path):
+    here = small("pix2pix")
+    made = draw_layouts(here, {}, tmp_path / "made", given="helsinki", n=2)
+    raster = CityRaster.open(cities / "helsinki")
+    streets = raster.level(8.0).array[raster.channels.index("street")]
+    with zipfile.ZipFile(made.zipped) as archive:
+        archive.extractall(tmp_path)
+    for number in range(2):
+        layout, transform, crs, _ = bands(tmp_path / "layouts" / f"layout_000{number}.tif")
+        row, column = round((raster.grid.top - transform.f) / 8), round((transform.c - raster.grid.left) / 8)
+        assert crs.to_string() == raster.crs
+        assert np.array_equal(layout[1], streets[row : row + 16, column : column + 16])
+    with pytest.raises(DataError, match="not prepared"):
+        draw_layouts(small("pix2pix", prepared=False), {}, tmp_path / "none")
+
+
+def test_only_models_that_keep_parts_of_a_layout_edit(studio, small):
+    assert studio.edits
+    assert small("diffusion").edits
+    assert not small("pix2pix").edits
+    assert not small("variational_autoencoder").edits
+
+
 @pytest.fixture
 def file(drawn, tmp_path):
     """A GeoTIFF of a layout, as it is downloaded."""
@@ -226,7 +327,7 @@ def test_a_painted_site_is_redrawn_and_nothing_around_it(studio, quick, drawn, f
     made = redraw(studio, ground, free, {"coverage": 0.5}, tmp_path / "edit", seed=3, sampler=quick)
     assert np.array_equal(made.after[:, ~free], layout[:, ~free])
     assert not np.array_equal(made.after[:, free], layout[:, free])
-    row = next(row for row in made.rows if row[:3] == ["building coverage (GSI)", "–", "site"])
+    row = next(row for row in made.rows if row[:3] == ["building coverage (GSI)", "share", "site"])
     assert len(row) == len(EDIT_HEADINGS)
     assert row[4] == "0.5"
     assert float(row[5]) == pytest.approx(made.after[0][free].mean() / 255, rel=5e-3)

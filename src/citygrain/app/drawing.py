@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from pyproj import Transformer
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from citygrain.conditions import MEASURES
+from citygrain.conditions import MEASURES, measure
 from citygrain.data.dataset import find_place
 from citygrain.edit import Site, asked_of, measured, site_in, site_of
 from citygrain.edit import write as write_edit
@@ -29,13 +30,13 @@ from citygrain.files import atomic_path
 from citygrain.geo.cityraster import MANIFEST, CityRaster
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
-from citygrain.latent import CodePath, codec_of, interpolate
+from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
 from citygrain.latent.codes import device_of
 from citygrain.plot import sheet, to_rgb
-from citygrain.protocols import Known, Sampler
+from citygrain.protocols import Completes, Denoiser, Holds, Known, Sampler
 from citygrain.sample import Samples, draw, given_windows, grids_of, write
 from citygrain.samplers.base import fitting
-from citygrain.spec import Conditions, LayoutSpec
+from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
 from citygrain.vectorize import collected, write_layers
 
 Picture = NDArray[np.uint8]
@@ -45,11 +46,22 @@ MOST_LAYOUTS, MOST_STEPS = 8, 25
 LARGEST_SEED = 2**53 - 1000
 """A browser's numbers are exact up to 2⁵³."""
 
-SHEET_PX = 640
+SHARE = "share"
+
+EDITED = {"streets_going_on": "streets that go on across the edge", "stayed": "cover that stayed"}
+"""What an edit is measured by besides the conditions."""
+
+SHEET_PX = 768
 """About the width of a sheet on the page."""
 
 CANVAS_PX = 512
 """About the width of what one paints on."""
+
+LIKELY = 256
+"""Layouts that say which codes are likely, for a walk along a measure."""
+
+CODED = 64
+"""Of them, as many are encoded at once."""
 
 NOWHERE: Mapping[str, Any] = {"place": None, "crs": None, "origin": None}
 
@@ -149,6 +161,40 @@ class Studio:
             for name, kind in kinds.items()
         }
 
+    @property
+    def edits(self) -> bool:
+        """Whether the model can keep a part of a layout."""
+        completes = any(isinstance(sampler, Completes) for sampler in self.samplers.values())
+        return completes and isinstance(self.generator, Holds) and not self.spec.given
+
+    @property
+    def varies(self) -> bool:
+        """Whether the model can begin from a layout that is there."""
+        return isinstance(self.generator, Denoiser)
+
+    @property
+    def at_hand(self) -> list[str]:
+        """Those of the training places that are prepared here."""
+        prepared = prepared_places(self.data)
+        return [place for place in self.spec.places if place in prepared]
+
+    @cached_property
+    def likely(self) -> Codes:
+        """Codes of `LIKELY` training windows, or of what the model draws where none of its places is prepared."""
+        if self.at_hand:
+            with TemporaryDirectory() as kept:
+                return encode_places(self.generator, self.data, count=LIKELY, places=self.at_hand, folder=kept)
+        codec, spec = codec_of(self.generator), self.spec
+        # Where nothing is asked for, guidance and tolerance change nothing but the time it takes.
+        quick = {"steps": 8, "guidance": 1, "tolerance": None}
+        sampler = turned(self, "DpmSolver", quick) if "DpmSolver" in self.samplers else None
+        with torch.no_grad():
+            drawn = draw(self.generator, Conditions.empty(spec, LIKELY), range(LIKELY), sampler=sampler)
+            parts = torch.split(torch.from_numpy(drawn.layouts).to(device_of(codec)), CODED)
+            codes = torch.cat([codec.encode(part).float().cpu() for part in parts]).numpy()
+        nowhere, numbers = np.full(LIKELY, NO_PLACE), np.arange(LIKELY)
+        return Codes(codes, nowhere, drawn.measured, spec, lambda which: drawn.layouts[list(which)], numbers)
+
 
 def range_of(spec: LayoutSpec, name: str) -> Range | None:
     """Return how far a condition's slider goes; None where the training windows do not vary, or nobody knows."""
@@ -164,8 +210,20 @@ def range_of(spec: LayoutSpec, name: str) -> Range | None:
     # Up to an ulp: a share of 1 was measured as 0.9999999.
     first, last = math.ceil(low / step - 1e-3), math.floor(high / step + 1e-3)
     rounded = [round(n * step, digits) for n in (first, last, min(max(round(middle / step), first), last))]
-    about = MEASURES[name]
-    return Range(name, f"{about.label} [{about.unit}]", rounded[0], rounded[1], rounded[2], round(step, digits))
+    label, unit = named(name)
+    return Range(name, f"{label} [{unit}]", rounded[0], rounded[1], rounded[2], round(step, digits))
+
+
+def named(name: str) -> tuple[str, str]:
+    """Return label and unit of a measure as the page shows them; all those without a unit are shares."""
+    about = MEASURES.get(name)
+    label, unit = (about.label, about.unit) if about else (EDITED.get(name, name), "–")
+    return label, SHARE if unit == "–" else unit
+
+
+def number(value: float) -> str:
+    """Return a measured number as the page shows it: nothing where there was nothing to measure."""
+    return f"{value:.3g}" if math.isfinite(value) else ""
 
 
 def asked(ranges: Sequence[Range], values: Sequence[float | None], ticked: Sequence[bool]) -> dict[str, float]:
@@ -248,6 +306,7 @@ def draw_layouts(
     folder: Path,
     *,
     place: str | None = None,
+    given: str | None = None,
     seed: int = 0,
     n: int = 4,
     sampler: Sampler | None = None,
@@ -264,6 +323,8 @@ def draw_layouts(
         An empty one of this request alone, that the files are written to.
     place
         A training place that they are to be like; None for no matter which.
+    given
+        The prepared place that a model's given channels are taken from; None for the first that it was trained on.
     seed
         Layout i is drawn with seed + i.
     n
@@ -284,8 +345,9 @@ def draw_layouts(
     with studio.turn, torch.no_grad():
         conditions: dict[str, Any] = {**wanted, "place": place}
         if spec.given:
-            given = {"place": None, "split": "test"}
-            about = {"given": given, "conditions": conditions, "n": count, "georeference": NOWHERE}
+            where = given or place or spec.places[0]
+            wanted_windows = {"place": where, "split": "test" if where in spec.places else "all"}
+            about = {"given": wanted_windows, "conditions": conditions, "n": count, "georeference": NOWHERE}
             windows = given_windows(studio.generator, about | {"paths": {"data": studio.data}})
             grids = windows.grids
             known = {name: windows.layouts[:, spec.channels.index(name)] for name in spec.given}
@@ -320,12 +382,9 @@ def table(samples: Samples) -> list[Row]:
     """Return what was asked for and what was measured, in the columns of `HEADINGS`; what was asked for comes first."""
     rows = []
     for name in sorted(samples.measured, key=lambda name: name not in samples.requested):
-        values, about = samples.measured[name], MEASURES[name]
-        wanted = samples.requested.get(name)
+        values, wanted = samples.measured[name], samples.requested.get(name)
         spread = f"{values.min():.3g} – {values.max():.3g}" if len(values) > 1 else ""
-        rows.append(
-            [about.label, about.unit, "" if wanted is None else f"{wanted[0]:.3g}", f"{values.mean():.3g}", spread]
-        )
+        rows.append([*named(name), "" if wanted is None else number(wanted[0]), number(values.mean()), spread])
     return rows
 
 
@@ -387,10 +446,7 @@ def draw_path(
         For seeds or steps that are none.
     """
     codec, spec = codec_of(studio.generator), studio.spec
-    if spec.given:
-        raise CapabilityError(
-            "Layouts around given channels are no ends of a path.", remedy="choose a model that draws from nothing"
-        )
+    _without_given(spec)
     ends = [checked_seed(seed) for seed in seeds]
     count = whole(steps, "the number of steps", 2, MOST_STEPS)
     with studio.turn, torch.no_grad():
@@ -407,11 +463,124 @@ def show_step(studio: Studio, path: CodePath, step: int) -> tuple[Picture, list[
     titles = ["start", f"{path.positions[here]:.0%} of the way", "end"]
     with studio.turn:
         picture = _sheet(path.layouts[[0, here, last], 0], path.spec, titles, columns=3)
-    rows = [
-        [MEASURES[name].label, MEASURES[name].unit, *(f"{values[i, 0]:.3g}" for i in (0, here, last))]
-        for name, values in path.measured.items()
-    ]
+    rows = [[*named(name), *(number(values[i, 0]) for i in (0, here, last))] for name, values in path.measured.items()]
     return picture, rows
+
+
+WALK_HEADINGS = ("measure", "unit", "asked", "as drawn", "here")
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A layout that is changed until a measure is what it is to be, step by step.
+
+    Attributes
+    ----------
+    path
+        Step 0 is the layout as it was drawn, the others are the way.
+    target
+        The measure that is moved.
+    asked
+        `(S,)` in its unit, one for each step of the way.
+    hold
+        Measures that were to stay as they were.
+    """
+
+    path: CodePath
+    target: str
+    asked: NDArray[np.float64]
+    hold: tuple[str, ...]
+
+
+def walk_range(studio: Studio, name: str) -> tuple[float, float]:
+    """Return from where to where a measure is moved unless told otherwise: percentiles 5 to 95 of the training."""
+    about = next(one for one in studio.ranges if one.name == name)
+    digits = max(0, -math.floor(math.log10(about.step)))
+    low, high = (round(studio.spec.quantile(name, p), digits) for p in (5, 95))
+    return (low, high) if high > low else (about.low, about.high)
+
+
+def draw_walk(
+    studio: Studio,
+    seed: int,
+    place: str | None,
+    target: str,
+    ends: tuple[float | None, float | None],
+    hold: Sequence[str] = (),
+    steps: int = 9,
+    sampler: Sampler | None = None,
+) -> Walk:
+    """Draw a layout, and change it until a measure is what it is to be: see `citygrain.latent.follow`.
+
+    Parameters
+    ----------
+    studio
+        The model; it has a code, or works in one.
+    seed, place
+        Of the layout; no place is no matter which.
+    target
+        The measure to move.
+    ends
+        From and to, in its unit.
+    hold
+        Measures that are to stay as they are.
+    steps
+        How many, both ends among them.
+    sampler
+        Another than the model's own.
+
+    Raises
+    ------
+    CapabilityError
+        For a model without a code, or one that is given channels.
+    ConfigError
+        For a seed, steps or ends that are none, or a measure of which nobody knows how far it goes.
+    """
+    codec, spec = codec_of(studio.generator), studio.spec
+    _without_given(spec)
+    about = next((one for one in studio.ranges if one.name == target), None)
+    if about is None:
+        raise ConfigError("This measure cannot be moved.", got=target, choices=[one.name for one in studio.ranges])
+    for end in ends:
+        if end is None or not about.low <= end <= about.high:
+            raise ConfigError(
+                f"Training has seen no such {about.label}.",
+                expected=f"{about.low:g} to {about.high:g}",
+                got="nothing" if end is None else f"{end:g}",
+            )
+    first, count = checked_seed(seed), whole(steps, "the number of steps", 2, MOST_STEPS)
+    keep = tuple(name for name in hold if name != target)
+    with studio.turn:
+        request = Conditions.request(spec, 1, {"place": place})
+        with torch.no_grad():
+            layout = torch.from_numpy(draw(studio.generator, request, [first], sampler=sampler).layouts)
+            start = codec.encode(layout.to(device_of(codec))).float().cpu().numpy()
+        now = float(measure(decode(codec, start), spec.channels, spec.resolution_m)[target][0])
+        wanted = np.linspace(*ends, count)  # type: ignore[arg-type]  # both are numbers
+        path = follow(codec, start, target, [0, *(wanted - now)], studio.likely, hold=keep)
+    return Walk(path, target, wanted, keep)
+
+
+def show_walk(studio: Studio, walk: Walk, step: int) -> tuple[Picture, list[Row]]:
+    """Return the picture of a step beside the layout as it was drawn, and `WALK_HEADINGS`, the moved measure first."""
+    here = min(max(int(step), 0), len(walk.asked) - 1)
+    label, unit = named(walk.target)
+    titles = ["as drawn", f"{label}: {walk.asked[here]:.3g}{'' if unit == SHARE else f' {unit}'} asked"]
+    with studio.turn:
+        picture = _sheet(walk.path.layouts[[0, here + 1], 0], walk.path.spec, titles)
+    rows = []
+    for name in sorted(walk.path.measured, key=lambda name: (name != walk.target, name not in walk.hold)):
+        drawn, now = walk.path.measured[name][[0, here + 1], 0]
+        asked = number(walk.asked[here]) if name == walk.target else number(drawn) if name in walk.hold else ""
+        rows.append([*named(name), asked, number(drawn), number(now)])
+    return picture, rows
+
+
+def _without_given(spec: LayoutSpec) -> None:
+    if spec.given:
+        raise CapabilityError(
+            "Layouts around given channels are no ends of a path.", remedy="choose a model that draws from nothing"
+        )
 
 
 # Editing
@@ -640,7 +809,5 @@ def redraw(
 
 
 def _edit_row(name: str, part: str, before: float, after: float, wanted: Mapping[str, float]) -> Row:
-    about = MEASURES.get(name)
-    label, unit = (about.label, about.unit) if about else (name.replace("_", " "), "–")
-    said = f"{wanted[name]:.3g}" if name in wanted and asked_of(name) == part else ""
-    return [label, unit, part, f"{before:.3g}", said, f"{after:.3g}"]
+    said = number(wanted[name]) if name in wanted and asked_of(name) == part else ""
+    return [*named(name), part, number(before), said, number(after)]
