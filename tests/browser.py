@@ -54,12 +54,17 @@ class Page:
         raise AssertionError(f"never: {expression}\n{text[:1500]}")
 
     async def box(self, element):
-        """Return left, top, width and height of what a JavaScript expression finds, once it is in sight."""
-        await self.until(element)
-        return await self.js(
-            f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
-            "const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height] })()"
-        )
+        """Return left, top, width and height of what a JavaScript expression finds, once it is in sight and rests."""
+        before, now = None, [0]
+        while before != now:
+            await self.until(element)
+            before = now
+            now = await self.js(
+                f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
+                "const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height] })()"
+            )
+            await asyncio.sleep(0.05)
+        return now
 
     async def mouse(self, element, *points):
         """Press the mouse at the first of some points of an element, shares of its width and height, and draw on."""

@@ -25,7 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 import citygrain
 import families
-from browser import CHROMIUM, opened
+from browser import CHROMIUM, opened, seen
 from citygrain.app import drawing, free_port, run, studios_of
 from citygrain.app.drawing import (
     EDIT_HEADINGS,
@@ -83,7 +83,7 @@ def models(cities, tmp_path_factory):
     data = {"places": places, "rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0}
     for name in ("pix2pix", "diffusion", "variational_autoencoder"):
         model = families.make(name)
-        spec = dataclasses.replace(model.spec, places=("helsinki", "there"))
+        spec = dataclasses.replace(model.spec, places=("there", "helsinki"))
         made = Checkpoint(families.config(name), spec, dict(model.state_dict()), {"data": data})
         export(made, folder / name)
     return folder
@@ -242,19 +242,20 @@ def test_a_path_goes_from_one_layout_to_the_other_and_is_measured(studio, quick)
 @pytest.mark.slow
 def test_a_walk_brings_a_measure_where_it_was_asked_and_keeps_what_was_to_stay(studio, quick, monkeypatch):
     monkeypatch.setattr(drawing, "LIKELY", 48)
-    walk = draw_walk(studio, 1, "copenhagen", "cycle", (0.5, 3.0), ["coverage"], 3, quick)
+    walk = draw_walk(studio, 1, "copenhagen", "street_density", (8, 16), ["coverage"], 3, quick)
     asked, found = walk.asked, walk.path.measured
-    assert np.allclose(asked, [0.5, 1.75, 3.0])
-    assert np.allclose(found["cycle"][1:, 0], asked, atol=0.1)
+    assert np.allclose(asked, [8, 12, 16])
+    assert np.allclose(found["street_density"][1:, 0], asked, atol=0.2)
     assert np.allclose(found["coverage"], found["coverage"][0], atol=0.005)
     again = measure(walk.path.layouts[3], studio.spec.channels, studio.spec.resolution_m)
     picture, rows = show_walk(studio, walk, 2)
     assert all(len(row) == len(WALK_HEADINGS) for row in rows)
-    assert rows[0][:3] == ["cycleway density", "km/km²", "3"]
-    assert float(rows[0][4]) == pytest.approx(float(again["cycle"][0]), rel=5e-3)
+    assert rows[0][:3] == ["street density", "km/km²", "16"]
+    assert float(rows[0][4]) == pytest.approx(float(again["street_density"][0]), rel=5e-3)
     assert rows[1][0] == "building coverage (GSI)"
     assert rows[1][2] == rows[1][3] == f"{found['coverage'][0, 0]:.3g}"
-    assert not np.array_equal(picture, show_walk(studio, walk, 0)[0])
+    below_titles = slice(40, None)
+    assert not np.array_equal(picture[below_titles], show_walk(studio, walk, 1)[0][below_titles])
 
 
 def test_what_no_training_window_was_like_is_not_walked_to(studio):
@@ -270,7 +271,7 @@ def test_what_is_likely_is_told_by_training_windows_where_these_are_at_hand(smal
     monkeypatch.setattr(drawing, "LIKELY", 24)
     real, drawn = (small("variational_autoencoder", prepared).likely for prepared in (True, False))
     assert len(real) == len(drawn) == 24
-    assert (real.spec.places, drawn.spec.places) == (("helsinki",), ("helsinki", "there"))
+    assert (real.spec.places, drawn.spec.places) == (("helsinki",), ("there", "helsinki"))
     assert real.codes.shape == drawn.codes.shape
     assert set(real.measured) == set(drawn.measured)
     assert abs(drawn.measured["coverage"].mean() - drawn.layouts().mean((0, 2, 3))[0]) < 1e-3
@@ -404,8 +405,8 @@ def test_without_gradio_it_says_what_to_install(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def server(cities, tmp_path_factory):
-    """The address of a page that serves the shipped model."""
+def server(cities, models, tmp_path_factory):
+    """The address of a page that serves the shipped model, and small ones."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path]), "NO_COLOR": "1"}
     home = tmp_path_factory.mktemp("home")
     environment["TMPDIR"] = str(home)
@@ -413,7 +414,10 @@ def server(cities, tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "citygrain", "app", f"port={port}", f"paths.data={cities}"],
+        [
+            sys.executable, "-m", "citygrain", "app", f"port={port}", f"paths.data={cities}",
+            f"checkpoint=[{NAME},{','.join(str(path) for path in sorted(models.iterdir()))}]",
+        ],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=cities,
     )  # fmt: skip
     try:
@@ -455,35 +459,141 @@ def test_the_page_is_for_this_machine_and_lets_the_browser_ask_nobody_else(serve
 @pytest.mark.slow
 @needs_gradio
 @needs_chromium
-def test_in_a_browser_a_slider_is_moved_layouts_appear_and_are_downloaded(server, tmp_path):
+def test_in_a_browser_layouts_are_drawn_walked_between_and_edited_by_each_model(server, tmp_path):
     async def visit():
         async with opened(server, tmp_path) as page:
-            row = "document.querySelector('.citygrain-ask')"
-            await page.until(f"{row}?.querySelector('input[type=range]')")
-            await page.until(f"{row}.querySelector('input[type=checkbox]')?.checked === false")
-            await page.js(
-                f"(() => {{ const s = {row}.querySelector('input[type=range]'); s.value = 0.31;"
-                "s.dispatchEvent(new Event('input', {bubbles: true})) })()"
-            )
-            await page.until(f"{row}.querySelector('input[type=checkbox]').checked")
-            await page.js("document.querySelector('#draw').click()")
-            await page.until("document.querySelector('#layouts img')?.naturalWidth > 200", 60)
-            await page.until("document.querySelector('#measured')?.innerText.includes('0.31')")
-            for what in ("tifs", "vectors"):
-                await page.js(f"document.querySelector('#{what}').click()")
-            for _ in range(100):
-                if {"layouts.zip", "layouts.gpkg"} <= {file.name for file in tmp_path.iterdir()}:
-                    break
-                await asyncio.sleep(0.1)
+            await sampled(page, tmp_path)
+            await switched_to_one_that_is_given_streets(page)
+            await walked(page)
+            await edited(page, tmp_path)
             return page.requests, page.errors
 
     requests, errors = asyncio.run(visit())
-    away = [u for u in requests if not re.match(rf"(http|ws)://{re.escape(server[7:])}/|data:|blob:", f"{u}/")]
-    assert not away
+    assert not [u for u in requests if not re.match(rf"(http|ws)://{re.escape(server[7:])}/|data:|blob:", f"{u}/")]
     assert not errors
-    with zipfile.ZipFile(tmp_path / "layouts.zip") as archive:
-        archive.extractall(tmp_path)
-    layout, *_ = bands(tmp_path / "layouts" / "layout_0000.tif")
+
+
+async def turn(page, slider, value):
+    await page.until(slider)
+    await page.js(
+        f"(() => {{ const s = {slider}; s.value = {value}; s.dispatchEvent(new Event('input', {{bubbles: true}})) }})()"
+    )
+
+
+async def choose(page, dropdown, option):
+    await page.click(seen(f"{dropdown} input"))
+    await page.click(seen("[role=option]", option))
+
+
+async def switch(page, model, tab):
+    await choose(page, "#model", model)
+    await page.until(seen(".prose", f"{model} ("))
+    await page.click(seen("button[role=tab]", tab))
+
+
+async def picture_after(page, doing, where):
+    """Return the address of a picture, once it is another than before something was done."""
+    image = seen(f"{where} img")
+    before = await page.js(f"{image}?.src ?? ''")
+    await doing
+    await page.until(f"{image}?.naturalWidth > 200 && {image}.src !== {before!r}", 60)
+    return await page.js(f"{image}.src")
+
+
+async def table(page, where, heading):
+    """Return the rows of a table as they are shown, once it has a heading."""
+    await page.until(seen(f"{where} th", heading))
+    cells = ".map(row => [...row.querySelectorAll('[role=gridcell]')].map(cell => cell.innerText.trim()))"
+    return await page.js(f"[...{seen(where)}.querySelectorAll('[role=row]')]{cells}.filter(row => row.length)")
+
+
+async def downloaded(page, folder, buttons):
+    for button, file in buttons.items():
+        await page.click(seen(button))
+        for _ in range(100):
+            if (folder / file).is_file():
+                break
+            await asyncio.sleep(0.1)
+        if file.endswith("zip"):
+            with zipfile.ZipFile(folder / file) as archive:
+                archive.extractall(folder)
+
+
+async def sampled(page, folder):
+    """Layouts of the shipped model appear as a slider asks for, and come down as files."""
+    await page.until(seen(".citygrain-ask"))
+    await page.click(seen("button", "Sampler"))
+    await turn(page, seen("#steps input[type=range]"), 2)
+    row = seen(".citygrain-ask", "building coverage")
+    assert await page.js(f"{row}.querySelector('input[type=checkbox]').checked") is False
+    await turn(page, f"{row}.querySelector('input[type=range]')", 0.31)
+    await page.until(f"{row}.querySelector('input[type=checkbox]').checked")
+    await picture_after(page, page.click(seen("#draw")), "#layouts")
+    rows = await table(page, "#measured", "requested")
+    assert rows[0][:3] == ["building coverage (GSI)", "share", "0.31"]
+    assert len(rows) == 14
+    await downloaded(page, folder, {"#tifs": "layouts.zip", "#vectors": "layouts.gpkg"})
+    layout, *_ = bands(folder / "layouts" / "layout_0000.tif")
     assert layout.shape == (8, 64, 64)
     assert abs(layout[0].mean() / 255 - 0.31) < 0.15
-    assert len(gpd.read_file(tmp_path / "layouts.gpkg", layer="building"))
+    assert len(gpd.read_file(folder / "layouts.gpkg", layer="building"))
+
+
+async def switched_to_one_that_is_given_streets(page):
+    """Another model brings its own sliders, samplers and places, and says what it cannot."""
+    await switch(page, "pix2pix", "Sample")
+    await page.until(seen("#given"))
+    assert await page.js("[...document.querySelectorAll('.citygrain-ask')].filter(e => e.offsetParent).length") == 2
+    await page.until(f"{seen('#given input')}?.value === 'helsinki'")
+    await page.click(seen("button", "Sampler"))
+    await page.until(f"{seen('#sampler input')}?.value === 'Truncated'")
+    await picture_after(page, page.click(seen("#draw")), "#layouts")
+    assert {row[0] for row in await table(page, "#measured", "requested")} == {"building coverage (GSI)", "green"}
+    for tab, says in (("Latent path", "it has no code"), ("Edit", "around given channels")):
+        await page.click(seen("button[role=tab]", tab))
+        await page.until(seen(".prose", says))
+
+
+async def walked(page):
+    """A path is looked at step by step, to another layout and along a measure."""
+    await switch(page, "variational_autoencoder", "Latent path")
+    await picture_after(page, page.click(seen("#walk")), "#path")
+    *_, start, here, end = (await table(page, "#path-measured", "here"))[0]
+    await picture_after(page, turn(page, seen("#step input[type=range]"), 8), "#path")
+    rows = await table(page, "#path-measured", "here")
+    assert rows[0][2:] == [start, end, end]
+    assert here not in {start, end}
+    await page.click(seen("#way label", "along a measure"))
+    await choose(page, "#target", "green")
+    await picture_after(page, page.click(seen("#walk")), "#path")
+    rows = await table(page, "#path-measured", "as drawn")
+    assert rows[0][:3] == ["green", "share", "0.95"]
+    assert rows[1][2] == ""
+    await picture_after(page, turn(page, seen("#step input[type=range]"), 0), "#path")
+    assert (await table(page, "#path-measured", "as drawn"))[0][2] == "0.05"
+
+
+async def edited(page, folder):
+    """A site that is painted over is redrawn by the sampler that is chosen; what is no layout is refused in words."""
+    await switch(page, "diffusion", "Edit")
+    await page.click(seen("button", "Sampler"))
+    await turn(page, seen("#steps input[type=range]"), 2)
+    await page.click(seen("#redraw"))
+    await page.until(seen(".toast-body", "nothing to paint on"))
+    await page.click(seen(".toast-close"))
+    (folder / "notes.tif").write_text("no picture")
+    await page.upload("#upload input[type=file]", folder / "notes.tif")
+    await page.until(seen(".toast-body", "cannot be read as a GeoTIFF"))
+    await page.click(seen(".toast-close"))
+    await page.click(seen("#fetch"))
+    await page.until(f"!{seen('#site')}.innerText.includes('a window first')")
+    await asyncio.sleep(0.5)
+    await page.mouse(seen("#site canvas"), (0.4, 0.5), (0.5, 0.5), (0.6, 0.5))
+    first = await picture_after(page, page.click(seen("#redraw")), "#edited")
+    assert {row[2] for row in await table(page, "#edit-measured", "after")} == {"site"}
+    await downloaded(page, folder, {"#edit-tifs": "edit.zip", "#edit-vectors": "layouts.gpkg"})
+    before, after = (bands(folder / "layouts" / f"{name}.tif")[0] for name in ("before", "after_00"))
+    changed = (before != after).any(0)
+    assert 4 <= changed.sum() < 128
+    await turn(page, seen("#steps input[type=range]"), 3)
+    assert await picture_after(page, page.click(seen("#redraw")), "#edited") != first

@@ -165,7 +165,7 @@ class Studio:
     def edits(self) -> bool:
         """Whether the model can keep a part of a layout."""
         completes = any(isinstance(sampler, Completes) for sampler in self.samplers.values())
-        return completes and isinstance(self.generator, Holds) and not self.spec.given
+        return completes and isinstance(self.generator, Holds)
 
     @property
     def varies(self) -> bool:

@@ -236,7 +236,7 @@ def _sampling(studio: Studio) -> list[gr.Component]:
     """Lay out the choice of a sampler and its knobs, which all tabs draw by; only the knobs that it has are seen."""
     first = next(iter(studio.samplers))
     with gr.Accordion("Sampler: how all three tabs draw", open=False):
-        choice = gr.Dropdown(list(studio.samplers), value=first, label="sampler")
+        choice = gr.Dropdown(list(studio.samplers), value=first, label="sampler", elem_id="sampler")
         knobs: list[gr.Component] = []
         for knob in KNOBS:
             values = knobs_of(studio.samplers[first])
@@ -245,7 +245,11 @@ def _sampling(studio: Studio) -> list[gr.Component]:
                 knobs.append(gr.Number(value, label=label, visible=seen))
             else:
                 known = knob.low if value is None else value
-                knobs.append(gr.Slider(knob.low, knob.high, value=known, step=knob.step, label=label, visible=seen))
+                knobs.append(
+                    gr.Slider(
+                        knob.low, knob.high, value=known, step=knob.step, label=label, visible=seen, elem_id=knob.name
+                    )
+                )
 
     def changed(name: str) -> list[Any]:
         values = knobs_of(studio.samplers[name])
