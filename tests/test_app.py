@@ -474,10 +474,11 @@ def test_in_a_browser_layouts_are_drawn_walked_between_and_edited_by_each_model(
 
 
 async def turn(page, slider, value):
-    await page.until(slider)
+    await page.box(slider)
     await page.js(
         f"(() => {{ const s = {slider}; s.value = {value}; s.dispatchEvent(new Event('input', {{bubbles: true}})) }})()"
     )
+    await page.until(f"{slider}.value === '{value}'")
 
 
 async def choose(page, dropdown, option):
@@ -496,7 +497,7 @@ async def picture_after(page, doing, where):
     image = seen(f"{where} img")
     before = await page.js(f"{image}?.src ?? ''")
     await doing
-    await page.until(f"{image}?.naturalWidth > 200 && {image}.src !== {before!r}", 60)
+    await page.until(f"{image}?.naturalWidth > 200 && {image}.src !== {before!r}", 40)
     return await page.js(f"{image}.src")
 
 
@@ -585,8 +586,10 @@ async def edited(page, folder):
     await page.upload("#upload input[type=file]", folder / "notes.tif")
     await page.until(seen(".toast-body", "cannot be read as a GeoTIFF"))
     await page.click(seen(".toast-close"))
+    tools = f"{seen('#site')}.querySelectorAll('button').length"
+    before = await page.js(tools)
     await page.click(seen("#fetch"))
-    await page.until(f"!{seen('#site')}.innerText.includes('a window first')")
+    await page.until(f"{tools} > {before}")  # the brush is at hand once there is a window
     await asyncio.sleep(0.5)
     await page.mouse(seen("#site canvas"), (0.4, 0.5), (0.5, 0.5), (0.6, 0.5))
     first = await picture_after(page, page.click(seen("#redraw")), "#edited")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +110,8 @@ def said(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*values)
         except CitygrainError as error:
-            problem, *details = (html.escape(line.strip()) for line in str(error).splitlines())
+            lines = (html.escape(line.strip()) for line in str(error).splitlines())
+            problem, *details = (re.sub(r"`(.*?)`", r"<code>\1</code>", line) for line in lines)
             raise gr.Error(
                 "<br>".join([problem, *details]), duration=None, title="This cannot be done", print_exception=False
             ) from error
@@ -325,12 +327,18 @@ def _sample_tab(studio: Studio, desk: Desk, seed: int, sampling: list[gr.Compone
         [kept, given, place, first, count, *values, *ticks, *sampling],
         [kept, picture, rows, tifs, vectors],
         "draw",
+        picture,
     )
 
 
-def _on(event: Any, function: Callable[..., Any], takes: list[Any], gives: list[Any], name: str) -> None:
-    """Do something that takes long: one request after the other."""
-    event(function, takes, gives, concurrency_limit=1, concurrency_id="model", api_name=name)
+def _on(
+    event: Any, function: Callable[..., Any], takes: list[Any], gives: list[Any], name: str, waits: Any = None
+) -> None:
+    """Do something that takes long: one request after the other. What waits for it is hidden meanwhile."""
+    event(
+        function, takes, gives, concurrency_limit=1, concurrency_id="model", api_name=name, show_progress_on=waits,
+        show_progress="full" if waits else "hidden",
+    )  # fmt: skip
 
 
 def _ready(file: Path) -> Any:
@@ -409,7 +417,7 @@ def _path_tab(studio: Studio, seed: int, sampling: list[gr.Component]) -> None:
     way.change(
         turned_to, way, [to_layout, to_measure, said_of], queue=False, show_progress="hidden", api_visibility="private"
     )
-    _on(button.click, walked, [way, *start, *end, *towards, step, *sampling], [kept, picture, rows], "path")
+    _on(button.click, walked, [way, *start, *end, *towards, step, *sampling], [kept, picture, rows], "path", picture)
     step.change(stepped, [kept, step], [picture, rows], show_progress="hidden", trigger_mode="always_last",
                 api_visibility="private")  # fmt: skip
 
@@ -485,7 +493,7 @@ def _edit_tab(studio: Studio, desk: Desk, seed: int, sampling: list[gr.Component
                 label="paint over what is to be redrawn", type="numpy", image_mode="RGBA", format="png", sources=(),
                 transforms=(), layers=False, canvas_size=(side, side), fixed_canvas=True, height=side + 130,
                 brush=gr.Brush(default_size=48, colors=["#d9572fb0"], color_mode="fixed"), buttons=[], elem_id="site",
-                placeholder="a window first: choose it on the left, then paint here",
+                placeholder=" ",  # its own asks to draw before there is a window
             )  # fmt: skip
             picture = _picture("edited")
             with gr.Row():
@@ -528,4 +536,5 @@ def _edit_tab(studio: Studio, desk: Desk, seed: int, sampling: list[gr.Component
         [kept, ground, editor, like, first, strength, *values, *ticks, *sampling],
         [kept, picture, rows, zipped, vectors],
         "redraw",
+        picture,
     )
