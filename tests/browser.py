@@ -91,7 +91,7 @@ class Page:
 
 
 @asynccontextmanager
-async def opened(url, folder, size=(1400, 1300)):
+async def opened(url, folder, size=(1000, 900)):
     """Open a page in a browser of its own that can reach no host but 127.0.0.1; downloads land in `folder`."""
     profile = folder / "profile"
     browser = await asyncio.create_subprocess_exec(

@@ -525,6 +525,7 @@ async def sampled(page, folder):
     await page.until(seen(".citygrain-ask"))
     await page.click(seen("button", "Sampler"))
     await turn(page, seen("#steps input[type=range]"), 2)
+    await turn(page, seen("#count input[type=range]"), 1)
     row = seen(".citygrain-ask", "building coverage")
     assert await page.js(f"{row}.querySelector('input[type=checkbox]').checked") is False
     await turn(page, f"{row}.querySelector('input[type=range]')", 0.31)

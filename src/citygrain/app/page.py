@@ -301,7 +301,7 @@ def _sample_tab(studio: Studio, desk: Desk, seed: int, sampling: list[gr.Compone
             with gr.Row():
                 place = _place(studio)
                 first = _seed(seed)
-                count = gr.Slider(1, MOST_LAYOUTS, value=4, step=1, label="layouts")
+                count = gr.Slider(1, MOST_LAYOUTS, value=4, step=1, label="layouts", elem_id="count")
             button = gr.Button("Draw", variant="primary", elem_id="draw")
             values, ticks = _sliders(studio)
         with gr.Column(scale=6, min_width=420):
