@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "citygrain"
 LAYERS = (
     ("errors", "files", "console"),
     ("spec", "targets", "config", "geo"),
-    ("protocols", "conditions", "networks", "plot"),
+    ("protocols", "conditions", "networks", "plot", "card"),
     ("prepare", "vectorize", "fields", "data", "samplers", "checkpoint"),
     ("models", "editing", "latent", "sample", "training", "evaluation"),
-    ("evaluate", "compare", "edit", "export"),
+    ("evaluate", "compare", "edit", "export", "pack"),
     ("app",),
     ("__main__",),
 )

@@ -56,6 +56,13 @@ VERBS = {
             "citygrain prepare --multirun place=houston,copenhagen",
         ),
     ),
+    "pack": Verb(
+        "citygrain.pack",
+        "prepared places to a folder small enough to travel: coarser cells, fewer steps of coverage, as much as fits",
+        "citygrain pack places=[copenhagen,los_angeles] resolution_m=4 limit_mb=60",
+        ("citygrain train data.places=[copenhagen,los_angeles] data.resolution_m=4 paths.data=out/packed",),
+        run_key="out",
+    ),
     "train": Verb(
         "citygrain.training.run",
         "city rasters to a generator that can be asked for a density, a mobility, a place",

@@ -7,6 +7,7 @@ citygrain's own building blocks and those of `torch.nn`.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from citygrain import __version__
+from citygrain.card import card
 from citygrain.errors import CheckpointError, CitygrainError, DataError
 from citygrain.files import atomic_path, write_text
 from citygrain.protocols import Generator
@@ -139,6 +141,8 @@ def read(path: str | Path) -> Checkpoint:
             hyperparameters = content["hyper_parameters"]
             model, spec = hyperparameters["model"], hyperparameters["spec"]
             provenance = {**hyperparameters["provenance"], "step": content["global_step"], "epoch": content["epoch"]}
+            if timer := content.get("callbacks", {}).get("Timer"):
+                provenance["train_s"] = round(timer["time_elapsed"]["train"], 1)
             weights = {
                 name.removeprefix(_PREFIX): value
                 for name, value in content["state_dict"].items()
@@ -188,7 +192,9 @@ def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]
 
 
-def export(checkpoint: Checkpoint, folder: Path, *, half: bool = False) -> Path:
+def export(
+    checkpoint: Checkpoint, folder: Path, *, half: bool = False, report: Mapping[str, Any] | None = None
+) -> Path:
     """Write a checkpoint as safetensors, configuration and model card; each file appears whole or not at all.
 
     Parameters
@@ -199,6 +205,8 @@ def export(checkpoint: Checkpoint, folder: Path, *, half: bool = False) -> Path:
         Where to.
     half
         Whether numbers are kept in half precision, in half the space. `load` computes in single precision all the same.
+    report
+        What `citygrain evaluate` found, for the card.
 
     Returns
     -------
@@ -213,7 +221,8 @@ def export(checkpoint: Checkpoint, folder: Path, *, half: bool = False) -> Path:
         "provenance": checkpoint.provenance,
     }
     write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / CARD, _card(checkpoint))
+    numbers = sum(value.numel() for value in checkpoint.weights.values())
+    write_text(folder / CARD, card(checkpoint.model, checkpoint.spec, checkpoint.provenance, numbers, report))
     with atomic_path(folder / WEIGHTS) as temporary:
         # Its `save_file` would leave the file unreadable to others.
         kept = {name: _halved(value) if half else value for name, value in checkpoint.weights.items()}
@@ -227,39 +236,16 @@ def _halved(value: Tensor) -> Tensor:
     return half if torch.allclose(half.to(value.dtype), value, rtol=1e-3, atol=1e-6) else value
 
 
-def _card(checkpoint: Checkpoint) -> str:
-    spec, provenance = checkpoint.spec, checkpoint.provenance
-    family = str(checkpoint.model["_target_"]).rsplit(".", 1)[-1]
-    millions = sum(v.numel() for v in checkpoint.weights.values()) / 1e6
-    size = f"{spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m"
-    lines = [
-        f"# {provenance.get('name', 'A citygrain model')}",
-        "",
-        f"A `{family}` of urban layouts with {millions:.1f} million numbers,",
-        f"made with citygrain {provenance.get('citygrain')} in {provenance.get('step')} steps.",
-        "",
-        f"- Layouts: {size}; channels {', '.join(spec.channels)}.",
-        f"- Conditions: {', '.join(spec.scalars) or 'none'}"
-        + (f"; maps {', '.join(spec.maps)}." if spec.maps else "."),
-        f"- Places: {', '.join(spec.places)}.",
-        "",
-        "Trained on data © OpenStreetMap contributors, available under the Open Database License (ODbL 1.0).",
-        "",
-        "```python",
-        "import citygrain",
-        "",
-        'generator = citygrain.load("path/to/this/folder")',
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
-
-
 @cache
 def environment() -> dict[str, str]:
-    """Versions of what makes results, and the revision of the working tree where there is one."""
+    """Versions of what makes results, the hardware, and the revision of the working tree where there is one."""
     packages = ("torch", "pytorch-lightning", "numpy")
     found = {"citygrain": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
+    found["hardware"] = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{os.cpu_count()} CPU cores ({torch.backends.cpu.get_cpu_capability()})"
+    )
     try:
         revision = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import rich
 
-from citygrain.checkpoint import WEIGHTS, export, read
+from citygrain.checkpoint import WEIGHTS, Checkpoint, export, read
+from citygrain.errors import DataError
 
 
 def run(config: Mapping[str, Any]) -> Path:
@@ -23,7 +25,35 @@ def run(config: Mapping[str, Any]) -> Path:
     ------
     CheckpointError
         When the checkpoint is missing or damaged.
+    DataError
+        When the evaluation is missing, damaged, or one of another model.
     """
-    folder = export(read(config["checkpoint"]), Path(config["out"]), half=config["half"])
+    found = read(config["checkpoint"])
+    folder = export(found, Path(config["out"]), half=config["half"], report=_report(config["evaluation"], found))
     rich.print(f"{folder}: {(folder / WEIGHTS).stat().st_size / 2**20:.1f} MiB of weights, configuration, card")
     return folder
+
+
+def _report(folder: str | None, checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Read what an evaluation found."""
+    if folder is None:
+        return None
+    path = Path(folder) / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        judged = read(report["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"There is no evaluation in {path.parent}.",
+            expected="the folder that `citygrain evaluate` wrote",
+            got=f"{type(error).__name__}: {error}",
+            remedy=f"citygrain evaluate checkpoint=… out={path.parent}",
+        ) from error
+    if judged.weights.keys() != checkpoint.weights.keys() or judged.provenance != checkpoint.provenance:
+        raise DataError(
+            "This is an evaluation of another model.",
+            expected=str(checkpoint.path),
+            got=report["checkpoint"],
+            remedy=f"citygrain evaluate checkpoint={checkpoint.path} out=…",
+        )
+    return report

@@ -9,10 +9,11 @@ import pytest
 
 from citygrain import evaluate, load
 from citygrain.config import load_config
-from citygrain.errors import ConfigError
+from citygrain.errors import ConfigError, DataError
 from citygrain.evaluate import run
 from citygrain.evaluation import gather
 from citygrain.evaluation.morphology import FORM
+from citygrain.export import run as export
 from citygrain.training.run import run as train
 
 pytestmark = [
@@ -76,6 +77,24 @@ def test_the_report_holds_every_judgement(report):
         "buildings moved", "buildings deleted", "streets cut", "blocks turned", "salt noise", "blur",
     }  # fmt: skip
     assert len(found["disruption"]["metrics"]["coverage"]["blur"]) == 5
+
+
+def test_its_figures_go_onto_the_card_of_that_model_and_of_no_other(report, model, tmp_path):
+    folder = export(load_config("export", [f"checkpoint={model}", f"out={tmp_path / 'out'}", f"evaluation={report}"]))
+    found = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"{found['two_sample']['generated']['accuracy']:.0%}" in card
+    assert f"| coverage | – | {found['obedience']['coverage']['model']['slope']:.2f} |" in card
+    assert "## Limits" in card
+    assert re.search(r"8 steps and [\d.e-]+ hours on .*\w", card)
+    for folder_of, words in ((report, "another model"), (tmp_path / "nothing", "no evaluation")):
+        with pytest.raises(DataError, match=words):
+            export(
+                load_config(
+                    "export",
+                    ["checkpoint=reference/two_cities", f"out={tmp_path / 'two'}", f"evaluation={folder_of}"],
+                )
+            )
 
 
 def test_the_html_stands_alone(report):

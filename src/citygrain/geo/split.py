@@ -150,15 +150,15 @@ def split_mask(blocks: gpd.GeoDataFrame, grid: Grid, split: str, buffer_m: float
     if split not in SPLITS:
         raise DataError("There is no such split.", got=split, choices=(*SPLITS, WHOLE))
     mask = np.zeros((grid.height, grid.width), bool)
-    for window in _windows(blocks[blocks["split"] == split], grid):
+    for window in cells_of(blocks[blocks["split"] == split], grid):
         mask[window] = True
     if split == "train":
-        for window in _windows(blocks[blocks["split"] != split], grid, buffer_m):
+        for window in cells_of(blocks[blocks["split"] != split], grid, buffer_m):
             mask[window] = False
     return mask
 
 
-def _windows(blocks: gpd.GeoDataFrame, grid: Grid, buffer_m: float = 0.0) -> list[tuple[slice, slice]]:
+def cells_of(blocks: gpd.GeoDataFrame, grid: Grid, buffer_m: float = 0.0) -> list[tuple[slice, slice]]:
     """Cells of each block, grown by the buffer, rounded outwards."""
     left, bottom, right, top = (v.to_numpy() for _, v in blocks.geometry.bounds.items())
     r, slack = grid.resolution_m, 1e-6

@@ -1,0 +1,97 @@
+"""The card of a model: what it is, what it learned from, how good it is, what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from citygrain.spec import LayoutSpec
+
+
+def card(
+    model: Mapping[str, Any],
+    spec: LayoutSpec,
+    made: Mapping[str, Any],
+    numbers: int,
+    report: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the model card, in Markdown.
+
+    Parameters
+    ----------
+    model, spec, made
+        Configuration, layouts and provenance, as a checkpoint has them.
+    numbers
+        How many the weights are.
+    report
+        Content of a `report.json` of `citygrain evaluate`; None leaves the figures out.
+    """
+    family = str(model["_target_"]).rsplit(".", 1)[-1]
+    took = f" and {made['train_s'] / 3600:.2g} hours" if "train_s" in made else ""
+    facts = {
+        "Layouts": f"{spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m; channels "
+        + ", ".join(spec.channels),
+        "Given": ", ".join(spec.given),
+        "Conditions": ", ".join(spec.scalars) or "none",
+        "Maps": ", ".join(spec.maps),
+        "Places": ", ".join(spec.places),
+        "Training": f"{made.get('step')} steps{took}"
+        + (f" on {made['hardware']}" if "hardware" in made else "")
+        + (", the codec apart" if model.get("codec") else ""),
+        "Made with": ", ".join(f"{name} {made[name]}" for name in ("citygrain", "torch", "revision") if name in made),
+    }
+    lines = [
+        f"# {made.get('name', 'A citygrain model')}",
+        "",
+        f"A `{family}` of urban layouts with {numbers / 1e6:.1f} million numbers.",
+        "",
+        *(f"- {name}: {fact}." for name, fact in facts.items() if fact),
+        *(_figures(report) if report else []),
+        "",
+        "## Limits",
+        "",
+        "Layouts say what covers the ground, as far as it was mapped: no heights, no uses, no law. The model knows the",
+        "places above; a request beyond the range of their windows is met with a warning, and less well. Layouts are",
+        "studies of form, and no plan to build from.",
+        "",
+        "## Licence",
+        "",
+        "Trained on data © OpenStreetMap contributors, available under the Open Database License (ODbL 1.0).",
+        "",
+        "```python",
+        "import citygrain",
+        "",
+        'generator = citygrain.load("path/to/this/folder")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(report: Mapping[str, Any]) -> list[str]:
+    """Lines of a card that say how good a model was found to be."""
+    told, copies = report["two_sample"], report["memorisation"]
+    far = report["realism"]["embedding"]
+    times = sorted(m["times_floor"] for m in report["realism"]["measures"].values() if m["times_floor"] is not None)
+    return [
+        "",
+        "## How good it is",
+        "",
+        f"{report['n']} layouts against {report['against']} windows of {', '.join(report['places'])}",
+        "(`citygrain evaluate`); in brackets what real windows have.",
+        "",
+        f"- Told from real ones by a network: {told['generated']['accuracy']:.0%} ({told['floor']['accuracy']:.0%}).",
+        f"- Fréchet distance {far['generated']['frechet']:.3g} ({far['floor']['frechet']:.3g}).",
+        f"- Kernel distance {far['generated']['kernel']:.3g} ({far['floor']['kernel']:.3g}).",
+        f"- Wasserstein distances of {len(times)} measures: {times[len(times) // 2]:.1f} times real ones in the",
+        f"  median, {sum(t <= 2 for t in times)} of them within twice.",
+        f"- Nearer to a training window than 99 % of held-out ones: {copies['share_closer']:.1%} (1.0%).",
+        "",
+        "| asked for | unit | slope | R² | mean error | if ignored |",
+        "|---|---|---:|---:|---:|---:|",
+        *(
+            f"| {name} | {one['unit']} | {one['model']['slope']:.2f} | {one['model']['r2']:.2f} | "
+            f"{one['model']['mae']:.3g} | {one['unconditional']['mae']:.3g} |"
+            for name, one in report["obedience"].items()
+        ),
+    ]

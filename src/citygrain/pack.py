@@ -1,0 +1,235 @@
+"""Prepared places, made small enough to travel: the verb `pack`."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich
+from numpy.typing import NDArray
+from rich.table import Table
+
+from citygrain.console import progress_bar
+from citygrain.data.dataset import find_place
+from citygrain.errors import ConfigError, DataError
+from citygrain.files import sha256
+from citygrain.geo import cityraster
+from citygrain.geo.cityraster import COMPLETE, CityRaster
+from citygrain.geo.geotiff import TILE, GeoTiffWriter
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.sources import ATTRIBUTION
+from citygrain.geo.split import SPLITS, cells_of
+
+MB = 1_000_000
+
+TRIES = 4
+"""Times that a pack is written, at most, until it is within its limit."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place to be packed.
+
+    Attributes
+    ----------
+    raster
+        As it was prepared.
+    bytes
+        About what each of its blocks takes when it is packed.
+    rank
+        Where each of its blocks stands in line, from 0 to 1, those of every split evenly.
+    """
+
+    raster: CityRaster
+    bytes: NDArray[np.int64]
+    rank: NDArray[np.float64]
+
+
+def run(config: Mapping[str, Any]) -> Path:
+    """Write places into a folder of city rasters, coarser, with fewer steps of coverage and, if need be, fewer blocks.
+
+    What comes out is a folder of prepared places as any other: `paths.data` names it.
+
+    Parameters
+    ----------
+    config
+        `conf/pack.yaml`, composed and plain.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ConfigError
+        For a step or limit that is none, or the folder that the places are in.
+    DataError
+        When a place is not prepared, has no such resolution, or the limit leaves nothing.
+    """
+    step, limit, root, out = config["step"], config["limit_mb"], Path(config["paths"]["data"]), Path(config["out"])
+    if COMPLETE % step if step > 0 else True:
+        raise ConfigError("Steps of coverage divide 255.", expected="1, 3, 5, 15, 17, 51, 85", got=step)
+    if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+        raise ConfigError("A limit is a number of megabytes.", expected="above 0, or null", got=limit)
+    if out.resolve() == root.resolve():
+        raise ConfigError("A pack is another folder than that of the places.", got=out, remedy="another out=…")
+    names = config["places"] or sorted(path.parent.name for path in root.glob(f"*/{cityraster.MANIFEST}"))
+    rasters = [CityRaster.open(find_place(root, name)) for name in names]
+    if not rasters:
+        raise DataError("There is nothing to pack.", got=f"no prepared place in {root}", remedy="citygrain prepare")
+    resolution = float(config["resolution_m"])
+    if limit is None:
+        places = [Place(r, np.zeros(len(r.blocks), np.int64), np.zeros(len(r.blocks))) for r in rasters]
+    else:
+        with progress_bar("estimating sizes", len(rasters)) as advance:
+            places = []
+            for raster in rasters:
+                places.append(estimated(raster, resolution, step, config["seed"]))
+                advance(1)
+    budget = float("inf") if limit is None else limit * MB
+    for _ in range(TRIES):
+        share = share_within(places, budget)
+        with progress_bar("packing", len(places)) as advance:
+            packed = []
+            for place in places:
+                packed.append(pack(place.raster, out / place.raster.name, resolution, step, place.rank <= share))
+                advance(1)
+        total = sum(raster.provenance["layout"]["bytes"] for raster in packed)
+        if limit is None or total <= limit * MB:
+            break
+        budget *= 0.98 * limit * MB / total
+    rich.print(_table(packed, out))
+    return out
+
+
+def estimated(raster: CityRaster, resolution_m: float, step: int, seed: int) -> Place:
+    """Compress each block by itself, and put the blocks of each split in line by chance."""
+    level, blocks = raster.level(resolution_m), raster.blocks
+    grid = _grid(raster, resolution_m)
+    sizes = [
+        sum(len(zlib.compress(_stepped(band[window], step).tobytes(), 6)) for band in level.array)
+        for window in cells_of(blocks, grid)
+    ]
+    chance = np.random.default_rng(seed)
+    rank = np.zeros(len(blocks))
+    for split in SPLITS:
+        (of,) = np.nonzero(blocks["split"].to_numpy() == split)
+        rank[chance.permutation(of)] = np.arange(len(of)) / max(1, len(of))
+    return Place(raster, np.array(sizes, np.int64), rank)
+
+
+def share_within(places: Sequence[Place], budget: float) -> float:
+    """Return the rank up to which all places' blocks take less than so many bytes.
+
+    Raises
+    ------
+    DataError
+        When even the first blocks take more.
+    """
+    ranks = np.concatenate([place.rank for place in places])
+    order = np.argsort(ranks, kind="stable")
+    taken = np.cumsum(np.concatenate([place.bytes for place in places])[order])
+    fitting = int(np.searchsorted(taken, budget, side="right"))
+    within = ranks[order][:fitting]
+    # Blocks of the same rank go together or not at all: no place is to be left out for its name.
+    if fitting < len(order):
+        within = within[within < ranks[order][fitting]]
+    if not len(within):
+        raise DataError(
+            "Not a single block of each place fits.",
+            expected=f"more than {taken[np.count_nonzero(ranks == 0) - 1] / MB:.1f} MB",
+            got=f"{budget / MB:.1f} MB",
+            remedy="a larger limit_mb, fewer places, a coarser resolution_m or a larger step",
+        )
+    return float(within.max())
+
+
+def pack(
+    raster: CityRaster, folder: Path, resolution_m: float, step: int, kept: NDArray[np.bool_] | None = None
+) -> CityRaster:
+    """Write a place again at one of its coarser resolutions; what is there is replaced when the new one is whole.
+
+    Parameters
+    ----------
+    raster
+        The place.
+    folder
+        Where to; a folder of the same contract.
+    resolution_m
+        One of `raster.resolutions`.
+    step
+        Coverage is rounded to multiples of it, of 255.
+    kept
+        Which of its blocks; the others are as if the source had no data there. None keeps all.
+    """
+    level, grid, blocks = raster.level(resolution_m), _grid(raster, resolution_m), raster.blocks.copy()
+    kept = np.ones(len(blocks), bool) if kept is None else kept
+    valid = np.zeros((grid.height, grid.width), bool)
+    height, width = level.valid.shape
+    for window, keep in zip(cells_of(blocks, grid), kept, strict=True):
+        valid[window] |= keep
+    valid[:height, :width] &= level.valid
+    blocks.loc[~kept, "valid"] = 0.0
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with cityraster.locked(folder):
+        cityraster.recover(folder)
+        with cityraster.drafted(folder) as draft:
+            layout = draft / cityraster.LAYOUT
+            with GeoTiffWriter(layout, grid, raster.channels, cityraster.LEVELS, ATTRIBUTION) as writer:
+                for top in range(0, grid.height, TILE):
+                    rows = slice(top, min(top + TILE, grid.height))
+                    strip = np.zeros((len(raster.channels), rows.stop - top, grid.width), np.uint8)
+                    part = level.array[:, rows]
+                    strip[:, : part.shape[1], :width] = _stepped(part, step)
+                    writer.write(strip * valid[rows], valid[rows])
+            blocks.to_parquet(draft / cityraster.BLOCKS)
+            manifest = {
+                **raster.provenance,
+                "resolution_m": resolution_m,
+                "grid": {"left_top": [grid.left, grid.top], "width_height": [grid.width, grid.height]},
+                "valid_km2": round(float(valid.sum()) * resolution_m**2 / 1e6, 3),
+                "layout": {"bytes": layout.stat().st_size, "sha256": sha256(layout)},
+                "packed": {
+                    "resolution_m": raster.resolution_m,
+                    "sha256": raster.provenance["layout"]["sha256"],
+                    "step": step,
+                    "blocks": int(kept.sum()),
+                    "of": len(kept),
+                },
+            }
+            manifest.pop("request", None)  # prepare is not to take it for its own
+            cityraster.write_manifest(draft, manifest)
+    return CityRaster.open(folder)
+
+
+def _grid(raster: CityRaster, resolution_m: float) -> Grid:
+    """Cells of a level, with as many more to the east and south as overviews take."""
+    level = raster.level(resolution_m)
+    most = max(cityraster.LEVELS)
+    height, width = (-(-n // most) * most for n in level.valid.shape)
+    return Grid(raster.crs, raster.grid.left, raster.grid.top, resolution_m, width, height)
+
+
+def _stepped(coverage: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Round to multiples of a step."""
+    stepped: NDArray[np.uint8] = ((coverage.astype(np.uint16) + step // 2) // step * step).astype(np.uint8)
+    return stepped
+
+
+def _table(packed: Sequence[CityRaster], out: Path) -> Table:
+    total = sum(raster.provenance["layout"]["bytes"] for raster in packed)
+    shown = Table(title=f"{out}: {total / MB:.1f} MB", caption=ATTRIBUTION)
+    for heading in ("place", "km² with data", "blocks", "MB"):
+        shown.add_column(heading, justify="left" if heading == "place" else "right")
+    for raster in packed:
+        of = raster.provenance["packed"]
+        size = raster.provenance["layout"]["bytes"] / MB
+        shown.add_row(
+            raster.name, f"{raster.provenance['valid_km2']:,.0f}", f"{of['blocks']} of {of['of']}", f"{size:.1f}"
+        )
+    return shown
