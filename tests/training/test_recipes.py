@@ -7,6 +7,7 @@ import csv
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 import citygrain
 import families
@@ -34,7 +35,7 @@ def trained(recipe, cities, runs, *more):
     if config["codec"] is not None:
         families.shrink(config["codec"]["model"])
         config["codec"]["trainer"] = {"max_steps": 2}
-    if config["init_from"] is not None:
+    if str(config["init_from"]).startswith("reference/"):  # of other layouts than these
         config["init_from"] = str(trained("latent_diffusion", cities, runs))
     return run(config)
 
@@ -50,6 +51,15 @@ def test_a_recipe_trains_and_is_sampled(recipe, cities, tmp_path):
     assert list(csv.DictReader((tmp_path / "out" / "measured.csv").read_text().splitlines()))[2]["measured_coverage"]
     pictures = {path.parent.name for path in (tmp_path / "runs" / recipe).rglob("step_*.png")}
     assert pictures, "a run shows what it does"
+
+
+def test_a_recipe_goes_on_from_its_own_model_with_the_codec_that_this_has(cities, tmp_path):
+    first = trained("latent_diffusion", cities, tmp_path)
+    longer = trained("latent_diffusion", cities, tmp_path, "name=longer", f"init_from={first}")
+    assert not (tmp_path / "longer" / "codec").exists(), "none is trained"
+    before, after = (citygrain.load(model).state_dict() for model in (first, longer))
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("codec."))
+    assert any(not torch.equal(after[name], value) for name, value in before.items() if name.startswith("network."))
 
 
 def test_given_channels_come_from_real_windows_and_layouts_lie_where_these_are(cities, tmp_path):

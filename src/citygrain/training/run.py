@@ -133,10 +133,13 @@ def run(config: Mapping[str, Any]) -> Path:
 
 
 def _source(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
-    """Read what the run begins with; one that goes on has its model in its own checkpoint."""
+    """Read what the run begins with; one that goes on has its model in its own checkpoint.
+
+    It brings its codec along: that of a recipe, which would be trained first, is not needed.
+    """
     if config["init_from"] is None:
         return None
-    if config["codec"] is not None:
+    if isinstance(config["codec"], str):
         raise ConfigError(
             "A model that begins with another's weights has that one's codec.",
             got=f"init_from={config['init_from']} and a codec",
