@@ -53,6 +53,7 @@ from citygrain.app.drawing import (
     walk_range,
 )
 from citygrain.checkpoint import Checkpoint, export
+from citygrain.checkpoint import references
 from citygrain.conditions import measure
 from citygrain.config import load_config
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
@@ -392,6 +393,7 @@ def test_a_port_that_is_taken_is_left_alone():
 
 def test_a_list_of_checkpoints_is_a_choice():
     assert [s.name for s in studios_of(load_config("app", [f"checkpoint=[{NAME}]"]))] == [NAME]
+    assert [s.name for s in studios_of(load_config("app"))] == references()
     with pytest.raises(CheckpointError):
         studios_of(load_config("app", ["checkpoint=nowhere"]))
     with pytest.raises(ConfigError, match="needs a model"):

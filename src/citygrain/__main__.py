@@ -115,7 +115,7 @@ VERBS = {
         "citygrain.app",
         "a page in the browser, served by this machine: ask a model by sliders, look, measure, download",
         "citygrain app",
-        ("citygrain app checkpoint=[reference/two_cities,runs/demo] port=8000 open_browser=true",),
+        ("citygrain app checkpoint=[reference/cities_64,runs/demo] port=8000 open_browser=true",),
     ),
     "export": Verb(
         "citygrain.export",

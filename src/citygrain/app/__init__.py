@@ -18,12 +18,9 @@ from typing import Any
 import rich
 
 from citygrain.app.drawing import Studio
-from citygrain.checkpoint import load
+from citygrain.checkpoint import load, references
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.sample import device_of
-
-SHOWN = "reference/two_cities"
-"""The model of the page that no checkpoint was named for."""
 
 PORT, TRIED = 7860, 100
 """Where a free port is looked for, and how far."""
@@ -89,7 +86,7 @@ def _page(home: Path) -> Any:
 
 
 def studios_of(config: Mapping[str, Any]) -> list[Studio]:
-    """Load the checkpoints that a configuration names; they take turns at the machine.
+    """Load the checkpoints that a configuration names, or all that come with citygrain; they take turns at the machine.
 
     Raises
     ------
@@ -98,12 +95,10 @@ def studios_of(config: Mapping[str, Any]) -> list[Studio]:
     ConfigError
         When there is none.
     """
-    named = SHOWN if config["checkpoint"] is None else config["checkpoint"]
+    named = references() if config["checkpoint"] is None else config["checkpoint"]
     checkpoints = list(dict.fromkeys([named] if isinstance(named, str) else named))
     if not checkpoints:
-        raise ConfigError(
-            "The page needs a model.", remedy="name a checkpoint, such as checkpoint=reference/two_cities"
-        )
+        raise ConfigError("The page needs a model.", remedy="name a checkpoint, such as checkpoint=reference/cities_64")
     device, turn = device_of(config["device"]), threading.Lock()
     data = Path(config["paths"]["data"])
     return [Studio(str(path), load(path, device=device), data, turn) for path in checkpoints]
