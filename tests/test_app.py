@@ -52,8 +52,7 @@ from citygrain.app.drawing import (
     turned,
     walk_range,
 )
-from citygrain.checkpoint import Checkpoint, export
-from citygrain.checkpoint import references
+from citygrain.checkpoint import Checkpoint, export, references
 from citygrain.conditions import measure
 from citygrain.config import load_config
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
