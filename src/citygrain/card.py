@@ -28,6 +28,7 @@ def card(
     """
     family = str(model["_target_"]).rsplit(".", 1)[-1]
     took = f" and {made['train_s'] / 3600:.2g} hours" if "train_s" in made else ""
+    before = made.get("begun_from")
     facts = {
         "Layouts": f"{spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m; channels "
         + ", ".join(spec.channels),
@@ -37,7 +38,8 @@ def card(
         "Places": ", ".join(spec.places),
         "Training": f"{made.get('step')} steps{took}"
         + (f" on {made['hardware']}" if "hardware" in made else "")
-        + (", the codec apart" if model.get("codec") else ""),
+        + (", the codec apart" if model.get("codec") else "")
+        + (f"; begun from {before.get('name')} after its {before.get('step')} steps" if before else ""),
         "Made with": ", ".join(f"{name} {made[name]}" for name in ("citygrain", "torch", "revision") if name in made),
     }
     lines = [

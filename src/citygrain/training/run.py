@@ -95,7 +95,7 @@ def run(config: Mapping[str, Any]) -> Path:
         lr_schedule=config["lr_schedule"],
         unconditional_share=config["unconditional_share"],
         l1=config["l1"],
-        provenance={"name": config["name"], "data": data.provenance(), **environment()},
+        provenance={"name": config["name"], "data": data.provenance(), **_begun_from(source, folder), **environment()},
     )
     with _quiet():
         trainer = _trainer(config, folder)
@@ -149,6 +149,16 @@ def _source(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
         return read(folder / LAST)
     load(str(config["init_from"]))  # refuses what this version cannot make a model of
     return read(str(config["init_from"]))
+
+
+def _begun_from(source: Checkpoint | None, folder: Path) -> dict[str, Any]:
+    """Name the training that a run goes on from, for its provenance."""
+    if source is None:
+        return {}
+    made = source.provenance
+    if (folder / LAST).is_file():  # it is this very run
+        return {"begun_from": made["begun_from"]} if "begun_from" in made else {}
+    return {"begun_from": {key: made[key] for key in ("name", "step", "train_s", "begun_from") if key in made}}
 
 
 def _codec(config: Mapping[str, Any], folder: Path, source: Checkpoint | None) -> Checkpoint | None:
