@@ -84,7 +84,7 @@ def test_help_reads_the_users_own_folder_too(own, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], ["does not know this verb", "prepare, train, sample", "did you mean: train"]),
+        (["trian"], ["does not know this verb", "prepare, pack, train, sample", "did you mean: train"]),
         (["seed=3"], ["say the verb first"]),
         (["train", "sede=3"], ["no key of this name", "did you mean: seed"]),
         (["train", "needs=1", "box.dept=3"], ["box has no key", "did you mean: depth"]),

@@ -141,8 +141,8 @@ def read(path: str | Path) -> Checkpoint:
             hyperparameters = content["hyper_parameters"]
             model, spec = hyperparameters["model"], hyperparameters["spec"]
             provenance = {**hyperparameters["provenance"], "step": content["global_step"], "epoch": content["epoch"]}
-            if timer := content.get("callbacks", {}).get("Timer"):
-                provenance["train_s"] = round(timer["time_elapsed"]["train"], 1)
+            if watch := content.get("callbacks", {}).get("Stopwatch"):
+                provenance["train_s"] = round(watch["seconds"], 1)
             weights = {
                 name.removeprefix(_PREFIX): value
                 for name, value in content["state_dict"].items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,27 @@ class StochasticWeightAverage(_Averaging):
         if not math.isfinite(total):
             raise ConfigError("A run without an end has no last part.", remedy="set trainer.max_steps")
         self.first = int(self.start * total)
+
+
+class Stopwatch(Callback):
+    """Time a run takes, over all its resumptions; unlike Lightning's `Timer` it leaves `trainer.max_time` alone."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started: float | None = None
+
+    def on_train_start(self, *_: object) -> None:
+        """Start."""
+        self.started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seconds so far."""
+        since = 0.0 if self.started is None else time.perf_counter() - self.started
+        return {"seconds": self.before + since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what a checkpoint holds."""
+        self.before = state_dict["seconds"]
 
 
 class ProgressBar(RichProgressBar):
