@@ -15,7 +15,7 @@ from citygrain.files import atomic_path, write_text
 from citygrain.spec import Batch, Conditions, LayoutSpec
 from citygrain.targets import instantiate
 from citygrain.training import lr_schedules
-from citygrain.training.callbacks import ExponentialMovingAverage, StochasticWeightAverage
+from citygrain.training.callbacks import ExponentialMovingAverage, StochasticWeightAverage, Stopwatch
 
 
 def rates(schedule, steps, **knobs):
@@ -146,6 +146,19 @@ def batches(indices):
     values = torch.tensor(list(indices), dtype=torch.float32)
     conditions = Conditions.request(SPEC, len(values), {"coverage": values})
     return Batch(values[:, None, None, None].expand(-1, 1, 4, 4), conditions)
+
+
+def test_a_stopwatch_adds_up_what_a_run_took_before_it_was_resumed(monkeypatch):
+    now = iter([10.0, 15.0, 100.0, 107.0])
+    monkeypatch.setattr("citygrain.training.callbacks.time.perf_counter", lambda: next(now))
+    first, second = Stopwatch(), Stopwatch()
+    first.on_train_start()
+    kept = first.state_dict()
+    assert kept == {"seconds": 5.0}
+    second.load_state_dict(kept)
+    assert second.state_dict() == kept, "not begun yet"
+    second.on_train_start()
+    assert second.state_dict() == {"seconds": 12.0}
 
 
 def test_codes_are_kept_with_their_conditions_and_made_again_only_when_something_changed(tmp_path):
