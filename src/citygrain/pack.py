@@ -103,6 +103,10 @@ def run(config: Mapping[str, Any]) -> Path:
         if limit is None or total <= limit * MB:
             break
         budget *= 0.98 * limit * MB / total
+    else:
+        rich.print(
+            f"[yellow]over the limit[/]: {total / MB:.1f} MB after {TRIES} tries; a lower limit_mb comes below it"
+        )
     rich.print(_table(packed, out))
     return out
 
