@@ -17,11 +17,25 @@ from citygrain.networks.unet import UNet
 from citygrain.spec import Conditions, LayoutSpec
 
 
-def test_a_new_unet_predicts_nothing_and_says_which_sizes_it_takes():
-    net = UNet(in_channels=3, out_channels=2, embedding=8, width=16, widths=(1, 2, 2), blocks=1)
-    assert torch.equal(net(torch.randn(2, 3, 8, 12), torch.randn(2, 8)), torch.zeros(2, 2, 8, 12))
-    with pytest.raises(ConfigError, match="that 4 divides"):
-        net(torch.randn(1, 3, 6, 6), torch.randn(1, 8))
+@pytest.mark.parametrize("stem", [0, 1, 2])
+def test_a_new_unet_predicts_nothing_and_says_which_sizes_it_takes(stem):
+    net = UNet(in_channels=3, out_channels=2, embedding=8, width=16, widths=(1, 2, 2), blocks=1, stem=stem)
+    size = 2 * 2**stem
+    assert torch.equal(
+        net(torch.randn(2, 3, 4 * size, 2 * size), torch.randn(2, 8)), torch.zeros(2, 2, 4 * size, 2 * size)
+    )
+    with pytest.raises(ConfigError, match=f"that {2 * size} divides"):
+        net(torch.randn(1, 3, 3 * size, 3 * size), torch.randn(1, 8))
+
+
+def test_a_unet_with_a_stem_gives_cells_back_to_where_they_came_from():
+    net = UNet(in_channels=1, out_channels=1, embedding=8, width=16, widths=(1,), blocks=1, attention=(), stem=1)
+    nn.init.zeros_(net.head[-1].weight)
+    with torch.no_grad():
+        net.head[-1].bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert torch.equal(
+        net(torch.randn(1, 1, 2, 4), torch.randn(1, 8))[0, 0], torch.tensor([[1.0, 2, 1, 2], [3, 4, 3, 4]])
+    )
 
 
 @pytest.mark.parametrize("attention", [(3,), (-4,), (0, 0), (2, -1)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
@@ -50,6 +51,9 @@ class UNet(nn.Module):
         Channels of each level as multiples of `width`; the resolution halves from one to the next.
     blocks
         Residual blocks a level.
+    stem
+        Halvings by space-to-depth before the first level, undone by sub-pixel convolution (Shi et al. 2016) after the
+        last: large windows are not worked on at full resolution.
     attention
         Levels (0 is the finest) that attend to all their cells; negative numbers count from the coarsest.
     head
@@ -71,6 +75,7 @@ class UNet(nn.Module):
         width: int = 64,
         widths: Sequence[int] = (1, 2, 4),
         blocks: int = 2,
+        stem: int = 0,
         attention: Sequence[int] = (-1, -2),
         head: int = 64,
         dropout: float = 0.0,
@@ -86,14 +91,15 @@ class UNet(nn.Module):
                 expected=f"numbers from {-levels} to {levels - 1}, each once",
                 got=list(attention),
             )
-        self.factor = 2 ** (levels - 1)
+        self.folded = 2**stem
+        self.factor = self.folded * 2 ** (levels - 1)
 
         def stage(cin: int, cout: int, level: int) -> _Stage:
             block = ResidualBlock(cin, cout, embedding=embedding, dropout=dropout, act=activation, normalisation=norm)
             return _Stage(block, SelfAttention(cout, head=head, normalisation=norm) if level in attends else None)
 
         channels = width * widths[0]
-        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.stem = nn.Conv2d(in_channels * self.folded**2, channels, 3, padding=1)
         skips = [channels]
         self.down = nn.ModuleList()
         for level, multiple in enumerate(widths):
@@ -116,20 +122,20 @@ class UNet(nn.Module):
         self.head = nn.Sequential(
             blocks_norm(norm, channels),
             blocks_activation(activation),
-            zeroed(nn.Conv2d(channels, out_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(channels, out_channels * self.folded**2, 3, padding=1)),
         )
         channels_last(self)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map `(B, in, H, W)` and `(B, E)` to `(B, out, H, W)`; H and W are multiples of `2 ** (levels - 1)`."""
+        """Map `(B, in, H, W)` and `(B, E)` to `(B, out, H, W)`; H and W are multiples of `factor`."""
         if x.shape[-1] % self.factor or x.shape[-2] % self.factor:
             raise ConfigError(
                 "The U-Net has too many levels for this size.",
                 expected=f"height and width that {self.factor} divides",
                 got=tuple(x.shape[-2:]),
-                remedy="take fewer network.widths, or another data.size_px",
+                remedy="take fewer network.widths, less network.stem, or another data.size_px",
             )
-        h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        h = self.stem(F.pixel_unshuffle(x, self.folded).contiguous(memory_format=torch.channels_last))
         skips = [h]
         for layer in self.down:
             h = layer(h, embedding)
@@ -138,4 +144,4 @@ class UNet(nn.Module):
             h = layer(h, embedding)
         for layer in self.up:
             h = layer(h if isinstance(layer, _Resample) else torch.cat([h, skips.pop()], 1), embedding)
-        return self.head(h)
+        return F.pixel_shuffle(self.head(h), self.folded)
