@@ -8,7 +8,18 @@ from matplotlib.image import imread
 
 from citygrain.errors import DataError
 from citygrain.geo.layers import CHANNEL_NAMES, CHANNELS
-from citygrain.plot import BOOST, PAINTED, PAPER, channel_panels, r_squared, requested_measured, sheet, to_rgb
+from citygrain.plot import (
+    BOOST,
+    COLOURS,
+    PAINTED,
+    PAPER,
+    channel_panels,
+    curves,
+    r_squared,
+    requested_measured,
+    sheet,
+    to_rgb,
+)
 
 
 def rgb(colour):
@@ -99,3 +110,16 @@ def test_requested_against_measured_is_drawn_for_every_condition(tmp_path):
         requested_measured({"coverage": levels}, {})
     with pytest.raises(DataError, match="nothing to compare"):
         requested_measured({}, {})
+
+
+def test_losses_are_drawn_stage_beside_stage():
+    losses = {
+        "training": {"step": [1, 2], "loss": [3.0, 2.0]},
+        "held-out windows": {"step": [1, 2], "loss": [2.0, 1.0]},
+    }
+    one, two = curves({"model": losses}), curves({"codec": losses, "model": losses})
+    assert two.shape[1] == 2 * one.shape[1]
+    for picture, stages in ((one, 1), (two, 2)):
+        drawn = (picture == rgb(COLOURS["arterial"])).all(-1)
+        halves = np.array_split(drawn, stages, axis=1)
+        assert all(half.sum() > 100 for half in halves)

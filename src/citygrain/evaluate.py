@@ -27,6 +27,7 @@ from citygrain.data.dataset import STATISTICS, CityWindows
 from citygrain.data.transforms import turn
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.adherence import Sweep, Values, levels, retrieved, sweep, sweepable
+from citygrain.evaluation.curves import training_curves
 from citygrain.evaluation.disruption import judge_metrics
 from citygrain.evaluation.distribution import frechet, kernel, overlap, shuffled, wasserstein
 from citygrain.evaluation.embedding import kept
@@ -36,7 +37,7 @@ from citygrain.evaluation.morphology import FORM, bias
 from citygrain.evaluation.report import write_report
 from citygrain.evaluation.two_sample import two_sample
 from citygrain.files import sha256, write_text
-from citygrain.plot import distance_chart, histograms, requested_measured, sheet
+from citygrain.plot import curves, distance_chart, histograms, requested_measured, sheet
 from citygrain.protocols import Sampler
 from citygrain.sample import chosen_sampler, device_of, draw
 from citygrain.spec import Batch, Conditions, LayoutSpec
@@ -58,6 +59,9 @@ CLASSIFIED = 2**26
 
 PAIRS = 8
 """Closest pairs that are shown."""
+
+FAILURES = 3
+"""Measures that a model fails worst at, whose layouts are shown."""
 
 COPY_PERCENTILE = 1.0
 """A generated layout that is nearer to a training window than all but this share of held-out windows is suspect."""
@@ -161,6 +165,8 @@ def run(config: Mapping[str, Any]) -> Path:
     report["memorisation"] = _memorised(near, config)
     sweeps = _sweeps(generator, sampler, (data, other), folder, config)
     report["obedience"] = _obedience(sweeps, spec, config)
+    report["failures"] = failures(sets, report["realism"]["measures"])
+    report["curves"] = training_curves(config["checkpoint"])
     _pictures(sets, near, sweeps, data, report, out)
     write_text(out / "report.json", json.dumps(_plain(report), indent=1, ensure_ascii=False) + "\n")
     write_report({**report, **_summary(report)}, out, "evaluation")
@@ -341,6 +347,27 @@ def realism(sets: Mapping[str, Gathered], spec: LayoutSpec, config: Mapping[str,
     return {"measures": measures, "not_compared": not_compared, "embedding": embedded}
 
 
+def failures(sets: Mapping[str, Gathered], measures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the measures that are farthest off, in multiples of the floor, one of each group, and typical layouts.
+
+    Typical of a set are those whose value is nearest to its median: they show what is wrong, not what may go wrong.
+    """
+    far = {name: m["times_floor"] for name, m in measures.items() if m["times_floor"] > 1}  # NaN is not
+    worst: dict[str, str] = {}
+    for name in sorted(far, key=lambda name: -far[name]):
+        worst.setdefault(measures[name]["group"], name)
+    found = []
+    for name in list(worst.values())[:FAILURES]:
+        failure: dict[str, Any] = {"measure": name, **{key: measures[name][key] for key in ("label", "unit")}}
+        failure["times_floor"] = far[name]
+        for key in ("real", "generated"):
+            values = sets[key].values[name]
+            middle = float(np.nanmedian(values))
+            failure[key] = {"median": middle, "typical": np.argsort(np.abs(values - middle))[: SHOWN // 2].tolist()}
+        found.append(failure)
+    return found
+
+
 def classified(spec: LayoutSpec, n: int) -> int:
     """Return how many of `n` layouts the classifier is shown."""
     return min(n, CLASSIFIED // (len(spec.channels) * spec.size_px**2))
@@ -468,6 +495,21 @@ def _pictures(
         for m in report["realism"]["measures"].values()
     ]
     distance_chart(charted, out / "distances.png")
+    if report["failures"]:
+        shown = [(failure, key) for failure in report["failures"] for key in ("real", "generated")]
+        typical = [sets[key].chosen(failure[key]["typical"]) for failure, key in shown]
+        values = [[sets[key].values[f["measure"]][i] for i in f[key]["typical"]] for f, key in shown]
+        titles = [
+            f"{'generated' if key == 'generated' else 'held out'} {value:.2g}"
+            for (_, key), row in zip(shown, values, strict=True)
+            for value in row
+        ]
+        sheet(
+            np.concatenate(typical), channels, out / "failures.png", titles=titles, columns=SHOWN,
+            resolution_m=resolution_m,
+        )  # fmt: skip
+    if report["curves"]:
+        curves(report["curves"], out / "curves.png")
     found = near["generated"]
     closest = np.argsort(found.distance)[:PAIRS]
     originals = data.batch("train", found.index[closest].tolist()).layout.numpy()

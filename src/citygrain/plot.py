@@ -351,6 +351,36 @@ def histograms(
     return save(figure, path)
 
 
+def curves(
+    stages: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]], path: str | Path | None = None
+) -> NDArray[np.uint8]:
+    """Draw how losses fell in training, stage beside stage.
+
+    Parameters
+    ----------
+    stages
+        Stage → name of a loss → `step` and `loss`, `(N,)` each.
+    path
+        PNG to write; None writes nothing.
+
+    Returns
+    -------
+    numpy.ndarray
+        The picture, `(height, width, 3)` uint8.
+    """
+    figure = Figure(figsize=(4.3 * len(stages), 2.8), dpi=DPI, facecolor=PAPER, layout="constrained")
+    axes = figure.subplots(1, len(stages), squeeze=False).ravel()
+    for axis, (stage, losses) in zip(axes, stages.items(), strict=True):
+        for (name, of), colour in zip(losses.items(), (FAINT, COLOURS["arterial"]), strict=False):
+            axis.plot(of["step"], of["loss"], color=colour, linewidth=1.4, label=name)
+        axis.set_title(stage, color=INK, fontsize=11, loc="left")
+        axis.set_xlabel("step", color=INK, fontsize=9)
+        axis.legend(fontsize=8, frameon=False, labelcolor=INK)
+        plain(axis)
+    axes[0].set_ylabel("loss", color=INK, fontsize=9)
+    return save(figure, path)
+
+
 def roses(
     bearings: Sequence[tuple[ArrayLike, ArrayLike]], titles: Sequence[str], path: str | Path | None = None
 ) -> NDArray[np.uint8]:

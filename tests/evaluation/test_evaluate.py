@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from citygrain import evaluate, load
 from citygrain.config import load_config
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluate import run
+from citygrain.evaluate import failures, run
 from citygrain.evaluation import gather
 from citygrain.evaluation.morphology import FORM
 from citygrain.export import run as export
@@ -97,9 +98,36 @@ def test_its_figures_go_onto_the_card_of_that_model_and_of_no_other(report, mode
             )
 
 
+def test_the_worst_failures_are_shown_one_of_each_group(report):
+    found = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    measures, failures = found["realism"]["measures"], found["failures"]
+    assert len({measures[f["measure"]]["group"] for f in failures}) == len(failures) == 3
+    times = [f["times_floor"] for f in failures]
+    assert times == sorted(times, reverse=True)
+    assert times[0] == max(m["times_floor"] for m in measures.values() if m["times_floor"] is not None)
+    assert (report / "failures.png").is_file()
+    assert found["curves"] == {}, "it has kept no log"
+
+
+def test_what_is_typical_lies_about_the_median():
+    values = np.array([9.0, np.nan, 1.0, 2.0, 3.0, 0.0, 2.5])
+    of = {"cycle": values, "rail": np.zeros(7)}
+    sets = {key: SimpleNamespace(values=of) for key in ("real", "generated")}
+    about = {"label": "cycle tracks", "unit": "km/km²"}
+    measures = {
+        "cycle": {**about, "group": "conditions", "times_floor": 3.0},
+        "rail": {**about, "group": "conditions", "times_floor": 2.0},
+        "reach": {**about, "group": "reach", "times_floor": np.nan},
+    }
+    (found,) = failures(sets, measures)
+    assert found["measure"] == "cycle"
+    assert found["real"]["median"] == 2.25
+    assert sorted(found["real"]["typical"]) == [2, 3, 4, 6]
+
+
 def test_the_html_stands_alone(report):
     html = (report / "report.html").read_text(encoding="utf-8")
-    assert html.count("data:image/png;base64,") == 5
+    assert html.count("data:image/png;base64,") == 6
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", html)
     assert "nan" not in re.sub(r"base64,[^\"]*", "", html)
     assert "OpenStreetMap" in html
