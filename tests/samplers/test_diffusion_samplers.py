@@ -10,7 +10,7 @@ import torch
 
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.protocols import Noise
-from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun
+from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun, observed
 from citygrain.samplers.prior import Normal
 from citygrain.spec import Conditions, LayoutSpec
 
@@ -132,6 +132,17 @@ def test_only_what_was_asked_for_is_observed():
     assert torch.equal(nothing, free)
 
 
+@pytest.mark.parametrize("slack", [0.0, 0.1, 1.0])
+def test_slack_lets_a_request_be_met_when_no_noise_is_left(slack):
+    model, tolerance, asked = VisibleDenoiser(), 0.05, 0.53
+    clean = torch.zeros(3, 1, 2, 2, dtype=torch.float64)
+    moved = observed(model, clean, 1e-9, Conditions.request(model.spec, 3, {"coverage": asked}), tolerance, slack=slack)
+    slope = 0.05 / 4 / model.spec.spread("coverage")
+    left = tolerance**2 / (slack * 4 * slope**2 + tolerance**2)
+    missing = asked - model.to_layout(moved).mean((1, 2, 3))
+    assert torch.allclose(missing, torch.full_like(missing, left * 0.03), rtol=1e-4)
+
+
 def test_observing_works_where_gradients_are_switched_off():
     model = VisibleDenoiser()
     start = torch.randn(2, 1, 2, 2, dtype=torch.float64)
@@ -159,7 +170,15 @@ def test_noise_levels_fall_to_exactly_zero(sampler):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"sigma_min": 0.0}, {"sigma_min": 3.0, "sigma_max": 2.0}, {"rho": -1.0}, {"tolerance": 0.0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"sigma_min": 0.0},
+        {"sigma_min": 3.0, "sigma_max": 2.0},
+        {"rho": -1.0},
+        {"tolerance": 0.0},
+        {"slack": -0.1},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match="cannot work"):

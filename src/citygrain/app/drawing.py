@@ -109,7 +109,7 @@ KNOBS = (
         "of requests, in standard deviations: smaller pulls harder, empty does not",
         0,
         10,
-        0.05,
+        0.01,
     ),
     Knob("temperature", "below 1 more typical, above 1 more diverse", 0, 2, 0.05),
     Knob("truncation", "below 1 more typical, less diverse", 0, 1, 0.05),

@@ -52,6 +52,10 @@ class DiffusionSampler(HandleSampler):
         Error that a request is taken to have, in standard deviations of the condition over the training windows: the
         smaller, the harder the pull. At every noise level the estimated layout is measured and moved towards the
         request (see `observed`). Infinite trusts the network alone, and is faster.
+    slack
+        Variance that an estimate has at least when it is moved towards a request, of standardised data whose variance
+        is 1. At 0 it is what the noise leaves open: exact where the denoiser is, but few steps of a real one end beside
+        the request, when no noise is left to mend it with. 0.1 still changes a code by less than an eye sees.
     sigma_min, sigma_max
         Smallest and largest noise level, in units of the standardised data.
     rho
@@ -63,17 +67,19 @@ class DiffusionSampler(HandleSampler):
     steps: int = 24
     guidance: float = 1.0
     tolerance: float = math.inf
+    slack: float = 0.0
     sigma_min: float = 0.005
     sigma_max: float = 40.0
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 < self.sigma_min < self.sigma_max or self.rho <= 0 or not self.tolerance > 0:
+        levels = self.steps >= 1 and 0 < self.sigma_min < self.sigma_max and self.rho > 0
+        if not levels or not self.tolerance > 0 or not self.slack >= 0:
             raise ConfigError(
                 "These sampler settings cannot work.",
-                expected="steps ≥ 1, 0 < sigma_min < sigma_max, rho > 0, tolerance > 0",
+                expected="steps ≥ 1, 0 < sigma_min < sigma_max, rho > 0, tolerance > 0, slack ≥ 0",
                 got=f"steps={self.steps}, sigma_min={self.sigma_min}, sigma_max={self.sigma_max}, rho={self.rho}, "
-                f"tolerance={self.tolerance}",
+                f"tolerance={self.tolerance}, slack={self.slack}",
             )
 
     def sigmas(self) -> Tensor:
@@ -122,7 +128,7 @@ class DiffusionSampler(HandleSampler):
             clean = guided(model, x, sigma, conditions, self.guidance)
         else:
             clean = completed(model, x, sigma, conditions, self.guidance, known)
-        return corrected(model, clean, sigma, conditions, self.tolerance, known)
+        return corrected(model, clean, sigma, conditions, self.tolerance, known, self.slack)
 
     @abstractmethod
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
@@ -245,25 +251,37 @@ def agreeing(model: ReadsLayouts, clean: Tensor, known: Known) -> Tensor:
 
 
 def corrected(
-    model: Any, clean: Tensor, sigma: float, conditions: Conditions, tolerance: float, known: Known | None
+    model: Any,
+    clean: Tensor,
+    sigma: float,
+    conditions: Conditions,
+    tolerance: float,
+    known: Known | None,
+    slack: float = 0.0,
 ) -> Tensor:
     """Bring estimates `(B, …)` of the clean data to what is asked for, as far as it must be, and to what is known."""
     if tolerance < math.inf:
-        clean = observed(model, clean, sigma, conditions, tolerance, known)
+        clean = observed(model, clean, sigma, conditions, tolerance, known, slack)
     return clean if known is None else agreeing(model, clean, known)
 
 
 def observed(
-    model: Any, clean: Tensor, sigma: float, conditions: Conditions, tolerance: float, known: Known | None = None
+    model: Any,
+    clean: Tensor,
+    sigma: float,
+    conditions: Conditions,
+    tolerance: float,
+    known: Known | None = None,
+    slack: float = 0.0,
 ) -> Tensor:
     """Move estimates `(B, …)` of the clean data to where they measure what is asked for (Song et al. 2023, ΠGDM).
 
     A request is taken for an observation, with an error of `tolerance`, of a clean x₀ that is normal around its
-    estimate with variance r² = σ² / (1 + σ²). With J the Jacobian of the measures, which goes through the codec but not
-    through the denoiser, the mean of x₀ moves by r² Jᵀ (r² J Jᵀ + tolerance²)⁻¹ (asked − measured): the smallest change
-    of the layout that does it, less where it would have to be violent. Exact for data of unit covariance and linear
-    measures. Place and maps are left to the network. Each condition that is asked for costs a pass back through the
-    codec.
+    estimate with variance r² = σ² / (1 + σ²) + `slack`. With J the Jacobian of the measures, which goes through the
+    codec but not through the denoiser, the mean of x₀ moves by r² Jᵀ (r² J Jᵀ + tolerance²)⁻¹ (asked − measured): the
+    smallest change of the layout that does it, less where it would have to be violent. Without slack it is exact for
+    data of unit covariance and linear measures. Place and maps are left to the network. Each condition that is asked
+    for costs a pass back through the codec.
     """
     visible: ShowsLayouts = require(model, ShowsLayouts, "A finite tolerance", ["diffusion"])
     spec = visible.spec
@@ -286,7 +304,7 @@ def observed(
     here = conditions.present[:, columns]
     missing = (conditions.scalars[:, columns] / unit - measured.detach()) * here
     jacobian = torch.stack(slopes, 1).flatten(2) * here[..., None]
-    variance = sigma**2 / (1 + sigma**2)
+    variance = sigma**2 / (1 + sigma**2) + slack
     # Of a layout that is known but for a part, a window's measure is as exact as the part's is asked to be.
     error = tolerance * (torch.ones(1) if known is None else (~known.keep.all(1)).float().mean((1, 2))).to(unit)
     scatter = variance * jacobian @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
