@@ -549,7 +549,10 @@ def environment():
 def test_wandb_works_without_an_account_and_keeps_the_pictures(cities, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    run(config(cities, tmp_path, "name=tracked", "trainer.max_steps=4", "logger=wandb"))
-    kept = list((tmp_path / "tracked" / "wandb").glob("offline-run-*"))
-    assert len(kept) == 1
-    assert len(list(kept[0].glob("files/media/images/samples*.png"))) == 1
+    stage = {"model": config(cities, tmp_path)["model"], "trainer": {"max_steps": 4}}
+    composed = config(cities, tmp_path, "name=tracked", "trainer.max_steps=4", "logger=wandb", model=TINY_DIFFUSION)
+    run({**composed, "codec": stage})
+    for folder in (tmp_path / "tracked" / "codec", tmp_path / "tracked"):
+        kept = list((folder / "wandb").glob("offline-run-*"))
+        assert len(kept) == 1, "each stage is a run of its own"
+        assert len(list(kept[0].glob("files/media/images/samples*.png"))) == 1

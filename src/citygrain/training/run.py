@@ -26,6 +26,7 @@ import pytorch_lightning as pl
 import rich
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers import WandbLogger
 
 from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, Checkpoint, environment, export, load, read
 from citygrain.console import progress_bar
@@ -122,6 +123,9 @@ def run(config: Mapping[str, Any]) -> Path:
     started = time.perf_counter()
     with _quiet():
         trainer.fit(task, windows, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # or the next stage would go on in this one's run
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
