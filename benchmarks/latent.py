@@ -1,8 +1,8 @@
 r"""What the code of a model holds: places, measures, variance, and what walking in it moves.
 
-    python benchmarks/latent.py reference/two_cities
+    python benchmarks/latent.py reference/cities_64 --places copenhagen los_angeles
 
-Train windows are the first `--count` of the model's places, held out are all test windows.
+Train windows are the first `--count` of the places, by default those of the model; held out are all test windows.
 
 - Which place is a window, by its code: accuracy of a linear classifier on held-out windows, balanced over places.
 - For every condition: R² of a linear probe on held-out windows; R² of the condition measured on what is decoded; and
@@ -42,6 +42,7 @@ from citygrain.latent.figures import path_picture, probe_bars
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
+    parser.add_argument("--places", nargs="+", help="those of the model, by default")
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--walked", type=int, default=24, help="held-out windows that paths begin at")
     parser.add_argument("--data", type=Path, default=Path("data/cities"))
@@ -49,8 +50,8 @@ def main() -> None:
     args = parser.parse_args()
     model = citygrain.load(args.checkpoint)
     codec = codec_of(model)
-    train = encode_places(model, args.data, "train", count=args.count)
-    held_out = encode_places(model, args.data, "test")
+    train = encode_places(model, args.data, "train", count=args.count, places=args.places)
+    held_out = encode_places(model, args.data, "test", places=args.places)
     told, probes, kept = classify_places(train, held_out), probe(train, held_out), measures_kept(codec, held_out)
     starts = held_out.codes[:: max(1, len(held_out) // args.walked)][: args.walked]
     rows = {}

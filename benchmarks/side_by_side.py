@@ -1,6 +1,6 @@
 """Held-out windows, and layouts that were asked for all that was measured on them: one above the other.
 
-    python benchmarks/side_by_side.py runs/copenhagen_los_angeles_64 --out out/side_by_side.png
+    python benchmarks/side_by_side.py reference/cities_64 --places copenhagen los_angeles tokyo --columns 8
 
 The windows come from test blocks, which training never saw. Each generated layout is given the scalars and the place of
 the window above it, and no other hint of it. Each scalar costs a pass back through the codec at every step of a sampler
@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("--data", default="data/cities", help="folder of prepared places")
+    parser.add_argument("--places", nargs="+", help="some of the model's; all by default")
     parser.add_argument("--columns", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/side_by_side.png"))
@@ -39,8 +40,8 @@ def main() -> None:
     windows = data.windows("test")
     batch = data.batch("test", range(len(windows)))
     rows, titles = [], []
-    for index, place in enumerate(spec.places):
-        mine = (batch.conditions.place == index).nonzero().flatten()[: args.columns]
+    for place in args.places or spec.places:
+        mine = (batch.conditions.place == spec.places.index(place)).nonzero().flatten()[: args.columns]
         made = draw(generator, batch.conditions[mine], range(args.seed, args.seed + len(mine)))
         rows += [batch.layout[mine].numpy(), made.layouts]
         titles += [[f"{place}, real"] * len(mine), [f"{place}, generated"] * len(mine)]

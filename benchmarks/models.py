@@ -1,0 +1,127 @@
+"""The table of the models: each judged on held-out blocks, and on places that it was not trained on.
+
+    python benchmarks/models.py reference/cities_64 reference/streets_to_buildings_256
+
+Evaluates each model (`citygrain evaluate`) twice, against the held-out windows of the places that it was trained on and
+against those of `--unseen`, which it is asked to be like in all measures. Writes the two tables of the project's README
+to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
+
+`per layout` is the time that one layout takes of a batch of 16, on this machine's processor, without measuring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from citygrain.checkpoint import load, references
+from citygrain.config import load_config
+from citygrain.data.datamodule import CityDataModule
+from citygrain.evaluate import request, run, windows_of
+from citygrain.files import write_text
+from citygrain.sample import draw
+from citygrain.spec import LayoutSpec
+
+BATCH = 16
+
+
+def seconds_per_layout(checkpoint: str, config: Mapping[str, Any], rounds: int = 3) -> float:
+    """Median over some batches of the time that a layout takes, the first batch left out."""
+    generator = load(checkpoint)
+    spec: LayoutSpec = generator.spec
+    data: CityDataModule = windows_of(generator, {**config, "n": BATCH})
+    windows = data.batch("test", range(BATCH))
+    scalars = {"coverage": windows.conditions.scalars[:, spec.scalars.index("coverage")]}
+    asked = request(spec, windows, scalars)
+    taken = []
+    for i in range(rounds + 1):
+        started = time.perf_counter()
+        with torch.no_grad():
+            draw(generator, asked, range(i * BATCH, (i + 1) * BATCH), batch_size=BATCH)
+        taken.append((time.perf_counter() - started) / BATCH)
+    return statistics.median(taken[1:])
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; the first column to the left, the others to the right."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def realism(name: str, of: str, report: Mapping[str, Any], seconds: float | None) -> list[str]:
+    """A row of the first table."""
+    measures = report["realism"]["measures"].values()
+    times = sorted(m["times_floor"] for m in measures if m["times_floor"] is not None)
+    inside = report["realism"]["embedding"]
+    told = report["two_sample"]
+
+    def beside(key: str) -> str:
+        return " / ".join(f"{inside[which][key]:.3g}" for which in ("generated", "floor", "ceiling"))
+
+    return [
+        name,
+        of,
+        str(report["n"]),
+        f"{told['generated']['accuracy']:.0%} / {told['floor']['accuracy']:.0%}",
+        f"{statistics.median(times):.1f}",
+        f"{sum(t <= 2 for t in times)} of {len(times)}",
+        beside("frechet"),
+        beside("kernel"),
+        f"{report['memorisation']['share_closer']:.1%}",
+        "" if seconds is None else f"{seconds:.2f} s",
+    ]
+
+
+def obedience(name: str, found: Mapping[str, Any], conditions: Sequence[str]) -> list[str]:
+    """A row of the second."""
+    return [name, *(f"{found[c]['model']['r2']:.2f}" if c in found else "–" for c in conditions)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="*", default=references(), help="those that ship, by default")
+    parser.add_argument("--unseen", nargs="*", default=["ghent", "auckland"], help="prepared places; none with nothing")
+    parser.add_argument("--out", type=Path, default=Path("out/models"))
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="after --: settings of `citygrain evaluate`, n=512")
+    args = parser.parse_args()
+    overrides = [override for override in args.overrides if override != "--"]
+
+    first, second, conditions = [], [], []
+    for checkpoint in args.checkpoints:
+        name = Path(checkpoint).name
+        for of, places in (("held-out blocks", ()), (", ".join(args.unseen), args.unseen)):
+            if of != "held-out blocks" and not places:
+                continue
+            out = args.out / name / ("unseen" if places else "held_out")
+            more = [f"places=[{','.join(places)}]", "obedience.conditions=[]"] if places else []
+            config = load_config("evaluate", [f"checkpoint={checkpoint}", f"out={out}", *more, *overrides])
+            run(config)
+            report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+            seconds = None if places else seconds_per_layout(checkpoint, config)
+            first.append(realism(name, of, report, seconds))
+            if not places:
+                conditions += [c for c in report["obedience"] if c not in conditions]
+                second.append((name, report["obedience"]))
+    text = "\n\n".join(
+        [
+            table(
+                ["model", "against", "n", "told apart", "median × floor", "within twice", "Fréchet", "kernel",
+                 "near copies", "per layout"],
+                first,
+            ),
+            table(["R²", *conditions], [obedience(*row, conditions) for row in second]),
+        ]
+    )  # fmt: skip
+    write_text(args.out / "models.md", text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
