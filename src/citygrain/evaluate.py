@@ -34,9 +34,10 @@ from citygrain.evaluation.embedding import kept
 from citygrain.evaluation.gather import PART, Arrays, Gathered, Layouts, coarse_of, gather, kept_arrays, processes
 from citygrain.evaluation.memorisation import Nearest, nearest
 from citygrain.evaluation.morphology import FORM, bias
-from citygrain.evaluation.report import write_report
+from citygrain.evaluation.report import number, write_report
 from citygrain.evaluation.two_sample import two_sample
 from citygrain.files import sha256, write_text
+from citygrain.geo.vectorize import NETWORKS
 from citygrain.plot import curves, distance_chart, histograms, requested_measured, sheet
 from citygrain.protocols import Sampler
 from citygrain.sample import chosen_sampler, device_of, draw
@@ -350,12 +351,14 @@ def realism(sets: Mapping[str, Gathered], spec: LayoutSpec, config: Mapping[str,
 def failures(sets: Mapping[str, Gathered], measures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the measures that are farthest off, in multiples of the floor, one of each group, and typical layouts.
 
-    Typical of a set are those whose value is nearest to its median: they show what is wrong, not what may go wrong.
+    The networks are one group, for one that is in pieces is so in every measure. Typical of a set are those whose value
+    is nearest to its median: they show what is wrong, not what may go wrong.
     """
     far = {name: m["times_floor"] for name, m in measures.items() if m["times_floor"] > 1}  # NaN is not
     worst: dict[str, str] = {}
     for name in sorted(far, key=lambda name: -far[name]):
-        worst.setdefault(measures[name]["group"], name)
+        group = measures[name]["group"]
+        worst.setdefault("networks" if group in NETWORKS else group, name)
     found = []
     for name in list(worst.values())[:FAILURES]:
         failure: dict[str, Any] = {"measure": name, **{key: measures[name][key] for key in ("label", "unit")}}
@@ -500,7 +503,7 @@ def _pictures(
         typical = [sets[key].chosen(failure[key]["typical"]) for failure, key in shown]
         values = [[sets[key].values[f["measure"]][i] for i in f[key]["typical"]] for f, key in shown]
         titles = [
-            f"{'generated' if key == 'generated' else 'held out'} {value:.2g}"
+            f"{'generated' if key == 'generated' else 'held out'} {number(value, 2)}"
             for (_, key), row in zip(shown, values, strict=True)
             for value in row
         ]
