@@ -1,6 +1,6 @@
 r"""Edits of held-out windows: whether streets go on across the edge, and whether areas larger than a window have seams.
 
-    python benchmarks/editing.py reference/two_cities copenhagen los_angeles
+    python benchmarks/editing.py reference/cities_64 copenhagen los_angeles
 
 - In the middle of held-out windows a square is redrawn with nothing asked for. Of the streets that reach its edge, how
   many go on inside: in the real windows, in whole layouts of the model (what it could do at best), in windows whose

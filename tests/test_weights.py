@@ -31,8 +31,10 @@ def test_a_shipped_model_is_small_tells_where_it_comes_from_and_draws(name):
     assert not re.findall(r'": "(?:/|[A-Z]:|~)[^"]*"', config), "a path of the machine that made it"
     assert set(checkpoint.spec.places) == set(json.loads(config)["provenance"]["data"]["places"])
     model = citygrain.load(name)
-    layout = model.sample(Conditions.request(model.spec, 1, {"coverage": "p50"}), noise=Noise([0]))
-    assert layout.shape == (1, *model.spec.shape)
+    spec = model.spec
+    given = {name: torch.rand(1, spec.size_px, spec.size_px) for name in spec.given}
+    layout = model.sample(Conditions.request(spec, 1, {"coverage": "p50"}, given or None), noise=Noise([0]))
+    assert layout.shape == (1, *spec.shape)
     assert layout.isfinite().all()
     assert layout.std() > 0.05
 
