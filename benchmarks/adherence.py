@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--tolerance", type=float, help="instead of the model's own; inf: no feedback from the measures"
     )
+    parser.add_argument("--slack", type=float, help="instead of the model's own")
     parser.add_argument("--sampler", choices=SAMPLERS, help="instead of the model's own, with its knobs")
     parser.add_argument("--steps", type=int, help="instead of the model's own")
     parser.add_argument("--place", help="ask for this place as well")
@@ -63,7 +64,7 @@ def main() -> None:
 
     generator = load(args.checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")
     spec = generator.spec
-    knobs = {k: v for k in ("guidance", "tolerance", "steps") if (v := getattr(args, k)) is not None}
+    knobs = {k: v for k in ("guidance", "tolerance", "slack", "steps") if (v := getattr(args, k)) is not None}
     kind = SAMPLERS[args.sampler] if args.sampler else type(generator.sampler)
     own = {k: v for k, v in vars(generator.sampler).items() if k in {field.name for field in fields(kind)}}
     sampler = kind(**{**own, **knobs})
