@@ -1,6 +1,6 @@
 """How well a generator does what it is asked: sweeps of one condition at a time, re-measured on what was drawn.
 
-    python benchmarks/adherence.py runs/copenhagen_los_angeles_64 --out out/adherence
+    python benchmarks/adherence.py reference/cities_64 --out out/adherence
 
 For each condition, `--levels` values spread evenly between two percentiles of the training windows are asked for on
 `--samples` layouts each, nothing else being asked for. Reported: the measured mean of each level; R² of measured
