@@ -1,6 +1,6 @@
 """The table of the models: each judged on held-out blocks, and on places that it was not trained on.
 
-    python benchmarks/models.py reference/cities_64 reference/streets_to_buildings_256
+    python benchmarks/models.py reference/cities_64
 
 Evaluates each model (`citygrain evaluate`) twice, against the held-out windows of the places that it was trained on and
 against those of `--unseen`, which it is asked to be like in all measures. Writes the two tables of the project's README
