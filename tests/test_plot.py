@@ -123,3 +123,12 @@ def test_losses_are_drawn_stage_beside_stage():
         drawn = (picture == rgb(COLOURS["arterial"])).all(-1)
         halves = np.array_split(drawn, stages, axis=1)
         assert all(half.sum() > 100 for half in halves)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_nothing_of_requested_against_measured_is_cut_off(count):
+    asked = np.repeat(np.linspace(0, 0.3, 5), 4)
+    names = ("coverage", "street_density", "cycle", "green", "water", "rail", "walk", "arterial", "frontage")[:count]
+    picture = requested_measured(dict.fromkeys(names, asked), dict.fromkeys(names, asked + 0.01))
+    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    assert (edge == rgb(PAPER)).all()

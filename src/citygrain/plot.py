@@ -248,7 +248,7 @@ def requested_measured(
     columns = min(len(requested), 4)
     rows = math.ceil(len(requested) / columns)
     top = 0.45 if heading else 0.1
-    figure = Figure(figsize=(3.3 * columns, 3.5 * rows + top), dpi=DPI, facecolor=PAPER, layout="constrained")
+    figure = Figure(figsize=(3.3 * columns, 3.8 * rows + top), dpi=DPI, facecolor=PAPER, layout="constrained")
     if heading:
         figure.suptitle(heading, color=INK, fontsize=12)
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False).ravel())
