@@ -6,7 +6,7 @@ Evaluates each model (`citygrain evaluate`) twice, against the held-out windows 
 against those of `--unseen`, which it is asked to be like in all measures. Writes the two tables of the project's README
 to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
 
-`per layout` is the time that one layout takes of a batch of 16, on this machine's processor, without measuring.
+`per layout` is the time that one layout takes of a batch of 16 on the processor, asked for a coverage and measured.
 """
 
 from __future__ import annotations
@@ -89,10 +89,8 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="*", default=references(), help="those that ship, by default")
     parser.add_argument("--unseen", nargs="*", default=["ghent", "auckland"], help="prepared places; none with nothing")
     parser.add_argument("--out", type=Path, default=Path("out/models"))
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="after --: settings of `citygrain evaluate`, n=512")
+    parser.add_argument("--set", nargs="+", default=[], help="settings of `citygrain evaluate`, such as n=512")
     args = parser.parse_args()
-    overrides = [override for override in args.overrides if override != "--"]
-
     first, second, conditions = [], [], []
     for checkpoint in args.checkpoints:
         name = Path(checkpoint).name
@@ -101,7 +99,7 @@ def main() -> None:
                 continue
             out = args.out / name / ("unseen" if places else "held_out")
             more = [f"places=[{','.join(places)}]", "obedience.conditions=[]"] if places else []
-            config = load_config("evaluate", [f"checkpoint={checkpoint}", f"out={out}", *more, *overrides])
+            config = load_config("evaluate", [f"checkpoint={checkpoint}", f"out={out}", *more, *args.set])
             run(config)
             report = json.loads((out / "report.json").read_text(encoding="utf-8"))
             seconds = None if places else seconds_per_layout(checkpoint, config)

@@ -55,7 +55,7 @@ class DiffusionSampler(HandleSampler):
     slack
         Variance that an estimate has at least when it is moved towards a request, of standardised data whose variance
         is 1. At 0 it is what the noise leaves open: exact where the denoiser is, but few steps of a real one end beside
-        the request, when no noise is left to mend it with. 0.1 still changes a code by less than an eye sees.
+        the request, when no noise is left to mend it with (`benchmarks/README.md` has figures).
     sigma_min, sigma_max
         Smallest and largest noise level, in units of the standardised data.
     rho
