@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from citygrain.errors import DataError
+from citygrain.geo import centrelines
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, WIDTHS
 from citygrain.geo.rasterize import Grid, rasterize
@@ -100,6 +101,19 @@ def test_a_way_that_leaves_the_window_reaches_its_edge():
     assert vectors.ways["walk"].at_edge.all()
     assert south > bottom
     assert north < top
+
+
+@pytest.mark.parametrize("resolution_m", [2.0, 8.0])
+def test_a_way_goes_on_where_it_pales_but_nothing_pale_is_a_way(resolution_m):
+    grid = grid_of(int(512 / resolution_m), resolution_m)
+    whole, pale = shapely.LineString([(0, 203), (512, 203)]), shapely.LineString([(60, 400), (460, 400)])
+    layout = drawn(grid, street=[whole, pale]) / np.float32(255)
+    layout[:, : grid.height // 2] *= 0.4
+    layout[:, grid.height // 2 :, grid.width // 3 : grid.width // 2] *= 0.4
+    found = vectorize(layout, CHANNEL_NAMES, grid).ways["drive"]
+    assert len(found.lines) == 1
+    assert found.lines[0].length == pytest.approx(512, rel=0.01)
+    assert found.at_edge.all()
 
 
 @pytest.mark.parametrize(("gap", "ways"), [(0, 1), (9, 2), (20, 2), (40, 2)])
@@ -294,6 +308,17 @@ def test_street_graphs_measure_as_the_source_does(city):
     assert length == pytest.approx(1, abs=0.1)
     assert junctions == pytest.approx(1, abs=0.2)
     assert entropy["ours"] == pytest.approx(entropy["source"], abs=0.1)
+
+
+@pytest.mark.slow
+def test_what_is_drawn_from_a_map_does_not_pale(city, monkeypatch):
+    _, windows = city
+    lengths = []
+    for pale in (centrelines.PALE, 1.0):
+        monkeypatch.setattr(centrelines, "PALE", pale)
+        drives = [vectorize(layout, CHANNEL_NAMES, grid).ways["drive"] for grid, layout in windows]
+        lengths.append(sum(shapely.length(ways.lines).sum() for ways in drives))
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.002)
 
 
 def test_generated_sizes_are_taken_as_well(cities):

@@ -75,6 +75,15 @@ def test_the_gradient_penalty_is_that_of_a_linear_critic():
     assert game._gradient(real, None).item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_a_larger_layout_is_penalised_like_the_patches_it_has(size):
+    game = families.make("style_gan").game
+    slope = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    game.judge = lambda layout, _: F.conv2d(layout, slope, stride=8)
+    penalty = game._gradient(torch.rand(2, 3, size, size), None)
+    assert penalty.item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
+
+
 def test_disobedience_is_zero_where_layouts_measure_what_is_asked_and_ignores_what_is_not():
     game = families.make("style_gan").game
     layout = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -35,6 +35,9 @@ LEVEL = 0.45
 """Coverage from which a cell belongs to a band: a little below a half, for bands hardly wider than a cell, and less in
 proportion for those narrower than one."""
 
+PALE = 0.4
+"""Share of `LEVEL` down to which a way goes on where it pales. Real coverage does not, what a model made often does."""
+
 APART = 2.0
 """Ways and junctions nearer than so many cells, or than a band is wide, are one."""
 
@@ -92,7 +95,7 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     """
     narrow = min(width for _, width in bands)
     level = LEVEL * min(1.0, narrow)
-    part = _occupied(np.sum([cells for cells, _ in bands], axis=0) >= level)
+    part = _occupied(np.sum([cells for cells, _ in bands], axis=0) >= PALE * level)
     if part is None:
         return Network(np.empty((0, 2)), np.empty((0, 2), np.int64), np.empty(0, object), np.empty(0, np.int64))
     finer = math.ceil(max(1.0, RESOLVED / narrow))
@@ -100,7 +103,8 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     layers = [(_finer(np.pad(cells[part], margin, mode="edge"), finer), width * finer) for cells, width in bands]
     covered = layers[0][0] if len(layers) == 1 else 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
     near = max(narrow, APART)
-    thin = _thinned(_without_holes(covered >= level, (near * finer) ** 2))
+    band = _band(covered, min(1.0, narrow), math.ceil(near * finer))
+    thin = _thinned(_without_holes(band, (near * finer) ** 2))
     inside = np.zeros_like(thin)
     for cells, width in layers:
         if width >= RESOLVED * finer:
@@ -113,6 +117,24 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     height, width = bands[0][0].shape
     edges, where = _cleared(_cut((xy + 0.5) / finer + corner, sizes, width, height), near, (width, height))
     return _network(edges, where, [cells for cells, _ in bands])
+
+
+def _band(covered: NDArray[np.float32], full: float, reach: int) -> NDArray[np.bool_]:
+    """Return the cells of ways whose middle is covered by `full`.
+
+    A way that pales goes on: where nothing within reach is covered fully, the level sinks in proportion, and what is
+    covered to there, with what links it to the rest, is kept as far as it hangs together with what is above the usual
+    level (hysteresis, Canny 1986). The edges of a way that does not pale are no part of it.
+    """
+    around = ndimage.maximum_filter(covered, 2 * reach + 1)
+    sure = covered >= LEVEL * full
+    pale = ~sure & (covered >= LEVEL * np.clip(around, PALE * full, full))
+    links = ndimage.maximum_filter(pale, 2 * reach + 1) & (covered >= PALE * LEVEL * full)
+    parts, count = ndimage.label(sure | pale | links, AROUND)
+    kept = np.zeros(count + 1, bool)
+    kept[parts[sure]] = True
+    found: NDArray[np.bool_] = kept[parts]
+    return found
 
 
 def _thinned(band: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -116,8 +116,8 @@ class Game(nn.Module):
     objective
         What the players lose.
     r1
-        Weight γ of the penalty on the critic's gradient at real, standardised layouts, γ/2 · ‖∇D‖² (Mescheder et al.
-        2018), on a quarter of each batch.
+        Weight γ of the penalty on the gradient of each of the critic's verdicts at real, standardised layouts,
+        γ/2 · ‖∇D‖² (Mescheder et al. 2018), on a quarter of each batch.
     obedience
         Weight, for the generator, of the squared distance between what its layouts measure and what was asked for, in
         standard deviations over the training windows. The measures are differentiable, so that the critic need not
@@ -180,13 +180,16 @@ class Game(nn.Module):
         return losses
 
     def _gradient(self, real: Tensor, conditions: Conditions) -> Tensor:
-        """Mean squared length of the critic's gradient at real layouts, in single precision."""
+        """Mean squared length of the gradient of each of the critic's verdicts at real layouts, in single precision.
+
+        The gradient of their sum is taken once; as if no two verdicts of a layout saw the same cells, its squared
+        length is the sum of theirs. The gradient of their mean would get shorter, the more patches a layout has.
+        """
         with torch.autocast(real.device.type, enabled=False):
             seen = ((real.detach().float() - self.shift) / self.scale).requires_grad_()
-            # One logit a layout, whatever the number of patches.
-            logits = self.judge(seen, conditions).mean((1, 2, 3)).sum()
-            (gradient,) = torch.autograd.grad(logits, seen, create_graph=True)
-        return gradient.square().sum((1, 2, 3)).mean()
+            logits = self.judge(seen, conditions)
+            (gradient,) = torch.autograd.grad(logits.sum(), seen, create_graph=True)
+        return gradient.square().sum() / logits.numel()
 
     def _disobedience(self, made: Tensor, conditions: Conditions) -> Tensor:
         """Mean squared distance between measured and asked, over what is asked for; 0 where nothing is."""

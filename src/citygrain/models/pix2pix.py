@@ -36,7 +36,7 @@ class Pix2Pix(nn.Module):
     objective
         What the players of the game lose; `NonSaturating` by default.
     r1
-        Weight of the penalty on the critic's gradient.
+        Weight of the penalty on the gradient of the critic's verdicts.
     fidelity
         Weight of the reconstruction: how far what is made has to be what was there. The smaller, the more it may differ
         from noise to noise.
@@ -60,7 +60,7 @@ class Pix2Pix(nn.Module):
         critic: Callable[..., nn.Module],
         given: Sequence[str] | None = None,
         objective: GanLoss | None = None,
-        r1: float = 10.0,
+        r1: float = 0.2,
         fidelity: float = 5.0,
         reconstruction: Mapping[str, float] | None = None,
         balance: float = 0.5,
