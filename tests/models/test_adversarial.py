@@ -49,7 +49,7 @@ def test_smoothed_labels_move_the_best_logit():
 def test_each_player_feels_its_own_loss_only(name):
     model = families.make(name)
     model.game.obedience = model.game.r1 = 0.0
-    model.fidelity = 0.0
+    model.fidelity, model.warmup = 0.0, 0
     layout, conditions = torch.rand(4, 3, 16, 16), families.some_conditions(4, SPEC)
 
     def felt(part):
@@ -195,6 +195,25 @@ def test_noise_makes_other_layouts_for_the_same_streets():
     assert not torch.allclose(made[0, 0], made[1, 0], atol=1e-3)
     still = model.sample(asked, noise=Noise([0, 1]), sampler=Truncated(0.0))
     assert torch.allclose(still[0], still[1], atol=1e-5)
+
+
+def test_a_generator_learns_alone_before_it_joins_the_game_and_goes_on_where_it_stopped():
+    def felt(model):
+        model.zero_grad()
+        model.loss(torch.rand(2, 3, 16, 16), families.some_conditions(2, model.spec))["loss"].backward()
+        felt = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        return tuple(any(n.startswith("game.") == critic for n in felt) for critic in (False, True))
+
+    model = pix2pix(warmup=2, fidelity=0.0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    assert felt(model) == (False, True), "the critic learns all the while"
+    model.eval()
+    assert felt(model) == felt(model) == (False, True), "only batches of training count"
+    again = pix2pix(warmup=2, fidelity=0.0)
+    again.load_state_dict(model.state_dict())
+    assert [felt(again) for _ in range(2)] == [(False, True), (True, True)]
 
 
 @pytest.mark.parametrize("given", [[], ["building", "street", "green"], ["metro"]])

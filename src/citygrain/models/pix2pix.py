@@ -40,6 +40,9 @@ class Pix2Pix(nn.Module):
     fidelity
         Weight of the reconstruction: how far what is made has to be what was there. The smaller, the more it may differ
         from noise to noise.
+    warmup
+        Batches in which the generator learns from the reconstruction alone, before it joins the game: on large layouts
+        the critic would win before there is anything to judge.
     reconstruction, balance
         Errors of the reconstruction and how far rare channels are raised, see `citygrain.models.reconstruction`.
     obedience
@@ -52,6 +55,8 @@ class Pix2Pix(nn.Module):
         Size of the embedding of the conditions.
     """
 
+    batches: Tensor
+
     def __init__(
         self,
         spec: LayoutSpec,
@@ -62,6 +67,7 @@ class Pix2Pix(nn.Module):
         objective: GanLoss | None = None,
         r1: float = 0.2,
         fidelity: float = 5.0,
+        warmup: int = 0,
         reconstruction: Mapping[str, float] | None = None,
         balance: float = 0.5,
         obedience: float = 1.0,
@@ -81,7 +87,7 @@ class Pix2Pix(nn.Module):
             )
         self.spec = replace(spec, given=names)
         self.sampler = sampler or Truncated()
-        self.fidelity, self.noise_channels = fidelity, noise_channels
+        self.fidelity, self.warmup, self.noise_channels = fidelity, warmup, noise_channels
         self.given = [spec.channels.index(name) for name in names]
         self.made = [i for i in range(len(spec.channels)) if i not in self.given]
         self.conditioner = ConditionEmbedding(spec, embedding)
@@ -100,6 +106,7 @@ class Pix2Pix(nn.Module):
             obedience=obedience,
             embedding=embedding,
         )
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
     def measure_data(self, layouts: Tensor) -> None:
         """Set the weight of each made channel, and what the critic sees, from training layouts `(N, C, H, W)`."""
@@ -116,9 +123,13 @@ class Pix2Pix(nn.Module):
         given = layout[:, self.given]
         noise = torch.randn(len(layout), self.noise_channels, *layout.shape[2:], device=layout.device)
         logits = self.logits(given, conditions, noise)
-        losses = self.game.losses(layout, self._joined(given, logits.sigmoid()), conditions)
+        made = self._joined(given, logits.sigmoid())
+        # The critic learns all the while, so that it knows something when the game begins.
+        losses = self.game.losses(layout, made.detach() if self.batches < self.warmup else made, conditions)
         losses["reconstruction"] = self.reconstruction(logits, layout[:, self.made])
         losses["loss"] = losses["loss"] + self.fidelity * losses["reconstruction"]
+        if self.training:
+            self.batches += 1
         return losses
 
     def generate(self, conditions: Conditions, noise: Noise, truncation: float) -> Tensor:
