@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from citygrain.checkpoint import load, references
+from citygrain.checkpoint import load, read, references
 from citygrain.config import load_config
 from citygrain.data.datamodule import CityDataModule
 from citygrain.evaluate import request, run, windows_of
@@ -30,6 +30,17 @@ from citygrain.sample import draw
 from citygrain.spec import LayoutSpec
 
 BATCH = 16
+
+USUAL_PX = 64
+"""What judges larger windows learns from fewer, in proportion to their cells, to be done in time."""
+
+
+def settings(size_px: int) -> list[str]:
+    """Return what `citygrain evaluate` is told of windows larger than usual."""
+    share = (USUAL_PX / size_px) ** 2
+    if share >= 1:
+        return []
+    return [f"embedding.steps={max(60, round(600 * share))}", f"memorisation.windows={max(2000, round(10000 * share))}"]
 
 
 def seconds_per_layout(checkpoint: str, config: Mapping[str, Any], rounds: int = 3) -> float:
@@ -98,7 +109,9 @@ def main() -> None:
             if of != "held-out blocks" and not places:
                 continue
             out = args.out / name / ("unseen" if places else "held_out")
-            more = [f"places=[{','.join(places)}]", "obedience.conditions=[]"] if places else []
+            more = settings(read(checkpoint).spec.size_px)
+            if places:
+                more += [f"places=[{','.join(places)}]", "obedience.conditions=[]"]
             config = load_config("evaluate", [f"checkpoint={checkpoint}", f"out={out}", *more, *args.set])
             run(config)
             report = json.loads((out / "report.json").read_text(encoding="utf-8"))

@@ -65,7 +65,7 @@ class Pix2Pix(nn.Module):
         critic: Callable[..., nn.Module],
         given: Sequence[str] | None = None,
         objective: GanLoss | None = None,
-        r1: float = 0.2,
+        r1: float = 0.1,
         fidelity: float = 5.0,
         warmup: int = 0,
         reconstruction: Mapping[str, float] | None = None,
