@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,7 +86,7 @@ def _figures(report: Mapping[str, Any]) -> list[str]:
         f"- Told from real ones by a network: {told['generated']['accuracy']:.0%} ({told['floor']['accuracy']:.0%}).",
         f"- Fréchet distance {far['generated']['frechet']:.3g} ({far['floor']['frechet']:.3g}).",
         f"- Kernel distance {far['generated']['kernel']:.3g} ({far['floor']['kernel']:.3g}).",
-        f"- Wasserstein distances of {len(times)} measures: {times[len(times) // 2]:.1f} times real ones in the",
+        f"- Wasserstein distances of {len(times)} measures: {statistics.median(times):.1f} times real ones in the",
         f"  median, {sum(t <= 2 for t in times)} of them within twice.",
         f"- Nearer to a training window than 99 % of held-out ones: {copies['share_closer']:.1%} (1.0%).",
         "",
