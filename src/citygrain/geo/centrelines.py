@@ -36,7 +36,7 @@ LEVEL = 0.45
 proportion for those narrower than one."""
 
 PALE = 0.4
-"""Share of `LEVEL` down to which a way goes on where it pales. Real coverage does not, what a model made often does."""
+"""Share of `LEVEL` down to which a way goes on where it pales: real coverage hardly does, what models make does."""
 
 APART = 2.0
 """Ways and junctions nearer than so many cells, or than a band is wide, are one."""
