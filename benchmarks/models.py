@@ -5,6 +5,7 @@
 Evaluates each model (`citygrain evaluate`) twice, against the held-out windows of the places that it was trained on and
 against those of `--unseen`, which it is asked to be like in all measures. Writes the two tables of the project's README
 to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
+Layouts of more than 64 × 64 cells are judged by what has learned from fewer of them, unless `--set` says otherwise.
 
 `per layout` is the time that one layout takes of a batch of 16 on the processor, asked for a coverage and measured.
 """

@@ -201,8 +201,8 @@ def test_a_generator_learns_alone_before_it_joins_the_game_and_goes_on_where_it_
     def felt(model):
         model.zero_grad()
         model.loss(torch.rand(2, 3, 16, 16), families.some_conditions(2, model.spec))["loss"].backward()
-        felt = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-        return tuple(any(n.startswith("game.") == critic for n in felt) for critic in (False, True))
+        pulled = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        return tuple(any(n.startswith("game.") == critic for n in pulled) for critic in (False, True))
 
     model = pix2pix(warmup=2, fidelity=0.0)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 A way is drawn as a band of one width, so its centreline is the skeleton of the band: thinned (Lee et al. 1994, by
 scikit-image), taken apart at its junctions into chains, and cleared of what thinning a raster leaves behind:
 
+- where coverage pales, a way goes on as long as it hangs together with what does not pale: models draw streets so;
 - two carriageways that lie nearer than they are wide are one band that is too wide: where it is, its two centrelines
   are the lines half a width from its edges. Narrower gaps than a band between two ways are closed;
 - chains are staircases, and hug one side of the band: their cells are drawn to the centre of what is covered around
@@ -94,7 +95,8 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     algorithms. CVGIP: Graphical Models and Image Processing 56(6).
     """
     narrow = min(width for _, width in bands)
-    level = LEVEL * min(1.0, narrow)
+    full = min(1.0, narrow)
+    level = LEVEL * full
     part = _occupied(np.sum([cells for cells, _ in bands], axis=0) >= PALE * level)
     if part is None:
         return Network(np.empty((0, 2)), np.empty((0, 2), np.int64), np.empty(0, object), np.empty(0, np.int64))
@@ -103,7 +105,7 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     layers = [(_finer(np.pad(cells[part], margin, mode="edge"), finer), width * finer) for cells, width in bands]
     covered = layers[0][0] if len(layers) == 1 else 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
     near = max(narrow, APART)
-    band = _band(covered, min(1.0, narrow), math.ceil(near * finer))
+    band = _band(covered, full, math.ceil(near * finer))
     thin = _thinned(_without_holes(band, (near * finer) ** 2))
     inside = np.zeros_like(thin)
     for cells, width in layers:
