@@ -81,8 +81,8 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     Raises
     ------
     ConfigError
-        For an override that cannot be read, a group, option or key that does not exist, or a mandatory value that is
-        missing.
+        For an override that cannot be read, a group, option or key that does not exist, a mandatory value that is
+        missing, or settings of a model beside `init_from`, which brings its own.
     """
     config = _compose(verb, overrides, config_dirs)
     missing = sorted(_missing(OmegaConf.to_container(config, resolve=False), ""))
@@ -97,11 +97,24 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"The configuration of citygrain {verb} refers to what is not there.", got=problem) from error
+    if plain.get("init_from") is not None:
+        _refuse_settled(map(_parse, overrides))
     # An experiment is a set of values, not of kinds: whoever writes 8 there means a number.
     chosen = [o for o in _choosing(map(_parse, overrides), groups(config_dirs)) if o.key_or_group != "experiment"]
     choices = tuple(str(o.input_line) for o in chosen)
     defaults = _shipped(verb, choices) if not [*config_dirs] else _plain(_compose(verb, choices, config_dirs))
     return typing.cast("dict[str, Any]", _of_kind(plain, defaults, ""))
+
+
+def _refuse_settled(parsed: Iterable[Override]) -> None:
+    """Refuse what would be ignored without a word, where a run takes its model over from another."""
+    settled = [str(o.input_line) for o in parsed if re.split(r"[./@]", o.key_or_group)[0] in {"model", "codec"}]
+    if settled:
+        raise ConfigError(
+            "A run that begins with another model's weights has that one's model and codec, with all their settings.",
+            got=" ".join(settled),
+            remedy="leave that out, or leave out init_from=… to train such a model from the beginning",
+        )
 
 
 @cache

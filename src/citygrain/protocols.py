@@ -143,6 +143,16 @@ class MeasuresData(Protocol):
 
 
 @runtime_checkable
+class RestsWeights(Protocol):
+    """A family whose weights need not all have a part in every batch: several processes must not wait for those."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether there are such batches."""
+        ...
+
+
+@runtime_checkable
 class Denoiser(Protocol):
     """The handle of diffusion samplers."""
 

@@ -439,7 +439,7 @@ def test_a_model_learns_on_from_another_on_a_new_place(cities, latent, tmp_path)
     made = run(
         config(
             tmp_path / "cities", tmp_path, "name=tuned", "data.places=[twin,helsinki]", f"init_from={latent}",
-            "freeze=[conditioner,noise_embedding]", "trainer.max_steps=4",
+            "freeze=[conditioner,noise_embedding]", "trainer.max_steps=4", model=(),
         )
     )  # fmt: skip
     after = citygrain.load(made)
@@ -453,11 +453,11 @@ def test_a_model_learns_on_from_another_on_a_new_place(cities, latent, tmp_path)
     assert not torch.equal(after.network.stem.weight, before.network.stem.weight)
     again = config(
         tmp_path / "cities", tmp_path, "name=tuned", "data.places=[twin,helsinki]", f"init_from={latent}",
-        "freeze=[conditioner,noise_embedding]", "trainer.max_steps=6",
+        "freeze=[conditioner,noise_embedding]", "trainer.max_steps=6", model=(),
     )  # fmt: skip
     assert checkpoint.read(run(again)).provenance["step"] == 6
     assert torch.equal(citygrain.load(made).conditioner.place.weight, rows[[0, 0, 1]])
-    run(again)  # the configuration's own model, an autoencoder here, has no part in it
+    run(again)  # the configuration's own model, diffusion with other settings, has no part in it
     assert citygrain.load(made).sampler == before.sampler
 
 
@@ -468,7 +468,7 @@ def test_a_codec_that_learns_on_gets_a_prior_of_its_new_places(cities, tmp_path)
     made = run(
         config(
             tmp_path / "cities", tmp_path, "name=tuned", "data.places=[twin,helsinki]", f"init_from={source}",
-            "trainer.max_steps=2", "codes=64",
+            "trainer.max_steps=2", "codes=64", model=(),
         )
     )  # fmt: skip
     model = citygrain.load(made)
@@ -485,7 +485,9 @@ def test_a_codec_that_learns_on_gets_a_prior_of_its_new_places(cities, tmp_path)
         (["data.size_px=32"], "data.size_px=32"),
         (["data.resolution_m=2"], "data.resolution_m=2"),
         (["data.scalars=[]"], "scalars without coverage"),
-        (["codec={latent}"], "has that one's codec"),
+        (["codec={latent}"], "that one's model and codec"),
+        (["model=variational_autoencoder"], "that one's model and codec"),
+        (["model.network.width=16", "model.embedding=64"], "model.network.width=16 model.embedding=64"),
         (["freeze=[netwrk]"], "did you mean: network"),
         (["freeze=[conditioner,network,noise_embedding]"], "nothing is left to train"),
     ],
@@ -493,7 +495,7 @@ def test_a_codec_that_learns_on_gets_a_prior_of_its_new_places(cities, tmp_path)
 def test_what_cannot_learn_on_is_refused_with_the_difference(cities, latent, tmp_path, arguments, words):
     filled = [argument.format(latent=latent) for argument in arguments]
     with pytest.raises(ConfigError, match=words):
-        run(config(cities, tmp_path, "name=tuned", f"init_from={latent}", "trainer.max_steps=2", *filled))
+        run(config(cities, tmp_path, "name=tuned", f"init_from={latent}", "trainer.max_steps=2", *filled, model=()))
 
 
 def test_a_run_without_a_log_leaves_none_and_makes_its_model(cities, tmp_path):
@@ -514,7 +516,7 @@ def test_what_an_older_version_made_is_refused_in_words(cities, latent, tmp_path
     stale = {name.replace("network.stem", "network.root"): value for name, value in old.weights.items()}
     checkpoint.export(replace(old, weights=stale), tmp_path / "old")
     with pytest.raises(CheckpointError, match="use the version of citygrain that made it"):
-        run(config(cities, tmp_path, "name=tuned", f"init_from={tmp_path / 'old'}", "trainer.max_steps=2"))
+        run(config(cities, tmp_path, "name=tuned", f"init_from={tmp_path / 'old'}", "trainer.max_steps=2", model=()))
 
 
 def test_lasso_joins_the_loss_of_training_and_shrinks_weights(cities, tmp_path):

@@ -174,8 +174,8 @@ class Game(nn.Module):
             part = slice(0, max(1, len(real) // 4))
             losses["r1"] = self.r1 / 2 * self._gradient(real[part], conditions[part])
             losses["loss"] = losses["loss"] + losses["r1"]
-        if self.obedience and self.spec.scalars:
-            losses["disobedience"] = self._disobedience(made, conditions)
+        if self.obedience:
+            losses["disobedience"] = self.disobedience(made, conditions)
             losses["loss"] = losses["loss"] + self.obedience * losses["disobedience"]
         return losses
 
@@ -191,9 +191,11 @@ class Game(nn.Module):
             (gradient,) = torch.autograd.grad(logits.sum(), seen, create_graph=True)
         return gradient.square().sum() / logits.numel()
 
-    def _disobedience(self, made: Tensor, conditions: Conditions) -> Tensor:
+    def disobedience(self, made: Tensor, conditions: Conditions) -> Tensor:
         """Mean squared distance between measured and asked, over what is asked for; 0 where nothing is."""
         spec = self.spec
+        if not spec.scalars:
+            return made.new_zeros(())
         spreads = [spec.spread(name) if name in spec.statistics else 1.0 for name in spec.scalars]
         unit = made.new_tensor([spread or 1.0 for spread in spreads])
         values = measure_unchecked(made.float(), spec.channels, spec.resolution_m, spec.scalars)

@@ -41,10 +41,12 @@ class Pix2Pix(nn.Module):
         Weight of the reconstruction: how far what is made has to be what was there. The smaller, the more it may differ
         from noise to noise.
     warmup
-        Batches in which the generator learns from the reconstruction alone, before it joins the game: on large layouts
-        the critic would win before there is anything to judge.
+        Batches in which the generator learns alone, by cross-entropy, before the game begins: on large layouts the
+        critic would win before there is anything to judge.
     reconstruction, balance
         Errors of the reconstruction and how far rare channels are raised, see `citygrain.models.reconstruction`.
+        Cross-entropy punishes a house that stands a little aside without limit, so that none are drawn but their
+        mean; the squared error at most by one.
     obedience
         Weight of the distance between measured and asked conditions, see `Game`.
     noise_channels
@@ -98,6 +100,7 @@ class Pix2Pix(nn.Module):
             embedding=embedding,
         )
         self.reconstruction = ReconstructionLoss(len(self.made), reconstruction or {"bce": 1.0}, balance)
+        self.beginning = ReconstructionLoss(len(self.made), {"bce": 1.0}, balance)
         self.game = Game(
             spec,
             critic=critic,
@@ -108,9 +111,15 @@ class Pix2Pix(nn.Module):
         )
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
+    @property
+    def rests(self) -> bool:
+        """Whether there are batches in which the critic has no part."""
+        return self.warmup > 0
+
     def measure_data(self, layouts: Tensor) -> None:
         """Set the weight of each made channel, and what the critic sees, from training layouts `(N, C, H, W)`."""
         self.reconstruction.measure_data(layouts[:, self.made])
+        self.beginning.measure_data(layouts[:, self.made])
         self.game.measure_data(layouts)
 
     def logits(self, given: Tensor, conditions: Conditions, noise: Tensor) -> Tensor:
@@ -119,18 +128,24 @@ class Pix2Pix(nn.Module):
         return self.network(torch.cat([given * 2 - 1, planes, noise], 1), self.conditioner(conditions))
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the losses of both players; channels are given from the layouts themselves."""
+        """Return the losses of both players, or of the generator while it is alone; channels are given from `layout`."""
         given = layout[:, self.given]
         noise = torch.randn(len(layout), self.noise_channels, *layout.shape[2:], device=layout.device)
         logits = self.logits(given, conditions, noise)
         made = self._joined(given, logits.sigmoid())
-        # The critic learns all the while, so that it knows something when the game begins.
-        losses = self.game.losses(layout, made.detach() if self.batches < self.warmup else made, conditions)
-        losses["reconstruction"] = self.reconstruction(logits, layout[:, self.made])
+        alone = self.training and bool(self.batches < self.warmup)
+        losses = self._alone(made, conditions) if alone else self.game.losses(layout, made, conditions)
+        reconstruction = self.beginning if alone else self.reconstruction
+        losses["reconstruction"] = reconstruction(logits, layout[:, self.made])
         losses["loss"] = losses["loss"] + self.fidelity * losses["reconstruction"]
         if self.training:
             self.batches += 1
         return losses
+
+    def _alone(self, made: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """What a generator without a critic loses, beside the reconstruction."""
+        disobedience = self.game.disobedience(made, conditions)
+        return {"loss": self.game.obedience * disobedience, "disobedience": disobedience}
 
     def generate(self, conditions: Conditions, noise: Noise, truncation: float) -> Tensor:
         """Layouts `(B, C, H, W)` in [0, 1] with the given channels as they are.

@@ -27,6 +27,7 @@ import rich
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import WandbLogger
+from torch import nn
 
 from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, Checkpoint, environment, export, load, read
 from citygrain.console import progress_bar
@@ -34,7 +35,7 @@ from citygrain.data.codes import fingerprint
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, TrainingError
 from citygrain.files import write_text
-from citygrain.protocols import Codec, FitsPrior, LearnsFromCodes, MeasuresData
+from citygrain.protocols import Codec, FitsPrior, LearnsFromCodes, MeasuresData, RestsWeights
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.targets import TARGET, instantiate
 from citygrain.training.codes import CodeDataModule
@@ -99,7 +100,7 @@ def run(config: Mapping[str, Any]) -> Path:
         provenance={"name": config["name"], "data": data.provenance(), **_begun_from(source, folder), **environment()},
     )
     with _quiet():
-        trainer = _trainer(config, folder)
+        trainer = _trainer(config, folder, task.generator)
     resume = folder / LAST
     if codec is not None:
         task.generator.codec.load_state_dict(codec.weights)
@@ -139,16 +140,10 @@ def run(config: Mapping[str, Any]) -> Path:
 def _source(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
     """Read what the run begins with; one that goes on has its model in its own checkpoint.
 
-    It brings its codec along: that of a recipe, which would be trained first, is not needed.
+    It brings its model and codec along: those of a recipe are not needed.
     """
     if config["init_from"] is None:
         return None
-    if isinstance(config["codec"], str):
-        raise ConfigError(
-            "A model that begins with another's weights has that one's codec.",
-            got=f"init_from={config['init_from']} and a codec",
-            remedy="leave out codec=…",
-        )
     if (folder / LAST).is_file():
         return read(folder / LAST)
     load(str(config["init_from"]))  # refuses what this version cannot make a model of
@@ -312,10 +307,12 @@ def _with_prior(path: Path, data: CityDataModule, windows: int) -> Checkpoint:
     return replace(trained, weights={name: value.cpu() for name, value in weights.state_dict().items()})
 
 
-def _trainer(config: Mapping[str, Any], folder: Path) -> pl.Trainer:
+def _trainer(config: Mapping[str, Any], folder: Path, generator: nn.Module) -> pl.Trainer:
     settings = dict(config["trainer"])
     if settings.get("precision") == "auto":
         settings["precision"] = "bf16-mixed" if has_fast_bf16(settings.get("accelerator", "auto")) else "32-true"
+    if settings.get("strategy") == "ddp" and isinstance(generator, RestsWeights) and generator.rests:
+        settings["strategy"] = "ddp_find_unused_parameters_true"
     checkpoints = pl.callbacks.ModelCheckpoint(
         dirpath=(folder / LAST).parent, filename=LAST.stem, enable_version_counter=False, save_on_train_epoch_end=True
     )
