@@ -115,6 +115,19 @@ def test_a_misspelt_override_is_answered_with_the_choices(own, override, words):
         assert word in message
 
 
+@pytest.mark.parametrize("override", ["~optimizer", "~model", "~callbacks", "~seed", "~paths.runs", "~data.size_px"])
+def test_what_is_read_in_any_case_cannot_be_left_out(override, tmp_path):
+    message = explained("train", ["data.places=[helsinki]", override], tmp_path)
+    assert f"cannot go without {override[1:]}" in message
+    assert ("choices" in message) == (override in {"~optimizer", "~model", "~callbacks"})
+
+
+def test_one_of_several_objects_and_a_part_of_one_can_be_left_out():
+    plain = load_config("train", ["data.places=[helsinki]", "~callbacks.progress", "~optimizer.weight_decay"])
+    assert "progress" not in plain["callbacks"]
+    assert "weight_decay" not in plain["optimizer"]
+
+
 def test_what_is_missing_is_named_all_at_once(own):
     assert "paint needs a form" in explained("paint", [], own)
     assert "form=…" in explained("paint", [], own)

@@ -97,6 +97,7 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"The configuration of citygrain {verb} refers to what is not there.", got=problem) from error
+    _refuse_gone(verb, overrides, config_dirs)
     if plain.get("init_from") is not None:
         _refuse_settled(map(_parse, overrides))
     # An experiment is a set of values, not of kinds: whoever writes 8 there means a number.
@@ -104,6 +105,31 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     choices = tuple(str(o.input_line) for o in chosen)
     defaults = _shipped(verb, choices) if not [*config_dirs] else _plain(_compose(verb, choices, config_dirs))
     return typing.cast("dict[str, Any]", _of_kind(plain, defaults, ""))
+
+
+def _refuse_gone(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Path]) -> None:
+    """Refuse to go without what is read in any case: only one of several objects, or a part of one, can be left out."""
+    gone = [override for override in map(_parse, overrides) if override.is_delete()]
+    if not gone:
+        return
+    whole = _plain(_compose(verb, [text for text in overrides if not _parse(text).is_delete()], config_dirs))
+    for override in gone:
+        first, *more = override.key_or_group.rpartition("@")[2].replace("/", ".").split(".")
+        node, objects = whole.get(first), []
+        for key in more:
+            objects.append(node)
+            node = node.get(key) if isinstance(node, Mapping) else None
+        objects.append(node)
+        if more and any(isinstance(one, Mapping) and TARGET in one for one in objects):
+            continue
+        options = groups(config_dirs).get(override.key_or_group)
+        raise ConfigError(
+            f"citygrain {verb} cannot go without {override.key_or_group}.",
+            got=override.input_line,
+            choices=options,
+            remedy="leave that out to have the default"
+            + (f", or choose another: {override.key_or_group}=…" if options else ""),
+        )
 
 
 def _refuse_settled(parsed: Iterable[Override]) -> None:

@@ -101,6 +101,12 @@ def test_statistics_are_measured_once_and_again_when_anything_changes(writable, 
     assert module(writable).prepare_spec() == first
 
 
+def test_windows_are_had_without_waiting_for_statistics(writable, monkeypatch):
+    data = module(writable)
+    monkeypatch.setattr(data, "_statistics", lambda _: pytest.fail("statistics were measured"))
+    assert data.batch("test", range(2)).conditions.present.all()
+
+
 def test_statistics_of_another_definition_are_not_taken(writable, monkeypatch, tmp_path_factory):
     module(writable).prepare_spec()
     changed = tmp_path_factory.mktemp("other") / "conditions.py"

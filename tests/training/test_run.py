@@ -236,6 +236,21 @@ def test_two_processes_train_a_codec_and_what_learns_from_it(cities, tmp_path):
     assert all(torch.equal(v, model.codec.state_dict()[k]) for k, v in codec.state_dict().items())
 
 
+def test_two_processes_do_not_wait_for_a_critic_that_rests(cities, tmp_path):
+    model = ["model=pix2pix", "model.warmup=2", "model.network.widths=[1,2]", "model.critic.layers=1"]
+    command = [
+        sys.executable, "-m", "citygrain", "train",
+        *overrides(cities, tmp_path, "name=two", "trainer.max_steps=4", "trainer=ddp", model=model),
+        "trainer.accelerator=cpu", "trainer.devices=2",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = metrics(tmp_path / "two")
+    assert any(row["train/critic"] for row in rows), "the game has begun"
+
+
 def test_half_precision_trains_where_it_is_asked_for(cities, tmp_path):
     trained = run(config(cities, tmp_path, "name=half", "trainer.max_steps=2", "trainer.precision=bf16-mixed"))
     assert all(value.isfinite().all() for value in checkpoint.read(trained).weights.values())

@@ -189,11 +189,16 @@ class CityDataModule(pl.LightningDataModule):
         DataError
             When a place has no train window, with the reasons counted.
         """
-        return self._spec
+        return self._measured_spec
+
+    @cached_property
+    def _measured_spec(self) -> LayoutSpec:
+        return replace(self._spec, statistics=self._statistics(self._spec))
 
     @cached_property
     def _spec(self) -> LayoutSpec:
-        spec = LayoutSpec(
+        """What batches are made by, which needs no statistics: of large windows they take minutes."""
+        return LayoutSpec(
             channels=self.channels,
             size_px=self.rules.size_px,
             resolution_m=self.rules.resolution_m,
@@ -202,7 +207,6 @@ class CityDataModule(pl.LightningDataModule):
             map_px=self._map_px,
             places=tuple(raster.name for raster in self.rasters),
         )
-        return replace(spec, statistics=self._statistics(spec))
 
     def _statistics(self, spec: LayoutSpec) -> Mapping[str, Mapping[str, Any]]:
         """Read the statistics of the train windows from beside the data, or measure and keep them."""

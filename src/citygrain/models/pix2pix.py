@@ -128,7 +128,7 @@ class Pix2Pix(nn.Module):
         return self.network(torch.cat([given * 2 - 1, planes, noise], 1), self.conditioner(conditions))
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the losses of both players, or of the generator while it is alone; channels are given from `layout`."""
+        """Return the losses of both players, or of a generator that is alone; channels are given from `layout`."""
         given = layout[:, self.given]
         noise = torch.randn(len(layout), self.noise_channels, *layout.shape[2:], device=layout.device)
         logits = self.logits(given, conditions, noise)
