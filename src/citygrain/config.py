@@ -93,7 +93,7 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
             + " ".join(f"{key}=…" for key in missing),
         )
     try:
-        plain = OmegaConf.to_container(config, resolve=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"The configuration of citygrain {verb} refers to what is not there.", got=problem) from error
@@ -115,7 +115,8 @@ def _refuse_gone(verb: str, overrides: Sequence[str], config_dirs: Iterable[str 
     whole = _plain(_compose(verb, [text for text in overrides if not _parse(text).is_delete()], config_dirs))
     for override in gone:
         first, *more = override.key_or_group.rpartition("@")[2].replace("/", ".").split(".")
-        node, objects = whole.get(first), []
+        node: Any = whole.get(first)
+        objects: list[Any] = []
         for key in more:
             objects.append(node)
             node = node.get(key) if isinstance(node, Mapping) else None
