@@ -1,5 +1,5 @@
 # Two commands, each enough alone on a fresh machine with Python 3.11 or newer:
-#   make demo     install, then: layouts from the shipped model; OpenStreetMap extract -> city raster -> fine-tuned -> sampled
+#   make demo     install, then: layouts from a shipped model; OpenStreetMap extract -> city raster -> fine-tuned -> sampled
 #   make test     install, then: ruff, mypy and every test
 # `make` alone lists the rest. PYTHON=/path/to/python chooses the interpreter that makes .venv.
 
@@ -27,7 +27,7 @@ define step
 endef
 
 help:
-	@echo "make demo     install, sample the shipped model, prepare a city raster, fine-tune on it, sample into out/"
+	@echo "make demo     install, sample the shipped models, prepare a city raster, fine-tune on it, sample into out/"
 	@echo "make test     install, then ruff, mypy and every test"
 	@echo "make quick    the edit loop: the same without the slow tests, under two minutes"
 	@echo "make lint     ruff and mypy only"
@@ -55,10 +55,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	$(call step,demo 1/4: five densities by five lengths of cycle track from the model that ships,$(BIN)/citygrain sample checkpoint=reference/cities_64 conditions.coverage=$(call list,0.05 0.12 0.19 0.26 0.33) conditions.cycle=$(call list,0 1 2 3 4) out=out/levels)
-	$(call step,demo 2/4: from the OpenStreetMap extract of Helsinki to a city raster,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf)
-	$(call step,demo 3/4: the model learns Helsinki as well,$(BIN)/citygrain train experiment=demo)
-	$(call step,demo 4/4: sample layouts like it and measure them again,$(BIN)/citygrain sample checkpoint=runs/demo n=16 seed=0 conditions.place=helsinki conditions.coverage=p75 conditions.cycle=p90 out=out/demo)
+	$(call step,demo 1/5: five densities by five lengths of cycle track from the model that ships,$(BIN)/citygrain sample checkpoint=reference/cities_64 conditions.coverage=$(call list,0.05 0.12 0.19 0.26 0.33) conditions.cycle=$(call list,0 1 2 3 4) out=out/levels)
+	$(call step,demo 2/5: from the OpenStreetMap extract of Helsinki to a city raster,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf)
+	$(call step,demo 3/5: the model learns Helsinki as well,$(BIN)/citygrain train experiment=demo)
+	$(call step,demo 4/5: sample layouts like it and measure them again,$(BIN)/citygrain sample checkpoint=runs/demo n=16 seed=0 conditions.place=helsinki conditions.coverage=p75 conditions.cycle=p90 out=out/demo)
+	$(call step,demo 5/5: the buildings and green of its streets at three densities from the other model that ships,$(BIN)/citygrain sample checkpoint=reference/streets_to_buildings_256 given.place=helsinki given.split=train n=4 conditions.coverage=$(call list,0.1 0.2 0.3) out=out/streets)
 
 lint: $(INSTALLED)
 	$(call step,ruff check,$(BIN)/ruff check)

@@ -2,9 +2,10 @@
 
     python benchmarks/side_by_side.py reference/cities_64 --places copenhagen los_angeles tokyo --columns 8
 
-The windows come from test blocks, which training never saw. Each generated layout is given the scalars and the place of
-the window above it, and no other hint of it. Each scalar costs a pass back through the codec at every step of a sampler
-with feedback: for 14 of them, a second and a half a layout on two CPU cores.
+The windows come from test blocks, which training never saw. Each generated layout is asked for the scalars and the
+place of the window above it, and has no other hint of it but the channels that its model is given. Each scalar costs a
+pass back through the codec at every step of a sampler with feedback: for 14 of them, a second and a half a layout on two
+CPU cores.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from citygrain.checkpoint import load
 from citygrain.data.datamodule import CityDataModule
+from citygrain.evaluate import request
 from citygrain.plot import sheet
 from citygrain.sample import draw
 
@@ -42,8 +44,10 @@ def main() -> None:
     rows, titles = [], []
     for place in args.places or spec.places:
         mine = (batch.conditions.place == spec.places.index(place)).nonzero().flatten()[: args.columns]
-        made = draw(generator, batch.conditions[mine], range(args.seed, args.seed + len(mine)))
-        rows += [batch.layout[mine].numpy(), made.layouts]
+        shown = batch._replace(layout=batch.layout[mine], conditions=batch.conditions[mine])
+        scalars = {name: shown.conditions.scalars[:, i] for i, name in enumerate(spec.scalars)}
+        made = draw(generator, request(spec, shown, scalars, place=True), range(args.seed, args.seed + len(mine)))
+        rows += [shown.layout.numpy(), made.layouts]
         titles += [[f"{place}, real"] * len(mine), [f"{place}, generated"] * len(mine)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet(
