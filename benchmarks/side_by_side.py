@@ -4,8 +4,8 @@
 
 The windows come from test blocks, which training never saw. Each generated layout is asked for the scalars and the
 place of the window above it, and has no other hint of it but the channels that its model is given. Each scalar costs a
-pass back through the codec at every step of a sampler with feedback: for 14 of them, a second and a half a layout on two
-CPU cores.
+pass back through the codec at every step of a sampler with feedback: for 14 of them, a second and a half a layout on
+two CPU cores.
 """
 
 from __future__ import annotations
