@@ -41,7 +41,11 @@ def settings(size_px: int) -> list[str]:
     share = (USUAL_PX / size_px) ** 2
     if share >= 1:
         return []
-    return [f"embedding.steps={max(60, round(600 * share))}", f"memorisation.windows={max(2000, round(10000 * share))}"]
+    return [
+        f"embedding.steps={max(60, round(600 * share))}",
+        f"classifier.steps={max(40, round(300 * share))}",
+        f"memorisation.windows={max(2000, round(10000 * share))}",
+    ]
 
 
 def seconds_per_layout(checkpoint: str, config: Mapping[str, Any], rounds: int = 3) -> float:
