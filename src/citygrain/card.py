@@ -83,8 +83,8 @@ def _figures(report: Mapping[str, Any]) -> list[str]:
         f"{report['n']} layouts against {report['against']} windows of {', '.join(report['places'])}",
         "(`citygrain evaluate`); in brackets what real windows have.",
         "",
-        f"- Told from real ones by a network that has learned from {told['generated']['n'] // 2} of each: "
-        f"{told['generated']['accuracy']:.0%} ({told['floor']['accuracy']:.0%}).",
+        f"- Told from real ones by a network that has learned from {told['generated']['n'] // 2} of each:",
+        f"  {told['generated']['accuracy']:.0%} ({told['floor']['accuracy']:.0%}).",
         f"- Fréchet distance {far['generated']['frechet']:.3g} ({far['floor']['frechet']:.3g}).",
         f"- Kernel distance {far['generated']['kernel']:.3g} ({far['floor']['kernel']:.3g}).",
         f"- Wasserstein distances of {len(times)} measures: {statistics.median(times):.1f} times real ones in the",
