@@ -132,7 +132,7 @@ def shrink(node: dict[str, Any]) -> None:
             shrink(value)
             for inner, small in SMALL_CODEC.get(key, {}).items():
                 value[inner] = deepcopy(small)
-        elif key in SMALL:
+        elif key in SMALL and not (key == "warmup" and not value):  # what begins at once still does
             node[key] = deepcopy(SMALL[key])
 
 
