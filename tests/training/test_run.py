@@ -193,19 +193,21 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(cities, tmp_
         run(config(cities, tmp_path, "name=broken", "trainer.max_steps=8"))
 
 
+def in_two_processes(folder, *arguments):
+    """Train by the command line, in two processes on the processor."""
+    command = [sys.executable, "-m", "citygrain", "train", *arguments, "trainer=ddp"]
+    done = subprocess.run(
+        [*command, "trainer.accelerator=cpu", "trainer.devices=2"],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_two_processes_share_one_run_and_agree_with_one(cities, tmp_path):
     """The same windows in the same global batches: the losses agree up to the noise of the loss itself."""
     steady = ["lr_schedule=constant", "optimizer.lr=1e-3", "trainer.max_steps=24", "data.batches_per_epoch=24"]
     run(config(cities, tmp_path, "name=one", "data.batch_size=16", *steady))
-    command = [
-        sys.executable, "-m", "citygrain", "train",
-        *overrides(cities, tmp_path, "name=two", "data.batch_size=8", *steady, "trainer=ddp"),
-        "trainer.accelerator=cpu", "trainer.devices=2",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    in_two_processes(tmp_path, *overrides(cities, tmp_path, "name=two", "data.batch_size=8", *steady))
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["one", "two"]
     assert len(list((tmp_path / "two").glob("logs/version_*"))) == 1
     assert checkpoint.read(tmp_path / "two").provenance["step"] == 24
@@ -219,18 +221,13 @@ def test_two_processes_share_one_run_and_agree_with_one(cities, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_a_codec_and_what_learns_from_it(cities, tmp_path):
-    command = [
-        sys.executable, "-m", "citygrain", "train", "experiment=latent_diffusion", "name=two",
-        f"paths.data={cities}", f"paths.runs={tmp_path}",
-        "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=2",
+    in_two_processes(
+        tmp_path, "experiment=latent_diffusion", "name=two",
+        f"paths.data={cities}", f"paths.runs={tmp_path}", "trainer.max_steps=2",
         "codec.trainer.max_steps=2", "data.places=[helsinki]",
         "data.size_px=16", "data.batch_size=4", "data.batches_per_epoch=2", "data.val_windows=8", "codes=16",
         "data.statistics_windows=16", "model.network.width=16", "model.network.head=16",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    )  # fmt: skip
     model = citygrain.load(tmp_path / "two")
     codec = citygrain.load(tmp_path / "two" / "codec")
     assert all(torch.equal(v, model.codec.state_dict()[k]) for k, v in codec.state_dict().items())
@@ -238,15 +235,7 @@ def test_two_processes_train_a_codec_and_what_learns_from_it(cities, tmp_path):
 
 def test_two_processes_do_not_wait_for_a_critic_that_rests(cities, tmp_path):
     model = ["model=pix2pix", "model.warmup=2", "model.network.widths=[1,2]", "model.critic.layers=1"]
-    command = [
-        sys.executable, "-m", "citygrain", "train",
-        *overrides(cities, tmp_path, "name=two", "trainer.max_steps=4", "trainer=ddp", model=model),
-        "trainer.accelerator=cpu", "trainer.devices=2",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    in_two_processes(tmp_path, *overrides(cities, tmp_path, "name=two", "trainer.max_steps=4", model=model))
     rows = metrics(tmp_path / "two")
     assert any(row["train/critic"] for row in rows), "the game has begun"
 
