@@ -1,9 +1,10 @@
-"""What a codec keeps of real windows: variance of every channel, and the form of what is decoded.
+"""What a codec keeps of real windows: variance and edges of every channel, and the form of what is decoded.
 
     python benchmarks/reconstruction.py reference/cities_64 copenhagen los_angeles --windows 40
 
 The first test windows of prepared places go through the code of a model and back. A mean error says little about
-thin streets: a drive network that falls to pieces in its own codec cannot come out whole of a model that draws codes.
+thin streets, edges say more (F-score within a cell, see citygrain.evaluation.boundary), and a drive network that falls
+to pieces in its own codec cannot come out whole of a model that draws codes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 from citygrain.checkpoint import load
 from citygrain.data.dataset import CityWindows, Rules, find_place
+from citygrain.evaluation.boundary import boundary_scores
 from citygrain.evaluation.morphology import FORM, morphology
 from citygrain.geo.rasterize import Grid
 from citygrain.latent import codec_of
@@ -42,9 +44,10 @@ def main() -> None:
     real = windows.__getitems__(range(min(args.windows, len(windows)))).layout.float() / 255
     with torch.no_grad():
         decoded = codec.decode(codec.encode(real))
+    edges = boundary_scores(decoded, real, spec.channels, spec.resolution_m)
     for i, name in enumerate(spec.channels):
         rest = (decoded[:, i] - real[:, i]).square().mean() / real[:, i].var()
-        print(f"{name:30} variance explained {1 - float(rest):6.2f}")
+        print(f"{name:30} variance explained {1 - float(rest):6.2f}  edges met {edges[name].f:6.2f}")
     grid = Grid("EPSG:32632", 500_000, 6_000_000, spec.resolution_m, spec.size_px, spec.size_px)
     forms = [
         [morphology((layout.numpy() * 255).round().astype(np.uint8), spec.channels, grid).values for layout in layouts]
