@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import citygrain
-from citygrain.checkpoint import SHIPPED, WEIGHTS, Checkpoint, export, read, references
+from citygrain.checkpoint import INDEX, SHIPPED, WEIGHTS, Checkpoint, export, read, references
 from citygrain.config import load_config
-from citygrain.errors import CheckpointError
+from citygrain.errors import CheckpointError, ConfigError
 from citygrain.export import run
 from citygrain.protocols import Noise
 from citygrain.spec import Conditions
@@ -25,7 +25,7 @@ def test_there_are_some():
 @pytest.mark.parametrize("name", references())
 def test_a_shipped_model_is_small_tells_where_it_comes_from_and_draws(name):
     checkpoint = read(name)
-    assert checkpoint.path.stat().st_size < LARGEST_BYTES
+    assert all(file.stat().st_size < LARGEST_BYTES for file in checkpoint.path.parent.iterdir())
     assert "ODbL" in (checkpoint.path.parent / "README.md").read_text(encoding="utf-8")
     config = (checkpoint.path.parent / "config.json").read_text(encoding="utf-8")
     assert not re.findall(r'": "(?:/|[A-Z]:|~)[^"]*"', config), "a path of the machine that made it"
@@ -57,6 +57,40 @@ def test_half_precision_halves_the_file_and_keeps_what_it_cannot_hold(tmp_path):
     assert all(
         torch.allclose(halved[name].to(value.dtype), value, rtol=1e-3, atol=1e-6) for name, value in weights.items()
     )
+
+
+@pytest.mark.parametrize("shard_mb", [2, 4.5])
+def test_weights_in_several_files_are_the_same_weights(tmp_path, shard_mb):
+    whole = read(references()[0])
+    folder = export(whole, tmp_path / "model", shard_mb=shard_mb)
+    files = sorted(folder.glob("*.safetensors"))
+    largest = max(value.nbytes for value in whole.weights.values())
+    assert len(files) > 1
+    assert all(file.stat().st_size <= max(shard_mb * 1e6, largest + 1000) for file in files)
+    again = read(folder)
+    assert again.path == folder / INDEX
+    assert again.weights.keys() == whole.weights.keys()
+    assert all(torch.equal(again.weights[name], value) for name, value in whole.weights.items())
+    assert citygrain.load(folder).spec == whole.spec
+
+
+def test_what_an_export_replaces_does_not_stay_beside_it(tmp_path):
+    whole = read(references()[0])
+    for shard_mb in (None, 2, 4, None):
+        export(whole, tmp_path, shard_mb=shard_mb)
+        listed = json.loads((tmp_path / INDEX).read_text())["weight_map"].values() if shard_mb else [WEIGHTS]
+        assert {file.name for file in tmp_path.glob("*.safetensors")} == set(listed)
+        assert (tmp_path / INDEX).is_file() == bool(shard_mb)
+
+
+def test_a_missing_part_and_files_of_no_size_are_answered_in_words(tmp_path):
+    whole = read(references()[0])
+    export(whole, tmp_path, shard_mb=2)
+    next(tmp_path.glob("*-00002-*")).unlink()
+    with pytest.raises(CheckpointError, match="damaged"):
+        citygrain.load(tmp_path)
+    with pytest.raises(ConfigError, match="some size"):
+        export(whole, tmp_path, shard_mb=0)
 
 
 def test_the_verb_writes_what_load_takes(tmp_path):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from citygrain import __version__
 from citygrain.card import card
-from citygrain.errors import CheckpointError, CitygrainError, DataError
+from citygrain.errors import CheckpointError, CitygrainError, ConfigError, DataError
 from citygrain.files import atomic_path, write_text
 from citygrain.protocols import Generator
 from citygrain.spec import LayoutSpec
@@ -36,6 +36,8 @@ EXPORT = Path("model")
 REFERENCE = "reference"
 SHIPPED = Path(__file__).parent / "weights"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+INDEX = WEIGHTS + ".index.json"
+"""Where weights are in several files: which tensor is in which, as Hugging Face writes it."""
 _MODEL_PACKAGES = ("citygrain.models", "citygrain.networks", "citygrain.samplers", "citygrain.spec", "torch.nn")
 _PREFIX = "generator."
 
@@ -132,10 +134,10 @@ def read(path: str | Path) -> Checkpoint:
     """
     found = _locate(Path(path).expanduser())
     try:
-        if found.suffix == ".safetensors":
+        if found.suffix == ".safetensors" or found.name == INDEX:
             config = json.loads((found.parent / CONFIG).read_text(encoding="utf-8"))
             model, spec, provenance = config["model"], config["spec"], config["provenance"]
-            weights = load_file(found)
+            weights = {name: value for file in files_of(found) for name, value in load_file(file).items()}
         else:
             content = torch.load(found, map_location="cpu", weights_only=True)
             hyperparameters = content["hyper_parameters"]
@@ -165,13 +167,15 @@ def read(path: str | Path) -> Checkpoint:
 def _locate(path: Path) -> Path:
     if path.is_file():
         return path
-    for candidate in (path / WEIGHTS, path / EXPORT / WEIGHTS, path / LAST):
-        if candidate.is_file():
-            return candidate
+    for folder in (path, path / EXPORT):
+        for candidate in (folder / WEIGHTS, folder / INDEX):
+            if candidate.is_file():
+                return candidate
+    if (path / LAST).is_file():
+        return path / LAST
     if path.parts[:1] == (REFERENCE,):
-        shipped = SHIPPED / Path(*path.parts[1:]) / WEIGHTS
-        if shipped.is_file():
-            return shipped
+        if path.as_posix() in references():
+            return _locate(SHIPPED / Path(*path.parts[1:]))
         raise CheckpointError("No such model comes with citygrain.", got=path, choices=references())
     beside = path if path.is_dir() else path.parent
     raise CheckpointError(
@@ -185,7 +189,15 @@ def _locate(path: Path) -> Path:
 
 def references() -> list[str]:
     """Return the names of the models that come with citygrain, as `load` takes them."""
-    return sorted(f"{REFERENCE}/{weights.parent.name}" for weights in SHIPPED.glob(f"*/{WEIGHTS}"))
+    return sorted({f"{REFERENCE}/{weights.parent.name}" for weights in SHIPPED.glob(f"*/{WEIGHTS}*")})
+
+
+def files_of(found: Path) -> list[Path]:
+    """Files that the weights of a checkpoint are in, of its one file or of the index of several."""
+    if found.name != INDEX:
+        return [found]
+    parts = json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()
+    return [found.with_name(part) for part in sorted(set(parts))]
 
 
 def _first(error: BaseException) -> str:
@@ -193,7 +205,12 @@ def _first(error: BaseException) -> str:
 
 
 def export(
-    checkpoint: Checkpoint, folder: Path, *, half: bool = False, report: Mapping[str, Any] | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    half: bool = False,
+    shard_mb: float | None = None,
+    report: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a checkpoint as safetensors, configuration and model card; each file appears whole or not at all.
 
@@ -205,6 +222,9 @@ def export(
         Where to.
     half
         Whether numbers are kept in half precision, in half the space. `load` computes in single precision all the same.
+    shard_mb
+        Megabytes (of 10⁶ bytes) from which weights are written in several files of at most that, with an index beside
+        them; a tensor that is larger has a file for itself. None writes one file.
     report
         What `citygrain evaluate` found, for the card.
 
@@ -212,7 +232,14 @@ def export(
     -------
     Path
         The folder, which `load` accepts.
+
+    Raises
+    ------
+    ConfigError
+        For files of no size.
     """
+    if shard_mb is not None and shard_mb <= 0:
+        raise ConfigError("Weights are split into files of some size.", expected="shard_mb > 0, or null", got=shard_mb)
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "format": FORMAT,
@@ -223,11 +250,38 @@ def export(
     write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     numbers = sum(value.numel() for value in checkpoint.weights.values())
     write_text(folder / CARD, card(checkpoint.model, checkpoint.spec, checkpoint.provenance, numbers, report))
-    with atomic_path(folder / WEIGHTS) as temporary:
-        # Its `save_file` would leave the file unreadable to others.
-        kept = {name: _halved(value) if half else value for name, value in checkpoint.weights.items()}
-        temporary.write_bytes(save({name: value.contiguous() for name, value in kept.items()}))
+    kept = {name: (_halved(value) if half else value).contiguous() for name, value in checkpoint.weights.items()}
+    shards = _shards(kept, shard_mb)
+    for name, weights in shards.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(save(weights))  # `save_file` would leave the file unreadable to others
+    if len(shards) > 1:
+        where = {tensor: name for name, weights in shards.items() for tensor in weights}
+        total = {"total_size": sum(value.nbytes for value in kept.values())}
+        write_text(folder / INDEX, json.dumps({"metadata": total, "weight_map": where}, indent=1) + "\n")
+        shards[INDEX] = {}
+    for stale in folder.glob(f"{Path(WEIGHTS).stem}*.safetensors*"):
+        if stale.name not in shards:
+            stale.unlink()
     return folder
+
+
+def _shards(weights: Mapping[str, Tensor], shard_mb: float | None) -> dict[str, dict[str, Tensor]]:
+    """File → its tensors, filled one after the other."""
+    header = 200  # bytes a tensor takes at most beside its numbers
+    parts: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, value in weights.items():
+        needed = value.nbytes + header
+        if parts[-1] and shard_mb is not None and size + needed > shard_mb * 1e6:
+            parts.append({})
+            size = 0
+        parts[-1][name] = value
+        size += needed
+    if len(parts) == 1:
+        return {WEIGHTS: parts[0]}
+    stem = Path(WEIGHTS).stem
+    return {f"{stem}-{i:05d}-of-{len(parts):05d}.safetensors": part for i, part in enumerate(parts, 1)}
 
 
 def _halved(value: Tensor) -> Tensor:

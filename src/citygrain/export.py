@@ -9,7 +9,7 @@ from typing import Any
 
 import rich
 
-from citygrain.checkpoint import WEIGHTS, Checkpoint, export, read
+from citygrain.checkpoint import Checkpoint, export, read
 from citygrain.errors import DataError
 
 
@@ -25,12 +25,17 @@ def run(config: Mapping[str, Any]) -> Path:
     ------
     CheckpointError
         When the checkpoint is missing or damaged.
+    ConfigError
+        For files of no size.
     DataError
         When the evaluation is missing, damaged, or one of another model.
     """
     found = read(config["checkpoint"])
-    folder = export(found, Path(config["out"]), half=config["half"], report=_report(config["evaluation"], found))
-    rich.print(f"{folder}: {(folder / WEIGHTS).stat().st_size / 2**20:.1f} MiB of weights, configuration, card")
+    report = _report(config["evaluation"], found)
+    folder = export(found, Path(config["out"]), half=config["half"], shard_mb=config["shard_mb"], report=report)
+    files = [path.stat().st_size / 1e6 for path in folder.glob("*.safetensors")]
+    several = f" in {len(files)} files" if len(files) > 1 else ""
+    rich.print(f"{folder}: {sum(files):.1f} MB of weights{several}, configuration, card")
     return folder
 
 
