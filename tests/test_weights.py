@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import citygrain
-from citygrain.checkpoint import INDEX, SHIPPED, WEIGHTS, Checkpoint, export, read, references
+from citygrain.checkpoint import INDEX, SHIPPED, WEIGHTS, Checkpoint, export, files_of, read, references
 from citygrain.config import load_config
 from citygrain.errors import CheckpointError, ConfigError
 from citygrain.export import run
@@ -69,6 +69,7 @@ def test_weights_in_several_files_are_the_same_weights(tmp_path, shard_mb):
     assert all(file.stat().st_size <= max(shard_mb * 1e6, largest + 1000) for file in files)
     again = read(folder)
     assert again.path == folder / INDEX
+    assert files_of(again.path) == files
     assert again.weights.keys() == whole.weights.keys()
     assert all(torch.equal(again.weights[name], value) for name, value in whole.weights.items())
     assert citygrain.load(folder).spec == whole.spec

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from citygrain import __version__
-from citygrain.checkpoint import load, read
+from citygrain.checkpoint import files_of, load, read
 from citygrain.conditions import MEASURES
 from citygrain.console import progress_bar
 from citygrain.data.datamodule import CityDataModule
@@ -289,7 +289,7 @@ def _digest(
     """Stand for all that decides what the parts hold: parts of another evaluation are not taken up."""
     made_by = [
         __version__,
-        sha256(read(config["checkpoint"]).path),
+        "".join(sha256(file) for file in files_of(read(config["checkpoint"]).path)),
         repr(sampler or generator.sampler),
         [data.provenance() for data in windows],
         embedding,
