@@ -90,8 +90,9 @@ def test_a_missing_part_and_files_of_no_size_are_answered_in_words(tmp_path):
     next(tmp_path.glob("*-00002-*")).unlink()
     with pytest.raises(CheckpointError, match="damaged"):
         citygrain.load(tmp_path)
-    with pytest.raises(ConfigError, match="some size"):
-        export(whole, tmp_path, shard_mb=0)
+    for size in (0, -1, "small"):
+        with pytest.raises(ConfigError, match="some size"):
+            export(whole, tmp_path, shard_mb=size)
 
 
 def test_the_verb_writes_what_load_takes(tmp_path):

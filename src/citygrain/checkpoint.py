@@ -238,7 +238,7 @@ def export(
     ConfigError
         For files of no size.
     """
-    if shard_mb is not None and shard_mb <= 0:
+    if shard_mb is not None and not (isinstance(shard_mb, int | float) and shard_mb > 0):
         raise ConfigError("Weights are split into files of some size.", expected="shard_mb > 0, or null", got=shard_mb)
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -259,20 +259,20 @@ def export(
         where = {tensor: name for name, weights in shards.items() for tensor in weights}
         total = {"total_size": sum(value.nbytes for value in kept.values())}
         write_text(folder / INDEX, json.dumps({"metadata": total, "weight_map": where}, indent=1) + "\n")
-        shards[INDEX] = {}
+    written = {*shards, INDEX} if len(shards) > 1 else {*shards}
     for stale in folder.glob(f"{Path(WEIGHTS).stem}*.safetensors*"):
-        if stale.name not in shards:
+        if stale.name not in written:
             stale.unlink()
     return folder
 
 
 def _shards(weights: Mapping[str, Tensor], shard_mb: float | None) -> dict[str, dict[str, Tensor]]:
     """File → its tensors, filled one after the other."""
-    header = 200  # bytes a tensor takes at most beside its numbers
+    header = 150  # bytes that a tensor takes beside its numbers and its name
     parts: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, value in weights.items():
-        needed = value.nbytes + header
+        needed = value.nbytes + len(name) + header
         if parts[-1] and shard_mb is not None and size + needed > shard_mb * 1e6:
             parts.append({})
             size = 0
