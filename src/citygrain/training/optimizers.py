@@ -1,0 +1,46 @@
+"""The optimiser that torch does not have for kernels of convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pytorch_optimizer import Muon
+from torch import nn
+
+
+def muon(
+    params: Iterable[nn.Parameter],
+    *,
+    lr: float = 3e-3,
+    momentum: float = 0.95,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.01,
+) -> Muon:
+    """Muon (Jordan et al. 2024) for matrices and kernels, AdamW for biases and gains.
+
+    Each step of a matrix is its gradient's momentum with all singular values set to about one, and a kernel
+    `(out, in, k, k)` is a matrix `(out, in·k·k)`. The step is scaled by 0.2 √(longer side) (Liu et al. 2025), which
+    makes it as large as AdamW's: one learning rate serves both.
+
+    Parameters
+    ----------
+    params
+        What is trained.
+    lr
+        Learning rate of both.
+    momentum
+        Of the matrices' gradients, Nesterov's.
+    betas
+        Of AdamW.
+    weight_decay
+        Share of the weights that each step takes off, times the learning rate.
+    """
+    params = list(params)
+    matrices = [p for p in params if p.ndim > 1]
+    others = [p for p in params if p.ndim <= 1]
+    shared = {"lr": lr, "weight_decay": weight_decay}
+    groups = [
+        {"params": matrices, "use_muon": True, "momentum": momentum, "use_adjusted_lr": True, **shared},
+        {"params": others, "use_muon": False, "betas": tuple(betas), **shared},
+    ]
+    return Muon([group for group in groups if group["params"]])
