@@ -28,7 +28,7 @@ def card(
         Content of a `report.json` of `citygrain evaluate`; None leaves the figures out.
     """
     family = str(model["_target_"]).rsplit(".", 1)[-1]
-    took = f" and {made['train_s'] / 3600:.2g} hours" if "train_s" in made else ""
+    took = f" and {_duration(made['train_s'])}" if "train_s" in made else ""
     before = made.get("begun_from")
     facts = {
         "Layouts": f"{spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m; channels "
@@ -69,6 +69,11 @@ def card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
+    return f"{seconds / size:.3g} {unit}"
 
 
 def _figures(report: Mapping[str, Any]) -> list[str]:

@@ -87,7 +87,7 @@ def test_its_figures_go_onto_the_card_of_that_model_and_of_no_other(report, mode
     assert f"{found['two_sample']['generated']['accuracy']:.0%}" in card
     assert f"| coverage | – | {found['obedience']['coverage']['model']['slope']:.2f} |" in card
     assert "## Limits" in card
-    assert re.search(r"8 steps and [\d.e-]+ hours on .*\w", card)
+    assert re.search(r"8 steps and \d[\d.]* (s|min) on .*\w", card)
     for folder_of, words in ((report, "another model"), (tmp_path / "nothing", "no evaluation")):
         with pytest.raises(DataError, match=words):
             export(
