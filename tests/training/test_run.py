@@ -71,19 +71,21 @@ def weights(folder):
     return checkpoint.read(folder).weights
 
 
-def test_the_same_command_goes_on_and_ends_where_one_long_run_ends(cities, tmp_path):
-    whole = run(config(cities, tmp_path, "name=whole", "trainer.max_steps=12", "lr_schedule=constant"))
-    run(config(cities, tmp_path, "name=parts", "trainer.max_steps=4", "lr_schedule=constant"))
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_same_command_goes_on_and_ends_where_one_long_run_ends(cities, tmp_path, optimizer):
+    how = ["lr_schedule=constant", f"optimizer={optimizer}"]
+    whole = run(config(cities, tmp_path, "name=whole", "trainer.max_steps=12", *how))
+    run(config(cities, tmp_path, "name=parts", "trainer.max_steps=4", *how))
     first = checkpoint.read(tmp_path / "parts").provenance
     assert first["step"] == 4
-    parts = run(config(cities, tmp_path, "name=parts", "trainer.max_steps=12", "lr_schedule=constant"))
+    parts = run(config(cities, tmp_path, "name=parts", "trainer.max_steps=12", *how))
     for folder in (whole, parts):
         assert checkpoint.read(folder).provenance["step"] == 12
     assert checkpoint.read(parts).provenance["train_s"] > first["train_s"] > 0
     assert len(list((tmp_path / "parts" / "samples").glob("*.png"))) == 3
     assert {"train/loss", "val/loss"} <= set(metrics(tmp_path / "whole")[0]) | set(metrics(tmp_path / "whole")[1])
     before = weights(parts)
-    assert run(config(cities, tmp_path, "name=parts", "trainer.max_steps=12", "lr_schedule=constant")) == parts
+    assert run(config(cities, tmp_path, "name=parts", "trainer.max_steps=12", *how)) == parts
     assert all(torch.equal(before[k], v) for k, v in weights(parts).items())
 
 
