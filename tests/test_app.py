@@ -146,15 +146,16 @@ def test_the_samplers_fit_the_model_and_take_its_knobs(studio):
     own = studio.generator.sampler
     assert next(iter(studio.samplers)) == type(own).__name__
     assert set(studio.samplers) == {"Heun", "Euler", "Ancestral", "DpmSolver"}
-    assert knobs_of(studio.samplers["Euler"]) == {"steps": own.steps, "guidance": 1.5, "tolerance": 0.03}
-    changed = turned(studio, "Euler", {"steps": 3.0, "guidance": 2.0, "tolerance": None, "temperature": 0.3})
-    assert (type(changed).__name__, changed.steps, changed.guidance, changed.tolerance) == ("Euler", 3, 2.0, np.inf)
+    knobs = ("steps", "guidance", "tolerance")
+    assert knobs_of(studio.samplers["Euler"]) == {name: getattr(own, name) for name in knobs}
+    changed = turned(studio, "Euler", {"steps": 3.0, "guidance": 3.0, "tolerance": None, "temperature": 0.3})
+    assert (type(changed).__name__, changed.steps, changed.guidance, changed.tolerance) == ("Euler", 3, 3.0, np.inf)
     assert changed.sigma_max == own.sigma_max
     with pytest.raises(ConfigError, match="DpmSolver"):
         turned(studio, "Gibbs", {})
-    for knobs in ({"steps": 0}, {"steps": None}, {"guidance": float("nan")}, {"tolerance": 0}):
+    for wrong in ({"steps": 0}, {"steps": None}, {"guidance": float("nan")}, {"tolerance": 0}):
         with pytest.raises(ConfigError):
-            turned(studio, "Heun", knobs)
+            turned(studio, "Heun", wrong)
 
 
 # Layouts
