@@ -1,9 +1,13 @@
 """Muon: what a step does to matrices, kernels and vectors."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from citygrain.networks.blocks import Table
+from citygrain.networks.transformer import Transformer
 from citygrain.training.optimizers import muon
 
 LR = 0.1
@@ -35,19 +39,26 @@ def test_a_kernel_is_a_matrix_of_its_outputs():
     assert torch.allclose(kernel.flatten(1), matrix, atol=1e-6)
 
 
-def test_biases_and_gains_move_as_under_adamw():
-    mine, theirs = (nn.Parameter(torch.ones(7)) for _ in range(2))
+@pytest.mark.parametrize("weights", [nn.Parameter(torch.ones(7)), Table(torch.ones(7, 3))], ids=["bias", "table"])
+def test_biases_gains_and_tables_move_as_under_adamw(weights):
+    mine, theirs = copy.deepcopy(weights), copy.deepcopy(weights)
     optimizers = (
         muon([mine], lr=LR, betas=(0.8, 0.95), weight_decay=0.1),
         torch.optim.AdamW([theirs], lr=LR, betas=(0.8, 0.95), weight_decay=0.1),
     )
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
-        mine.grad = torch.randn(7, generator=generator)
+        mine.grad = torch.randn(weights.shape, generator=generator)
         theirs.grad = mine.grad.clone()
         for optimizer in optimizers:
             optimizer.step()
     assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_what_belongs_to_symbols_and_heads_is_a_table():
+    network = Transformer(symbols=9, out_channels=8, planes=2, embedding=8, causal=False, width=32, depth=2, head=16)
+    tables = {name for name, p in network.named_parameters() if isinstance(p, Table)}
+    assert tables == {"symbols.weight", "logits.weight", "spots"}
 
 
 def test_it_goes_on_where_it_stopped():

@@ -84,6 +84,13 @@ def zeroed(layer: Layer) -> Layer:
     return layer
 
 
+class Table(nn.Parameter):
+    """Weights whose rows each belong to one thing, such as a symbol, and are no map from one space to another.
+
+    Optimisers that even out what maps do leave them alone, see `citygrain.training.optimizers.muon`.
+    """
+
+
 class FourierFeatures(nn.Module):
     """Embed numbers `(…,)` by sines and cosines of octaves, `(…, 2 · octaves + 1)`.
 

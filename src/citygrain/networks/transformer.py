@@ -12,8 +12,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
+from citygrain.networks.blocks import Table, zeroed
 from citygrain.networks.blocks import activation as blocks_activation
-from citygrain.networks.blocks import zeroed
 
 AROUND = ((-1, 0), (0, 1), (1, 0), (0, -1), (-1, 1), (1, 1), (1, -1), (-1, -1))
 """Neighbours of a cell, rows and columns away."""
@@ -73,6 +73,7 @@ class Transformer(nn.Module):
         self.width = width
         self.causal = causal
         self.symbols = nn.Embedding(symbols, width)
+        self.symbols.weight = Table(self.symbols.weight)
         self.planes = nn.Linear(planes, width) if planes else None
         blocks = [
             Block(width, embedding, head=head, inner=int(ratio * width), dropout=dropout, act=activation)
@@ -83,9 +84,10 @@ class Transformer(nn.Module):
         spots = BEFORE if causal else AROUND
         first = torch.tensor([spots[i % len(spots)] for i in range(heads)])
         # −|Δ − spot|², without what is the same for all cells, as coefficients of |Δ|² and of Δ's rows and columns.
-        self.spots = nn.Parameter(torch.cat([-torch.ones(len(first), 1), 2.0 * first], 1).repeat(depth, 1, 1))
+        self.spots = Table(torch.cat([-torch.ones(len(first), 1), 2.0 * first], 1).repeat(depth, 1, 1))
         self.norm = Adaptive(width, embedding, parts=2)
         self.logits = nn.Linear(width, out_channels)
+        self.logits.weight = Table(self.logits.weight)
 
     def forward(self, symbols: Tensor, planes: Tensor, embedding: Tensor) -> Tensor:
         """Map symbols `(B, h · w)`, planes `(B, P, h, w)` and `(B, E)` to logits `(B, h · w, out)`."""

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pytorch_optimizer import Muon
 from torch import nn
 
+from citygrain.networks.blocks import Table
+
 
 def muon(
     params: Iterable[nn.Parameter],
@@ -16,7 +18,7 @@ def muon(
     betas: tuple[float, float] = (0.9, 0.99),
     weight_decay: float = 0.01,
 ) -> Muon:
-    """Muon (Jordan et al. 2024) for matrices and kernels, AdamW for biases and gains.
+    """Muon (Jordan et al. 2024) for matrices and kernels, AdamW for biases, gains and tables.
 
     Each step of a matrix is its gradient's momentum with all singular values set to about one, and a kernel
     `(out, in, k, k)` is a matrix `(out, in·k·k)`. The step is scaled by 0.2 √(longer side) (Liu et al. 2025), which
@@ -36,8 +38,8 @@ def muon(
         Share of the weights that each step takes off, times the learning rate.
     """
     params = list(params)
-    matrices = [p for p in params if p.ndim > 1]
-    others = [p for p in params if p.ndim <= 1]
+    matrices = [p for p in params if p.ndim > 1 and not isinstance(p, Table)]
+    others = [p for p in params if p.ndim <= 1 or isinstance(p, Table)]
     shared = {"lr": lr, "weight_decay": weight_decay}
     groups = [
         {"params": matrices, "use_muon": True, "momentum": momentum, "use_adjusted_lr": True, **shared},
