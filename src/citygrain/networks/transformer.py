@@ -214,7 +214,8 @@ class Block(nn.Module):
         q, k, v = rearrange(self.qkv(self.norm(x, shift, scale)), "b l (t n c) -> t b n l c", t=3, n=self.heads)
         if past is not None:
             k, v = past.extended(k, v)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+        bias = None if bias is None else bias.to(q.dtype)[None]  # of four axes, or the fused kernels do not take it
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         x = x + gate * self.out(rearrange(attended, "b n l c -> b l (n c)"))
         return x + gate_after * self.perceptron(self.norm(x, shift_after, scale_after))
 
