@@ -95,9 +95,14 @@ def realism(name: str, of: str, report: Mapping[str, Any], seconds: float | None
     ]
 
 
-def obedience(name: str, found: Mapping[str, Any], conditions: Sequence[str]) -> list[str]:
-    """A row of the second."""
-    return [name, *(f"{found[c]['model']['r2']:.2f}" if c in found else "–" for c in conditions)]
+def obedience(name: str, found: Mapping[str, Any], conditions: Sequence[str]) -> list[list[str]]:
+    """Rows of the second: of a first draw, and of the nearest of several attempts where these were made."""
+    times = next((of["attempts"] for of in found.values() if "corrected" in of), None)
+    rows = {"model": name, **({"corrected": f"{name}, {times} attempts"} if times else {})}
+    return [
+        [title, *(f"{found[c][key]['r2']:.2f}" if c in found else "–" for c in conditions)]
+        for key, title in rows.items()
+    ]
 
 
 def main() -> None:
@@ -132,7 +137,7 @@ def main() -> None:
                  "near copies", "per layout"],
                 first,
             ),
-            table(["R²", *conditions], [obedience(*row, conditions) for row in second]),
+            table(["R²", *conditions], [row for of in second for row in obedience(*of, conditions)]),
         ]
     )  # fmt: skip
     write_text(args.out / "models.md", text + "\n")

@@ -217,7 +217,8 @@ def test_two_people_at_once_get_their_own(studio, quick, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n": 0}, {"n": MOST_LAYOUTS + 1}, {"n": 1.5}, {"n": math.nan}, {"seed": -1}, {"seed": None}]
+    "wrong",
+    [{"n": 0}, {"n": MOST_LAYOUTS + 1}, {"n": 1.5}, {"n": math.nan}, {"seed": -1}, {"seed": None}, {"attempts": 0}],
 )
 def test_what_cannot_be_drawn_is_refused(studio, quick, tmp_path, wrong):
     with pytest.raises(ConfigError, match="whole number"):

@@ -191,3 +191,6 @@ def test_an_area_of_any_extent_is_sampled_and_lies_where_it_should(models, citie
     assert float(rows[0]["measured_coverage"]) == pytest.approx(first[0].mean() / 255, abs=1e-4)
     with pytest.raises(ConfigError, match="width and a height"):
         sample(load_config("sample", [f"checkpoint={models / 'diffusion'}", "extent_m=[5]", f"out={tmp_path}"]))
+    twice = [f"checkpoint={models / 'diffusion'}", "extent_m=[230,150]", "attempts=2", f"out={tmp_path}"]
+    with pytest.raises(ConfigError, match="Areas are drawn once"):
+        sample(load_config("sample", twice))

@@ -81,6 +81,8 @@ def _figures(report: Mapping[str, Any]) -> list[str]:
     told, copies = report["two_sample"], report["memorisation"]
     far = report["realism"]["embedding"]
     times = sorted(m["times_floor"] for m in report["realism"]["measures"].values() if m["times_floor"] is not None)
+    obeyed = list(report["obedience"].items())
+    attempts = next((one["attempts"] for _, one in obeyed if "corrected" in one), None)
     return [
         "",
         "## How good it is",
@@ -96,11 +98,13 @@ def _figures(report: Mapping[str, Any]) -> list[str]:
         f"  median, {sum(t <= 2 for t in times)} of them within twice.",
         f"- Nearer to a training window than 99 % of held-out ones: {copies['share_closer']:.1%} (1.0%).",
         "",
-        "| asked for | unit | slope | R² | mean error | if ignored |",
-        "|---|---|---:|---:|---:|---:|",
+        "| asked for | unit | slope | R² | mean error | if ignored |"
+        + (f" R², {attempts} attempts |" if attempts else ""),
+        "|---|---|---:|---:|---:|---:|" + ("---:|" if attempts else ""),
         *(
             f"| {name} | {one['unit']} | {one['model']['slope']:.2f} | {one['model']['r2']:.2f} | "
             f"{one['model']['mae']:.3g} | {one['unconditional']['mae']:.3g} |"
-            for name, one in report["obedience"].items()
+            + (f" {one['corrected']['r2']:.2f} |" if attempts else "")
+            for name, one in obeyed
         ),
     ]

@@ -40,7 +40,7 @@ from citygrain.files import sha256, write_text
 from citygrain.geo.vectorize import NETWORKS
 from citygrain.plot import curves, distance_chart, histograms, requested_measured, sheet
 from citygrain.protocols import Sampler
-from citygrain.sample import chosen_sampler, device_of, draw
+from citygrain.sample import check_attempts, chosen_sampler, device_of, draw
 from citygrain.spec import Batch, Conditions, LayoutSpec
 
 SHOWN = 8
@@ -189,6 +189,7 @@ def _check(config: Mapping[str, Any]) -> None:
     asked = config["obedience"]
     if asked["levels"] < 2 or asked["each"] < 1:
         raise ConfigError("A sweep has two levels or more.", got=f"levels={asked['levels']}, each={asked['each']}")
+    check_attempts(asked["attempts"])
     low, high = asked["between"]
     if not 0 <= low < high <= 100:
         raise ConfigError("A sweep goes from one of the percentiles to a higher one.", got=asked["between"])
@@ -422,16 +423,17 @@ def _sweeps(
     seeds = range(config["seed"], config["seed"] + n)
     windows = other.batch(split, [i % len(other.windows(split)) for i in range(n)])
 
-    def measured(asked: Values) -> Arrays:
+    def measured(asked: Values, attempts: int) -> Arrays:
         conditions = request(spec, windows, {name: torch.from_numpy(values) for name, values in asked.items()})
-        made = draw(generator, conditions, seeds, sampler=sampler, batch_size=config["batch_size"])
+        made = draw(generator, conditions, seeds, sampler=sampler, attempts=attempts, batch_size=config["batch_size"])
         return {name: made.measured[name] for name in spec.scalars}
 
-    def drawn(asked: Values) -> Arrays:
+    def drawn(asked: Values, attempts: int = 1) -> Arrays:
         of = "_".join(
             [*asked, *(f"{wanted[key]}" for key in ("levels", "each")), *(f"{p:g}" for p in wanted["between"])]
+            + ([f"attempts_{attempts}"] if attempts > 1 else [])
         )
-        return kept_arrays(folder / f"sweep_{of}.npz", partial(measured, asked))
+        return kept_arrays(folder / f"sweep_{of}.npz", partial(measured, asked, attempts))
 
     names = sweepable(spec, wanted["conditions"])
     deaf = drawn({}) if names else {}
@@ -444,6 +446,9 @@ def _sweeps(
                 "retrieval": retrieved(name, asked, wanted["each"], pool),
                 "unconditional": Sweep(name, np.repeat(asked, wanted["each"]), deaf),
             }
+            if wanted["attempts"] > 1:
+                again = partial(drawn, attempts=wanted["attempts"])
+                found[name]["corrected"] = sweep(name, asked, wanted["each"], again)
             advance(1)
     return found
 
@@ -457,6 +462,7 @@ def _obedience(
             "label": MEASURES[name].label,
             "n": len(of["model"].asked),
             "seed": config["seed"],
+            "attempts": config["obedience"]["attempts"],
             **{
                 key: {"slope": s.slope, "r2": s.r_squared, "mae": s.mae, "drift": s.drift(spec)}
                 for key, s in of.items()
@@ -566,12 +572,18 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
     for name in report["realism"]["embedding"]["generated"]:
         values = [report["realism"]["embedding"][key][name] for key in ("generated", "floor", "ceiling")]
         embedded.add_row(name, *(f"{value:.3g}" for value in values))
-    obeyed = _table("obedience", "condition", "slope", "R²", "mean error", "if ignored", "drift", "drift, real")
-    for condition in report["obedience"].values():
+    conditions = list(report["obedience"].values())
+    times = next((c["attempts"] for c in conditions if "corrected" in c), None)
+    corrected = [f"R², {times} attempts"] if times else []
+    obeyed = _table(
+        "obedience", "condition", "slope", "R²", *corrected, "mean error", "if ignored", "drift", "drift, real"
+    )
+    for condition in conditions:
         model = condition["model"]
         obeyed.add_row(
-            condition["label"], f"{model['slope']:.2f}", f"{model['r2']:.2f}", f"{model['mae']:.3g}",
-            f"{condition['unconditional']['mae']:.3g}", f"{model['drift']:.2f}",
+            condition["label"], f"{model['slope']:.2f}", f"{model['r2']:.2f}",
+            *([f"{condition['corrected']['r2']:.2f}"] if times else []),
+            f"{model['mae']:.3g}", f"{condition['unconditional']['mae']:.3g}", f"{model['drift']:.2f}",
             f"{condition['retrieval']['drift']:.2f}",
         )  # fmt: skip
     rest = _table("copies and tells", "", "generated", "floor")

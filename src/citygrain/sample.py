@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain, product
 from pathlib import Path
@@ -42,6 +42,9 @@ GAP_CELLS = 8
 
 COLUMNS = 8
 
+NEAR = 0.02
+"""Standard deviations over the training windows: an error that no further attempt is made for."""
+
 N = 16
 """Layouts that are drawn unless a number is given, where no condition has levels."""
 
@@ -77,10 +80,16 @@ def draw(
     seeds: Sequence[int],
     *,
     sampler: Sampler | None = None,
+    attempts: int = 1,
     batch_size: int = 64,
     show_progress: bool = False,
 ) -> Samples:
     """Draw one layout a condition and measure it.
+
+    With several attempts, a layout that misses its request is drawn again from the same seed, more being asked for
+    where too little came and less where too much, and the nearest is kept: a control loop around any generator, where
+    the feedback inside of a sampler (`tolerance`) takes one that is differentiable. Nearest is by the sum of squared
+    errors in standard deviations over the training windows, so more attempts are never farther off.
 
     Parameters
     ----------
@@ -92,6 +101,8 @@ def draw(
         `N` seeds; a layout depends on its own seed and conditions only.
     sampler
         Another than the generator's own.
+    attempts
+        How often a layout is drawn at most; one that comes within `NEAR` of all that it is asked is left as it is.
     batch_size
         How many are drawn at once.
     show_progress
@@ -108,10 +119,14 @@ def draw(
     with progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
-            noise = Noise(seeds[part], device)
-            drawn = generator.sample(conditions[part].to(device), noise=noise, sampler=sampler)
-            layouts.append((drawn.float().cpu() * 255).round() / 255)
-            advance(len(noise))
+
+            def drawn(asked: Conditions, rows: Tensor, part: slice = part) -> Tensor:
+                noise = Noise([seeds[part][i] for i in rows.tolist()], device)
+                made = generator.sample(asked.to(device), noise=noise, sampler=sampler)
+                return (made.float().cpu() * 255).round() / 255
+
+            layouts.append(_nearest_attempt(spec, conditions[part], attempts, drawn))
+            advance(len(layouts[-1]))
     joined = torch.cat(layouts)
     measured = measure(joined, spec.channels, spec.resolution_m)
     requested = {
@@ -120,6 +135,40 @@ def draw(
         if conditions.present[:, i].any()
     }
     return Samples(joined.numpy(), requested, {k: v.double().numpy() for k, v in measured.items()}, tuple(seeds), spec)
+
+
+def _nearest_attempt(
+    spec: LayoutSpec, conditions: Conditions, attempts: int, drawn: Callable[[Conditions, Tensor], Tensor]
+) -> Tensor:
+    """Draw layouts `(B, C, H, W)`, and those that miss their request again; `drawn` takes conditions and their rows."""
+    rows = torch.arange(len(conditions))
+    layouts = drawn(conditions, rows)
+    if attempts == 1 or not spec.scalars:
+        return layouts
+    spread = torch.tensor([spec.spread(name) for name in spec.scalars])
+    limits = torch.tensor([[spec.quantile(name, p) for name in spec.scalars] for p in (0, 100)])
+    low, high = limits[0].minimum(conditions.scalars), limits[1].maximum(conditions.scalars)
+
+    def missing(layouts: Tensor, rows: Tensor) -> Tensor:
+        """What is asked for and did not come, `(B, S)` in standard deviations; none of what cannot be missed."""
+        found = measure(layouts, spec.channels, spec.resolution_m)
+        measured = torch.stack([found[name] for name in spec.scalars], 1)
+        counts = conditions.present[rows] & (spread > 0)
+        return torch.where(counts, (conditions.scalars[rows] - measured) / spread, 0.0)
+
+    asked, off, step = conditions.scalars.clone(), missing(layouts, rows), torch.ones(len(conditions), 1)
+    for _ in range(attempts - 1):
+        rows = (off.abs() > NEAR).any(1).nonzero()[:, 0]
+        if not len(rows):
+            break
+        tried = (asked[rows] + step[rows] * off[rows] * spread).clamp(low[rows], high[rows])
+        again = drawn(replace(conditions[rows], scalars=tried), rows)
+        still = missing(again, rows)
+        nearer = still.square().sum(1) < off[rows].square().sum(1)
+        kept = rows[nearer]
+        layouts[kept], asked[kept], off[kept] = again[nearer], tried[nearer], still[nearer]
+        step[rows[~nearer]] /= 2  # it went too far
+    return layouts
 
 
 def run(config: Mapping[str, Any]) -> Path:
@@ -144,6 +193,7 @@ def run(config: Mapping[str, Any]) -> Path:
     ConfigError, CapabilityError
         For a sampler that does not fit, or a place on Earth that cannot be.
     """
+    check_attempts(config["attempts"])
     combined = combinations(config["conditions"])
     n = config["n"] if config["n"] is not None else N if len(combined) == 1 else 1
     if not isinstance(n, int) or n < 1 or config["batch_size"] < 1:
@@ -160,6 +210,12 @@ def run(config: Mapping[str, Any]) -> Path:
                 got={name: value for name, value in config["conditions"].items() if isinstance(value, list | tuple)},
                 remedy="citygrain sample --multirun with a comma list",
             )
+        if config["attempts"] > 1:
+            raise ConfigError(
+                "Areas are drawn once: the feedback of their sampler makes them what is asked for.",
+                got=f"attempts={config['attempts']}",
+                remedy="attempts=1, and a smaller sampler.tolerance",
+            )
         corner = _corner(places, config["georeference"], config["conditions"].get("place"))
         samples, grids = draw_areas(generator, sampler, corner, config)
         _finish(samples, grids, out)
@@ -174,7 +230,10 @@ def run(config: Mapping[str, Any]) -> Path:
         grids = windows.grids * len(combined)
     # The same seeds for every combination: what differs is what was asked for.
     seeds = [*range(config["seed"], config["seed"] + n)] * len(combined)
-    samples = draw(generator, asked, seeds, sampler=sampler, batch_size=config["batch_size"], show_progress=True)
+    samples = draw(
+        generator, asked, seeds, sampler=sampler, attempts=config["attempts"], batch_size=config["batch_size"],
+        show_progress=True,
+    )  # fmt: skip
     if windows is not None:
         sheet(
             windows.layouts.numpy(),
@@ -186,6 +245,18 @@ def run(config: Mapping[str, Any]) -> Path:
         rich.print(f"{', '.join(spec.given)} are those of {windows.name}; its windows: {out / 'windows.png'}")
     _finish(samples, grids, out, columns)
     return out
+
+
+def check_attempts(attempts: Any) -> None:
+    """Refuse a number of attempts that is none.
+
+    Raises
+    ------
+    ConfigError
+        It says what would be one.
+    """
+    if not isinstance(attempts, int) or attempts < 1:
+        raise ConfigError("A layout is drawn once at least.", expected="attempts ≥ 1, whole", got=attempts)
 
 
 def combinations(asked: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ pytestmark = [
 SMALL = [
     "n=24", "batch_size=16", "workers=1", "bootstrap=20", "embedding.steps=4", "classifier.steps=4",
     "memorisation.windows=64", "obedience.levels=3", "obedience.each=4", "obedience.conditions=[coverage,green]",
+    "obedience.attempts=3",
 ]  # fmt: skip
 
 
@@ -72,6 +73,10 @@ def test_the_report_holds_every_judgement(report):
     assert list(found["obedience"]) == ["coverage", "green"]
     assert found["obedience"]["coverage"]["retrieval"]["slope"] == pytest.approx(1, abs=0.2)
     assert found["obedience"]["coverage"]["n"] == 12
+    for condition in found["obedience"].values():
+        assert condition["corrected"]["mae"] <= condition["model"]["mae"]
+        assert condition["attempts"] == 3
+    assert "drawn up to 3 times" in (report / "report.html").read_text(encoding="utf-8")
     assert 0 <= found["two_sample"]["generated"]["accuracy"] <= 1
     assert found["memorisation"]["n"] == 24
     assert set(found["disruption"]["metrics"]["frechet"]) == {
@@ -86,6 +91,7 @@ def test_its_figures_go_onto_the_card_of_that_model_and_of_no_other(report, mode
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"{found['two_sample']['generated']['accuracy']:.0%}" in card
     assert f"| coverage | – | {found['obedience']['coverage']['model']['slope']:.2f} |" in card
+    assert "R², 3 attempts" in card
     assert "## Limits" in card
     assert re.search(r"8 steps and \d[\d.]* (s|min) on .*\w", card)
     for folder_of, words in ((report, "another model"), (tmp_path / "nothing", "no evaluation")):
@@ -184,6 +190,7 @@ def test_a_place_it_was_not_trained_on_is_compared_with_and_asked_for_by_its_mea
         ("against=train", "held-out"),
         ("ask=[hills]", "cannot be asked"),
         ("obedience.levels=1", "two levels"),
+        ("obedience.attempts=0", "attempts"),
         ("obedience.conditions=[hills]", "cannot be swept"),
         ("obedience.between=[90,10]", "percentiles"),
     ],

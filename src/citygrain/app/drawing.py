@@ -42,7 +42,7 @@ from citygrain.vectorize import collected, write_layers
 Picture = NDArray[np.uint8]
 Row = list[str]
 
-MOST_LAYOUTS, MOST_STEPS = 8, 25
+MOST_LAYOUTS, MOST_ATTEMPTS, MOST_STEPS = 8, 8, 25
 LARGEST_SEED = 2**53 - 1000
 """A browser's numbers are exact up to 2⁵³."""
 
@@ -309,6 +309,7 @@ def draw_layouts(
     given: str | None = None,
     seed: int = 0,
     n: int = 4,
+    attempts: int = 1,
     sampler: Sampler | None = None,
 ) -> Drawn:
     """Draw layouts, measure them, and write them as `citygrain sample` does.
@@ -329,19 +330,22 @@ def draw_layouts(
         Layout i is drawn with seed + i.
     n
         How many.
+    attempts
+        How often one that misses its request is drawn, see `citygrain.sample.draw`.
     sampler
         Another than the model's own.
 
     Raises
     ------
     ConfigError
-        For another number of layouts than can be shown, or a seed that is none.
+        For another number of layouts or attempts than there may be, or a seed that is none.
     ConditionError, CapabilityError, DataError
         For what the model does not know, cannot do, or is not given.
     """
     spec = studio.spec
     first = checked_seed(seed)
     count = whole(n, "the number of layouts", 1, MOST_LAYOUTS)
+    times = whole(attempts, "the number of attempts", 1, MOST_ATTEMPTS)
     with studio.turn, torch.no_grad():
         conditions: dict[str, Any] = {**wanted, "place": place}
         if spec.given:
@@ -354,7 +358,7 @@ def draw_layouts(
         else:
             grids, known = grids_of(studio.generator, count, NOWHERE, place), None
         requested = Conditions.request(spec, count, conditions, known)
-        samples = draw(studio.generator, requested, range(first, first + count), sampler=sampler)
+        samples = draw(studio.generator, requested, range(first, first + count), sampler=sampler, attempts=times)
         write(samples, folder / "layouts", grids)
         layouts = (samples.layouts * 255).round().astype(np.uint8)
         names = [f"layout_{i:04d}" for i in range(count)]

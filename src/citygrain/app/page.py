@@ -24,6 +24,7 @@ from citygrain.app.drawing import (
     KNOBS,
     LARGEST_SEED,
     LIKELY,
+    MOST_ATTEMPTS,
     MOST_LAYOUTS,
     PATH_HEADINGS,
     WALK_HEADINGS,
@@ -302,6 +303,10 @@ def _sample_tab(studio: Studio, desk: Desk, seed: int, sampling: list[gr.Compone
                 place = _place(studio)
                 first = _seed(seed)
                 count = gr.Slider(1, MOST_LAYOUTS, value=4, step=1, label="layouts", elem_id="count")
+            attempts = gr.Slider(
+                1, MOST_ATTEMPTS, value=1, step=1, elem_id="attempts",
+                label="attempts: a layout that misses its request is drawn again with a corrected one",
+            )  # fmt: skip
             button = gr.Button("Draw", variant="primary", elem_id="draw")
             values, ticks = _sliders(studio)
         with gr.Column(scale=6, min_width=420):
@@ -312,19 +317,22 @@ def _sample_tab(studio: Studio, desk: Desk, seed: int, sampling: list[gr.Compone
             rows = _table(HEADINGS, "requested and measured", "measured")
 
     @said
-    def drawn(before: Path | None, around: str | None, where: str, of: int, n: int, *rest: Any) -> list[Any]:
+    def drawn(
+        before: Path | None, around: str | None, where: str, of: int, n: int, times: int, *rest: Any
+    ) -> list[Any]:
         wanted = asked(studio.ranges, rest[:conditions], rest[conditions : 2 * conditions])
         sampler = _sampler(studio, *rest[2 * conditions :])
         with desk.request(before) as folder:
             made = draw_layouts(
-                studio, wanted, folder, place=_place_of(where), given=around, seed=of, n=n, sampler=sampler
-            )
+                studio, wanted, folder, place=_place_of(where), given=around, seed=of, n=n, attempts=times,
+                sampler=sampler,
+            )  # fmt: skip
         return [folder, made.picture, made.rows, _ready(made.zipped), _ready(made.vectors)]
 
     _on(
         button.click,
         drawn,
-        [kept, given, place, first, count, *values, *ticks, *sampling],
+        [kept, given, place, first, count, attempts, *values, *ticks, *sampling],
         [kept, picture, rows, tifs, vectors],
         "draw",
         picture,
