@@ -59,7 +59,7 @@ demo: $(INSTALLED)
 	$(call step,demo 2/5: from the OpenStreetMap extract of Helsinki to a city raster,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf)
 	$(call step,demo 3/5: the model learns Helsinki as well,$(BIN)/citygrain train experiment=demo)
 	$(call step,demo 4/5: sample layouts like it and measure them again,$(BIN)/citygrain sample checkpoint=runs/demo n=16 seed=0 conditions.place=helsinki conditions.coverage=p75 conditions.cycle=p90 out=out/demo)
-	$(call step,demo 5/5: the buildings and green of its streets at three densities from the other model that ships,$(BIN)/citygrain sample checkpoint=reference/streets_to_buildings_256 given.place=helsinki given.split=train n=4 conditions.coverage=$(call list,0.1 0.2 0.3) out=out/streets)
+	$(call step,demo 5/5: the buildings and green of its streets at three densities from the other model that ships,$(BIN)/citygrain sample checkpoint=reference/streets_to_buildings_256 given.place=helsinki given.split=train n=4 attempts=4 conditions.coverage=$(call list,0.1 0.2 0.3) out=out/streets)
 
 lint: $(INSTALLED)
 	$(call step,ruff check,$(BIN)/ruff check)

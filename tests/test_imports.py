@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "citygrain"
 
 LAYERS = (
     ("errors", "files", "console"),
-    ("spec", "targets", "config", "geo"),
+    ("spec", "targets", "config", "devices", "geo"),
     ("protocols", "conditions", "networks", "plot", "card"),
     ("prepare", "vectorize", "fields", "data", "samplers", "checkpoint"),
     ("models", "editing", "latent", "sample", "training", "evaluation"),

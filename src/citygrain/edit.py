@@ -24,6 +24,7 @@ from citygrain.checkpoint import load
 from citygrain.conditions import MEASURES, measure
 from citygrain.console import progress_bar
 from citygrain.data.dataset import common_channels, find_place
+from citygrain.devices import chosen_device
 from citygrain.editing import draw_area
 from citygrain.errors import CapabilityError, ConfigError, DataError
 from citygrain.evaluation.continuity import street_ends
@@ -35,7 +36,7 @@ from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
 from citygrain.plot import sheet
 from citygrain.protocols import Denoiser, Known
-from citygrain.sample import chosen_sampler, device_of, write_geotiff
+from citygrain.sample import chosen_sampler, write_geotiff
 from citygrain.spec import LayoutSpec
 from citygrain.vectorize import collected, write_layers
 
@@ -87,7 +88,7 @@ def run(config: Mapping[str, Any]) -> Path:
         raise ConfigError("n and batch_size are at least 1.", got=f"n={config['n']}, batch_size={config['batch_size']}")
     if not config["place"]["name"]:
         raise ConfigError("In which prepared place does the site lie?", remedy="name it: place=helsinki")
-    generator = load(config["checkpoint"], device=device_of(config["device"]))
+    generator = load(config["checkpoint"], device=chosen_device(config["device"]))
     sampler = chosen_sampler(generator, config["sampler"])
     spec: LayoutSpec = generator.spec
     raster = CityRaster.open(find_place(Path(config["paths"]["data"]), config["place"]["name"]))

@@ -25,6 +25,7 @@ from citygrain.console import progress_bar
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.dataset import STATISTICS, CityWindows
 from citygrain.data.transforms import turn
+from citygrain.devices import SINGLE, check_precision, chosen_device
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.adherence import Sweep, Values, levels, retrieved, sweep, sweepable
 from citygrain.evaluation.curves import training_curves
@@ -40,7 +41,7 @@ from citygrain.files import sha256, write_text
 from citygrain.geo.vectorize import NETWORKS
 from citygrain.plot import curves, distance_chart, histograms, requested_measured, sheet
 from citygrain.protocols import Sampler
-from citygrain.sample import check_attempts, chosen_sampler, device_of, draw
+from citygrain.sample import check_attempts, chosen_sampler, draw
 from citygrain.spec import Batch, Conditions, LayoutSpec
 
 SHOWN = 8
@@ -91,8 +92,9 @@ def run(config: Mapping[str, Any]) -> Path:
         For numbers or conditions that make no sense.
     """
     _check(config)
+    check_precision(config["precision"])
     elsewhere = config["places"] is not None
-    generator = load(config["checkpoint"], device=device_of(config["device"]))
+    generator = load(config["checkpoint"], device=chosen_device(config["device"]))
     sampler = chosen_sampler(generator, config["sampler"])
     spec: LayoutSpec = generator.spec
     if config["ask"] is None:
@@ -263,7 +265,9 @@ def _sets(
         scalars = {name: windows.conditions.scalars[:, spec.scalars.index(name)] for name in ask if name != "place"}
         asked = request(spec, windows, scalars, place="place" in ask)
         seeds = range(seed + positions.start, seed + positions.stop)
-        made = draw(generator, asked, seeds, sampler=sampler, batch_size=config["batch_size"])
+        made = draw(
+            generator, asked, seeds, sampler=sampler, precision=config["precision"], batch_size=config["batch_size"]
+        )
         return (made.layouts * 255).round().astype(np.uint8)
 
     def real(positions: range) -> Layouts:
@@ -291,7 +295,7 @@ def _digest(
     made_by = [
         __version__,
         "".join(sha256(file) for file in files_of(read(config["checkpoint"]).path)),
-        repr(sampler or generator.sampler),
+        repr(sampler or generator.sampler) + ("" if config["precision"] == SINGLE else config["precision"]),
         [data.provenance() for data in windows],
         embedding,
         [n, *(config[key] for key in ("against", "seed", "ask"))],
@@ -425,7 +429,10 @@ def _sweeps(
 
     def measured(asked: Values, attempts: int) -> Arrays:
         conditions = request(spec, windows, {name: torch.from_numpy(values) for name, values in asked.items()})
-        made = draw(generator, conditions, seeds, sampler=sampler, attempts=attempts, batch_size=config["batch_size"])
+        made = draw(
+            generator, conditions, seeds, sampler=sampler, attempts=attempts, precision=config["precision"],
+            batch_size=config["batch_size"],
+        )  # fmt: skip
         return {name: made.measured[name] for name in spec.scalars}
 
     def drawn(asked: Values, attempts: int = 1) -> Arrays:

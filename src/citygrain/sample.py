@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from citygrain.checkpoint import load
 from citygrain.conditions import MEASURES, measure
 from citygrain.console import progress_bar
 from citygrain.data.dataset import CityWindows, Rules, find_place
+from citygrain.devices import SINGLE, check_precision, chosen_device, computing_in, device_of
 from citygrain.editing import draw_area
 from citygrain.errors import CapabilityError, ConditionError, ConfigError
 from citygrain.fields import fields_of, varies
@@ -81,6 +82,7 @@ def draw(
     *,
     sampler: Sampler | None = None,
     attempts: int = 1,
+    precision: str = SINGLE,
     batch_size: int = 64,
     show_progress: bool = False,
 ) -> Samples:
@@ -103,6 +105,9 @@ def draw(
         Another than the generator's own.
     attempts
         How often a layout is drawn at most; one that comes within `NEAR` of all that it is asked is left as it is.
+    precision
+        Numbers that the generator computes in, see `citygrain.devices.computing_in`. In any, a layout is measured in
+        single precision.
     batch_size
         How many are drawn at once.
     show_progress
@@ -114,7 +119,7 @@ def draw(
         The layouts as they are written: in steps of 1/255, as in a city raster.
     """
     spec: LayoutSpec = generator.spec
-    device = next(chain(generator.parameters(), generator.buffers())).device  # a fitted family has no parameters
+    device = device_of(generator)
     layouts = []
     with progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
         for start in range(0, len(seeds), batch_size):
@@ -122,7 +127,8 @@ def draw(
 
             def drawn(asked: Conditions, rows: Tensor, part: slice = part) -> Tensor:
                 noise = Noise([seeds[part][i] for i in rows.tolist()], device)
-                made = generator.sample(asked.to(device), noise=noise, sampler=sampler)
+                with computing_in(precision, device):
+                    made = generator.sample(asked.to(device), noise=noise, sampler=sampler)
                 return (made.float().cpu() * 255).round() / 255
 
             layouts.append(_nearest_attempt(spec, conditions[part], attempts, drawn))
@@ -194,12 +200,13 @@ def run(config: Mapping[str, Any]) -> Path:
         For a sampler that does not fit, or a place on Earth that cannot be.
     """
     check_attempts(config["attempts"])
+    check_precision(config["precision"])
     combined = combinations(config["conditions"])
     n = config["n"] if config["n"] is not None else N if len(combined) == 1 else 1
     if not isinstance(n, int) or n < 1 or config["batch_size"] < 1:
         raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={config['batch_size']}")
     config = {**config, "n": n}
-    generator = load(config["checkpoint"], device=device_of(config["device"]))
+    generator = load(config["checkpoint"], device=chosen_device(config["device"]))
     sampler = chosen_sampler(generator, config["sampler"])
     spec, places = generator.spec, generator.provenance["data"]["places"]
     out = Path(config["out"])
@@ -231,8 +238,8 @@ def run(config: Mapping[str, Any]) -> Path:
     # The same seeds for every combination: what differs is what was asked for.
     seeds = [*range(config["seed"], config["seed"] + n)] * len(combined)
     samples = draw(
-        generator, asked, seeds, sampler=sampler, attempts=config["attempts"], batch_size=config["batch_size"],
-        show_progress=True,
+        generator, asked, seeds, sampler=sampler, attempts=config["attempts"], precision=config["precision"],
+        batch_size=config["batch_size"], show_progress=True,
     )  # fmt: skip
     if windows is not None:
         sheet(
@@ -321,10 +328,11 @@ def draw_areas(
     layouts = []
     with progress_bar("drawing areas", len(seeds)) as advance:
         for seed in seeds:
-            drawn = draw_area(
-                generator, shape, fields, place=config["conditions"].get("place"), seed=seed, sampler=sampler,
-                batch_size=config["batch_size"],
-            )  # fmt: skip
+            with computing_in(config["precision"], device_of(generator)):
+                drawn = draw_area(
+                    generator, shape, fields, place=config["conditions"].get("place"), seed=seed, sampler=sampler,
+                    batch_size=config["batch_size"],
+                )  # fmt: skip
             layouts.append(drawn.numpy())
             advance(1)
     shares = np.divide(np.stack(layouts), 255, dtype=np.float32)
@@ -395,22 +403,6 @@ def given_windows(generator: Any, config: Mapping[str, Any]) -> Windows:
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
     ]
     return Windows(windows.__getitems__(index).layout.float() / 255, grids, f"{wanted['split']} windows of {place}")
-
-
-def device_of(name: str) -> str:
-    """Return the device of a name, `auto` being a GPU where there is one.
-
-    Raises
-    ------
-    ConfigError
-        When it is not there.
-    """
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA asserts
-        raise ConfigError("There is no such device here.", got=device, choices=["auto", "cpu", "cuda"]) from error
-    return device
 
 
 def chosen_sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:

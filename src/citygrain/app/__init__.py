@@ -19,8 +19,8 @@ import rich
 
 from citygrain.app.drawing import Studio
 from citygrain.checkpoint import load, references
+from citygrain.devices import chosen_device
 from citygrain.errors import CapabilityError, ConfigError
-from citygrain.sample import device_of
 
 PORT, TRIED = 7860, 100
 """Where a free port is looked for, and how far."""
@@ -99,7 +99,7 @@ def studios_of(config: Mapping[str, Any]) -> list[Studio]:
     checkpoints = list(dict.fromkeys([named] if isinstance(named, str) else named))
     if not checkpoints:
         raise ConfigError("The page needs a model.", remedy="name a checkpoint, such as checkpoint=reference/cities_64")
-    device, turn = device_of(config["device"]), threading.Lock()
+    device, turn = chosen_device(config["device"]), threading.Lock()
     data = Path(config["paths"]["data"])
     return [Studio(str(path), load(path, device=device), data, turn) for path in checkpoints]
 

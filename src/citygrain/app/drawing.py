@@ -22,6 +22,7 @@ from rasterio.windows import Window
 
 from citygrain.conditions import MEASURES, measure
 from citygrain.data.dataset import find_place
+from citygrain.devices import device_of
 from citygrain.edit import Site, asked_of, measured, site_in, site_of
 from citygrain.edit import write as write_edit
 from citygrain.editing import draw_area
@@ -31,7 +32,6 @@ from citygrain.geo.cityraster import MANIFEST, CityRaster
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
 from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
-from citygrain.latent.codes import device_of
 from citygrain.plot import sheet, to_rgb
 from citygrain.protocols import Completes, Denoiser, Holds, Known, Sampler
 from citygrain.sample import Samples, draw, given_windows, grids_of, write

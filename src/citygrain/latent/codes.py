@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +23,7 @@ from citygrain.console import progress_bar
 from citygrain.data.codes import fingerprint
 from citygrain.data.dataset import STATISTICS, UNCHANGED, CityWindows, Rules, find_place
 from citygrain.data.transforms import to_batch
+from citygrain.devices import device_of
 from citygrain.errors import DataError
 from citygrain.evaluation.gather import Arrays, Gathered, Layouts, form_of, gather, kept_arrays, processes
 from citygrain.evaluation.morphology import FORM, FormMeasure
@@ -131,12 +131,6 @@ def titled(name: str) -> str:
     """Return the label of a measure with its unit."""
     known = about(name)
     return known.label if known.unit == "–" else f"{known.label} [{known.unit}]"
-
-
-def device_of(model: Any) -> torch.device:
-    """Return where a model is; a fitted family has no parameters, and a plain codec may have nothing at all."""
-    tensors = chain(model.parameters(), model.buffers()) if isinstance(model, torch.nn.Module) else iter(())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def encode(

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from citygrain.conditions import measurable, measure_unchecked
+from citygrain.devices import device_of
 from citygrain.errors import DataError
-from citygrain.latent.codes import Codes, device_of, titled
+from citygrain.latent.codes import Codes, titled
 from citygrain.latent.directions import CodePath, measured_path
 
 NEWTON_STEPS = 8

@@ -292,7 +292,8 @@ def observed(
         return clean
     columns = list(spreads)
     names = [spec.scalars[i] for i in columns]
-    with torch.inference_mode(False), torch.enable_grad():
+    # In half precision, measures would be off by more than the tolerance.
+    with torch.autocast(clean.device.type, enabled=False), torch.inference_mode(False), torch.enable_grad():
         unit = torch.tensor(list(spreads.values())).to(clean)
         x = clean.clone().requires_grad_()
         layout = visible.to_layout(x)
@@ -307,6 +308,7 @@ def observed(
     variance = sigma**2 / (1 + sigma**2) + slack
     # Of a layout that is known but for a part, a window's measure is as exact as the part's is asked to be.
     error = tolerance * (torch.ones(1) if known is None else (~known.keep.all(1)).float().mean((1, 2))).to(unit)
-    scatter = variance * jacobian @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
-    weights = variance * torch.linalg.solve(scatter, missing)
-    return clean + torch.einsum("bk,bkn->bn", weights, jacobian).view_as(clean)
+    with torch.autocast(clean.device.type, enabled=False):
+        scatter = variance * jacobian @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
+        weights = variance * torch.linalg.solve(scatter, missing)
+        return clean + torch.einsum("bk,bkn->bn", weights, jacobian).view_as(clean)

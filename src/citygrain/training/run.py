@@ -33,6 +33,7 @@ from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, Checkpoint, environment,
 from citygrain.console import progress_bar
 from citygrain.data.codes import fingerprint
 from citygrain.data.datamodule import CityDataModule
+from citygrain.devices import AUTO, MIXED, SINGLE, has_fast_bf16
 from citygrain.errors import ConfigError, TrainingError
 from citygrain.files import write_text
 from citygrain.protocols import Codec, FitsPrior, LearnsFromCodes, MeasuresData, RestsWeights
@@ -309,8 +310,8 @@ def _with_prior(path: Path, data: CityDataModule, windows: int) -> Checkpoint:
 
 def _trainer(config: Mapping[str, Any], folder: Path, generator: nn.Module) -> pl.Trainer:
     settings = dict(config["trainer"])
-    if settings.get("precision") == "auto":
-        settings["precision"] = "bf16-mixed" if has_fast_bf16(settings.get("accelerator", "auto")) else "32-true"
+    if settings.get("precision") == AUTO:
+        settings["precision"] = MIXED if has_fast_bf16(settings.get("accelerator", "auto")) else SINGLE
     if settings.get("strategy") == "ddp" and isinstance(generator, RestsWeights) and generator.rests:
         settings["strategy"] = "ddp_find_unused_parameters_true"
     checkpoints = pl.callbacks.ModelCheckpoint(
@@ -334,18 +335,6 @@ def _trainer(config: Mapping[str, Any], folder: Path, generator: nn.Module) -> p
             got=error,
             remedy="trainer=cpu runs everywhere; trainer=auto takes the best device there is",
         ) from error
-
-
-def has_fast_bf16(accelerator: str = "auto") -> bool:
-    """Whether this machine computes in bfloat16 natively; emulated, it is several times slower than float32."""
-    if accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = ("avx512_bf16", "amx_bf16", "amx_bf16_supported")
-    try:
-        known = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return False
-    return not known.isdisjoint(flags)
 
 
 def _finished(folder: Path, until: Mapping[str, Any]) -> bool:

@@ -1,0 +1,72 @@
+"""What half precision saves in sampling, and what it changes: seconds a layout in single and half precision, in turns.
+
+    python benchmarks/precision.py reference/cities_64
+
+Each batch is asked for the place of held-out windows and their coverage, and drawn in both precisions, one after the
+other. Reported: the median seconds a layout; their ratio; the mean error of coverage in standard deviations over the
+training windows; and how far the layouts of one precision are from those of the other, as a share of how far layouts of
+different windows are from each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import rich
+from rich.table import Table
+
+from citygrain.checkpoint import load, references
+from citygrain.config import load_config
+from citygrain.devices import MIXED, SINGLE, chosen_device
+from citygrain.evaluate import request, windows_of
+from citygrain.sample import draw
+
+HEADINGS = ("model", "single", "half", "times faster", "error, single", "error, half", "moved")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="*", default=references(), help="those that ship, by default")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3, help="after one that is left out")
+    args = parser.parse_args()
+    table = Table(title=f"seconds a layout, {args.rounds} batches of {args.batch}")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    n = args.batch * (args.rounds + 1)
+    for checkpoint in args.checkpoints:
+        generator = load(checkpoint, device=chosen_device("auto"))
+        spec = generator.spec
+        data = windows_of(generator, {**load_config("evaluate", [f"checkpoint={checkpoint}"]), "n": n})
+        seconds: dict[str, list[float]] = {SINGLE: [], MIXED: []}
+        errors: dict[str, list[float]] = {SINGLE: [], MIXED: []}
+        moved, apart = [], []
+        for start in range(0, n, args.batch):
+            positions = range(start, start + args.batch)
+            windows = data.batch("test", positions)
+            coverage = windows.conditions.scalars[:, spec.scalars.index("coverage")]
+            asked = request(spec, windows, {"coverage": coverage}, place=True)
+            made = {}
+            for precision in (SINGLE, MIXED):
+                started = time.perf_counter()
+                made[precision] = draw(generator, asked, positions, precision=precision, batch_size=args.batch)
+                seconds[precision].append((time.perf_counter() - started) / args.batch)
+                off = np.abs(made[precision].measured["coverage"] - made[precision].requested["coverage"])
+                errors[precision].append(float(off.mean()) / spec.spread("coverage"))
+            whole, half = made[SINGLE].layouts, made[MIXED].layouts
+            moved.append(float(np.abs(whole - half).mean()))
+            apart.append(float(np.abs(whole - np.roll(whole, 1, 0)).mean()))
+        single, mixed = (statistics.median(seconds[precision][1:]) for precision in (SINGLE, MIXED))
+        table.add_row(
+            checkpoint, f"{single:.3f}", f"{mixed:.3f}", f"{single / mixed:.2f}",
+            *(f"{np.mean(errors[precision]):.3f}" for precision in (SINGLE, MIXED)),
+            f"{np.mean(moved) / np.mean(apart):.1%}",
+        )  # fmt: skip
+    rich.print(table)
+
+
+if __name__ == "__main__":
+    main()
