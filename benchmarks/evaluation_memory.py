@@ -42,6 +42,7 @@ def main() -> None:
         data.root / STATISTICS,
         {key: value for key, value in data.provenance().items() if key != "limits"},
         lambda start, count: data.batch("train", range(start, start + count)).layout,
+        size_px=spec.size_px,
         steps=config["embedding"]["steps"],
     )
 

@@ -5,7 +5,6 @@
 Evaluates each model (`citygrain evaluate`) twice, against the held-out windows of the places that it was trained on and
 against those of `--unseen`, which it is asked to be like in all measures. Writes the two tables of the project's README
 to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
-Layouts of more than 64 × 64 cells are judged by what has learned from fewer of them, unless `--set` says otherwise.
 
 `per layout` is the time that one layout takes of a batch of 16 on the processor, asked for a coverage and measured.
 """
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 
-from citygrain.checkpoint import load, read, references
+from citygrain.checkpoint import load, references
 from citygrain.config import load_config
 from citygrain.data.datamodule import CityDataModule
 from citygrain.evaluate import request, run, windows_of
@@ -31,21 +30,6 @@ from citygrain.sample import draw
 from citygrain.spec import LayoutSpec
 
 BATCH = 16
-
-USUAL_PX = 64
-"""What judges larger windows learns from fewer, in proportion to their cells, to be done in time."""
-
-
-def settings(size_px: int) -> list[str]:
-    """Return what `citygrain evaluate` is told of windows larger than usual."""
-    share = (USUAL_PX / size_px) ** 2
-    if share >= 1:
-        return []
-    return [
-        f"embedding.steps={max(60, round(600 * share))}",
-        f"classifier.steps={max(40, round(300 * share))}",
-        f"memorisation.windows={max(2000, round(10000 * share))}",
-    ]
 
 
 def seconds_per_layout(checkpoint: str, config: Mapping[str, Any], rounds: int = 3) -> float:
@@ -119,9 +103,7 @@ def main() -> None:
             if of != "held-out blocks" and not places:
                 continue
             out = args.out / name / ("unseen" if places else "held_out")
-            more = settings(read(checkpoint).spec.size_px)
-            if places:
-                more += [f"places=[{','.join(places)}]", "obedience.conditions=[]"]
+            more = [f"places=[{','.join(places)}]", "obedience.conditions=[]"] if places else []
             config = load_config("evaluate", [f"checkpoint={checkpoint}", f"out={out}", *more, *args.set])
             run(config)
             report = json.loads((out / "report.json").read_text(encoding="utf-8"))

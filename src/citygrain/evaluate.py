@@ -56,8 +56,8 @@ WORST = 12
 LEAST = 16
 """Fewer layouts than this say nothing."""
 
-CLASSIFIED = 2**26
-"""Values of each set that the classifier is shown at most: 2,048 layouts of 8 channels and 64 × 64 cells."""
+CLASSIFIED = 2**28
+"""Bytes of each set that the classifier is shown at most: 8,192 layouts of 8 channels and 64 × 64 cells."""
 
 PAIRS = 8
 """Closest pairs that are shown."""
@@ -119,6 +119,7 @@ def run(config: Mapping[str, Any]) -> Path:
         data.root / STATISTICS,
         {key: value for key, value in data.provenance().items() if key != "limits"},
         lambda start, count: data.batch("train", range(start, start + count)).layout,
+        size_px=spec.size_px,
         steps=config["embedding"]["steps"],
     )
     with processes(config["workers"] or os.cpu_count() or 1) as mapped:
@@ -528,7 +529,7 @@ def _pictures(
         curves(report["curves"], out / "curves.png")
     found = near["generated"]
     closest = np.argsort(found.distance)[:PAIRS]
-    originals = data.batch("train", found.index[closest].tolist()).layout.numpy()
+    originals = (data.batch("train", found.index[closest].tolist()).layout.numpy() * 255).round().astype(np.uint8)
     alike = sets["generated"].chosen(closest.tolist())
     turned = np.stack([turn(layout, int(found.symmetry[i])) for i, layout in zip(closest, alike, strict=True)])
     titles = [f"{found.distance[i]:.2f}" for i in closest] + ["nearest training window", *[""] * (len(closest) - 1)]

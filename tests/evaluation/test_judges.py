@@ -8,7 +8,7 @@ from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import DataError
 from citygrain.evaluation.adherence import Sweep, levels, retrieved, sweep, sweepable
 from citygrain.evaluation.distribution import frechet
-from citygrain.evaluation.embedding import kept, learned
+from citygrain.evaluation.embedding import LayoutEmbedding, _crops, kept, learned
 from citygrain.evaluation.gather import coarse_of
 from citygrain.evaluation.memorisation import nearest
 from citygrain.evaluation.two_sample import two_sample
@@ -25,6 +25,10 @@ def stripes(n, seed, step=4):
         layout[0] = band if rng.random() < 0.5 else band[:, None]
         layout[1] = rng.random((32, 32)) < 0.2
     return layouts
+
+
+def as_bytes(layouts):
+    return (layouts * 255).astype(np.uint8)
 
 
 # Copies
@@ -64,10 +68,10 @@ def test_coarse_pictures_keep_the_mean():
 
 @pytest.mark.slow
 def test_different_sets_are_told_apart_and_equal_ones_are_not():
-    real = stripes(96, 0)
-    apart = two_sample(stripes(96, 1, step=8), real, steps=60)
+    real = as_bytes(stripes(96, 0))
+    apart = two_sample(as_bytes(stripes(96, 1, step=8)), real, steps=60)
     assert apart.accuracy > 0.9
-    alike = two_sample(stripes(96, 2), real, steps=60)
+    alike = two_sample(as_bytes(stripes(96, 2)), real, steps=60)
     assert alike.low < 0.6
     assert alike.n == 96
     assert alike.low < alike.accuracy < alike.high
@@ -87,16 +91,29 @@ def test_an_embedding_learns_what_tells_layouts_apart_and_is_kept(tmp_path):
     def batches(start, n):
         return pool[torch.arange(start, start + n) % len(pool)]
 
-    embedding, path = kept(tmp_path, {"of": "stripes"}, batches, steps=40)
-    again, same = kept(tmp_path, {"of": "stripes"}, lambda *_: pytest.fail("it is kept"), steps=40)
+    embedding, path = kept(tmp_path, {"of": "stripes"}, batches, size_px=32, steps=40)
+    again, same = kept(tmp_path, {"of": "stripes"}, lambda *_: pytest.fail("it is kept"), size_px=32, steps=40)
     assert same == path
     points = embedding.points(stripes(64, 2))
     assert again.points(stripes(64, 2)) == pytest.approx(points)
     alike = frechet(embedding.points(stripes(64, 3)), points)
     assert frechet(embedding.points(stripes(64, 4, step=8)), points) > 5 * alike
     path.write_bytes(b"half a fi")
-    mended, _ = kept(tmp_path, {"of": "stripes"}, batches, steps=40)
+    mended, _ = kept(tmp_path, {"of": "stripes"}, batches, size_px=32, steps=40)
     assert mended.points(stripes(64, 2)) == pytest.approx(points, abs=1e-4)
+
+
+@pytest.mark.parametrize("size_px", [16, 30, 64, 96, 128, 130, 192, 256, 512])
+def test_windows_of_every_size_are_embedded_and_large_ones_no_finer_than_there_is_time_for(size_px):
+    """The finest level has at most twice the cells a side of that of a window of 64, and the coarsest about as many."""
+    embedding, windows = LayoutEmbedding(2, size_px), torch.rand(2, 2, size_px, size_px)
+    sides = []
+    for layer in embedding.body:
+        layer.register_forward_hook(lambda _, __, out: sides.append(out.shape[-1]))
+    assert embedding(windows).shape == embedding(_crops(windows, embedding.fold)).shape
+    sides = sides[: len(embedding.body)]
+    assert max(sides) <= 65 or size_px > 256
+    assert 1 <= sides[-1] <= 9
 
 
 def test_learning_an_embedding_leaves_the_random_numbers_alone():

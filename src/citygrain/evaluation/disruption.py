@@ -253,8 +253,7 @@ def judge_metrics(
 
             def made(positions: range, disruption: Disruption = disruption, degree: float = degree) -> Layouts:
                 rng = np.random.default_rng((seed, positions.start))
-                layouts = (real.chosen(positions) * 255).round().astype(np.uint8)
-                return disruption(layouts, How(channels, cell_m, degree, rng))
+                return disruption(real.chosen(positions), How(channels, cell_m, degree, rng))
 
             found = gathered(f"{kind.replace(' ', '_')}_{degree:g}", n, made, real.parts[0].parent)
             judged[kind].append(apart(found, others, slice(0, n), seed))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,25 +40,36 @@ CROP = 0.75
 
 STEPS, BATCH = 600, 64
 
+FINEST_PX = 32
+"""Cells a side, or a little more, at the finest level that has the time to be learned, whatever the window's size."""
+
 
 class LayoutEmbedding(nn.Module):
-    """Layouts of any size to points.
+    """Layouts to points.
 
     Parameters
     ----------
     channels
         Number of channels of a layout.
+    size_px
+        Edge of the layouts. Large ones are folded into more channels, and halved more often, so that they take hardly
+        more time than small ones.
     width
-        Channels at the finest level; they double with each of three halvings.
+        Channels at the finest level; they double with each of the last two halvings.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, channels: int, width: int = 32) -> None:
+    def __init__(self, channels: int, size_px: int, width: int = 32) -> None:
         super().__init__()
-        widths = [width, width * 2, width * 4]
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(channels * 4, width, 3, padding=1)]
+        self.fold = 4 if size_px >= 4 * FINEST_PX and size_px % 4 == 0 else 2
+        more = max(0, int(math.log2(size_px / self.fold / FINEST_PX)))
+        widths = [width] * more + [width, width * 2, width * 4]
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(self.fold),
+            nn.Conv2d(channels * self.fold**2, width, 3, padding=1),
+        ]
         for cin, cout in zip([width, *widths[:-1]], widths, strict=True):
             layers += [nn.GroupNorm(8, cin), nn.SiLU(), nn.Conv2d(cin, cout, 3, stride=2, padding=1)]
         self.body = channels_last(nn.Sequential(*layers, nn.SiLU()))
@@ -103,7 +115,7 @@ def learned(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         first = batches(0, 4 * batch)
-        embedding = LayoutEmbedding(first.shape[1])
+        embedding = LayoutEmbedding(*first.shape[1:3])
         embedding.measure_data(first)
         expander = nn.Sequential(nn.Linear(FEATURES, 4 * FEATURES), nn.SiLU(), nn.Linear(4 * FEATURES, 4 * FEATURES))
         weights = [*embedding.parameters(), *expander.parameters()]
@@ -112,7 +124,7 @@ def learned(
         with progress_bar("learning an embedding of real windows", steps) as advance:
             for step in range(steps):
                 windows = batches(step * batch, batch)
-                one, two = (expander(embedding(_crops(windows))) for _ in range(2))
+                one, two = (expander(embedding(_crops(windows, embedding.fold))) for _ in range(2))
                 optimiser.zero_grad()
                 _vicreg(one, two).backward()
                 optimiser.step()
@@ -122,7 +134,7 @@ def learned(
 
 
 def kept(
-    folder: Path, depends: object, batches: Callable[[int, int], Tensor], *, steps: int = STEPS
+    folder: Path, depends: object, batches: Callable[[int, int], Tensor], *, size_px: int, steps: int = STEPS
 ) -> tuple[LayoutEmbedding, Path]:
     """Return the embedding that was learned on the same data before, or learn and keep it.
 
@@ -134,13 +146,15 @@ def kept(
         All that decides what the windows are, plain.
     batches, steps
         As for `learned`.
+    size_px
+        Edge of the windows.
     """
     says = json.dumps([depends, steps, BATCH, FEATURES, CROP], sort_keys=True).encode()
     path = folder / f"embedding-{hashlib.sha256(says).hexdigest()[:24]}.safetensors"
     if path.is_file():
         try:
             weights = load_file(path)
-            embedding = LayoutEmbedding(len(weights["shift"]))
+            embedding = LayoutEmbedding(len(weights["shift"]), size_px)
             embedding.load_state_dict(weights)
             return embedding.eval().requires_grad_(False), path
         except (SafetensorError, RuntimeError, KeyError):
@@ -151,9 +165,9 @@ def kept(
     return embedding, path
 
 
-def _crops(windows: Tensor) -> Tensor:
+def _crops(windows: Tensor, fold: int) -> Tensor:
     """A crop of each window, all at one place and turned in one way, which differs from call to call."""
-    size = int(windows.shape[-1] * CROP) // 2 * 2
+    size = int(windows.shape[-1] * CROP) // fold * fold
     top, left = (int(torch.randint(windows.shape[-1] - size + 1, ())) for _ in range(2))
     return turn(windows[..., top : top + size, left : left + size], int(torch.randint(SYMMETRIES, ())))
 

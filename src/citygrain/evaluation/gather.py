@@ -74,27 +74,24 @@ class Gathered:
     def __len__(self) -> int:
         return len(self.points)
 
-    def layouts(self, count: int | None = None) -> NDArray[np.float32]:
-        """Return the first layouts, `(n, C, H, W)` in [0, 1]; all by default."""
+    def layouts(self, count: int | None = None) -> Layouts:
+        """Return the first layouts, `(n, C, H, W)`, 0–255; all by default."""
         needed = math.ceil((len(self) if count is None else count) / PART)
         return np.concatenate([_layouts(path) for path in self.parts[:needed]])[:count]
 
-    def chosen(self, index: Sequence[int]) -> NDArray[np.float32]:
-        """Return some layouts, `(n, C, H, W)` in [0, 1]."""
+    def chosen(self, index: Sequence[int]) -> Layouts:
+        """Return some layouts, `(n, C, H, W)`, 0–255."""
         part, position = np.divmod(np.asarray(index), PART)
-        layouts = np.empty((len(part), *_layouts(self.parts[0]).shape[1:]), np.float32)
+        layouts = np.empty((len(part), *_layouts(self.parts[0]).shape[1:]), np.uint8)
         for which in np.unique(part):
             layouts[part == which] = _layouts(self.parts[which])[position[part == which]]
         return layouts
 
 
-def _layouts(path: Path) -> NDArray[np.float32]:
+def _layouts(path: Path) -> Layouts:
     with np.load(path) as file:
-        return _shares(file["layouts"])
-
-
-def _shares(layouts: Layouts) -> NDArray[np.float32]:
-    return np.divide(layouts, 255, dtype=np.float32)
+        layouts: Layouts = file["layouts"]
+        return layouts
 
 
 def coarse_of(layouts: Tensor) -> NDArray[np.float32]:
@@ -154,7 +151,7 @@ def gather(
     def known_of(positions: range) -> Arrays:
         layouts = layouts_of(positions)
         forms = list(mapped(measured, layouts))
-        shares = _shares(layouts)
+        shares = np.divide(layouts, 255, dtype=np.float32)
         return {
             "layouts": layouts,
             "points": np.empty((len(shares), 0), np.float32) if embedding is None else embedding.points(shares),

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from citygrain.console import progress_bar
 from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import DataError
 from citygrain.evaluation.embedding import LayoutEmbedding
+from citygrain.evaluation.gather import Layouts
 
 STEPS, BATCH = 300, 32
+MEASURED = 1024
+"""Layouts of each kind whose channels say how they are standardised."""
+
 LEAST = 16
 """Fewer layouts of a kind cannot be learned from and tested on."""
 
@@ -46,8 +49,8 @@ class TwoSample:
     n: int
 
 
-def two_sample(made: NDArray[np.float32], real: NDArray[np.float32], *, steps: int = STEPS, seed: int = 0) -> TwoSample:
-    """Train a small network to tell two sets of layouts `(N, C, H, W)`, `(M, C, H, W)` apart, and test it.
+def two_sample(made: Layouts, real: Layouts, *, steps: int = STEPS, seed: int = 0) -> TwoSample:
+    """Train a small network to tell two sets of layouts `(N, C, H, W)`, `(M, C, H, W)`, 0–255, apart, and test it.
 
     Of each, as many as the smaller set has; half is learned from, turned at random, half is held out. The network is
     small and its training short, so that it says what is easily seen: it is no bound on what can be told apart.
@@ -73,8 +76,8 @@ def two_sample(made: NDArray[np.float32], real: NDArray[np.float32], *, steps: i
 
 
 def _learned(sets: list[Tensor], steps: int) -> nn.Module:
-    embedding = LayoutEmbedding(sets[0].shape[1])
-    embedding.measure_data(torch.cat(sets))
+    embedding = LayoutEmbedding(*sets[0].shape[1:3])
+    embedding.measure_data(_shares(torch.cat([layouts[:MEASURED] for layouts in sets])))
     network = nn.Sequential(embedding, nn.SiLU(), nn.Linear(embedding.head.out_features, 1))
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps)
@@ -84,7 +87,7 @@ def _learned(sets: list[Tensor], steps: int) -> nn.Module:
             drawn = torch.cat([layouts[torch.randint(len(layouts), (BATCH // 2,))] for layouts in sets])
             turned = turn(drawn, int(torch.randint(SYMMETRIES, ())))
             optimiser.zero_grad()
-            F.binary_cross_entropy_with_logits(network(turned).squeeze(1), labels).backward()
+            F.binary_cross_entropy_with_logits(network(_shares(turned)).squeeze(1), labels).backward()
             optimiser.step()
             schedule.step()
             advance(1)
@@ -95,10 +98,14 @@ def _learned(sets: list[Tensor], steps: int) -> nn.Module:
 def _logits(network: nn.Module, layouts: Tensor) -> Tensor:
     """The mean over the symmetries of the square: how a layout is turned says nothing."""
     parts = [
-        torch.stack([network(turn(part, symmetry)).squeeze(1) for symmetry in range(SYMMETRIES)]).mean(0)
+        torch.stack([network(_shares(turn(part, symmetry))).squeeze(1) for symmetry in range(SYMMETRIES)]).mean(0)
         for part in torch.split(layouts, 64)
     ]
     return torch.cat(parts)
+
+
+def _shares(layouts: Tensor) -> Tensor:
+    return layouts.float() / 255
 
 
 def _wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
