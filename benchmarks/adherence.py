@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--slack", type=float, help="instead of the model's own")
     parser.add_argument("--sampler", choices=SAMPLERS, help="instead of the model's own, with its knobs")
     parser.add_argument("--steps", type=int, help="instead of the model's own")
+    parser.add_argument("--attempts", type=int, default=1, help="at each layout, as `citygrain sample` makes them")
     parser.add_argument("--place", help="ask for this place as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/adherence"))
@@ -78,7 +79,7 @@ def main() -> None:
         values = levels_of(spec, name, args.levels, *args.between)
         asked = np.repeat(values, args.samples)
         conditions = Conditions.request(spec, n, {name: torch.tensor(asked), **extra})
-        samples = draw(generator, conditions, seeds, sampler=sampler, show_progress=True)
+        samples = draw(generator, conditions, seeds, sampler=sampler, attempts=args.attempts, show_progress=True)
         got = samples.measured[name]
         slope, line = fit_line(asked, got)
         rows[name] = {
@@ -111,7 +112,7 @@ def main() -> None:
         resolution_m=spec.resolution_m,
     )
     report = {"checkpoint": args.checkpoint, "samples": args.samples, "seed": args.seed,
-              "sampler": {"name": type(sampler).__name__, **vars(sampler)},
+              "sampler": {"name": type(sampler).__name__, **vars(sampler)}, "attempts": args.attempts,
               "layouts_per_second": n * (len(rows) + 1) / seconds, "conditions": rows}  # fmt: skip
     write_text(args.out / "adherence.json", json.dumps(report, indent=1) + "\n")
     table = Table(

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--places", nargs="+", help="some of the model's; all by default")
     parser.add_argument("--columns", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--attempts", type=int, default=1, help="at each layout, as `citygrain sample` makes them")
     parser.add_argument("--out", type=Path, default=Path("out/side_by_side.png"))
     args = parser.parse_args()
 
@@ -46,7 +47,8 @@ def main() -> None:
         mine = (batch.conditions.place == spec.places.index(place)).nonzero().flatten()[: args.columns]
         shown = batch._replace(layout=batch.layout[mine], conditions=batch.conditions[mine])
         scalars = {name: shown.conditions.scalars[:, i] for i, name in enumerate(spec.scalars)}
-        made = draw(generator, request(spec, shown, scalars, place=True), range(args.seed, args.seed + len(mine)))
+        asked = request(spec, shown, scalars, place=True)
+        made = draw(generator, asked, range(args.seed, args.seed + len(mine)), attempts=args.attempts)
         rows += [shown.layout.numpy(), made.layouts]
         titles += [[f"{place}, real"] * len(mine), [f"{place}, generated"] * len(mine)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
