@@ -292,8 +292,7 @@ def observed(
         return clean
     columns = list(spreads)
     names = [spec.scalars[i] for i in columns]
-    # In half precision, measures would be off by more than the tolerance.
-    with torch.autocast(clean.device.type, enabled=False), torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         unit = torch.tensor(list(spreads.values())).to(clean)
         x = clean.clone().requires_grad_()
         layout = visible.to_layout(x)
@@ -308,7 +307,6 @@ def observed(
     variance = sigma**2 / (1 + sigma**2) + slack
     # Of a layout that is known but for a part, a window's measure is as exact as the part's is asked to be.
     error = tolerance * (torch.ones(1) if known is None else (~known.keep.all(1)).float().mean((1, 2))).to(unit)
-    with torch.autocast(clean.device.type, enabled=False):
-        scatter = variance * jacobian @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
-        weights = variance * torch.linalg.solve(scatter, missing)
-        return clean + torch.einsum("bk,bkn->bn", weights, jacobian).view_as(clean)
+    scatter = variance * jacobian @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
+    weights = variance * torch.linalg.solve(scatter, missing)
+    return clean + torch.einsum("bk,bkn->bn", weights, jacobian).view_as(clean)
