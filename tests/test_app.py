@@ -52,7 +52,7 @@ from citygrain.app.drawing import (
     turned,
     walk_range,
 )
-from citygrain.checkpoint import Checkpoint, export, references
+from citygrain.checkpoint import Checkpoint, export, load, references
 from citygrain.conditions import measure
 from citygrain.config import load_config
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
@@ -116,6 +116,12 @@ def bands(path):
 
 
 # Sliders and knobs
+
+
+def test_what_given_channels_settle_has_no_slider():
+    spec = load("reference/streets_to_buildings_256").spec
+    shown = [name for name in spec.scalars if range_of(spec, name) is not None]
+    assert shown == ["coverage", "frontage", "people_flow", "green"]
 
 
 def test_a_slider_has_its_unit_and_goes_as_far_as_training_did(studio):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -105,6 +105,16 @@ def test_what_is_not_asked_for_does_not_matter():
     generator = Linear(1.0)
     draw(generator, asked(0.4), [0], attempts=4)
     assert generator.drawn == [0]
+
+
+def test_what_given_channels_settle_is_no_reason_to_draw_again():
+    class Given(Linear):
+        spec = replace(SPEC, given=("building",))
+
+    generator = Given(0.0, 0.5)  # says nothing to its coverage
+    conditions = Conditions.request(Given.spec, 1, {"coverage": 0.2}, {"building": torch.full((1, 16, 16), 0.5)})
+    draw(generator, conditions, [7], attempts=4)
+    assert generator.drawn == [7]
 
 
 @pytest.mark.parametrize("name", ["masked_transformer in vector_quantized", "pix2pix", "diffusion", "style_gan"])

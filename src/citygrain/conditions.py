@@ -264,6 +264,11 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 """Every measure by name, in the order in which conditions are listed."""
 
 
+def settled(name: str, given: Sequence[str]) -> bool:
+    """Whether given channels say all of a measure, so that whatever is drawn beside them changes nothing."""
+    return set(MEASURES[name].channels) <= set(given)
+
+
 def measurable(channels: Sequence[str]) -> tuple[str, ...]:
     """Names of the measures whose channels are all among `channels`, in the order of `MEASURES`."""
     known = set(channels)

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from citygrain.checkpoint import load
-from citygrain.conditions import MEASURES, measure
+from citygrain.conditions import MEASURES, measure, settled
 from citygrain.console import progress_bar
 from citygrain.data.dataset import CityWindows, Rules, find_place
 from citygrain.devices import SINGLE, check_precision, chosen_device, computing_in, device_of
@@ -151,7 +151,7 @@ def _nearest_attempt(
     layouts = drawn(conditions, rows)
     if attempts == 1 or not spec.scalars:
         return layouts
-    spread = torch.tensor([spec.spread(name) for name in spec.scalars])
+    spread = torch.tensor([0.0 if settled(name, spec.given) else spec.spread(name) for name in spec.scalars])
     limits = torch.tensor([[spec.quantile(name, p) for name in spec.scalars] for p in (0, 100)])
     low, high = limits[0].minimum(conditions.scalars), limits[1].maximum(conditions.scalars)
 

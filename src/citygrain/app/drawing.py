@@ -20,7 +20,7 @@ from pyproj import Transformer
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from citygrain.conditions import MEASURES, measure
+from citygrain.conditions import MEASURES, measure, settled
 from citygrain.data.dataset import find_place
 from citygrain.devices import device_of
 from citygrain.edit import Site, asked_of, measured, site_in, site_of
@@ -197,8 +197,8 @@ class Studio:
 
 
 def range_of(spec: LayoutSpec, name: str) -> Range | None:
-    """Return how far a condition's slider goes; None where the training windows do not vary, or nobody knows."""
-    if name not in spec.statistics or name not in MEASURES:
+    """Return how far a condition's slider goes; None where nothing would change, or nobody knows."""
+    if name not in spec.statistics or name not in MEASURES or settled(name, spec.given):
         return None
     low, middle, high = (spec.quantile(name, p) for p in (0, 50, 100))
     if not high > low:

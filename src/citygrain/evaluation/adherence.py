@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from citygrain.conditions import MEASURES
+from citygrain.conditions import settled
 from citygrain.plot import r_squared
 from citygrain.spec import LayoutSpec
 
@@ -116,5 +116,5 @@ def sweepable(spec: LayoutSpec, names: Sequence[str] | None = None) -> list[str]
     return [
         name
         for name in (spec.scalars if names is None else names)
-        if not set(MEASURES[name].channels) <= set(spec.given) and spec.quantile(name, 90) > spec.quantile(name, 10)
+        if not settled(name, spec.given) and spec.quantile(name, 90) > spec.quantile(name, 10)
     ]
