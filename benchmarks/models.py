@@ -44,7 +44,8 @@ def seconds_per_layout(checkpoint: str, config: Mapping[str, Any], rounds: int =
     for i in range(rounds + 1):
         started = time.perf_counter()
         with torch.no_grad():
-            draw(generator, asked, range(i * BATCH, (i + 1) * BATCH), batch_size=BATCH)
+            seeds = range(i * BATCH, (i + 1) * BATCH)
+            draw(generator, asked, seeds, precision=config["precision"], batch_size=BATCH)
         taken.append((time.perf_counter() - started) / BATCH)
     return statistics.median(taken[1:])
 

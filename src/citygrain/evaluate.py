@@ -92,7 +92,6 @@ def run(config: Mapping[str, Any]) -> Path:
         For numbers or conditions that make no sense.
     """
     _check(config)
-    check_precision(config["precision"])
     elsewhere = config["places"] is not None
     generator = load(config["checkpoint"], device=chosen_device(config["device"]))
     sampler = chosen_sampler(generator, config["sampler"])
@@ -193,6 +192,7 @@ def _check(config: Mapping[str, Any]) -> None:
     if asked["levels"] < 2 or asked["each"] < 1:
         raise ConfigError("A sweep has two levels or more.", got=f"levels={asked['levels']}, each={asked['each']}")
     check_attempts(asked["attempts"])
+    check_precision(config["precision"])
     low, high = asked["between"]
     if not 0 <= low < high <= 100:
         raise ConfigError("A sweep goes from one of the percentiles to a higher one.", got=asked["between"])
