@@ -2,9 +2,9 @@
 
     python benchmarks/models.py reference/cities_64
 
-Evaluates each model (`citygrain evaluate`) twice, against the held-out windows of the places that it was trained on and
-against those of `--unseen`, which it is asked to be like in all measures. Writes the two tables of the project's README
-to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
+Evaluates each model (`citygrain evaluate`) twice, against held-out windows of the places that it was trained on and
+against windows from all over those of `--unseen`, which it is asked to be like in all measures. Writes the tables of
+the project's README to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
 
 `per layout` is the time that one layout takes of a batch of 16 on the processor, asked for a coverage and measured.
 """
@@ -104,7 +104,7 @@ def main() -> None:
             if of != "held-out blocks" and not places:
                 continue
             out = args.out / name / ("unseen" if places else "held_out")
-            more = [f"places=[{','.join(places)}]", "obedience.conditions=[]"] if places else []
+            more = [f"places=[{','.join(places)}]", "against=all", "obedience.conditions=[]"] if places else []
             config = load_config("evaluate", [f"checkpoint={checkpoint}", f"out={out}", *more, *args.set])
             run(config)
             report = json.loads((out / "report.json").read_text(encoding="utf-8"))

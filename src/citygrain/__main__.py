@@ -90,6 +90,7 @@ VERBS = {
         "citygrain evaluate checkpoint=runs/demo n=256",
         (
             "citygrain evaluate checkpoint=runs/demo against=val obedience.conditions=[coverage,cycle]",
+            "citygrain evaluate checkpoint=runs/demo places=[amsterdam] against=all",
             "citygrain evaluate --multirun checkpoint=runs/demo,runs/mine",
         ),
         run_key="out",

@@ -38,11 +38,15 @@ from citygrain.evaluation.morphology import FORM, bias
 from citygrain.evaluation.report import number, write_report
 from citygrain.evaluation.two_sample import two_sample
 from citygrain.files import sha256, write_text
+from citygrain.geo.split import WHOLE
 from citygrain.geo.vectorize import NETWORKS
 from citygrain.plot import curves, distance_chart, histograms, requested_measured, sheet
 from citygrain.protocols import Sampler
 from citygrain.sample import check_attempts, chosen_sampler, draw
 from citygrain.spec import Batch, Conditions, LayoutSpec
+
+AGAINST = ("test", "val", WHOLE)
+"""The windows that layouts can be compared with: held-out blocks, or all of places that were not trained on."""
 
 SHOWN = 8
 """Layouts in a row of pictures."""
@@ -103,16 +107,22 @@ def run(config: Mapping[str, Any]) -> Path:
     other = windows_of(generator, config, config["places"]) if elsewhere else data
     places = tuple(raster.name for raster in other.rasters)
     split = config["against"]
-    n = min(config["n"], len(other.windows(split)))
+    if split == WHOLE and (known := [name for name in places if name in learned_from(generator)]):
+        raise ConfigError(
+            "All windows are held out only of places that the model was not trained on.",
+            got=f"against={WHOLE} of {', '.join(known)}",
+            remedy="name other places: places=[…]; or compare with what was held out: against=test",
+        )
+    n = min(config["n"], len(other.windows(split)) // (2 if split == WHOLE else 1))
     if n < LEAST:
         raise DataError(
             f"There are too few {split} windows to compare with.",
-            expected=f"at least {LEAST}",
+            expected=f"at least {LEAST}" + (", and as many for the floor" if split == WHOLE else ""),
             got=f"{n} of {', '.join(places)}",
-            remedy="a larger place, or the other held-out windows: against=val",
+            remedy="a larger place, or other windows: against=val, or against=all of places that it never saw",
         )
     if n < config["n"]:
-        rich.print(f"[yellow]n = {n}[/]: there are no more {split} windows of {', '.join(places)} to compare with")
+        rich.print(f"[yellow]n = {n}[/]: there are no more such windows of {', '.join(places)} to compare with")
     out = Path(config["out"])
     embedding, where = kept(
         data.root / STATISTICS,
@@ -186,8 +196,8 @@ def _check(config: Mapping[str, Any]) -> None:
             expected=f"n ≥ {LEAST}, batch_size ≥ 1, bootstrap ≥ 0",
             got={key: config[key] for key in ("n", "batch_size", "bootstrap")},
         )
-    if config["against"] not in {"test", "val"}:
-        raise ConfigError("Layouts are compared with held-out windows.", got=config["against"], choices=("test", "val"))
+    if config["against"] not in AGAINST:
+        raise ConfigError("Layouts are compared with held-out windows.", got=config["against"], choices=AGAINST)
     asked = config["obedience"]
     if asked["levels"] < 2 or asked["each"] < 1:
         raise ConfigError("A sweep has two levels or more.", got=f"levels={asked['levels']}, each={asked['each']}")
@@ -212,6 +222,14 @@ def _check_names(spec: LayoutSpec, config: Mapping[str, Any]) -> None:
     for name in config["obedience"]["conditions"] or ():
         if name not in possible:
             raise ConfigError("This condition cannot be swept.", got=name, choices=possible)
+
+
+def learned_from(generator: Any) -> set[str]:
+    """Return the names of all places that a generator has seen, also in the trainings that its own went on from."""
+    seen, made = set(generator.spec.places), generator.provenance
+    while made := made.get("begun_from"):
+        seen |= set(made.get("places", ()))
+    return seen
 
 
 def windows_of(generator: Any, config: Mapping[str, Any], places: Sequence[str] | None = None) -> CityDataModule:
@@ -245,24 +263,31 @@ def _sets(
     folder: Path,
     config: Mapping[str, Any],
 ) -> dict[str, Gathered]:
-    """Gather generated layouts, held-out windows (real), as many train windows (floor), and these shuffled (ceiling).
+    """Gather generated layouts, held-out windows (real), as many others (floor), and these shuffled (ceiling).
 
-    Shuffled held-out windows would keep what is held out about them, and come nearer to it than the floor.
+    The floor is of train windows or, where all windows are held out, of some that chance keeps apart. Shuffled held-out
+    windows would keep what is held out about them, and come nearer to it than the floor.
     """
     spec: LayoutSpec = generator.spec
     split, seed, ask = config["against"], config["seed"], config["ask"]
-    train = CityWindows(
-        data.rasters,
-        "train",
-        data.rules,
-        augmentation=type(data.augmentation)(),
-        channels=spec.channels,
-        balance=data.balance,
-        seed=seed + 1,
-    )
+    held_out = others = data.windows(split)
+    chosen = spare = list(range(n))
+    if split == WHOLE:
+        order = np.random.default_rng(seed).permutation(len(held_out)).tolist()
+        chosen, spare = order[:n], order[-n:]
+    else:
+        others = CityWindows(
+            data.rasters,
+            "train",
+            data.rules,
+            augmentation=type(data.augmentation)(),
+            channels=spec.channels,
+            balance=data.balance,
+            seed=seed + 1,
+        )
 
     def generated(positions: range) -> Layouts:
-        windows = data.batch(split, positions)
+        windows = data.batch(split, chosen[positions.start : positions.stop])
         scalars = {name: windows.conditions.scalars[:, spec.scalars.index(name)] for name in ask if name != "place"}
         asked = request(spec, windows, scalars, place="place" in ask)
         seeds = range(seed + positions.start, seed + positions.stop)
@@ -272,10 +297,10 @@ def _sets(
         return (made.layouts * 255).round().astype(np.uint8)
 
     def real(positions: range) -> Layouts:
-        return data.windows(split).__getitems__(positions).layout.numpy()
+        return held_out.__getitems__(chosen[positions.start : positions.stop]).layout.numpy()
 
     def floor(positions: range) -> Layouts:
-        return train.__getitems__(positions).layout.numpy()
+        return others.__getitems__(spare[positions.start : positions.stop]).layout.numpy()
 
     def ceiling(positions: range) -> Layouts:
         return shuffled(floor(positions), seed=positions.start)

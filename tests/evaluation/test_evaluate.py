@@ -10,8 +10,9 @@ import pytest
 
 from citygrain import evaluate, load
 from citygrain.config import load_config
+from citygrain.data.dataset import CityWindows, Rules
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluate import failures, run
+from citygrain.evaluate import failures, learned_from, run
 from citygrain.evaluation import gather
 from citygrain.evaluation.morphology import FORM
 from citygrain.export import run as export
@@ -164,13 +165,21 @@ def test_a_damaged_part_is_made_again(report, model, cities):
     assert after["disruption"] is None
 
 
-@pytest.mark.filterwarnings("ignore::citygrain.spec.OutOfRangeWarning")
-def test_a_place_it_was_not_trained_on_is_compared_with_and_asked_for_by_its_measures(report, model, cities, tmp_path):
-    twin = tmp_path / "twin"
-    shutil.copytree(cities / "helsinki", twin)
-    manifest = json.loads((twin / "place.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def twin(cities, tmp_path_factory):
+    """The same place by another name, which the model has not heard of."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "twin"
+    shutil.copytree(cities / "helsinki", folder)
+    manifest = json.loads((folder / "place.json").read_text(encoding="utf-8"))
     manifest["place"]["name"] = "twin"
-    (twin / "place.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / "place.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::citygrain.spec.OutOfRangeWarning")
+def test_a_place_it_was_not_trained_on_is_compared_with_and_asked_for_by_its_measures(
+    report, model, cities, twin, tmp_path
+):
     run(evaluation(model, cities, tmp_path / "out", f"places=[{twin}]", "obedience.conditions=[]"))
     found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     at_home = json.loads((report / "report.json").read_text(encoding="utf-8"))
@@ -181,6 +190,32 @@ def test_a_place_it_was_not_trained_on_is_compared_with_and_asked_for_by_its_mea
     assert found["memorisation"]["limit"] == at_home["memorisation"]["limit"]
     with pytest.raises(ConfigError, match="not trained on"):
         run(evaluation(model, cities, tmp_path / "out", f"places=[{twin}]", "ask=[place]"))
+
+
+@pytest.mark.filterwarnings("ignore::citygrain.spec.OutOfRangeWarning")
+def test_all_of_an_unseen_place_are_two_halves_one_to_compare_with_and_one_for_the_floor(model, cities, twin, tmp_path):
+    every = evaluation(model, cities, tmp_path / "out", f"places=[{twin}]", "obedience.conditions=[]", "against=all")
+    run({**every, "n": 10_000})
+    found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    halves = {}
+    for name in ("real", "floor"):
+        parts = [np.load(part)["layouts"] for part in tmp_path.glob(f"out/parts/*/{name}_*.npz")]
+        halves[name] = {layout.tobytes() for layout in np.concatenate(parts)}
+        assert len(halves[name]) == found["n"]
+    assert not halves["real"] & halves["floor"]
+    windows = CityWindows([twin], "all", Rules(16, 4.0), channels=load(model).spec.channels)
+    assert found["n"] == len(windows) // 2
+    assert halves["real"] | halves["floor"] <= {windows[i].layout.numpy().tobytes() for i in range(len(windows))}
+    with pytest.raises(ConfigError, match="not trained on"):
+        run({**every, "places": ["helsinki"]})
+    with pytest.raises(ConfigError, match="not trained on"):
+        run({**every, "places": None})
+
+
+def test_what_a_training_went_on_from_has_been_seen_as_well():
+    before = {"places": ["tokyo"], "begun_from": {"places": ["paris"]}}
+    generator = SimpleNamespace(spec=SimpleNamespace(places=("helsinki",)), provenance={"begun_from": before})
+    assert learned_from(generator) == {"helsinki", "tokyo", "paris"}
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_a_recipe_goes_on_from_its_own_model_with_the_codec_that_this_has(cities
     longer = trained("latent_diffusion", cities, tmp_path, "name=longer", f"init_from={first}")
     assert not (tmp_path / "longer" / "codec").exists(), "none is trained"
     assert "begun from latent_diffusion after its 2 steps" in (longer / "README.md").read_text(encoding="utf-8")
+    assert citygrain.load(longer).provenance["begun_from"]["places"] == ["helsinki"]
     before, after = (citygrain.load(model).state_dict() for model in (first, longer))
     assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("codec."))
     assert any(not torch.equal(after[name], value) for name, value in before.items() if name.startswith("network."))

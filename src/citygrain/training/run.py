@@ -158,7 +158,8 @@ def _begun_from(source: Checkpoint | None, folder: Path) -> dict[str, Any]:
     made = source.provenance
     if (folder / LAST).is_file():  # it is this very run
         return {"begun_from": made["begun_from"]} if "begun_from" in made else {}
-    return {"begun_from": {key: made[key] for key in ("name", "step", "train_s", "begun_from") if key in made}}
+    told = {key: made[key] for key in ("name", "step", "train_s", "begun_from") if key in made}
+    return {"begun_from": {**told, "places": list(source.spec.places)}}
 
 
 def _codec(config: Mapping[str, Any], folder: Path, source: Checkpoint | None) -> Checkpoint | None:
