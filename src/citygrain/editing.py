@@ -7,7 +7,6 @@ cells, or some channels, are known is drawn to fit them; and one that is known m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from citygrain.conditions import MEASURES
+from citygrain.devices import device_of
 from citygrain.errors import CapabilityError, ConditionError, DataError
 from citygrain.protocols import Denoiser, Known, Noise, Sampler
 from citygrain.samplers.editing import Area, Begin, Inpaint, Tiling
@@ -87,7 +87,7 @@ def draw_area(
     spec: LayoutSpec = generator.spec
     _check(spec, shape, known)
     chosen = sampler or generator.sampler
-    device = next(chain(generator.parameters(), generator.buffers())).device
+    device = device_of(generator)
     if spec.given:
         raise CapabilityError(
             "A model that is given channels draws windows around them.",
