@@ -225,8 +225,10 @@ def _check_names(spec: LayoutSpec, config: Mapping[str, Any]) -> None:
 
 
 def learned_from(generator: Any) -> set[str]:
-    """Return the names of all places that a generator has seen, also in the trainings that its own went on from."""
-    seen, made = set(generator.spec.places), generator.provenance
+    """Return the names of all places that a generator, its codec, or a training that its own went on from has seen."""
+    codec = getattr(generator, "codec", None)
+    seen = {*generator.spec.places, *(() if codec is None else codec.spec.places)}
+    made = generator.provenance
     while made := made.get("begun_from"):
         seen |= set(made.get("places", ()))
     return seen

@@ -221,10 +221,14 @@ def test_all_of_an_unseen_place_are_two_halves_one_to_compare_with_and_one_for_t
         run({**every, "places": None})
 
 
-def test_what_a_training_went_on_from_has_been_seen_as_well():
+def test_what_the_codec_and_what_a_training_went_on_from_learned_has_been_seen_as_well():
+    def of(*places):
+        return SimpleNamespace(places=places)
+
     before = {"places": ["tokyo"], "begun_from": {"places": ["paris"]}}
-    generator = SimpleNamespace(spec=SimpleNamespace(places=("helsinki",)), provenance={"begun_from": before})
-    assert learned_from(generator) == {"helsinki", "tokyo", "paris"}
+    codec = SimpleNamespace(spec=of("helsinki", "vienna"))
+    generator = SimpleNamespace(spec=of("helsinki"), provenance={"begun_from": before}, codec=codec)
+    assert learned_from(generator) == {"helsinki", "vienna", "tokyo", "paris"}
 
 
 @pytest.mark.parametrize(
