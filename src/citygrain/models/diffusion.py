@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from citygrain.models.code_space import CodeSpace
-from citygrain.models.schedules import Edm, Schedule
+from citygrain.models.schedules import Edm, Scaling, Schedule
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.protocols import Noise, Sampler
@@ -58,18 +58,21 @@ class Diffusion(CodeSpace):
     def denoise(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
         """Expectation of the standardised clean `(B, *latent_shape)` given `x` at noise levels `(B,)`."""
         scaling = self.schedule.scaling(sigma)
+        return broadcast(scaling.skip) * x + broadcast(scaling.out) * self.read_noisy(x, scaling, conditions)
+
+    def read_noisy(self, x: Tensor, scaling: Scaling, conditions: Conditions) -> Tensor:
+        """Return what the network makes of noisy `(B, *latent_shape)`, of the same shape."""
         embedding = self.conditioner(conditions) + self.noise_embedding(self.noise_features(scaling.noise))
         planes = self.planes(conditions, x.shape[-1])
-        inner = torch.cat([x * _broadcast(scaling.into), planes], 1)
-        return _broadcast(scaling.skip) * x + _broadcast(scaling.out) * self.network(inner, embedding)
+        return self.network(torch.cat([x * broadcast(scaling.into), planes], 1), embedding)
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return the weighted denoising error of codes `(B, *latent_shape)`."""
         clean = self.standardised(code)
         sigma = self.schedule.draw(len(clean), clean.device)
-        noisy = clean + _broadcast(sigma) * torch.randn_like(clean)
+        noisy = clean + broadcast(sigma) * torch.randn_like(clean)
         error = (self.denoise(noisy, sigma, conditions) - clean) ** 2
-        return {"loss": (_broadcast(self.schedule.weight(sigma)) * error).mean()}
+        return {"loss": (broadcast(self.schedule.weight(sigma)) * error).mean()}
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return the weighted denoising error of layouts `(B, C, H, W)`."""
@@ -81,5 +84,6 @@ class Diffusion(CodeSpace):
         return self.to_layout((sampler or self.sampler)(self, conditions, noise))
 
 
-def _broadcast(values: Tensor) -> Tensor:
+def broadcast(values: Tensor) -> Tensor:
+    """Return values `(B,)` as `(B, 1, 1, 1)`."""
     return values[:, None, None, None]
