@@ -43,6 +43,7 @@ SMALL: dict[str, Any] = {
     "capacity": 64,
     "walk": 4,
     "stem": 1,
+    "attention": [-1, -2],
 }
 SMALL_CODEC = {"encoder": {"widths": [24]}, "decoder": {"widths": [24]}}
 

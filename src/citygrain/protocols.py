@@ -164,6 +164,15 @@ class Denoiser(Protocol):
 
 
 @runtime_checkable
+class TellsVariance(Denoiser, Protocol):
+    """A denoiser that knows how much its estimates leave open."""
+
+    def variance(self, clean: Tensor) -> Tensor:
+        """Variance of each element of the clean data around an estimate of it, `(B, *latent_shape)` both."""
+        ...
+
+
+@runtime_checkable
 class ShowsLayouts(Protocol):
     """A handle whose clean tensors can be seen as layouts, and so be measured on the way."""
 

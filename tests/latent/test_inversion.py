@@ -46,7 +46,7 @@ def test_more_steps_come_nearer():
 
 
 def test_it_is_a_codec_of_the_model_and_of_models_in_a_code():
-    for name in ("diffusion", "diffusion in variational_autoencoder"):
+    for name in ("diffusion", "cell_diffusion", "diffusion in variational_autoencoder"):
         model = families.make(name).eval()
         codec = Inversion(model, Heun(steps=3))
         assert isinstance(codec, Codec)

@@ -132,6 +132,21 @@ def test_only_what_was_asked_for_is_observed():
     assert torch.equal(nothing, free)
 
 
+def test_what_an_estimate_leaves_open_is_what_a_request_moves():
+    class Sure(VisibleDenoiser):
+        def variance(self, clean):
+            return torch.tensor([0.0, 0.1, 0.2, 0.7], dtype=torch.float64).reshape(1, 2, 2).expand_as(clean)
+
+    model, tolerance, asked = Sure(), 0.05, 0.53
+    clean = torch.zeros(3, 1, 2, 2, dtype=torch.float64)
+    request = Conditions.request(model.spec, 3, {"coverage": asked})
+    moved = observed(model, clean, 1e-9, request, tolerance)
+    slope = 0.05 / 4 / model.spec.spread("coverage")
+    # Bayes, with independent elements of these variances.
+    expected = model.variance(clean) * slope / (slope**2 + tolerance**2) * 0.03 / model.spec.spread("coverage")
+    assert torch.allclose(moved, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("slack", [0.0, 0.1, 1.0])
 def test_slack_lets_a_request_be_met_when_no_noise_is_left(slack):
     model, tolerance, asked = VisibleDenoiser(), 0.05, 0.53

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.models.code_space import CodeSpace
 from citygrain.protocols import Denoiser, Noise, require
-from citygrain.samplers.diffusion import DpmSolver, Euler, Heun, guided
+from citygrain.samplers.diffusion import DIFFUSION, DpmSolver, Euler, Heun, guided
 from citygrain.spec import Conditions
 
 
@@ -51,10 +51,9 @@ class Inversion(nn.Module):
         asked: Mapping[str, float | str] | None = None,
     ) -> None:
         super().__init__()
-        families = ("diffusion", "flow_matching")
         if not isinstance(model, CodeSpace):
-            raise CapabilityError("Inversion needs a diffusion model.", got=type(model).__name__, choices=families)
-        self.model: Any = require(model, Denoiser, "Inversion", families)
+            raise CapabilityError("Inversion needs a diffusion model.", got=type(model).__name__, choices=DIFFUSION)
+        self.model: Any = require(model, Denoiser, "Inversion", DIFFUSION)
         self.sampler = sampler or Heun(steps=24)
         if not isinstance(self.sampler, Euler | Heun | DpmSolver) or self.sampler.tolerance < float("inf"):
             raise ConfigError(

@@ -74,6 +74,10 @@ class CellDiffusion(Diffusion):
         """Expectation of the clean `(B, C, H, W)`, in −1 … 1, given `x` at noise levels `(B,)`."""
         return (self.logits(x, sigma, conditions) / 2).tanh()
 
+    def variance(self, clean: Tensor) -> Tensor:
+        """Variance of cells that are full or empty, given their expectation in −1 … 1."""
+        return (1 - clean.square()).clamp_min(0)
+
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return the weighted cross-entropy, above that of the layouts themselves, of layouts `(B, C, H, W)`."""
         clean = self.standardised(code)

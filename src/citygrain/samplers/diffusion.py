@@ -21,12 +21,15 @@ from torch import Tensor
 
 from citygrain.conditions import measure_unchecked
 from citygrain.errors import ConfigError
-from citygrain.protocols import Denoiser, Known, Noise, ReadsLayouts, ShowsLayouts, require
+from citygrain.protocols import Denoiser, Known, Noise, ReadsLayouts, ShowsLayouts, TellsVariance, require
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
 
 Clean = Callable[[Tensor, float], Tensor]
 """The estimate D(x, σ) of the clean data, with guidance and observation in it."""
+
+DIFFUSION = ("diffusion", "cell_diffusion")
+"""Families that denoise."""
 
 ROUNDS = 4
 """How often each step is gone beside something known."""
@@ -100,7 +103,7 @@ class DiffusionSampler(HandleSampler):
 
         See `completed`.
         """
-        readable = require(model, ReadsLayouts, "Keeping parts of a layout", ["diffusion"])
+        readable = require(model, ReadsLayouts, "Keeping parts of a layout", DIFFUSION)
         sigmas = self.sigmas().tolist()
         clean = torch.where(readable.settled(known.keep), readable.read(known.layout * known.keep), 0)
         start = clean + noise.normal(*model.latent_shape) * sigmas[0]
@@ -277,13 +280,13 @@ def observed(
     """Move estimates `(B, …)` of the clean data to where they measure what is asked for (Song et al. 2023, ΠGDM).
 
     A request is taken for an observation, with an error of `tolerance`, of a clean x₀ that is normal around its
-    estimate with variance r² = σ² / (1 + σ²) + `slack`. With J the Jacobian of the measures, which goes through the
-    codec but not through the denoiser, the mean of x₀ moves by r² Jᵀ (r² J Jᵀ + tolerance²)⁻¹ (asked − measured): the
-    smallest change of the layout that does it, less where it would have to be violent. Without slack it is exact for
-    data of unit covariance and linear measures. Place and maps are left to the network. Each condition that is asked
-    for costs a pass back through the codec.
+    estimate with variance R = σ² / (1 + σ²), or what the model itself says that its estimate leaves open, + `slack`.
+    With J the Jacobian of the measures, which goes through the codec but not through the denoiser, the mean of x₀ moves
+    by R Jᵀ (J R Jᵀ + tolerance²)⁻¹ (asked − measured): the smallest change of the layout that does it, less where it
+    would have to be violent. Without slack it is exact for data of unit covariance and linear measures. Place and maps
+    are left to the network. Each condition that is asked for costs a pass back through the codec.
     """
-    visible: ShowsLayouts = require(model, ShowsLayouts, "A finite tolerance", ["diffusion"])
+    visible: ShowsLayouts = require(model, ShowsLayouts, "A finite tolerance", DIFFUSION)
     spec = visible.spec
     asked = conditions.present.any(0).tolist()
     # What was the same in every training window is nothing that the model could change.
@@ -304,9 +307,12 @@ def observed(
     here = conditions.present[:, columns]
     missing = (conditions.scalars[:, columns] / unit - measured.detach()) * here
     jacobian = torch.stack(slopes, 1).flatten(2) * here[..., None]
-    variance = sigma**2 / (1 + sigma**2) + slack
+    variance: Any = sigma**2 / (1 + sigma**2)
+    if isinstance(model, TellsVariance):
+        variance = model.variance(clean).flatten(1)[:, None]
+    moves = (variance + slack) * jacobian
     # Of a layout that is known but for a part, a window's measure is as exact as the part's is asked to be.
     error = tolerance * (torch.ones(1) if known is None else (~known.keep.all(1)).float().mean((1, 2))).to(unit)
-    scatter = variance * jacobian @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
-    weights = variance * torch.linalg.solve(scatter, missing)
-    return clean + torch.einsum("bk,bkn->bn", weights, jacobian).view_as(clean)
+    scatter = moves @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
+    weights = torch.linalg.solve(scatter, missing)
+    return clean + torch.einsum("bk,bkn->bn", weights, moves).view_as(clean)

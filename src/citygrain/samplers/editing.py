@@ -15,10 +15,10 @@ from torch import Tensor
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.protocols import Completes, Denoiser, Holds, Known, Noise, ReadsLayouts, Sampler, require
 from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.diffusion import DiffusionSampler, Euler, guided
+from citygrain.samplers.diffusion import DIFFUSION, DiffusionSampler, Euler, guided
 from citygrain.spec import Conditions
 
-KEEPERS = ("diffusion", "masked_transformer", "energy_based", "boltzmann_machine")
+KEEPERS = (*DIFFUSION, "masked_transformer", "energy_based", "boltzmann_machine")
 """Families that can keep parts of a layout."""
 
 Begin = Literal["noise", "inversion"]
@@ -212,14 +212,14 @@ class Area:
             When the model is no diffusion model, or the sampler none of one.
         """
         self.sampler.check(model)
-        denoiser: Denoiser = require(model, Denoiser, "An area larger than a window", ["diffusion"])
+        denoiser: Denoiser = require(model, Denoiser, "An area larger than a window", DIFFUSION)
         sigmas = self.sampler.sigmas().tolist()
         estimate = partial(self._estimate, denoiser, conditions)
         fresh = noise.normal(denoiser.latent_shape[0], self.tiling.height, self.tiling.width)
         if self.known is None:
             return self.sampler.walk(estimate, sigmas[0] * fresh, sigmas, noise)
         sigmas = sigmas[round((1 - self.strength) * (len(sigmas) - 2)) :]
-        clean = self._read(require(model, ReadsLayouts, "Keeping parts of a layout", ["diffusion"]))
+        clean = self._read(require(model, ReadsLayouts, "Keeping parts of a layout", DIFFUSION))
         start = clean + sigmas[0] * fresh
         if self.strength < 1 and self.begin == "inversion":
             free = partial(self._estimate, denoiser, conditions.absent(), inverting=True)
