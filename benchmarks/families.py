@@ -65,7 +65,6 @@ RECIPES: dict[str, str | None] = {
     "style_gan": None,
     "latent_diffusion": VAE,
     "latent_flow_matching": VAE,
-    "cell_diffusion": None,
     "causal_transformer": VQ,
     "masked_transformer": VQ,
     "normalizing_flow": None,

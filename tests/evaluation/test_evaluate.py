@@ -165,6 +165,16 @@ def test_a_damaged_part_is_made_again(report, model, cities):
     assert after["disruption"] is None
 
 
+def test_where_no_attempts_are_made_the_report_speaks_of_none(report, model, cities, tmp_path):
+    out = shutil.copytree(report, tmp_path / "out")
+    run(evaluation(model, cities, out, "obedience.attempts=1"))
+    found = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert not any("corrected" in condition for condition in found["obedience"].values())
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert ">Obedience<" in html
+    assert "orrected" not in html
+
+
 @pytest.fixture(scope="module")
 def twin(cities, tmp_path_factory):
     """The same place by another name, which the model has not heard of."""
