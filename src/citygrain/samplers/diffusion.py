@@ -58,7 +58,8 @@ class DiffusionSampler(HandleSampler):
     slack
         Variance that an estimate has at least when it is moved towards a request, of standardised data whose variance
         is 1. At 0 it is what the noise leaves open: exact where the denoiser is, but few steps of a real one end beside
-        the request, when no noise is left to mend it with (`benchmarks/README.md` has figures).
+        the request, when no noise is left to mend it with (`benchmarks/README.md` has figures). A model that tells the
+        variance itself needs none.
     sigma_min, sigma_max
         Smallest and largest noise level, in units of the standardised data.
     rho
