@@ -45,7 +45,7 @@ except ImportError:  # Windows
 
 LAYOUT, BLOCKS, MANIFEST, CACHE = "layout.tif", "blocks.parquet", "place.json", ".cache"
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout."""
 
 OVERVIEWS = (2, 4)

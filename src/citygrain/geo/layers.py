@@ -81,11 +81,13 @@ class Channel:
 CHANNELS: tuple[Channel, ...] = (
     Channel("building", None, "#5d5a66", "building footprints"),
     Channel("arterial", 14.0, "#e4572e", "motorways, trunk, primary and secondary roads"),
-    Channel("street", 8.0, "#f2b950", "tertiary and residential streets, service roads"),
+    Channel("street", 8.0, "#f2b950", "tertiary and residential streets, busways"),
+    Channel("service", 5.0, "#f6dfa8", "service roads, alleys, driveways, parking aisles"),
     Channel("cycle", 4.0, "#b5179e", "cycle tracks, lanes and streets"),
-    Channel("walk", 3.0, "#d8a48f", "footways, paths, steps, pedestrian areas"),
+    Channel("walk", 3.0, "#d8a48f", "footways, sidewalks, paths, steps"),
+    Channel("square", None, "#ecd5c4", "squares and pedestrian areas"),
     Channel("rail", 4.0, "#1d2733", "rails, trams and light rail above ground"),
-    Channel("parking", None, "#b8bfd0", "parking surfaces and aisles"),
+    Channel("parking", None, "#b8bfd0", "parking surfaces"),
     Channel("green", None, "#a9cf8f", "parks, woods, grass, gardens, pitches"),
     Channel("water", None, "#86bfe0", "sea, lakes, rivers and canals"),
 )
@@ -104,7 +106,7 @@ ANY = ("*",)
 """Any value of a tag except `no`."""
 
 ARTERIAL = tuple(f"{c}{link}" for c in ("motorway", "trunk", "primary", "secondary") for link in ("", "_link"))
-STREET = ("tertiary", "tertiary_link", "unclassified", "residential", "living_street", "road", "service")
+STREET = ("tertiary", "tertiary_link", "unclassified", "residential", "living_street", "road")
 PEDESTRIAN = ("footway", "pedestrian")
 RAIL = ("rail", "light_rail", "tram", "subway", "narrow_gauge", "funicular", "monorail")
 GREEN_LANDUSE = (
@@ -163,7 +165,8 @@ OSM_RULES: tuple[Rule, ...] = (
         {**UNDERGROUND, "building": ("proposed", "construction", "razed", "demolished")},
     ),
     Rule("arterial", "line", {"highway": ARTERIAL}, NO_LINE),
-    Rule("street", "line", {"highway": STREET}, {**NO_LINE, "service": ("parking_aisle",)}),
+    Rule("street", "line", {"highway": STREET}, NO_LINE),
+    Rule("service", "line", {"highway": ("service",)}, NO_LINE),
     Rule("cycle", "line", {"highway": ("cycleway",)}, NO_LINE),
     Rule("cycle", "line", {"highway": ("path", "footway"), "bicycle": ("designated",)}, NO_LINE),
     Rule("cycle", "line", {"bicycle_road": ("yes",), **ON_STREET}, NO_LINE),
@@ -177,8 +180,8 @@ OSM_RULES: tuple[Rule, ...] = (
     Rule("cycle", "line", {"cycleway": ("opposite_track", "opposite_lane"), **ON_STREET}, NO_LINE, side="left"),
     Rule("walk", "line", {"highway": ("pedestrian", "steps")}, NO_LINE),
     Rule("walk", "line", {"highway": ("path", "footway")}, {**NO_LINE, "bicycle": ("designated",)}),
-    Rule("walk", "area", {"highway": PEDESTRIAN, "area": ("yes",)}, {**TUNNEL, "indoor": ANY}),
-    Rule("walk", "area", {"highway": PEDESTRIAN, "element": ("relation",)}, {**TUNNEL, "indoor": ANY}),
+    Rule("square", "area", {"highway": PEDESTRIAN, "area": ("yes",)}, {**TUNNEL, "indoor": ANY}),
+    Rule("square", "area", {"highway": PEDESTRIAN, "element": ("relation",)}, {**TUNNEL, "indoor": ANY}),
     Rule("rail", "line", {"railway": RAIL}, {**UNDERGROUND, "area": ("yes",)}),
     Rule(
         "parking",
@@ -186,7 +189,6 @@ OSM_RULES: tuple[Rule, ...] = (
         {"amenity": ("parking", "parking_space")},
         {**UNDERGROUND, "building": ANY, "parking": ("underground", "multi-storey", "rooftop")},
     ),
-    Rule("parking", "line", {"service": ("parking_aisle",), "highway": ("service",)}, NO_LINE, width_m=6.0),
     Rule("green", "area", {"leisure": GREEN_LEISURE}, UNDERGROUND),
     Rule("green", "area", {"landuse": GREEN_LANDUSE}, UNDERGROUND),
     Rule("green", "area", {"natural": GREEN_NATURAL}, UNDERGROUND),
@@ -224,12 +226,8 @@ TILE_RULES: dict[str, tuple[Rule, ...]] = {
     "building": (Rule("building", "area", {}),),
     "transportation": (
         Rule("arterial", "line", {"class": ("motorway", "trunk", "primary", "secondary")}, TILE_UNDERGROUND),
-        Rule(
-            "street",
-            "line",
-            {"class": ("tertiary", "minor", "service")},
-            {**TILE_UNDERGROUND, "service": ("parking_aisle",)},
-        ),
+        Rule("street", "line", {"class": ("tertiary", "minor")}, TILE_UNDERGROUND),
+        Rule("service", "line", {"class": ("service",)}, TILE_UNDERGROUND),
         Rule("cycle", "line", {**TILE_CYCLE, "class": ("path", "track")}, TILE_UNDERGROUND),
         Rule("cycle", "line", {"class": ("path",), "bicycle": ("designated",)}, TILE_UNDERGROUND),
         Rule(
@@ -242,7 +240,7 @@ TILE_RULES: dict[str, tuple[Rule, ...]] = {
                 "bicycle": ("designated",),
             },
         ),
-        Rule("walk", "area", {"class": TILE_WALK}, {**TILE_UNDERGROUND, "subclass": ("platform", "corridor")}),
+        Rule("square", "area", {"class": TILE_WALK}, {**TILE_UNDERGROUND, "subclass": ("platform", "corridor")}),
         Rule("rail", "line", {"class": (*RAIL, "transit")}, TILE_UNDERGROUND),
     ),
     "landcover": (
