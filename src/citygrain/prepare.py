@@ -38,8 +38,10 @@ from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNELS
 from citygrain.geo.place import Place, slug
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
-from citygrain.geo.sources import ATTRIBUTION, Features, Source, declared
+from citygrain.geo.sources import Features, Source, declared
 from citygrain.geo.sources import features as features_of
+from citygrain.geo.sources._files import paths_of
+from citygrain.geo.sources._identity import source_request
 from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS, split_blocks
 
 Report = Callable[[float, str], None]
@@ -109,7 +111,7 @@ def prepare(
     request = _plain(
         {
             "place": place.to_dict(),
-            "source": _source_request(source),
+            "source": source_request(source),
             "resolution_m": float(resolution_m),
             "block_m": float(block_m),
             "buffer_m": float(buffer_m),
@@ -138,7 +140,7 @@ def prepare(
             blocks.to_parquet(draft / cityraster.BLOCKS)
             manifest = {
                 "format": cityraster.FORMAT,
-                "attribution": ATTRIBUTION,
+                "attribution": found.provenance["attribution"],
                 "place": place.to_dict(),
                 "source": found.provenance,
                 "crs": place.crs,
@@ -205,7 +207,7 @@ def run(config: Mapping[str, Any]) -> CityRaster:
 def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
     """Return the closing table: area, counts, shares, what was skipped, is unknown or partial, seconds and memory."""
     made = raster.provenance
-    table = Table(title=f"{raster.name}: {outcome}", caption=ATTRIBUTION)
+    table = Table(title=f"{raster.name}: {outcome}", caption=made["attribution"])
     for heading, justify in (("channel", "left"), ("features", "right"), ("covers", "right"), ("note", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for name in raster.channels:
@@ -244,7 +246,7 @@ def _draw(
     names = [c.name for c in CHANNELS]
     covered, cells = np.zeros(len(names)), 0
     row = 0
-    with GeoTiffWriter(path, grid, names, cityraster.LEVELS, ATTRIBUTION, workers) as writer:
+    with GeoTiffWriter(path, grid, names, cityraster.LEVELS, found.provenance["attribution"], workers) as writer:
         for strip, inside in zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True):
             valid = inside > COMPLETE // 2
             if not valid.all():
@@ -313,7 +315,8 @@ def _place(config: Mapping[str, Any], source: Source) -> Place:
     if query is not None:
         return Place.from_name(query, name)
     if isinstance(source, _File):
-        return Place.from_bbox(name or slug(Path(source.path).name.split(".", maxsplit=1)[0]), source.extent())
+        first = paths_of(source.path)[0]
+        return Place.from_bbox(name or slug(first.name.split(".", maxsplit=1)[0]), source.extent())
     if name is not None:
         return Place.from_name(name.replace("_", " "), slug(name))
     raise ConfigError(
@@ -326,7 +329,7 @@ def _place(config: Mapping[str, Any], source: Source) -> Place:
 
 @runtime_checkable
 class _File(Protocol):
-    """A source that is a file and so has an extent of its own."""
+    """A source that is a file, or several, and so has an extent of its own."""
 
     path: Any
 
@@ -348,19 +351,6 @@ def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
         got={key: "an older table" if key == "channels" else made.get(key) for key in differing},
         remedy="raster.replace=true makes it anew; another paths.data or place.name keeps both",
     )
-
-
-def _source_request(source: Source) -> dict[str, Any]:
-    """What identifies a source: a server's url, or a file's name and content, wherever it lies."""
-    made: dict[str, Any] = {"kind": type(source).__name__}
-    if hasattr(source, "url"):
-        made["url"] = source.url
-    if hasattr(source, "path"):
-        path = Path(source.path)
-        made["path"] = path.name
-        if path.is_file():
-            made["sha256"] = sha256(path)
-    return made
 
 
 def _plain(value: Any) -> Any:

@@ -312,7 +312,7 @@ def test_no_relation_however_broken_ends_a_download(seed):
     town.elements = json.loads(json.dumps(town.elements))
     with gathering() as elements:
         elements.add(town.elements, None)
-        layers, skipped = layers_of(elements, PLACE, lambda *_: None)
+        layers, skipped = layers_of(elements, PLACE, PLACE.utm, lambda *_: None)
     assert len(layers["green"]) + skipped["broken relations"] == 1
     assert shapely.is_valid(layers["green"].geometry).all()
 

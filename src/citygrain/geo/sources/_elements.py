@@ -14,7 +14,9 @@ from typing import Any
 
 import geopandas as gpd
 import osmium
+import shapely
 from osmium.osm.mutable import Node, Relation, Way
+from shapely.geometry.base import BaseGeometry
 
 from citygrain.geo.layers import layers_from_osm
 from citygrain.geo.place import Place
@@ -148,12 +150,15 @@ def gathering() -> Iterator[Elements]:
             elements.close()
 
 
-def layers_of(elements: Elements, place: Place, report: Progress) -> tuple[dict[str, gpd.GeoDataFrame], dict[str, int]]:
-    """Return the layers of a place, `COASTLINE` among them, and what had to be skipped."""
+def layers_of(
+    elements: Elements, place: Place, area: BaseGeometry, report: Progress
+) -> tuple[dict[str, gpd.GeoDataFrame], dict[str, int]]:
+    """Return the layers of an area (UTM) within a place, `COASTLINE` among them, and what had to be skipped."""
     reader = _Reader(elements.sorted(), place)
     reader.read(report)
     frame = reader.frame()
-    return layers_from_osm(frame[frame.intersects(place.utm)]), reader.skipped
+    shapely.prepare(area)
+    return layers_from_osm(frame[shapely.intersects(area, frame.geometry.to_numpy())]), reader.skipped
 
 
 def _minutes(osm_date: str | None) -> int:

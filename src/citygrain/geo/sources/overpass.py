@@ -168,7 +168,9 @@ class Overpass:
                     ) from error
                 urls |= set(reply["urls"])
                 dates |= {date for date in [_osm_date(reply)] if date}
-            layers, skipped = layers_of(elements, place, lambda done, what: report(ASKED + (1 - ASKED) * done, what))
+            layers, skipped = layers_of(
+                elements, place, place.utm, lambda done, what: report(ASKED + (1 - ASKED) * done, what)
+            )
         water = sea(layers.pop(COASTLINE).geometry, place.utm)
         if not water.is_empty:
             found = gpd.GeoDataFrame({"kind": ["sea"], "width_m": [np.nan]}, geometry=[water], crs=place.crs)
