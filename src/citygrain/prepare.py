@@ -210,13 +210,19 @@ def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
     table = Table(title=f"{raster.name}: {outcome}", caption=made["attribution"])
     for heading, justify in (("channel", "left"), ("features", "right"), ("covers", "right"), ("note", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    parts = made["source"].get("parts", {})
+    giver = {channel: f"from {name}" for name, part in parts.items() for channel in part["channels"]}
     for name in raster.channels:
         unknown = raster.unknown.get(name)
         share = "unknown" if unknown else f"{made['shares'][name]:.2%}"
-        table.add_row(name, f"{made['counts'].get(name, 0):,}", share, unknown or raster.partial.get(name, ""))
+        notes = filter(None, [giver.get(name), unknown or raster.partial.get(name)])
+        table.add_row(name, f"{made['counts'].get(name, 0):,}", share, "; ".join(notes))
     counts = raster.blocks["split"].value_counts()
     height, width = raster.shape
+    base = {"base": made["source"]["base"]} if parts else {}
     facts = {
+        "sources": "; ".join(f"{name}: {_in_short(source)}" for name, source in {**base, **parts}.items())
+        or _in_short(made["source"]),
         "area": f"{made['valid_km2']:,.1f} km² with data, of {made['place']['area_km2']:,.1f} km²",
         "raster": f"{width:,} × {height:,} cells of {raster.resolution_m:g} m, {raster.crs}, "
         f"{made['layout']['bytes'] / 1e6:,.1f} MB",
@@ -230,6 +236,13 @@ def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
     for name, fact in facts.items():
         table.add_row(name, "", "", fact)
     return table
+
+
+def _in_short(source: Mapping[str, Any]) -> str:
+    """Where features came from, in a line: files, or a server, and the day they are of."""
+    files = [file["file"] for file in source.get("files", [source]) if "file" in file]
+    day = source.get("osm_date") or source.get("date")
+    return ", ".join(files or [str(source.get("url", source["kind"]))]) + (f" ({str(day)[:10]})" if day else "")
 
 
 def _draw(
@@ -344,13 +357,24 @@ def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
     made = manifest.get("request", {})
     if made == request:
         return CityRaster.open(folder)
-    differing = [key for key in {**made, **request} if made.get(key) != request.get(key)]
+    if made.get("channels") != request["channels"]:
+        made, request = {**made, "channels": "an older table"}, {**request, "channels": "the present table"}
+    before, now = _flat(made), _flat(request)
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     raise DataError(
         f"{folder} is already there, made from another request.",
-        expected={key: "the present table" if key == "channels" else request.get(key) for key in differing},
-        got={key: "an older table" if key == "channels" else made.get(key) for key in differing},
+        expected={key: now.get(key) for key in differing},
+        got={key: before.get(key) for key in differing},
         remedy="raster.replace=true makes it anew; another paths.data or place.name keeps both",
     )
+
+
+def _flat(request: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Every value of a request under its dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in request.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flat
 
 
 def _plain(value: Any) -> Any:

@@ -243,9 +243,8 @@ class _Parquet(_File):
 
     def read(self, columns: list[str], box: tuple[float, float, float, float]) -> tuple[gpd.GeoDataFrame, int]:
         """Read as `_File` does; without a column of boxes, all of it."""
-        frame = gpd.read_parquet(
-            self.path, columns=[*columns, self.geometry], **({"bbox": box} if self.indexed else {})
-        ).rename_geometry("geometry")
+        box_of = {"bbox": box} if self.indexed else {}
+        frame = gpd.read_parquet(self.path, columns=[*columns, self.geometry], **box_of)
         missing = pq.read_table(self.path, columns=[self.geometry]).column(0).null_count
         frame = frame[frame.geometry.notna()]
         return frame if self.indexed else frame[frame.intersects(shapely.box(*box))], missing
@@ -344,13 +343,13 @@ def _sound(frame: gpd.GeoDataFrame, place: Place, crs: pyproj.CRS, skipped: Coun
     geometry = shapely.force_2d(frame.geometry.to_numpy())
     mended = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
     geometry = np.where(shapely.get_dimensions(geometry) == 2, mended, geometry)
-    geometry = place.project(geometry, crs)
+    geometry = place.project(geometry, crs.to_wkt())
     usable = (
         ~shapely.is_empty(geometry) & (shapely.get_dimensions(geometry) > 0) & np.isfinite(shapely.length(geometry))
     )
     skipped[NO_EXTENT] += int((~usable).sum())
     shapely.prepare(place.utm)
-    usable &= shapely.intersects(place.utm, geometry)
+    usable[usable] = shapely.intersects(place.utm, geometry[usable])
     return frame.set_geometry(gpd.GeoSeries(geometry, index=frame.index, crs=place.crs))[usable]
 
 

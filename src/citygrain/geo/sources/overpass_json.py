@@ -9,8 +9,8 @@ A reply does not say what was asked for. Two rules stand in for that:
 - **A key was asked for when an element has it and no other of the keys that make channels.** A lake tagged as a marina
   too came for its water, and the street that is a member of a lake's shore came along with it. What no such element can
   make is unknown, not absent. `asked` says better where somebody knows better.
-- **The replies cover the ground on which they have streets, and buildings.** Both are everywhere in a city. So streets of
-  a quarter, joined with the water of its county, cover the quarter.
+- **The replies cover the ground on which they have streets, and buildings.** Both are everywhere in a city. So streets
+  of a quarter, joined with the water of its county, cover the quarter.
 """
 
 from __future__ import annotations
@@ -113,7 +113,10 @@ class OverpassJson:
                 report(READING * k / len(paths), f"reading {path.name}")
                 reply = _read(path)
                 survey.add(reply)
-                elements.add(reply.elements, reply.osm_date)
+                try:
+                    elements.add(reply.elements, reply.osm_date)
+                except BadElementError as error:
+                    raise _no_element(path, error) from error
                 files.append({"file": path.name, "sha256": sha256(path), "osm_date": reply.osm_date})
             extent = survey.extent(self.path)
             covered = shapely.box(*extent)
@@ -190,7 +193,7 @@ def _read(path: Path) -> _Reply:
         raise SourceError(
             f"{path} is not a whole reply: the server gave up on the query.",
             got=remark,
-            remedy="ask again for a smaller area or with a longer [timeout:…], or let source=overpass do it tile by tile",
+            remedy="ask for a smaller area or with a longer [timeout:…], or let source=overpass do it tile by tile",
         )
     elements = [element for element in reply["elements"] if isinstance(element, dict)]
     if not any(element.get("type") in {"way", "relation"} for element in elements):
@@ -203,6 +206,14 @@ def _read(path: Path) -> _Reply:
     header = reply.get("osm3s")
     date = header.get("timestamp_osm_base") if isinstance(header, dict) else None
     return _Reply(path, elements, str(date) if date else None)
+
+
+def _no_element(path: Path, error: Exception) -> SourceError:
+    return SourceError(
+        f"{path} holds what is no element of a map.",
+        got=f"{type(error).__name__}: {error}",
+        remedy="save the reply again",
+    )
 
 
 @dataclass
@@ -235,11 +246,7 @@ class _Survey:
             }
             came_for = [_came_for(element, members) for element in reply.elements]
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise SourceError(
-                f"{reply.path} holds what is no element of a map.",
-                got=error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}",
-                remedy="save the reply again",
-            ) from error
+            raise _no_element(reply.path, error) from error
         if not len(found):
             raise SourceError(
                 f"{reply.path} says what is there, but not where.",
@@ -274,7 +281,7 @@ class _Survey:
                 if not any(key in asked for key, _ in selected):
                     unknown[channel] = f"not asked for: source.asked names none of {keys}"
             elif not any(self._tells(key, values) for key, values in selected):
-                unknown[channel] = f"the saved reply has nothing that came for {keys}"
+                unknown[channel] = f"nothing in the saved reply came for it ({keys})"
         if len(unknown) == len(CHANNEL_NAMES):
             raise SourceError(
                 "The saved reply holds nothing that a channel is made of.",
