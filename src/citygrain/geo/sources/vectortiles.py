@@ -53,6 +53,7 @@ UNKNOWN = {"parking": "OpenMapTiles tiles hold no parking surfaces"}
 PARTIAL = {
     "cycle": "OpenMapTiles tiles keep cycle ways mapped on their own, not tracks and lanes tagged on a street",
     "walk": "OpenMapTiles tiles keep footways mapped on their own, not sidewalks tagged on a street",
+    "square": "OpenMapTiles tiles keep pedestrian areas, not those of footways nor places named a square",
 }
 
 
