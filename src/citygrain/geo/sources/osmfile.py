@@ -15,12 +15,12 @@ https://docs.osmcode.org/pyosmium, https://wiki.openstreetmap.org/wiki/Relation:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -33,7 +33,7 @@ from shapely.geometry.base import BaseGeometry
 from citygrain.errors import SourceError
 from citygrain.files import sha256
 from citygrain.geo.coastline import sea
-from citygrain.geo.layers import ANY, COASTLINE, OSM_KEYS, OSM_RULES, OSM_SELECTORS, layers_from_osm
+from citygrain.geo.layers import COASTLINE, OSM_KEYS, OSM_SELECTORS, is_of_interest, layers_from_osm, remainder
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._files import BBox, existing_file, outside
@@ -110,7 +110,8 @@ class OsmFile:
             reader.read(report)
             osm_date = _header(path).get("osmosis_replication_timestamp") or reader.newest
         frame = reader.frame()
-        layers = layers_from_osm(frame[frame.intersects(place.utm)])
+        frame = frame[frame.intersects(place.utm)]
+        layers = layers_from_osm(frame, driving_side=place.driving_side)
         covered_utm = place.project(shapely.segmentize(covered, EDGE_DEG))
         valid = place.utm.intersection(covered_utm)
         layers["water"] = _with_sea(layers["water"], layers.pop(COASTLINE), covered_utm, valid)
@@ -121,7 +122,14 @@ class OsmFile:
             "osm_date": osm_date,
             "extent": list(extent),
         }
-        return Features(layers, place=place, provenance=provenance, valid=valid, skipped=reader.skipped)
+        return Features(
+            layers,
+            place=place,
+            provenance=provenance,
+            valid=valid,
+            skipped=reader.skipped,
+            remainder=remainder(frame, valid, driving_side=place.driving_side),
+        )
 
 
 class _Reader:
@@ -162,7 +170,7 @@ class _Reader:
                 self._way(thing)
             elif thing.is_area():
                 self._area(thing)
-            elif thing.tags.get("type") == "multipolygon" and _draws(thing.tags, "area"):
+            elif thing.tags.get("type") == "multipolygon" and is_of_interest(thing.tags, "area"):
                 self._relations.add(thing.id)
         self.skipped[BROKEN_RELATIONS] += len(self._relations)
         report(1.0, f"{len(self._geometries):,} features")
@@ -175,7 +183,7 @@ class _Reader:
 
     def _way(self, way: Any) -> None:
         """Keep the line of a way, in as many pieces as its missing nodes leave."""
-        line = _draws(way.tags, "line")
+        line = is_of_interest(way.tags, "line")
         closed = way.is_closed()
         if not line and not closed:
             return
@@ -193,12 +201,12 @@ class _Reader:
                 self.skipped[LOST_WAYS] += 1
             for piece in pieces:
                 self._keep(way, piece, "way", way.id)
-        if closed and not whole and _draws(way.tags, "area"):
+        if closed and not whole and is_of_interest(way.tags, "area"):
             self.skipped[CUT_AREAS] += 1
 
     def _area(self, area: Any) -> None:
         """Keep the polygon of a closed way or of a relation."""
-        if not _draws(area.tags, "area"):
+        if not is_of_interest(area.tags, "area"):
             return
         try:
             polygon = shapely.from_wkb(_WKB.create_multipolygon(area))
@@ -224,28 +232,6 @@ class _Reader:
 
 _WKB = osmium.geom.WKBFactory()
 _KEYS = frozenset(OSM_KEYS)
-
-
-def _values(shape: Literal["line", "area"]) -> dict[str, frozenset[str]]:
-    """Tag key → values that some rule draws in this shape: a coarse sieve before any geometry is made."""
-    found: dict[str, frozenset[str]] = {}
-    for rule in OSM_RULES:
-        for key in OSM_SELECTORS:
-            if rule.shape == shape and key in rule.when:
-                found[key] = found.get(key, frozenset()) | frozenset(rule.when[key])
-    return found
-
-
-_DRAWN: Mapping[str, Mapping[str, frozenset[str]]] = {"line": _values("line"), "area": _values("area")}
-
-
-def _draws(tags: Any, shape: Literal["line", "area"]) -> bool:
-    """Whether some rule may draw an object with these tags."""
-    for key, values in _DRAWN[shape].items():
-        value = tags.get(key)
-        if value is not None and (value in values or ANY[0] in values):
-            return True
-    return False
 
 
 def _with_sea(
