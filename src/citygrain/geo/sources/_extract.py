@@ -23,7 +23,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -49,7 +49,7 @@ MAX_UNTIDY = 5_000_000
 FAR_LARGER = 10.0
 """A header's box with this many times the area in which the nodes lie is that of the file it was filtered from."""
 
-SAMPLE = 1 << 18
+SAMPLE = 1 << 16
 """Nodes, at least, that tell where a file's data lie; half as many again at most twice as sparsely."""
 
 PACKED: dict[bytes, str] = {b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
@@ -145,10 +145,9 @@ def _look_over(path: Path, _changed_ns: int, _size: int) -> Extract:
                 expected="the objects of one day",
                 remedy=f"osmium time-filter {path.name} 2024-01-01T00:00:00Z -o that_day.osm.pbf (package osmium-tool)",
             )
-        count = _Count(located=has_locations(header))
+        located = markup.located or has_locations(header) or kind.startswith("opl")
         things: Iterator[Any] = iter(osmium.FileProcessor(file, _NODES_WAYS_RELATIONS))
-        for thing in things:
-            count.add(thing)
+        count = _Count.of(things, located)
     if not len(count.lonlat):
         raise SourceError(
             f"{path} holds no nodes{'' if count.objects else ', nor anything else'}, so nothing of it has a place.",
@@ -165,8 +164,8 @@ def _look_over(path: Path, _changed_ns: int, _size: int) -> Extract:
         covered=_covered(boxes, count.lonlat),
         date=header.get("osmosis_replication_timestamp") or markup.date,
         objects=count.objects,
-        # Only .osm.pbf says in its header that all its ways have their locations; elsewhere some may.
-        tidy=count.tidy and not any(markup.deleted.values()) and (not count.located or kind == "pbf"),
+        # Only .osm.pbf says in its header that all its ways hold their locations; elsewhere some may.
+        tidy=count.tidy and not any(markup.deleted.values()) and (not located or kind == "pbf"),
         deleted=markup.deleted,
     )
 
@@ -246,6 +245,8 @@ class _Markup:
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     date: str | None = None
     deleted: dict[str, set[int]] = field(default_factory=lambda: {"n": set(), "w": set(), "r": set()})
+    located: bool = False
+    """Whether ways hold the locations of their nodes."""
 
     @classmethod
     def of(cls, path: Path, kind: str) -> _Markup:
@@ -264,6 +265,9 @@ class _Markup:
                 markup._element(name, attributes)
                 if name == "remark":
                     parser.CharacterDataHandler = remark.append
+            elif name == "nd" and depth == 2:
+                if "lat" in attributes:
+                    markup.located = True
             elif name == "center" or (depth == 3 and parents[-2] == "member"):
                 raise SourceError(
                     f"{path} holds the geometry of its relations, or their centres, in place of their ways and nodes.",
@@ -317,48 +321,36 @@ class _Markup:
 class _Count:
     """What is counted while a file goes by."""
 
-    located: bool
-    """Whether ways hold the locations of their nodes."""
     objects: int = 0
     tidy: bool = True
-    _rank: int = 0
-    _number: int = 0
-    _xy: list[tuple[int, int]] = field(default_factory=list)
-    _seen: int = 0
-    _step: int = 1
+    lonlat: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    """Longitudes and latitudes of some of the nodes, `(n, 2)`."""
 
-    def __post_init__(self) -> None:
-        self._told = self.located
-
-    def add(self, thing: Any) -> None:
-        """Count a node, way or relation."""
-        rank = 0 if thing.is_node() else 1 if thing.is_way() else 2
-        number = thing.id
-        if not (number > self._number if rank == self._rank else rank > self._rank and number > 0) or not thing.visible:
-            self.tidy = False
-        self._rank, self._number = rank, number
-        self.objects += 1
-        if rank == 0:
-            self._place(thing.location)
-        elif rank == 1 and (self.located or not self._told):
-            for node in thing.nodes:
-                if node.location.valid():
-                    self.located = True
-                    self._place(node.location)
-
-    def _place(self, location: Any) -> None:
-        """Keep every so many-th location."""
-        self._seen += 1
-        if self._seen % self._step == 0 and location.valid():
-            self._xy.append((location.x, location.y))
-            if len(self._xy) > 2 * SAMPLE:
-                del self._xy[::2]
-                self._step *= 2
-
-    @cached_property
-    def lonlat(self) -> NDArray[np.float64]:
-        """Longitudes and latitudes of some of the nodes, `(n, 2)`."""
-        return np.array(self._xy, dtype=np.float64).reshape(-1, 2) / 1e7
+    @classmethod
+    def of(cls, things: Iterator[Any], located: bool) -> _Count:
+        """Count nodes, ways and relations; `located` when ways hold the locations of their nodes."""
+        xy: list[tuple[int, int]] = []
+        objects, seen, step = 0, 0, 1
+        tidy = True
+        rank, number = 0, 0
+        for thing in things:  # a million a second: nothing in this loop is called that need not be
+            objects += 1
+            before, rank = rank, 0 if thing.is_node() else 1 if thing.is_way() else 2
+            last, number = number if rank == before else 0, thing.id
+            if rank < before or number <= last or not thing.visible:
+                tidy = False
+            if rank == 0:
+                seen += 1
+                if seen % step == 0:
+                    location = thing.location
+                    if location.valid():
+                        xy.append((location.x, location.y))
+            elif located and rank == 1:
+                xy += [(node.x, node.y) for node in thing.nodes if node.location.valid()]
+            if len(xy) > 2 * SAMPLE:
+                del xy[::2]
+                step *= 2
+        return cls(objects, tidy, np.array(xy, dtype=np.float64).reshape(-1, 2) / 1e7)
 
 
 def _covered(boxes: list[tuple[float, float, float, float]], lonlat: NDArray[np.float64]) -> BaseGeometry:
