@@ -49,6 +49,9 @@ MAX_UNTIDY = 5_000_000
 FAR_LARGER = 10.0
 """A header's box with this many times the area in which the nodes lie is that of the file it was filtered from."""
 
+FEW_NODES, CITY_DEG = 1000, 1.0
+"""So few nodes may well lie in a corner of a true box, if that is no wider than a city."""
+
 SAMPLE = 1 << 16
 """Nodes, at least, that tell where a file's data lie; half as many again at most twice as sparsely."""
 
@@ -361,23 +364,33 @@ def _covered(boxes: list[tuple[float, float, float, float]], lonlat: NDArray[np.
     """
     nodes = _around(lonlat)
     said = shapely.union_all([shapely.box(*box) for box in boxes])
-    return nodes if said.is_empty or said.area > FAR_LARGER * nodes.area else said
+    if said.is_empty:
+        return nodes
+    west, south, east, north = said.bounds
+    few = len(lonlat) < FEW_NODES and max(east - west, north - south) < CITY_DEG
+    return said if few or said.area <= FAR_LARGER * nodes.area else nodes
 
 
 def _around(lonlat: NDArray[np.float64]) -> BaseGeometry:
-    """Box around the nodes of a file, two if they lie on both sides of the 180th meridian.
+    """Box around the nodes of a file; two that meet at the 180th meridian if they lie on both sides of it."""
+    lon = lonlat[:, 0]
+    if (lon > 0).any() and (lon < 0).any() and (np.abs(lon) < 90.0).mean() < 0.01:
+        west, south, _, north = _middle(lonlat[lon > 90.0])
+        _, south_too, east, north_too = _middle(lonlat[lon < -90.0])
+        return shapely.union(shapely.box(west, south, 180.0, north), shapely.box(-180.0, south_too, east, north_too))
+    return shapely.box(*_middle(lonlat))
 
-    Complete ways and relations reach far beyond a cut. So it is the box of the middle 98 %, and on each side as much
-    again as 1 % takes inside, up to the last node.
+
+def _middle(lonlat: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Box of the middle 98 % of nodes, and on each side as much again as 1 % takes inside, up to the last node.
+
+    Complete ways and relations reach far beyond a cut.
     """
-    middle = np.abs(lonlat[:, 0]) < 90.0
-    if (lonlat[:, 0] > 0).any() and (lonlat[:, 0] < 0).any() and middle.mean() < 0.01:
-        return shapely.union_all([_around(lonlat[~middle & (sign * lonlat[:, 0] > 0)]) for sign in (1, -1)])
     low, high = np.percentile(lonlat, [1, 99], axis=0)
     more = (high - low) / 98.0
-    west, south = np.maximum(low - more, lonlat.min(axis=0))
-    east, north = np.minimum(high + more, lonlat.max(axis=0))
-    return shapely.box(west, south, east, north)
+    west, south = np.maximum(low - more, lonlat.min(axis=0)).tolist()
+    east, north = np.minimum(high + more, lonlat.max(axis=0)).tolist()
+    return west, south, east, north
 
 
 # A tidy copy
