@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ import shapely
 from osmium.osm.mutable import Node, Relation, Way
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.geo.layers import layers_from_osm
+from citygrain.geo.layers import COASTLINE, Remainder, layers_from_osm, remainder
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Progress
-from citygrain.geo.sources.osmfile import _Reader
+from citygrain.geo.sources.osmfile import _Reader, _with_sea
 
 TAGGED = 1 << 30
 """Added to the version of what has tags; larger than any number of minutes since 1970."""
@@ -150,15 +151,29 @@ def gathering() -> Iterator[Elements]:
             elements.close()
 
 
-def layers_of(
-    elements: Elements, place: Place, area: BaseGeometry, report: Progress
-) -> tuple[dict[str, gpd.GeoDataFrame], dict[str, int]]:
-    """Return the layers of an area (UTM) within a place, `COASTLINE` among them, and what had to be skipped."""
+@dataclass(frozen=True)
+class Found:
+    """What elements make of a place."""
+
+    layers: dict[str, gpd.GeoDataFrame]
+    """Channel to its features, the sea among them."""
+    valid: BaseGeometry
+    """The part of the place that the elements cover, in UTM."""
+    skipped: Mapping[str, int]
+    remainder: Mapping[str, Remainder]
+
+
+def features_of(elements: Elements, place: Place, covered: BaseGeometry, report: Progress) -> Found:
+    """Return what elements make of a place, as far as they cover it (UTM)."""
     reader = _Reader(elements.sorted(), place)
     reader.read(report)
     frame = reader.frame()
-    shapely.prepare(area)
-    return layers_from_osm(frame[shapely.intersects(area, frame.geometry.to_numpy())]), reader.skipped
+    valid = place.utm.intersection(covered)
+    shapely.prepare(valid)
+    frame = frame[shapely.intersects(valid, frame.geometry.to_numpy())]
+    layers = layers_from_osm(frame, driving_side=place.driving_side)
+    layers["water"] = _with_sea(layers["water"], layers.pop(COASTLINE), covered, valid)
+    return Found(layers, valid, reader.skipped, remainder(frame, valid, driving_side=place.driving_side))
 
 
 def _minutes(osm_date: str | None) -> int:

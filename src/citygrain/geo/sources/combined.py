@@ -130,6 +130,7 @@ class Combined:
                 for name, features in found.items()
                 for reason, n in features.skipped.items()
             },
+            remainder=found["base"].remainder,
         )
 
     def _givers(self, found: Mapping[str, Features]) -> dict[str, str]:

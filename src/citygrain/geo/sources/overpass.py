@@ -35,7 +35,6 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import requests
 import shapely
 import urllib3
@@ -44,11 +43,10 @@ from shapely.geometry import MultiPolygon, Polygon
 from citygrain import __version__
 from citygrain.errors import SourceError
 from citygrain.geo._osmnx import HOMEPAGE
-from citygrain.geo.coastline import sea
-from citygrain.geo.layers import COASTLINE, OSM_QUERY
+from citygrain.geo.layers import OSM_QUERY
 from citygrain.geo.place import WGS84, Place
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._elements import TOO_MUCH_WORDS, BadElementError, gathering, layers_of, says_partial
+from citygrain.geo.sources._elements import TOO_MUCH_WORDS, BadElementError, features_of, gathering, says_partial
 
 SMALLEST_TILE_M = 500.0
 """A tile that a server cannot answer in time is cut in four down to this side. Beyond it, the server is at fault."""
@@ -168,13 +166,7 @@ class Overpass:
                     ) from error
                 urls |= set(reply["urls"])
                 dates |= {date for date in [_osm_date(reply)] if date}
-            layers, skipped = layers_of(
-                elements, place, place.utm, lambda done, what: report(ASKED + (1 - ASKED) * done, what)
-            )
-        water = sea(layers.pop(COASTLINE).geometry, place.utm)
-        if not water.is_empty:
-            found = gpd.GeoDataFrame({"kind": ["sea"], "width_m": [np.nan]}, geometry=[water], crs=place.crs)
-            layers["water"] = pd.concat([layers["water"], found], ignore_index=True) if len(layers["water"]) else found
+            found = features_of(elements, place, place.utm, lambda done, what: report(ASKED + (1 - ASKED) * done, what))
         provenance = {
             "kind": "overpass",
             "url": ", ".join(sorted(urls)),
@@ -182,7 +174,9 @@ class Overpass:
             "query": OSM_QUERY,
             "tiles": len(outlines),
         }
-        return Features(layers, place=place, provenance=provenance, skipped=skipped)
+        return Features(
+            found.layers, place=place, provenance=provenance, skipped=found.skipped, remainder=found.remainder
+        )
 
     def _tile(self, outline: Polygon, place: Place, store: _Store) -> Reply:
         """Return one tile: kept, asked for, or put together from its quarters."""

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 
 from citygrain.errors import ConfigError, SourceError
 from citygrain.files import sha256
-from citygrain.geo.layers import ANY, CHANNEL_NAMES, COASTLINE, OSM_RULES, OSM_SELECTORS
+from citygrain.geo.layers import ANY, CHANNEL_NAMES, OSM_RULES, OSM_SELECTORS
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._elements import BadElementError, gathering, layers_of, position, says_partial
+from citygrain.geo.sources._elements import BadElementError, features_of, gathering, position, says_partial
+from citygrain.geo.sources._extract import _middle
 from citygrain.geo.sources._files import BBox, existing_file, outside, paths_of
-from citygrain.geo.sources.osmfile import _with_sea
 
 SUFFIXES = (".json", ".json.gz")
 
@@ -124,11 +124,9 @@ class OverpassJson:
                 raise outside(place, extent, paths[0])
             unknown = survey.unknown(self.asked)
             covered_utm = place.project(shapely.segmentize(covered, EDGE_DEG))
-            valid = place.utm.intersection(covered_utm)
-            layers, skipped = layers_of(
-                elements, place, valid, lambda done, what: report(READING + (1 - READING) * done, what)
+            found = features_of(
+                elements, place, covered_utm, lambda done, what: report(READING + (1 - READING) * done, what)
             )
-        layers["water"] = _with_sea(layers["water"], layers.pop(COASTLINE), covered_utm, valid)
         provenance = {
             "kind": "overpass_json",
             "files": files,
@@ -136,12 +134,13 @@ class OverpassJson:
             "extent": list(extent),
         }
         return Features(
-            {name: layer for name, layer in layers.items() if name not in unknown},
+            {name: layer for name, layer in found.layers.items() if name not in unknown},
             place=place,
             provenance=provenance,
-            valid=valid,
+            valid=found.valid,
             unknown=unknown,
-            skipped=skipped,
+            skipped=found.skipped,
+            remainder=found.remainder,
         )
 
 
@@ -310,8 +309,8 @@ class _Survey:
                 if keys[key] > MATTERS * keys.total()
             ]
             if about:
-                boxes.append(_middle(about))
-        west, south, east, north = np.transpose(boxes or [_middle(self.positions)])
+                boxes.append(_middle(np.concatenate(about)))
+        west, south, east, north = np.transpose(boxes or [_middle(np.concatenate(self.positions))])
         box = (float(west.max()), float(south.max()), float(east.min()), float(north.min()))
         if box[0] >= box[2] or box[1] >= box[3]:
             raise SourceError(
@@ -320,12 +319,6 @@ class _Survey:
                 remedy="leave out what is not of this place",
             )
         return box
-
-
-def _middle(positions: Sequence[NDArray[np.float64]]) -> list[float]:
-    """Box of the middle 98 % of nodes: whole ways and relations reach far beyond what was asked for."""
-    found: list[float] = np.percentile(np.concatenate(positions), [1, 99], axis=0).ravel().tolist()
-    return found
 
 
 def _positions(elements: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
