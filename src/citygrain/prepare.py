@@ -42,6 +42,7 @@ from citygrain.geo.sources import Features, Source, declared
 from citygrain.geo.sources import features as features_of
 from citygrain.geo.sources._files import paths_of
 from citygrain.geo.sources._identity import source_request
+from citygrain.geo.sources.combined import Combined
 from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS, split_blocks
 
 Report = Callable[[float, str], None]
@@ -332,7 +333,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _place(config: Mapping[str, Any], source: Source) -> Place:
-    """Build the place: a bbox, a polygon file, the file's own extent, or a name to look up."""
+    """Build the place: a bbox, a polygon file, the extent of the file (of the base, where several), or a name to look up."""
     name, bbox, polygon, query = (config.get(key) for key in ("name", "bbox", "polygon", "query"))
     if bbox is not None and polygon is not None:
         raise ConfigError(
@@ -346,6 +347,8 @@ def _place(config: Mapping[str, Any], source: Source) -> Place:
         return Place.from_file(polygon, name)
     if query is not None:
         return Place.from_name(query, name)
+    while isinstance(source, Combined):
+        source = source.base
     if isinstance(source, _File):
         first = paths_of(source.path)[0]
         return Place.from_bbox(name or slug(first.name.split(".", maxsplit=1)[0]), source.extent())

@@ -92,7 +92,9 @@ class Elements:
                 raise BadElementError(f"{str(element)[:80]}: {str(error).partition('(#')[0]}") from error
 
     def _add(self, element: Mapping[str, Any], version: int) -> None:
-        kind, number = element["type"], element.get("id")
+        kind, number = element["type"], element["id"]
+        if not isinstance(number, int):
+            raise TypeError("its number is none")
         tags = {str(k): str(v)[:LONGEST_TAG] for k, v in element.get("tags", {}).items()} if kind != "node" else {}
         if kind == "node" and "lat" in element:
             self._writer.add_node(Node(id=number, version=version, location=position(element)))

@@ -7,7 +7,7 @@ Known is what the base and all parts know: the place ends where the first of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from citygrain.errors import ConfigError, SourceError
@@ -38,13 +38,13 @@ class Combined:
 
     base: Source
     parts: Mapping[str, Source]
-    channels: Mapping[str, str] = field(default_factory=dict)
+    channels: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if not self.parts:
             raise ConfigError(
                 "A combined source has parts.",
-                expected="+source@source.parts.buildings=layers, or source.parts={buildings:{_target_:…}}",
+                expected="+source@source.parts.buildings=layers source.parts.buildings.path=… and so on",
                 got="source.parts is empty",
             )
         for name, source in [("base", self.base), *self.parts.items()]:
@@ -54,7 +54,7 @@ class Combined:
                     got=source,
                     remedy=f"choose one: source@source.{name}=…, or +source@source.parts.{name}=…",
                 )
-        for channel, name in self.channels.items():
+        for channel, name in (self.channels or {}).items():
             if channel not in CHANNEL_NAMES:
                 raise ConfigError("There is no such channel to combine.", got=channel, choices=CHANNEL_NAMES)
             if name not in self.parts:
@@ -65,7 +65,7 @@ class Combined:
         return {
             "base": source_request(self.base),
             "parts": {name: source_request(source) for name, source in self.parts.items()},
-            "channels": dict(self.channels),
+            "channels": dict(self.channels or {}),
         }
 
     def features(self, place: Place, progress: Progress | None = None) -> Features:
@@ -135,10 +135,10 @@ class Combined:
 
     def _givers(self, found: Mapping[str, Features]) -> dict[str, str]:
         """Channel → name of the source that gives it."""
-        giver = dict.fromkeys(CHANNEL_NAMES, "base")
+        giver, channels = dict.fromkeys(CHANNEL_NAMES, "base"), self.channels or {}
         for name in self.parts:
-            told = [channel for channel, part in self.channels.items() if part == name]
-            given = told or [c for c in CHANNEL_NAMES if c not in found[name].unknown and c not in self.channels]
+            told = [channel for channel, part in channels.items() if part == name]
+            given = told or [c for c in CHANNEL_NAMES if c not in found[name].unknown and c not in channels]
             if not given:
                 raise SourceError(
                     f"Part {name} gives nothing.",

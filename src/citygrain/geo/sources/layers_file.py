@@ -228,9 +228,8 @@ class _File:
         """Read some columns of what meets a box in the file's CRS, and count features without geometry anywhere."""
         info = pyogrio.read_info(self.path, layer=self.layer)
         nowhere = f'"{info["geometry_name"]}" IS NULL' if info["geometry_name"] else "OGR_GEOMETRY IS NULL"
-        missing = pyogrio.read_dataframe(
-            self.path, layer=self.layer, columns=[], read_geometry=False, where=nowhere, fid_as_index=True
-        )
+        # With their geometries, which are none: without, GDAL takes all for missing.
+        missing = pyogrio.read_dataframe(self.path, layer=self.layer, columns=[], where=nowhere)
         return pyogrio.read_dataframe(self.path, layer=self.layer, columns=columns, bbox=box), len(missing)
 
 
@@ -245,8 +244,9 @@ class _Parquet(_File):
         """Read as `_File` does; without a column of boxes, all of it."""
         box_of = {"bbox": box} if self.indexed else {}
         frame = gpd.read_parquet(self.path, columns=[*columns, self.geometry], **box_of)
-        missing = pq.read_table(self.path, columns=[self.geometry]).column(0).null_count
-        frame = frame[frame.geometry.notna()]
+        batches = pq.ParquetFile(self.path).iter_batches(columns=[self.geometry])
+        missing = sum(batch.column(0).null_count for batch in batches)
+        frame = frame[~shapely.is_missing(frame.geometry.to_numpy())]
         return frame if self.indexed else frame[frame.intersects(shapely.box(*box))], missing
 
 
@@ -385,17 +385,16 @@ def _matches(frame: gpd.GeoDataFrame, where: Mapping[str, Any]) -> NDArray[np.bo
         there = frame[column].notna().to_numpy()
         if ANY_VALUE not in values:
             words = frame[column].astype("str").str.lower().isin([str(value).lower() for value in values])
-            there &= words.to_numpy() | _equal(frame[column], values)
+            there = there & (words.to_numpy() | _equal(frame[column], values))
         hit &= there
     return hit
 
 
 def _equal(column: pd.Series[Any], values: Sequence[Any]) -> NDArray[np.bool_]:
-    """Mask of the numbers that are among the values, however they are written, `(n,)`."""
-    if not pd.api.types.is_numeric_dtype(column):
+    """Mask of the numbers that are among the values, `(n,)`: whole ones with gaps between them come as fractions."""
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return np.zeros(len(column), bool)
-    numbers = pd.to_numeric(pd.Series(values, dtype="object"), errors="coerce").dropna()
-    return column.isin(numbers).to_numpy()
+    return column.isin([value for value in values if type(value) in {int, float}]).to_numpy()
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from citygrain.errors import ConfigError, SourceError
 from citygrain.files import sha256
-from citygrain.geo.layers import ANY, CHANNEL_NAMES, OSM_RULES, OSM_SELECTORS
+from citygrain.geo.layers import ANY, CHANNEL_NAMES, OSM_RULES, OSM_SELECTORS, Rule
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._elements import BadElementError, features_of, gathering, position, says_partial
@@ -268,18 +268,12 @@ class _Survey:
         """
         unknown: dict[str, str] = {}
         for channel in CHANNEL_NAMES:
-            selected = [
-                (key, rule.when[key])
-                for rule in OSM_RULES
-                if rule.layer == channel
-                for key in OSM_SELECTORS
-                if key in rule.when
-            ]
-            keys = ", ".join(sorted({key for key, _ in selected}))
+            tags = [(key, rule.when[key]) for rule in OSM_RULES if rule.layer == channel for key in _selected(rule)]
+            keys = ", ".join(sorted({key for key, _ in tags}))
             if asked is not None:
-                if not any(key in asked for key, _ in selected):
+                if not any(key in asked for key, _ in tags):
                     unknown[channel] = f"not asked for: source.asked names none of {keys}"
-            elif not any(self._tells(key, values) for key, values in selected):
+            elif not any(self._tells(key, values) for key, values in tags):
                 unknown[channel] = f"nothing in the saved reply came for it ({keys})"
         if len(unknown) == len(CHANNEL_NAMES):
             raise SourceError(
@@ -319,6 +313,15 @@ class _Survey:
                 remedy="leave out what is not of this place",
             )
         return box
+
+
+def _selected(rule: Rule) -> list[str]:
+    """Return the key that whoever wants a rule's features asks for; none where the rule refines another.
+
+    Garages of many floors are buildings too, but nobody who asks for parking has asked for buildings.
+    """
+    keys = [key for key in OSM_SELECTORS if key in rule.when]
+    return keys if len(keys) == 1 and (keys[0] in WHOLE_KEYS or len(rule.when) == 1) else []
 
 
 def _positions(elements: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
