@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_one_line_combines_streets_of_overpass_with_polygons(tmp_path: Path, hou
     made = raster.provenance["source"]
     assert [file["file"] for file in made["base"]["files"]] == ["streets.json", "water.json"]
     assert made["osm_date"].startswith("2026-03-26")
-    console = Console(width=120, record=True, quiet=True)
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(summary(raster, "written", 1.0))
     text = console.export_text()
     for words in ("from houses", "base: streets.json, water.json (2026-03-26); houses: houses.gpkg", owners):
