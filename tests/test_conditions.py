@@ -165,7 +165,7 @@ def test_without_buildings_there_is_no_frontage_however_many_streets():
 
 
 def test_cycleways_rails_and_service_roads_are_no_frontage():
-    layout = drawn(building=np.s_[:32], cycle=np.s_[32:], rail=np.s_[32:])
+    layout = drawn(building=np.s_[:32], cycle=np.s_[32:], rail=np.s_[32:], service=np.s_[32:])
     assert measure(layout, CHANNELS, 8.0)["frontage"] == 0
 
 

@@ -297,12 +297,15 @@ def test_where_people_drive_on_the_left_everything_is_mirrored() -> None:
 @pytest.mark.parametrize(("turn", "driving_side"), [(1, "right"), (-1, "left")])
 def test_the_lane_of_a_roundabout_is_a_closed_ring_on_its_outer_side(turn: int, driving_side: Any) -> None:
     """Traffic runs anticlockwise where people keep to the right, clockwise where they keep to the left."""
-    angle = turn * np.linspace(0, 2 * np.pi, 73)
-    ring = shapely.LineString(np.stack([500_000 + 40 * np.cos(angle), 6_000_000 + 40 * np.sin(angle)], 1))
+    rings = []
+    for radius, corners in ((40, 73), (20, 37)):
+        angle = turn * np.linspace(0, 2 * np.pi, corners)
+        xy = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+        rings.append(shapely.LineString([*xy[:-1], xy[0]]))
     tags = {"highway": "residential", "junction": "roundabout", "cycleway": "lane"}
-    lane = layers_from_osm(frame((tags, ring)), driving_side=driving_side)["cycle"].geometry
+    lane = layers_from_osm(frame(*((tags, ring) for ring in rings)), driving_side=driving_side)["cycle"].geometry
     assert lane.is_closed.all()
-    assert lane.length.tolist() == pytest.approx([2 * np.pi * 46], rel=0.005)
+    assert lane.length.tolist() == pytest.approx([2 * np.pi * 46, 2 * np.pi * 26], rel=0.005)
 
 
 def test_what_neither_a_rule_nor_a_decision_knows_is_counted_by_tag() -> None:

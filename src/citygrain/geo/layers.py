@@ -851,14 +851,16 @@ _ROAD_WIDTHS = {
 def _beside(lines: NDArray[np.object_], offset_m: NDArray[np.float64], side: Side) -> NDArray[np.object_]:
     """Move lines from the middle of their road to the side; a line too crooked for it stays."""
     moved = shapely.offset_curve(lines, offset_m if side == "left" else -offset_m, **_MITRED)
-    rings = np.flatnonzero(shapely.is_closed(lines) & shapely.is_simple(lines))  # which it would leave open
-    loops = shapely.linearrings([shapely.get_coordinates(line) for line in lines[rings]]) if len(rings) else lines[:0]
+    rings = np.flatnonzero(shapely.is_ring(lines))  # which it would leave open
+    xy, ring = shapely.get_coordinates(lines[rings], return_index=True)
+    loops = shapely.linearrings(xy, indices=ring)
     outwards = shapely.is_ccw(loops) == (side == "right")
     grown = shapely.buffer(shapely.polygons(loops), np.where(outwards, 1, -1) * offset_m[rings], **_MITRED)
-    moved[rings] = [shapely.LineString(g.exterior) if g.geom_type == "Polygon" else shapely.LineString() for g in grown]
+    moved[rings] = [shapely.LineString(g.exterior.coords) if g.geom_type == "Polygon" else _NOWHERE for g in grown]
     return np.where(shapely.is_empty(moved), lines, moved)
 
 
+_NOWHERE = shapely.LineString()
 _MITRED: dict[str, Any] = {"join_style": "mitre", "mitre_limit": 2}
 
 ALONG_DEG = 30.0
