@@ -76,11 +76,11 @@ def test_windows_can_be_cut_from_it(raster: CityRaster) -> None:
 def test_its_buildings_come_back_as_polygons(cities: Path, buildings: np.ndarray, tmp_path: Path) -> None:
     assert main(["vectorize", f"layouts={cities / 'fourth_ward'}", f"out={tmp_path}", "workers=1"]) == 0
     (file,) = tmp_path.glob("*.gpkg")
-    found = gpd.read_file(file, layer="buildings")
+    found = gpd.read_file(file, layer="building")
     assert len(found) == pytest.approx(120, abs=25), "houses that touch are one"
     before, after = shapely.union_all(buildings), found.union_all()
     assert before.intersection(after).area / before.union(after).area > 0.9
-    streets = gpd.read_file(file, layer="streets")
+    streets = gpd.read_file(file, layer="drive")
     assert 500 < streets.length.sum() < 3000
 
 

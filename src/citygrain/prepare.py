@@ -333,7 +333,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _place(config: Mapping[str, Any], source: Source) -> Place:
-    """Build the place: a bbox, a polygon file, the extent of the file (of several, the base's), or a name to look up."""
+    """Build the place: a bbox, a polygon file, what the file of the source or its base covers, or a name to look up."""
     name, bbox, polygon, query = (config.get(key) for key in ("name", "bbox", "polygon", "query"))
     if bbox is not None and polygon is not None:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from citygrain.geo.sources.layers_file import (
     LayersFile,
     _matches,
 )
-from citygrain.prepare import prepare
+from citygrain.pack import pack
+from citygrain.prepare import prepare, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::citygrain.geo.sources.EmptyLayerWarning")
 
@@ -275,8 +277,6 @@ def test_parameters_that_make_no_sense(options: dict[str, Any], words: str) -> N
 
 
 def test_a_city_raster_says_whose_data_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from citygrain.prepare import run
-
     path = write(houses(), tmp_path / "houses.gpkg")
     config = {
         "place": {"name": None, "bbox": list(PLACE.bbox)},
@@ -296,6 +296,8 @@ def test_a_city_raster_says_whose_data_it_is(tmp_path: Path, capsys: pytest.Capt
     with rasterio.open(raster.path / "layout.tif") as tif:
         assert tif.tags()["TIFFTAG_COPYRIGHT"] == LICENCE
     assert raster.provenance["shares"]["building"] == pytest.approx(0.06, rel=0.05)
+    with rasterio.open(pack(raster, tmp_path / "packed" / "quarter", 4.0, 15).path / "layout.tif") as tif:
+        assert tif.tags()["TIFFTAG_COPYRIGHT"] == LICENCE, "and so does what travels"
     assert set(raster.unknown) == set(CHANNEL_NAMES) - {"building"}
     config["place"] = {}
     assert run(config).name == "houses", "without a bbox the place is what the file covers"
@@ -329,8 +331,6 @@ def test_the_columns_of_a_shapefile_belong_to_it(tmp_path: Path) -> None:
 
 
 def test_features_warn_of_nothing_where_all_is_unknown_but_buildings(tmp_path: Path) -> None:
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = features(PLACE, LayersFile(write(houses(), tmp_path / "h.gpkg"), LICENCE, "building"))

@@ -402,6 +402,11 @@ FATAL = {
     "nothing at all": (server_does.says(""), r"not map data \(HTTP 200 OK: \(an empty page\)\)"),
     "cut JSON": (server_does.says('{"elements": ['), "not map data"),
     "unknown to it": (server_does.status(404, "not found"), "refuses the query .HTTP 404"),
+    "moved": (
+        server_does.status(301, "moved", Location="https://elsewhere.example/api/interpreter"),
+        "has moved to https://elsewhere.example/api/interpreter",
+    ),
+    "too deep": (server_does.says("[" * 100_000), "not map data"),
     "forbidden": (server_does.status(403, "blocked"), "refuses the query .HTTP 403 Forbidden: Error: blocked"),
     "busy for hours": (server_does.status(429, Retry_After="9999"), "is busy .HTTP 429.*left alone for 9,999 s"),
     "hanging up for ever": (server_does.hang_up, "breaks the connection|sent nothing"),

@@ -377,6 +377,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"hello", "is no JSON"),
     "cut": (json.dumps(reply([WAY])).encode()[:-20], "is no JSON, or cut short"),
     "nothing but blanks": (b"   ", "is no JSON"),
+    "too deep": (b"[" * 100_000, "is no JSON"),
     "binary": (b"\xff\xfe\x00", "is no JSON"),
     "a page": (b"<html><body>busy</body></html>", "is no JSON"),
     "XML": (b"<?xml version='1.0'?><osm version='0.6'></osm>", "(?s)is no JSON.*source=file"),
@@ -387,6 +388,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "elements of another kind": (b'{"elements": {"a": 1}}', "no reply of Overpass"),
     "a way without a number": (
         json.dumps(reply([{**WAY, "id": None, "geometry": [{"lat": 1, "lon": 1}, {"lat": 2, "lon": 2}]}])).encode(),
+        "no element of a map",
+    ),
+    "a new way of an editor": (
+        json.dumps(reply([{**WAY, "id": -1, "geometry": [{"lat": 1, "lon": 1}, {"lat": 2, "lon": 2}]}])).encode(),
         "no element of a map",
     ),
     "a node off the Earth": (

@@ -93,7 +93,7 @@ class Elements:
 
     def _add(self, element: Mapping[str, Any], version: int) -> None:
         kind, number = element["type"], element["id"]
-        if not isinstance(number, int):
+        if not isinstance(number, int) or number <= 0:
             raise TypeError("its number is none")
         tags = {str(k): str(v)[:LONGEST_TAG] for k, v in element.get("tags", {}).items()} if kind != "node" else {}
         if kind == "node" and "lat" in element:

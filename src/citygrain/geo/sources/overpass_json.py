@@ -168,7 +168,7 @@ def _read(path: Path) -> _Reply:
         raise SourceError(f"{path} is damaged or cut short.", got=error, remedy="save it again") from error
     try:
         reply = json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         start = data[:200].lstrip()
         raise SourceError(
             f"{path} is no JSON, or cut short.",
