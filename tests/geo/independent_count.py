@@ -120,7 +120,8 @@ def count(path: Path, bbox: BBox, *, drive_on: str = "right") -> Count:
             if "cycle" in channels and tags["highway"] not in ROADS:
                 tracks.append((xy, "walk" in channels))
             for channel, side in sides_of_road(tags, drive_on):
-                beside[channel].append((xy, (_road_width(tags) + WIDTHS[channel]) / 2, side))
+                if channel not in channels:
+                    beside[channel].append((xy, (_road_width(tags) + WIDTHS[channel]) / 2, side))
             if tags.get("waterway") in WATERWAYS and not is_below(tags, building_or_water=True):
                 water_lines[WATERWAYS[tags["waterway"]]].append(xy)
             if tags.get("natural") == "coastline":
@@ -336,7 +337,7 @@ def _polygons(path: Path, bbox: BBox) -> Iterator[tuple[dict[str, str], bool, Ba
         if drawn and len(ring) > 3 and _meets(ring, bbox):
             yield dict(way.tags), False, shapely.make_valid(shapely.Polygon(ring))
     for tags, refs in relations:
-        if all(ref in members for ref in refs):
+        if refs and all(ref in members for ref in refs):
             polygon = _filled(members[ref] for ref in set(refs))
             if not polygon.is_empty and _meets(shapely.get_coordinates(polygon), bbox):
                 yield tags, True, polygon
