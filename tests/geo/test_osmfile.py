@@ -218,9 +218,10 @@ def test_a_closed_way_is_line_or_area_as_its_tags_say(tmp_path: Path) -> None:
     )
     found = read(xml(tmp_path / "closed.osm", body))
     dimension = {
-        name: found[name].geometry.map(shapely.get_dimensions).tolist() for name in ("street", "walk", "green")
+        name: found[name].geometry.map(shapely.get_dimensions).tolist()
+        for name in ("street", "walk", "square", "green")
     }
-    assert dimension == {"street": [1], "walk": [1, 2], "green": [2]}
+    assert dimension == {"street": [1], "walk": [1], "square": [2], "green": [2]}
 
 
 @pytest.mark.parametrize(("nodes", "wet", "dry"), [([4, 5, 6], 50 - 0.005, 50.005), ([6, 5, 4], 50.005, 50 - 0.005)])

@@ -333,8 +333,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             "else.",
             expected=f"format {RASTER_FORMAT}: squares and service roads in channels of their own",
             got=f"format {manifest['format']}",
-            remedy=f"the command that made it, with raster.replace=true: citygrain prepare place={folder.name} … "
-            "raster.replace=true",
+            remedy=f"prepare the place again: citygrain prepare place={folder.name} … raster.replace=true",
         )
     if not isinstance(manifest, dict) or manifest.get("format") != RASTER_FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
