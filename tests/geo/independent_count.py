@@ -1,7 +1,7 @@
 """What a city raster should hold, counted without the product: pyosmium, shapely and pyproj, one object at a time.
 
-It is written from the table in `citygrain.geo.layers` in words, not in rules, and shares nothing with the product: rings
-are put together here, lines beside a road are made of points here, and the sea is told by the nearest piece of coast.
+It is written from the words of `citygrain.geo.layers`, not from its rules, and shares nothing with the product: rings
+are put together here, lines beside a road are made of points here, and the sea is told by the coast around it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +102,7 @@ def count(path: Path, bbox: BBox, *, drive_on: str = "right") -> Count:
     drive_on
         The side of the road that traffic keeps to.
     """
-    west, south, east, north = bbox
-    zone = int(((west + east) / 2 + 180) // 6) + 1
+    zone = int(((bbox[0] + bbox[2]) / 2 + 180) // 6) + 1
     metres = Transformer.from_crs("EPSG:4326", f"EPSG:{32600 + zone}", always_xy=True)  # all places are in the north
     place = shapely.Polygon(np.column_stack(metres.transform(*_around(bbox))))
     lines: dict[str, list[Line]] = defaultdict(list)
@@ -146,6 +146,16 @@ def count(path: Path, bbox: BBox, *, drive_on: str = "right") -> Count:
     return counted
 
 
+def sorted_copy(path: Path, folder: Path) -> Path:
+    """Copy an extract as every reader takes it: sorted, under a name that says what it is."""
+    reader = osmium.MergeInputReader()
+    reader.add_file(str(path))
+    copy = folder / f"{path.name.split('.')[0]}.osm.pbf"
+    with osmium.SimpleWriter(str(copy), header=osmium.FileProcessor(path).header) as writer:
+        reader.apply(writer)
+    return copy
+
+
 def is_below(tags: Tags, *, building_or_water: bool = False, green: bool = False) -> bool:
     """Whether an object says that it is under the ground, or within a building."""
     if tags.get("tunnel", "no") not in ("no", "building_passage") or tags.get("location") == "underground":
@@ -172,9 +182,9 @@ def channels_of_line(tags: Tags) -> set[str]:
         found.add("rail")
     if highway in ROADS:
         found.add(ROADS[highway])
-        if highway == "service" and tags.get("service") == "parking_aisle":
-            if is_negative(tags, "layer") or tags.get("parking") == "underground":
-                found.discard("service")
+        aisle = highway == "service" and tags.get("service") == "parking_aisle"
+        if aisle and (is_negative(tags, "layer") or tags.get("parking") == "underground"):
+            found.discard("service")
     if highway in (*ROADS, "track") and "yes" in (tags.get("bicycle_road"), tags.get("cyclestreet")):
         found.add("cycle")
     may_cycle = tags.get("bicycle") in ("designated", "official")
@@ -201,18 +211,15 @@ def sides_of_road(tags: Tags, drive_on: str) -> set[tuple[str, str]]:
         return set()
     found = set()
     for side in SIDES:
-        if _of_side(tags, "sidewalk", side) == ["yes"] or (
-            not _of_side(tags, "sidewalk", side) and tags.get("sidewalk") in (side, "both", "yes")
-        ):
+        said = _of_side(tags, "sidewalk", side)
+        if "yes" in said or (not said and tags.get("sidewalk") in (side, "both", "yes")):
             found.add(("walk", side))
         if not _of_side(tags, "footway", side) and tags.get("footway") in (side, "both"):
             found.add(("walk", side))
         if highway == "cycleway":
             continue
         said = _of_side(tags, "cycleway", side)
-        if any(value in LANES for value in said):
-            found.add(("cycle", side))
-        elif not said and _plain_cycleway(tags, side, drive_on):
+        if any(value in LANES for value in said) or (not said and _plain_cycleway(tags, side, drive_on)):
             found.add(("cycle", side))
         if {tags.get(f"sidewalk:{where}:bicycle") for where in (side, "both")} & {"designated", "official"}:
             found.add(("cycle", side))
@@ -256,9 +263,9 @@ def channels_of_area(tags: Tags, is_relation: bool) -> set[str]:
             found.add("square")
         if tags.get("place") == "square":
             found.add("square")
-        if is_parking and building in (None, "no", "roof", "canopy"):
-            if parking not in ("underground", "rooftop", *GARAGES):
-                found.add("parking")
+        on_the_ground = parking not in ("underground", "rooftop", *GARAGES)
+        if is_parking and on_the_ground and building in (None, "no", "roof", "canopy"):
+            found.add("parking")
     if not is_below(tags, green=True) and any(tags.get(key) in values for key, values in GREEN.items()):
         found.add("green")
     return found
@@ -268,10 +275,10 @@ def _is_water(tags: Tags) -> bool:
     """Whether an area holds water."""
     dry = tags.get("basin") in ("detention", "infiltration")
     now_and_then = tags.get("intermittent") == "yes"
-    if tags.get("natural") == "water":
-        return not dry and not (tags.get("water") == "basin" and now_and_then)
-    if tags.get("landuse") == "basin":
-        return not dry and not now_and_then
+    if tags.get("natural") == "water" and not dry and not (tags.get("water") == "basin" and now_and_then):
+        return True
+    if tags.get("landuse") == "basin" and not dry and not now_and_then:
+        return True
     return tags.get("landuse") == "reservoir" or tags.get("waterway") in ("riverbank", "dock")
 
 
@@ -291,8 +298,9 @@ def _around(bbox: BBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _ways(path: Path, bbox: BBox) -> Iterator[tuple[dict[str, str], list[Line]]]:
     """Yield tags and lines of the ways that meet a bbox; a way is in pieces where nodes are missing."""
     for way in osmium.FileProcessor(path, osmium.osm.NODE | osmium.osm.WAY).with_locations():
-        if way.is_way() and ("highway" in way.tags or "railway" in way.tags or "waterway" in way.tags
-                             or "natural" in way.tags):
+        if way.is_way() and (
+            "highway" in way.tags or "railway" in way.tags or "waterway" in way.tags or "natural" in way.tags
+        ):
             runs = [run for run in _runs(way) if len(run) > 1 and _meets(run, bbox)]
             if runs:
                 yield dict(way.tags), runs
@@ -374,7 +382,7 @@ def _beside_roads(roads: list[tuple[Line, float, str]], mapped: list[Line]) -> l
     for road, offset_m, side in roads:
         line = _parallel(road, offset_m, side)
         run: list[Line] = []
-        for a, b in zip(line[:-1], line[1:], strict=True):
+        for a, b in pairwise(line):
             near = tree.query(shapely.Point((a + b) / 2), predicate="dwithin", distance=offset_m)
             if any(_cosine(b - a, ways[i, 1] - ways[i, 0]) >= ALONG for i in near):
                 found += [shapely.LineString(run)] if len(run) > 1 else []
@@ -432,7 +440,7 @@ def _sea_m2(coast: list[Line], place: BaseGeometry) -> float:
     at_sea = np.zeros(len(faces))
     tree = shapely.STRtree(faces)
     for xy in coast:
-        for a, b in zip(xy[:-1], xy[1:], strict=True):
+        for a, b in pairwise(xy):
             right = np.array([b[1] - a[1], a[0] - b[0]])
             for sign in (1, -1):  # the sea is to the right of the coastline
                 beside = shapely.Point((a + b) / 2 + sign * 0.01 * right / np.hypot(*right))
