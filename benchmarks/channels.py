@@ -1,6 +1,6 @@
 """What each channel of real places holds: before a change, now, and by a count that shares no code with the product.
 
-    python benchmarks/channels.py ../shared/osm --before ../before
+    python benchmarks/channels.py extracts --before ../before
 
 `--before` is a checkout of another revision, which draws by its own code in a process of its own. Extracts are drawn
 whole, at 2 m. Lines are told in kilometres, the area of their cells divided by their width; areas in hectares. The
@@ -85,11 +85,10 @@ def counted(path: Path, bbox: BBox, drive_on: str) -> dict[str, float]:
 
 def cell(before: float | None, now: float) -> str:
     """Tell what a channel held and holds; once where it has hardly changed."""
-    if before is None:
-        return f"{now:,.1f}"
-    if abs(now - before) <= TOLD * before:
-        return f"{now:,.1f}"
-    return f"{before:,.1f} → {now:,.1f}"
+    told = f"{now:,.1f}"
+    if before is None or abs(now - before) <= TOLD * before or told == f"{before:,.1f}":
+        return told
+    return f"{before:,.1f} → {told}"
 
 
 def main() -> None:

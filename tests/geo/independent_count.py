@@ -411,7 +411,7 @@ def _parallel(road: Line, offset_m: float, side: str) -> Line:
             middle = normal + normals[i + 1]
             points.append((road[i + 1] + offset_m * middle / max(np.hypot(*middle), 1e-9))[None])
     line = np.concatenate(points)
-    line = line[shapely.distance(shapely.points(line), shapely.LineString(road)) > 0.99 * offset_m]
+    line = line[shapely.distance(shapely.points(line), shapely.LineString(road)) > (1 - 1e-6) * offset_m]
     return np.concatenate([line, line[:1]]) if (road[0] == road[-1]).all() else line
 
 
