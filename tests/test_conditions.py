@@ -55,9 +55,10 @@ def test_every_measure_says_what_it_is():
         assert all((m.label, m.formula, m.source))
         assert set(m.channels) <= set(CHANNELS)
         assert set(m.weights) | set(m.per) <= set(m.channels)
-    assert list(MEASURES)[:11] == [
-        "coverage", "street_density", "frontage", "arterial", "parking", "cycle", "walk", "rail", "people_flow",
-        "green", "water",
+        assert set(m.also) <= set(CHANNELS) - set(m.channels)
+    assert list(MEASURES)[:13] == [
+        "coverage", "street_density", "frontage", "arterial", "service", "parking", "cycle", "walk", "square", "rail",
+        "people_flow", "green", "water",
     ]  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def test_empty_and_full_layouts_measure_something_finite(size, fill):
 
 
 @pytest.mark.parametrize("resolution_m", [2.0, 4.0, 8.0])
-@pytest.mark.parametrize("way", ["arterial", "street", "walk"])
+@pytest.mark.parametrize("way", ["arterial", "street", "walk", "square"])
 def test_a_building_hugged_by_a_public_way_is_all_frontage(resolution_m, way):
     inside = np.zeros((64, 64), bool)
     inside[24:40, 24:40] = True
@@ -163,8 +164,8 @@ def test_without_buildings_there_is_no_frontage_however_many_streets():
     assert measure(layout.astype(np.float32), CHANNELS, 8.0)["frontage"] == 0
 
 
-def test_cycleways_and_rails_are_no_frontage():
-    layout = drawn(building=np.s_[:32], cycle=np.s_[32:], rail=np.s_[32:])
+def test_cycleways_rails_and_service_roads_are_no_frontage():
+    layout = drawn(building=np.s_[:32], cycle=np.s_[32:], rail=np.s_[32:], service=np.s_[32:])
     assert measure(layout, CHANNELS, 8.0)["frontage"] == 0
 
 
@@ -191,9 +192,26 @@ def test_people_flow_agrees_with_the_sum_written_out():
     square = ((at[:, None] - at) ** 2).sum(-1) + 32.0**2 / 3
     kernel = np.exp(-np.sqrt(square) / DECAY_M)
     reached = kernel @ by_name["building"].ravel() / kernel.sum(1)
-    walkable = (by_name["street"] + by_name["walk"]).ravel()
+    walkable = (by_name["street"] + by_name["walk"] + by_name["square"]).ravel()
     expected = HECTARES * (walkable @ reached) / walkable.sum()
     assert measure(layout, CHANNELS, 32.0)["people_flow"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_where_squares_are_not_known_a_city_is_measured_without_them():
+    layout = np.random.default_rng(0).random((len(CHANNELS), 16, 16))
+    known = [name for name in CHANNELS if name != "square"]
+    layout[CHANNELS.index("square")] = 0
+    without = measure(layout[[CHANNELS.index(name) for name in known]], known, 8.0)
+    for name, value in measure(layout, CHANNELS, 8.0).items():
+        if name != "square":
+            assert without[name] == pytest.approx(value), name
+
+
+def test_a_square_is_no_length_and_a_service_road_no_street():
+    values = measure(drawn(square=np.s_[:, :16], service=np.s_[:, :8]), CHANNELS, 2.0)
+    assert values["walk"] == values["street_density"] == values["walk_share"] == 0
+    assert values["square"] == 0.25
+    assert values["service"] == pytest.approx(0.125 / 5 * 1000)
 
 
 def test_people_flow_over_coarse_cells_is_that_over_fine_ones(monkeypatch):
@@ -350,7 +368,7 @@ def spoiled(value):
         (spoiled(-0.01), "-0.01"),
         (spoiled(1.01), "1.01"),
         (spoiled(200).astype(np.uint8), "divide coverage bytes by 255"),
-        (np.zeros((3, 8, 8)), "(9, H, W)"),
+        (np.zeros((3, 8, 8)), "(11, H, W)"),
         (np.zeros((8, 8)), "shape"),
         (np.zeros((9, 0, 8)), "shape"),
         (np.zeros((1, 1, 9, 8, 8)), "shape"),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citygrain.errors import ConditionError, DataError
+from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.spec import ALL_PLACES, NO_PLACE, PERCENTILES, Conditions, LayoutSpec, OutOfRangeWarning
 
 RAMP = tuple(float(p) for p in range(PERCENTILES))  # percentile p has the value p
@@ -239,3 +240,14 @@ def test_absent_repeat_cat_and_index():
     assert joined[torch.tensor([3, 0])].place.tolist() == [NO_PLACE, 0]
     moved = asked.to("meta")
     assert moved.scalars.device.type == moved.maps_present.device.type == "meta"
+
+
+def test_a_plain_spec_that_does_not_say_its_format_is_of_the_first():
+    spec = LayoutSpec(("building", "street"), 8, 8.0)
+    assert spec.raster_format == RASTER_FORMAT
+    plain = spec.to_dict()
+    assert LayoutSpec.from_dict(plain) == spec
+    del plain["raster_format"]
+    assert LayoutSpec.from_dict(plain).raster_format == 1
+    with pytest.raises(DataError, match="raster_format 1 to"):
+        LayoutSpec(("building",), 8, 8.0, raster_format=RASTER_FORMAT + 1)

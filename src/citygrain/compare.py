@@ -29,7 +29,7 @@ from citygrain.evaluation.morphology import FORM, FormMeasure, bias, orientation
 from citygrain.evaluation.report import write_report
 from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
-from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.layers import CHANNEL_NAMES, RASTER_FORMAT
 from citygrain.geo.split import WHOLE
 from citygrain.plot import distributions, place_map, ranges, roses, sheet, stacked
 
@@ -104,6 +104,12 @@ def run(config: Mapping[str, Any]) -> Path:
     made = {Path(folder).name: _generated(Path(folder)) for folder in config["generated"]}
     rasters = [CityRaster.open(find_place(Path(config["paths"]["data"]), place)) for place in config["places"]]
     resolution_m, size_px = _windows(config, rasters, made)
+    # Places are cut as what is compared with them knows its channels.
+    raster_format = min([RASTER_FORMAT, *(form for _, _, _, form in made.values())])
+    if raster_format < RASTER_FORMAT:
+        rich.print(
+            "[yellow]an earlier model[/] drew some of the layouts: service roads count as streets, squares as ways"
+        )
     out = Path(config["out"])
     compared = []
     with processes(config["workers"] or os.cpu_count() or 1) as mapped:
@@ -116,16 +122,18 @@ def run(config: Mapping[str, Any]) -> Path:
         rules = Rules(size_px, resolution_m, config["min_valid"], config["min_built"])
         built = built_channels(rasters)
         for raster in rasters:
-            channels, _ = common_channels([raster])
+            channels, _ = common_channels([raster], raster_format=raster_format)
             missing = {
                 name: raster.unknown.get(name, "no such channel") for name in CHANNEL_NAMES if name not in channels
             }
-            windows = CityWindows([raster], WHOLE, rules, channels=channels, limit=config["n"], built=built)
-            made_by = [dict(raster.provenance), vars(rules), config["n"], built]
+            windows = CityWindows(
+                [raster], WHOLE, rules, channels=channels, limit=config["n"], built=built, raster_format=raster_format
+            )
+            made_by = [dict(raster.provenance), vars(rules), config["n"], built, raster_format]
             found = gathered(raster.name, channels, len(windows), partial(_bytes, windows), made_by)
-            flow = _flow(raster, channels, size_px * resolution_m)
+            flow = _flow(raster, channels, size_px * resolution_m, raster_format)
             compared.append(Compared(raster.name, channels, missing, found, flow))
-        for name, (layouts, channels, _) in made.items():
+        for name, (layouts, channels, _, _) in made.items():
             made_by = [hashlib.sha256(layouts.tobytes()).hexdigest()]
             found = gathered(name, channels, len(layouts), partial(_part, layouts), made_by)
             compared.append(Compared(name, channels, {}, found))
@@ -149,14 +157,14 @@ def _part(layouts: Layouts, positions: range) -> Layouts:
 
 
 def _flow(
-    raster: CityRaster, channels: Sequence[str], window_m: float
+    raster: CityRaster, channels: Sequence[str], window_m: float, raster_format: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Measure people flow all over a place, at its coarsest resolution."""
     if not set(MEASURES["people_flow"].channels) <= set(channels):
         return None
     cell = max(raster.resolutions)
     rules = Rules(round(window_m / cell), cell, min_built=0.0)
-    windows = CityWindows([raster], WHOLE, rules, channels=channels)
+    windows = CityWindows([raster], WHOLE, rules, channels=channels, raster_format=raster_format)
     _, row, column, _ = windows.locate(range(len(windows)))
     half = rules.size_px / 2
     middles = np.stack([raster.grid.left + (column + half) * cell, raster.grid.top - (row + half) * cell], 1)
@@ -167,12 +175,13 @@ def _flow(
     return middles, np.concatenate(parts).astype(float)
 
 
-def _generated(folder: Path) -> tuple[Layouts, tuple[str, ...], float]:
-    """Read the layouts that `citygrain sample` wrote, with their channels and resolution."""
+def _generated(folder: Path) -> tuple[Layouts, tuple[str, ...], float, int]:
+    """Read the layouts that `citygrain sample` wrote, with their channels, resolution and format."""
     path = folder / "layouts.npz"
     try:
         with np.load(path) as file:
-            return file["layouts"], tuple(map(str, file["channels"])), float(file["resolution_m"])
+            raster_format = int(file["raster_format"]) if "raster_format" in file else 1
+            return file["layouts"], tuple(map(str, file["channels"])), float(file["resolution_m"]), raster_format
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{folder} holds no generated layouts.",
@@ -182,10 +191,12 @@ def _generated(folder: Path) -> tuple[Layouts, tuple[str, ...], float]:
 
 
 def _windows(
-    config: Mapping[str, Any], rasters: Sequence[CityRaster], made: Mapping[str, tuple[Layouts, tuple[str, ...], float]]
+    config: Mapping[str, Any],
+    rasters: Sequence[CityRaster],
+    made: Mapping[str, tuple[Layouts, tuple[str, ...], float, int]],
 ) -> tuple[float, int]:
     """Return resolution and size in cells of all windows: those of generated layouts, or as asked for."""
-    sizes = {(resolution_m, layouts.shape[-1]) for layouts, _, resolution_m in made.values()}
+    sizes = {(resolution_m, layouts.shape[-1]) for layouts, _, resolution_m, _ in made.values()}
     if len(sizes) > 1:
         raise ConfigError("Generated layouts of several sizes cannot be compared.", got=sorted(sizes))
     if sizes:

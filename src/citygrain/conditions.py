@@ -17,7 +17,7 @@ turned or mirrored.
 References
 ----------
 Alexander, C. et al. (1977). *A Pattern Language*. Patterns 100 Pedestrian Street, 122 Building Fronts, 22 Nine Per
-Cent Parking, 60 Accessible Green, 64 Pools and Streams, 56 Bike Paths and Racks.
+Cent Parking, 60 Accessible Green, 61 Small Public Squares, 64 Pools and Streams, 56 Bike Paths and Racks.
 
 Berghauser Pont, M. & Haupt, P. (2010). *Spacematrix: Space, Density and Urban Form*. Ground space index, network
 density.
@@ -59,6 +59,7 @@ _TINY = 1e-6
 _CACHED_CELLS = 2**17  # on a CPU, temporaries that fit its cache are several times faster than larger ones
 _PUBLIC_WAYS = ("arterial", "street", "walk")
 _WALKABLE = ("street", "walk")
+_SQUARES = ("square",)
 _MODES = {"car": ("arterial", "street"), "cycle": ("cycle",), "walk": ("walk",), "rail": ("rail",)}
 
 
@@ -86,6 +87,8 @@ class Measure:
         The same for the denominator of ratios; empty for the others.
     of
         For spatial measures: values `(B,)` of layouts `{channel: (B, H, W)}` at a resolution in metres.
+    also
+        Channels that a spatial measure looks at as well where they are known.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Measure:
     weights: Mapping[str, float] = field(default_factory=dict)
     per: Mapping[str, float] = field(default_factory=dict)
     of: Callable[[Mapping[str, Tensor], float], Tensor] | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def linear(self) -> bool:
@@ -113,7 +117,7 @@ def _frontage(layout: Mapping[str, Tensor], resolution_m: float) -> Tensor:
     window's border than the reach is left out, since what faces it is not seen.
     """
     b = layout["building"]
-    way = sum((layout[name] for name in _PUBLIC_WAYS), torch.zeros_like(b))
+    way = sum((layout[name] for name in (*_PUBLIC_WAYS, *_SQUARES) if name in layout), torch.zeros_like(b))
     near = _greatest_within((way / min(1.0, WIDTHS["walk"] / 2 / resolution_m)).clamp(max=1), resolution_m)
     if near.numel() == 0:  # smaller than the reach
         return b.new_zeros(len(b))
@@ -160,7 +164,7 @@ def _people_flow(layout: Mapping[str, Tensor], resolution_m: float) -> Tensor:
     kernel's integral over the plane: beyond the window's edge the city is taken to be as it is within reach inside.
     """
     built = layout["building"]
-    walkable = sum((layout[name] for name in _WALKABLE), torch.zeros_like(built))
+    walkable = sum((layout[name] for name in (*_WALKABLE, *_SQUARES) if name in layout), torch.zeros_like(built))
     factor = _pooling(built.shape[-2:], resolution_m)
     if factor > 1:
         built, walkable = (functional.avg_pool2d(x.unsqueeze(1), factor).squeeze(1) for x in (built, walkable))
@@ -231,12 +235,16 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                 "frontage",
                 "street frontage",
                 "–",
-                "∫ |∇ building| [public way within 10 m] / ∫ |∇ building|; public ways: arterial, street, walk",
+                "∫ |∇ building| [public way within 10 m] / ∫ |∇ building|; public ways: arterial, street, walk, square",
                 "Alexander et al. (1977), patterns 122 Building Fronts and 100 Pedestrian Street",
                 ("building", *_PUBLIC_WAYS),
                 of=_frontage,
+                also=_SQUARES,
             ),
             _density("arterial", ("arterial",), "arterial density", f"network density of main roads, {_SPACEMATRIX}"),
+            _density(
+                "service", ("service",), "service road density", "what osmnx's drive network leaves out, Boeing (2017)"
+            ),
             _area("parking", "parking", "parking", "Alexander et al. (1977), pattern 22 Nine Per Cent Parking"),
             _density(
                 "cycle", ("cycle",), "cycleway density", "Alexander et al. (1977), pattern 56 Bike Paths and Racks"
@@ -244,16 +252,18 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             _density(
                 "walk", ("walk",), "footway density", "Alexander et al. (1977), pattern 52 Network of Paths and Cars"
             ),
+            _area("square", "square", "squares", "Alexander et al. (1977), pattern 61 Small Public Squares"),
             _density("rail", ("rail",), "rail density", f"network density of rails, {_SPACEMATRIX}"),
             Measure(
                 "people_flow",
                 "built mass within reach on foot",
                 "ha",
-                "2πL² · mean over walkable cells (weight s(street) + s(walk)) of Σ exp(−d/L) building / Σ exp(−d/L), "
-                "L = 200 m",
+                "2πL² · mean over walkable cells (weight s(street) + s(walk) + s(square)) of "
+                "Σ exp(−d/L) building / Σ exp(−d/L), L = 200 m",
                 "accessibility, Hansen (1959): a potential, not a count of people",
                 ("building", *_WALKABLE),
                 of=_people_flow,
+                also=_SQUARES,
             ),
             _area("green", "green", "green", "Alexander et al. (1977), pattern 60 Accessible Green"),
             _area("water", "water", "water", "Alexander et al. (1977), pattern 64 Pools and Streams"),
@@ -266,7 +276,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 
 def settled(name: str, given: Sequence[str]) -> bool:
     """Whether given channels say all of a measure, so that whatever is drawn beside them changes nothing."""
-    return set(MEASURES[name].channels) <= set(given)
+    return {*MEASURES[name].channels, *MEASURES[name].also} <= set(given)
 
 
 def measurable(channels: Sequence[str]) -> tuple[str, ...]:

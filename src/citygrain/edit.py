@@ -31,6 +31,7 @@ from citygrain.evaluation.continuity import street_ends
 from citygrain.fields import fields_of
 from citygrain.files import atomic_path, write_text
 from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import select_channels
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
@@ -189,7 +190,7 @@ def site_in(
     CapabilityError
         When it should fit into one window and does not.
     """
-    channels, _ = common_channels([raster], spec.channels)
+    channels, _ = common_channels([raster], spec.channels, spec.raster_format)
     level = raster.level(spec.resolution_m)
     cell, (height, width) = spec.resolution_m, level.valid.shape
     left, bottom, right, top = site.bounds
@@ -216,8 +217,8 @@ def site_in(
         )
     if not level.valid[rows, columns][free].any():
         raise DataError(f"The source of {raster.name} has no data at this site.", got=[round(v) for v in site.bounds])
-    bands = [raster.channels.index(name) for name in channels]
-    return Site(np.ascontiguousarray(level.array[bands, rows, columns]), free, grid)
+    there = level.array[:, rows, columns]
+    return Site(select_channels(there, raster.channels, channels, spec.raster_format), free, grid)
 
 
 def _span(low: float, high: float, around: float, size: int, length: int, *, one_window: bool) -> slice:

@@ -253,6 +253,7 @@ def windows_of(generator: Any, config: Mapping[str, Any], places: Sequence[str] 
         seed=made_of["seed"],
         val_windows=config["n"],
         test_windows=config["n"],
+        raster_format=spec.raster_format,
     )
 
 
@@ -286,6 +287,7 @@ def _sets(
             channels=spec.channels,
             balance=data.balance,
             seed=seed + 1,
+            raster_format=spec.raster_format,
         )
 
     def generated(positions: range) -> Layouts:

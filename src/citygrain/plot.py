@@ -34,11 +34,20 @@ FAINT = "#c9c4b8"
 
 COLOURS: Mapping[str, str] = {c.name: c.colour for c in CHANNELS}
 
-PAINTED = ("green", "water", "parking", "walk", "street", "arterial", "cycle", "rail", "building")
+PAINTED = (
+    *("green", "water", "parking", "square", "walk", "service", "street", "arterial", "cycle", "rail", "building"),
+)
 """The painter's order: what comes later lies above. Areas first, then ways, buildings last; a cycle track above the
 street that it shares an 8 m cell with, or it would never be seen."""
 
-BOOST: Mapping[str, float] = {"walk": 0.6, "cycle": 0.45, "street": 0.75, "arterial": 0.75, "rail": 0.55}
+BOOST: Mapping[str, float] = {
+    "walk": 0.6,
+    "cycle": 0.45,
+    "service": 0.7,
+    "street": 0.75,
+    "arterial": 0.75,
+    "rail": 0.55,
+}
 """Exponent of a channel's coverage on its way to opacity: a 4 m track covers half of an 8 m cell and must be seen."""
 
 HAZE = 0.03

@@ -35,7 +35,7 @@ from citygrain.files import sha256
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import COMPLETE, CityRaster
 from citygrain.geo.geotiff import GeoTiffWriter
-from citygrain.geo.layers import CHANNELS
+from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place, slug
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
 from citygrain.geo.sources import ATTRIBUTION, Features, Source, declared
@@ -48,6 +48,9 @@ READ, DRAWN = 0.5, 0.9
 """Where the progress bar stands when the features are read and when the strips are drawn."""
 
 BUILT = ("building", "arterial", "street")
+
+TOLD = 0.005
+"""Share of all ways' length, or of the area, from which a tag that is drawn nowhere is told on screen."""
 
 PACKAGES = ("numpy", "shapely", "geopandas", "rasterio", "pyogrio", "osmium", "osmnx", "matplotlib")
 
@@ -137,7 +140,7 @@ def prepare(
             blocks, split = _blocks(layout, grid, known, block_m, buffer_m, seed, workers)
             blocks.to_parquet(draft / cityraster.BLOCKS)
             manifest = {
-                "format": cityraster.FORMAT,
+                "format": RASTER_FORMAT,
                 "attribution": ATTRIBUTION,
                 "place": place.to_dict(),
                 "source": found.provenance,
@@ -149,6 +152,7 @@ def prepare(
                 "partial": found.partial,
                 "counts": found.counts,
                 "skipped": found.skipped,
+                "remainder": {tag: asdict(rest) for tag, rest in found.remainder.items()},
                 "valid_km2": round(valid_km2, 3),
                 "shares": shares,
                 "split": {**split, "seed": seed},
@@ -221,6 +225,7 @@ def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
         "blocks": ", ".join(f"{counts.get(s, 0)} {s}" for s in SPLITS)
         + f", of {made['split']['block_m']:g} m, buffer {raster.buffer_m:g} m",
         "skipped": ", ".join(f"{n:,} {what}" for what, n in made["skipped"].items()) or "nothing",
+        "drawn nowhere": _told(made) or "nothing to speak of",
         "took": f"{seconds:.1f} s, at most {_peak_memory_gb():.2f} GB of memory",
         "folder": str(raster.path),
     }
@@ -228,6 +233,20 @@ def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
     for name, fact in facts.items():
         table.add_row(name, "", "", fact)
     return table
+
+
+def _told(made: Mapping[str, Any]) -> str:
+    """Say which tags neither a rule nor a decision knows, of those that make up a share of the place."""
+    area_ha = 100 * max(made["valid_km2"], 1e-9)
+    lengths = (made["shares"][c.name] / c.width_m * 1e3 * made["valid_km2"] for c in CHANNELS if c.width_m)
+    km = sum(lengths) + sum(rest["km"] for rest in made["remainder"].values())
+    told = []
+    for tag, rest in made["remainder"].items():
+        if rest["km"] > TOLD * km:
+            told.append(f"{tag} ({rest['km']:,.1f} km, {rest['km'] / km:.1%} of all ways)")
+        elif rest["ha"] > TOLD * area_ha:
+            told.append(f"{tag} ({rest['ha']:,.1f} ha, {rest['ha'] / area_ha:.1%} of the area)")
+    return ", ".join(told)
 
 
 def _draw(

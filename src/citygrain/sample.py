@@ -394,7 +394,9 @@ def given_windows(generator: Any, config: Mapping[str, Any]) -> Windows:
     place = wanted["place"] or config["conditions"].get("place") or spec.places[0]
     raster = CityRaster.open(find_place(Path(config["paths"]["data"]), place))
     rules = Rules(**generator.provenance["data"]["rules"])
-    windows = CityWindows([raster], wanted["split"], rules, channels=spec.channels, limit=n)
+    windows = CityWindows(
+        [raster], wanted["split"], rules, channels=spec.channels, limit=n, raster_format=spec.raster_format
+    )
     index = [i % len(windows) for i in range(n)] if wanted["split"] != "train" else list(range(n))
     _, rows, columns, _ = windows.locate(index)
     size, cell, corner = spec.size_px, spec.resolution_m, raster.grid
@@ -526,6 +528,7 @@ def write(samples: Samples, out: Path, grids: Sequence[Grid], columns: int = COL
             layouts=layouts,
             channels=spec.channels,
             resolution_m=spec.resolution_m,
+            raster_format=spec.raster_format,
             seeds=samples.seeds,
             **arrays,
         )

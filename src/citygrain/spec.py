@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from citygrain.errors import ConditionError, DataError
+from citygrain.geo.layers import RASTER_FORMAT
 
 ALL_PLACES = "all"
 """Key of the statistics pooled over every place of the training set."""
@@ -60,6 +61,9 @@ class LayoutSpec:
         among `channels`, and a layout repeats them exactly. A family that takes some says so in its own spec.
     statistics
         For each scalar, for each place and for `"all"`: its 101 percentiles over the training windows, in its unit.
+    raster_format
+        Format of the city rasters whose channels these are: in 1, `street` held service roads and `walk` squares. A
+        plain spec that does not say it is of 1.
 
     Raises
     ------
@@ -77,6 +81,7 @@ class LayoutSpec:
     places: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     statistics: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    raster_format: int = RASTER_FORMAT
 
     def __post_init__(self) -> None:
         for name in _NAMES:
@@ -88,6 +93,13 @@ class LayoutSpec:
             raise DataError(
                 "A layout needs at least one channel, a positive size and a positive resolution.",
                 got=f"channels={self.channels}, size_px={self.size_px}, resolution_m={self.resolution_m}",
+            )
+        if self.raster_format not in range(1, RASTER_FORMAT + 1):
+            raise DataError(
+                "Layouts of this format are not known.",
+                expected=f"raster_format 1 to {RASTER_FORMAT}",
+                got=self.raster_format,
+                remedy="use the version of citygrain that made them",
             )
         for name in self.given:
             if name not in self.channels:
@@ -130,7 +142,7 @@ class LayoutSpec:
         unknown = set(plain) - names
         if unknown:
             raise DataError("Unknown keys in a layout spec.", got=sorted(unknown), choices=sorted(names))
-        return cls(**dict(plain))
+        return cls(**{"raster_format": 1, **plain})
 
     def quantile(self, scalar: str, percentile: float, place: str = ALL_PLACES) -> float:
         """Value of `scalar`, in its unit, at a percentile (0–100) of a place's training windows."""

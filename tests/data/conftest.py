@@ -39,7 +39,7 @@ class Invented:
             {
                 "building": layer(shapely.difference(houses, park)),
                 "street": layer(streets),
-                "walk": layer([shapely.box(left, bottom, right, bottom + 300)]),
+                "square": layer([shapely.box(left, bottom, right, bottom + 300)]),
                 "green": layer([park]),
             },
             place=place,

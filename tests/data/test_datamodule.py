@@ -33,7 +33,9 @@ def writable(cities, tmp_path):
 def test_the_spec_says_what_batches_hold(cities):
     data = module(cities, maps=["street_density"], map_px=4)
     spec = data.prepare_spec()
-    assert spec.channels == ("building", "arterial", "street", "cycle", "walk", "green", "water")
+    assert spec.channels == (
+        *("building", "arterial", "street", "service", "cycle", "walk", "square", "green", "water"),
+    )
     assert spec.scalars == tuple(n for n, m in MEASURES.items() if set(m.channels) <= set(spec.channels))
     assert spec.places == tuple(PLACES)
     assert LayoutSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
@@ -283,7 +285,7 @@ def test_batches_by_index_are_those_of_the_loader(cities):
     assert torch.equal(from_loader.conditions.scalars, by_index.conditions.scalars)
     assert module(cities, val_windows=0).val_size == 0
     assert module(cities, val_windows=0).val_dataloader() == []
-    assert next(iter(data.test_dataloader())).layout.shape == (4, 7, 32, 32)
+    assert next(iter(data.test_dataloader())).layout.shape == (4, 9, 32, 32)
 
 
 @pytest.mark.slow

@@ -70,6 +70,20 @@ def test_bytes_are_those_of_the_raster_turned(rasters):
         assert torch.equal(layout, turn(expected, int(symmetry)))
 
 
+def test_windows_for_a_model_of_format_1_hold_what_was_parted(rasters):
+    today = CityWindows(rasters, "train", RULES)
+    before = CityWindows(rasters, "train", RULES, raster_format=1)
+    assert before.channels == tuple(name for name in today.channels if name not in {"service", "square"})
+    now, then = (windows.__getitems__(range(40)).layout.int() for windows in (today, before))
+    band = {name: now[:, i] for i, name in enumerate(today.channels)}
+    assert band["square"].any()
+    for i, name in enumerate(before.channels):
+        parts = {"walk": band["walk"] + band["square"], "street": band["street"] + 1.6 * band["service"]}
+        assert torch.equal(then[:, i], parts.get(name, band[name]).clamp(max=255).round().int()), name
+    with pytest.raises(DataError, match="square"):
+        CityWindows(rasters, "train", RULES, channels=["building", "square"], raster_format=1)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     indices=st.lists(st.integers(0, 2**40), min_size=1, max_size=9),

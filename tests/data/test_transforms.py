@@ -67,7 +67,9 @@ def test_a_spec_without_conditions_makes_batches_without():
 def test_conditions_are_measured_before_noise_on_what_was_cut_out():
     raw = raw_batch(size=48)
     raw = raw._replace(
-        extent=torch.tensor([0.4, 0.5, 0.6]), angle=torch.tensor([0.0, -0.3, 0.5]), noise=torch.randn(3, 9, 32, 32)
+        extent=torch.tensor([0.4, 0.5, 0.6]),
+        angle=torch.tensor([0.0, -0.3, 0.5]),
+        noise=torch.randn(3, len(CHANNEL_NAMES), 32, 32),
     )
     spec = LayoutSpec(CHANNEL_NAMES, 32, 8.0, scalars=measurable(CHANNEL_NAMES), places=("a", "b", "c"))
     seen = cut_out(raw.layout / 255, 32, raw.extent, raw.angle)

@@ -146,7 +146,7 @@ def test_levels_are_what_the_geotiff_holds(folder):
     for factor, resolution in zip((1, 2, 4), raster.resolutions, strict=True):
         level = raster.level(resolution)
         assert isinstance(level.array, np.memmap)
-        assert level.array.shape == (9, raster.shape[0] // factor, raster.shape[1] // factor)
+        assert level.array.shape == (len(CHANNEL_NAMES), raster.shape[0] // factor, raster.shape[1] // factor)
         assert level.transform.a == resolution
         np.testing.assert_array_equal(raster.read(17, 40, 64, resolution), level.array[:, 17:81, 40:104])
         assert not level.array[:, ~level.valid].any()
@@ -224,8 +224,9 @@ def _garble(name):
         (shutil.rmtree, "got:      nothing"),
         (lambda f: (f / "place.json").unlink(), "is not a city raster"),
         (_garble("place.json"), "place.json is damaged"),
-        (lambda f: (f / "place.json").write_text("[1]"), "expected: format 1"),
-        (lambda f: (f / "place.json").write_text('{"format": 1}'), "place.json is damaged"),
+        (lambda f: (f / "place.json").write_text("[1]"), "expected: format 2"),
+        (lambda f: (f / "place.json").write_text('{"format": 2}'), "place.json is damaged"),
+        (lambda f: (f / "place.json").write_text('{"format": 3}'), "got:      format 3"),
         (lambda f: (f / "layout.tif").unlink(), "no file"),
         (_truncate, "layout.tif is damaged"),
         (_drop_a_band, "gold"),

@@ -14,13 +14,19 @@ from citygrain.geo.layers import (
     CHANNEL_NAMES,
     CHANNELS,
     COASTLINE,
+    DECIDED_AGAINST,
     OSM_KEYS,
     OSM_QUERY,
     OSM_RULES,
     OSM_SELECTORS,
     SCHEMA,
+    Remainder,
+    is_of_interest,
     layers_from_openmaptiles,
     layers_from_osm,
+    remainder,
+    remainder_of_tiles,
+    select_channels,
 )
 
 UTM = "EPSG:32633"
@@ -43,8 +49,16 @@ def drawn(tags: dict[str, str], geometry: Any) -> dict[str, int]:
         ({"highway": "secondary", "tunnel": "no"}, {"arterial": 14.0}),
         ({"highway": "tertiary"}, {"street": 8.0}),
         ({"highway": "living_street"}, {"street": 8.0}),
-        ({"highway": "service", "service": "driveway"}, {"street": 8.0}),
-        ({"highway": "service", "service": "parking_aisle"}, {"parking": 6.0}),
+        ({"highway": "busway"}, {"street": 8.0}),
+        ({"highway": "bus_guideway"}, {"street": 8.0}),
+        ({"highway": "service"}, {"service": 5.0}),
+        ({"highway": "service", "service": "driveway"}, {"service": 5.0}),
+        ({"highway": "service", "layer": "-1"}, {"service": 5.0}),
+        ({"highway": "service", "service": "parking_aisle"}, {"service": 5.0}),
+        ({"highway": "service", "service": "parking_aisle", "layer": "-2"}, {}),
+        ({"highway": "service", "service": "parking_aisle", "layer": "-1", "tunnel": "no"}, {"service": 5.0}),
+        ({"highway": "service", "service": "parking_aisle", "level": "-1"}, {}),
+        ({"highway": "service", "service": "parking_aisle", "indoor": "yes"}, {}),
         ({"highway": "residential", "tunnel": "building_passage"}, {"street": 8.0}),
         ({"highway": "residential", "tunnel": "yes"}, {}),
         ({"highway": "residential", "layer": "-1"}, {"street": 8.0}),
@@ -53,8 +67,25 @@ def drawn(tags: dict[str, str], geometry: Any) -> dict[str, int]:
         ({"highway": "razed"}, {}),
         ({"highway": "track"}, {}),
         ({"highway": "cycleway"}, {"cycle": 4.0}),
-        ({"highway": "path", "bicycle": "designated"}, {"cycle": 4.0}),
-        ({"highway": "footway", "bicycle": "designated"}, {"cycle": 4.0}),
+        ({"highway": "cycleway", "foot": "no"}, {"cycle": 4.0}),
+        ({"highway": "cycleway", "foot": "designated"}, {"cycle": 4.0, "walk": 3.0}),
+        ({"highway": "cycleway", "foot": "yes"}, {"cycle": 4.0, "walk": 3.0}),
+        ({"highway": "cycleway", "segregated": "no"}, {"cycle": 4.0, "walk": 3.0}),
+        ({"highway": "cycleway", "segregated": "yes", "foot": "no"}, {"cycle": 4.0}),
+        ({"highway": "path", "bicycle": "designated"}, {"cycle": 4.0, "walk": 3.0}),
+        ({"highway": "path", "bicycle": "designated", "foot": "designated"}, {"cycle": 4.0, "walk": 3.0}),
+        ({"highway": "path", "bicycle": "designated", "foot": "no"}, {"cycle": 4.0}),
+        ({"highway": "footway", "footway": "sidewalk", "bicycle": "designated"}, {"cycle": 4.0, "walk": 3.0}),
+        ({"highway": "pedestrian", "bicycle": "designated"}, {"cycle": 4.0, "walk": 3.0}),
+        ({"highway": "track", "bicycle": "designated"}, {"cycle": 4.0}),
+        ({"highway": "track", "bicycle": "designated", "foot": "designated"}, {"cycle": 4.0, "walk": 3.0}),
+        ({"highway": "track", "foot": "yes"}, {}),
+        ({"highway": "bridleway"}, {}),
+        ({"highway": "track", "bicycle_road": "yes"}, {"cycle": 4.0}),
+        ({"highway": "footway", "level": "-1"}, {}),
+        ({"highway": "steps", "level": "-1;0"}, {"walk": 3.0}),
+        ({"highway": "steps", "level": "-2;-1"}, {}),
+        ({"highway": "corridor"}, {}),
         ({"highway": "path", "bicycle": "yes"}, {"walk": 3.0}),
         ({"highway": "footway"}, {"walk": 3.0}),
         ({"highway": "steps"}, {"walk": 3.0}),
@@ -66,7 +97,11 @@ def drawn(tags: dict[str, str], geometry: Any) -> dict[str, int]:
         ({"railway": "tram"}, {"rail": 4.0}),
         ({"railway": "subway"}, {"rail": 4.0}),
         ({"railway": "subway", "tunnel": "yes"}, {}),
-        ({"railway": "rail", "layer": "-2"}, {}),
+        ({"railway": "rail", "layer": "-2"}, {"rail": 4.0}),
+        ({"railway": "rail", "layer": "-2", "tunnel": "no"}, {"rail": 4.0}),
+        ({"railway": "subway", "level": "-2"}, {}),
+        ({"railway": "subway", "level": "-2", "tunnel": "no"}, {"rail": 4.0}),
+        ({"railway": "subway", "location": "underground"}, {}),
         ({"railway": "rail", "layer": "1"}, {"rail": 4.0}),
         ({"railway": "abandoned"}, {}),
         ({"railway": "construction"}, {}),
@@ -98,15 +133,28 @@ def test_lines(tags: dict[str, str], expected: dict[str, float | None]) -> None:
         ({"building": "no"}, None),
         ({"building": "construction"}, None),
         ({"building": "yes", "location": "underground"}, None),
-        ({"building": "yes", "layer": "-1"}, None),
-        ({"highway": "pedestrian", "area": "yes"}, "walk"),
-        ({"highway": "pedestrian", "element": "relation"}, "walk"),
+        ({"building": "yes", "layer": "-1"}, "building"),
+        *(({"building": value}, None) for value in ("roof", "ruins", "planned", "collapsed", "demolished", "proposed")),
+        ({"building": "yes", "ruins": "yes"}, None),
+        ({"building": "yes", "parking": "underground", "amenity": "parking"}, None),
+        ({"amenity": "parking", "parking": "multi-storey"}, "building"),
+        ({"amenity": "parking", "parking": "multi-storey", "building": "parking"}, "building"),
+        ({"amenity": "parking", "parking": "multi-storey", "building": "construction"}, None),
+        ({"amenity": "parking", "parking": "multi-storey", "location": "underground"}, None),
+        ({"amenity": "parking", "building": "roof"}, "parking"),
+        ({"amenity": "parking", "layer": "-1"}, "parking"),
+        ({"amenity": "parking", "level": "-1"}, None),
+        ({"highway": "pedestrian", "area": "yes"}, "square"),
+        ({"highway": "footway", "area": "yes"}, "square"),
+        ({"highway": "pedestrian", "element": "relation"}, "square"),
+        ({"highway": "pedestrian", "area": "yes", "level": "-1"}, None),
+        ({"place": "square"}, "square"),
+        ({"place": "suburb"}, None),
         ({"highway": "pedestrian", "element": "way"}, None),
         ({"highway": "residential", "area": "yes"}, None),
         ({"amenity": "parking", "parking": "surface"}, "parking"),
         ({"amenity": "parking", "building": "no"}, "parking"),
         ({"amenity": "parking", "parking": "underground"}, None),
-        ({"amenity": "parking", "parking": "multi-storey"}, None),
         ({"amenity": "parking_space"}, "parking"),
         ({"amenity": "bicycle_parking"}, None),
         *(({"leisure": value}, "green") for value in ("park", "garden", "pitch", "playground", "golf_course")),
@@ -117,6 +165,18 @@ def test_lines(tags: dict[str, str], expected: dict[str, float | None]) -> None:
         ({"leisure": "swimming_pool"}, None),
         ({"landuse": "residential"}, None),
         ({"natural": "water", "water": "lake"}, "water"),
+        ({"leisure": "garden", "layer": "-1"}, "green"),
+        ({"landuse": "grass", "tunnel": "yes"}, None),
+        ({"leisure": "pitch", "indoor": "yes"}, None),
+        ({"landuse": "basin"}, "water"),
+        ({"landuse": "basin", "basin": "retention"}, "water"),
+        ({"landuse": "basin", "basin": "detention"}, None),
+        ({"landuse": "basin", "basin": "infiltration"}, None),
+        ({"landuse": "basin", "intermittent": "yes"}, None),
+        ({"natural": "water", "water": "basin", "basin": "detention"}, None),
+        ({"natural": "water", "water": "basin", "intermittent": "yes"}, None),
+        ({"natural": "water", "basin": "infiltration"}, None),
+        ({"natural": "water", "water": "lake", "intermittent": "yes"}, "water"),
         ({"waterway": "riverbank"}, "water"),
         ({"landuse": "reservoir"}, "water"),
         ({"natural": "water", "location": "underground"}, None),
@@ -140,6 +200,17 @@ def test_areas(tags: dict[str, str], expected: str | None) -> None:
         ({"cycleway": "lane", "oneway": "yes"}, {"right"}),
         ({"cycleway": "lane", "cycleway:both": "lane"}, {"left", "right"}),
         ({"cycleway": "opposite_lane", "oneway": "yes"}, {"left"}),
+        ({"cycleway": "lane", "oneway": "-1"}, {"left"}),
+        ({"cycleway": "lane", "oneway": "no"}, {"left", "right"}),
+        ({"cycleway": "opposite_lane", "oneway": "-1"}, {"right"}),
+        ({"cycleway": "lane", "junction": "roundabout"}, {"right"}),
+        ({"cycleway": "lane", "junction": "circular"}, {"right"}),
+        ({"cycleway": "lane", "junction": "roundabout", "oneway": "no"}, {"left", "right"}),
+        ({"cycleway": "lane", "cycleway:left": "no"}, {"right"}),
+        ({"cycleway": "track", "cycleway:right": "separate"}, {"left"}),
+        ({"cycleway": "track", "cycleway:both": "separate"}, set()),
+        ({"cycleway:left": "lane", "oneway": "-1"}, {"left"}),
+        ({"sidewalk:right:bicycle": "designated"}, {"right"}),
         ({"cycleway:left": "opposite_track"}, {"left"}),
         ({"cycleway": "no"}, set()),
         ({"cycleway": "shared_lane"}, set()),
@@ -158,6 +229,155 @@ def test_tagged_cycle_lanes_lie_beside_their_street(
     assert found["cycle"].length.tolist() == pytest.approx([100.0] * len(sides))
     if "tunnel" not in tags:
         assert found["street"].length.sum() + found["arterial"].length.sum() == 100.0
+
+
+@pytest.mark.parametrize(
+    ("tags", "sides"),
+    [
+        ({"sidewalk": "both"}, {"left", "right"}),
+        ({"sidewalk": "yes"}, {"left", "right"}),
+        ({"sidewalk": "right"}, {"right"}),
+        ({"sidewalk": "left", "oneway": "-1"}, {"left"}),
+        ({"sidewalk:both": "yes"}, {"left", "right"}),
+        ({"sidewalk:left": "yes"}, {"left"}),
+        ({"sidewalk": "both", "sidewalk:left": "separate"}, {"right"}),
+        ({"sidewalk": "both", "sidewalk:both": "separate"}, set()),
+        ({"sidewalk": "separate"}, set()),
+        ({"sidewalk": "no"}, set()),
+        ({"sidewalk": "none"}, set()),
+        ({"footway": "both"}, {"left", "right"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("highway", "beside_m"), [("residential", 5.5), ("primary", 8.5), ("service", 4.0), ("cycleway", 3.5)]
+)
+def test_tagged_sidewalks_lie_where_mapped_ones_would(
+    tags: dict[str, str], sides: set[str], highway: str, beside_m: float
+) -> None:
+    walk = layers_from_osm(frame(({"highway": highway, **tags}, EAST)))["walk"]
+    north_m = walk.geometry.centroid.y.to_numpy() - 6_000_000
+    assert sorted(north_m) == sorted({"left": beside_m, "right": -beside_m}[side] for side in sides)
+
+
+@pytest.mark.parametrize("tag", ["cycleway", "sidewalk"])
+@pytest.mark.parametrize("gap_m", [-4.0, -2.0, 0.0, 3.0, 5.0])
+def test_what_is_tagged_and_mapped_beside_is_one(tag: str, gap_m: float) -> None:
+    """A street of 300 m with both sides tagged; on the left side one is mapped, along 200 m of it."""
+    road = shapely.LineString([(500_000, 6_000_000), (500_300, 6_000_000)])
+    channel, mapped, value, beside_m = {
+        "cycleway": ("cycle", {"highway": "cycleway"}, "track", 6.0),
+        "sidewalk": ("walk", {"highway": "footway", "footway": "sidewalk"}, "both", 5.5),
+    }[tag]
+    north = 6_000_000 + beside_m + gap_m
+    track = shapely.LineString([(500_050, north), (500_250, north)])
+    found = layers_from_osm(frame(({"highway": "residential", tag: value}, road), (mapped, track)))[channel]
+    assert found.length.sum() == pytest.approx(600, abs=20)
+    south = found[found.geometry.centroid.y < 6_000_000]
+    assert south.length.sum() == pytest.approx(300)
+
+
+def test_a_footway_across_takes_nothing_from_a_sidewalk() -> None:
+    across = shapely.LineString([(500_050, 5_999_900), (500_050, 6_000_100)])
+    walk = layers_from_osm(frame(({"highway": "residential", "sidewalk": "both"}, EAST), ({"highway": "path"}, across)))
+    assert walk["walk"].length.sum() == pytest.approx(400)
+
+
+def test_where_people_drive_on_the_left_everything_is_mirrored() -> None:
+    for tags, north_m in (
+        ({"cycleway": "lane", "oneway": "yes"}, 6.0),
+        ({"cycleway": "lane", "oneway": "-1"}, -6.0),
+        ({"cycleway": "opposite_lane", "oneway": "yes"}, -6.0),
+        ({"cycleway": "lane", "junction": "roundabout"}, 6.0),
+        ({"cycleway:left": "lane", "oneway": "yes"}, 6.0),
+    ):
+        lane = layers_from_osm(frame(({"highway": "residential", **tags}, EAST)), driving_side="left")["cycle"]
+        assert lane.geometry.centroid.y.tolist() == [6_000_000 + north_m]
+
+
+@pytest.mark.parametrize(("turn", "driving_side"), [(1, "right"), (-1, "left")])
+def test_the_lane_of_a_roundabout_is_a_closed_ring_on_its_outer_side(turn: int, driving_side: Any) -> None:
+    """Traffic runs anticlockwise where people keep to the right, clockwise where they keep to the left."""
+    rings = []
+    for radius, corners in ((40, 73), (20, 37)):
+        angle = turn * np.linspace(0, 2 * np.pi, corners)
+        xy = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+        rings.append(shapely.LineString([*xy[:-1], xy[0]]))
+    tags = {"highway": "residential", "junction": "roundabout", "cycleway": "lane"}
+    lane = layers_from_osm(frame(*((tags, ring) for ring in rings)), driving_side=driving_side)["cycle"].geometry
+    assert lane.is_closed.all()
+    assert lane.length.tolist() == pytest.approx([2 * np.pi * 46, 2 * np.pi * 26], rel=0.005)
+
+
+def test_what_neither_a_rule_nor_a_decision_knows_is_counted_by_tag() -> None:
+    place = shapely.box(500_000, 5_999_000, 500_050, 6_000_050)
+    features = frame(
+        ({"highway": "hoverway"}, EAST),
+        ({"highway": "hoverway"}, shapely.affinity.translate(EAST, 0, -10)),
+        ({"highway": "hoverway", "cyclestreet": "yes", "railway": "tram"}, EAST),  # drawn as rail
+        ({"landuse": "moss"}, SQUARE),
+        ({"highway": "track"}, EAST),
+        ({"highway": "residential", "tunnel": "yes"}, EAST),
+        ({"building": "whatever"}, SQUARE),
+        ({"amenity": "bench"}, SQUARE),
+        ({"natural": "cliff"}, EAST),
+    )
+    assert remainder(features, place) == {
+        "highway=hoverway": Remainder(2, km=0.1, ha=0.0),
+        "landuse=moss": Remainder(1, km=0.0, ha=0.25),
+    }
+    assert remainder(features[:0], place) == {}
+
+
+def test_lines_of_tiles_that_no_rule_takes_are_counted() -> None:
+    roads = frame(
+        ({"class": "hoverway"}, EAST), ({"class": "track"}, EAST), ({"class": "minor", "brunnel": "tunnel"}, EAST)
+    )
+    found = remainder_of_tiles({"transportation": roads, "waterway": frame(({"class": "brook"}, EAST))}, EAST.buffer(9))
+    assert found == {
+        "transportation.class=hoverway": Remainder(1, km=0.1, ha=0.0),
+        "waterway.class=brook": Remainder(1, km=0.1, ha=0.0),
+    }
+
+
+def test_a_source_keeps_what_is_drawn_or_unknown_and_nothing_that_was_decided_against() -> None:
+    for tags, shape, kept in (
+        ({"highway": "residential"}, "line", True),
+        ({"highway": "hoverway"}, "line", True),
+        ({"highway": "raceway"}, "line", False),
+        ({"highway": "residential"}, "area", False),
+        ({"landuse": "moss"}, "area", True),
+        ({"landuse": "residential"}, "area", False),
+        ({"building": "shed"}, "area", True),
+        ({"amenity": "bench"}, "area", False),
+        ({"natural": "cliff"}, "line", False),
+        ({"place": "square"}, "area", True),
+    ):
+        assert is_of_interest(tags, shape) is kept, tags
+
+
+def test_every_decision_has_its_reason_and_contradicts_no_rule() -> None:
+    for key, by_reason in DECIDED_AGAINST.items():
+        values = [value for values in by_reason.values() for value in values]
+        assert len(set(values)) == len(values), key
+        assert all(len(reason) > 5 for reason in by_reason)
+    alone = {"track", "bridleway"}  # drawn where they are designated
+    ruled = {v for rule in OSM_RULES for v in rule.when.get("highway", ())}
+    against = {v for values in DECIDED_AGAINST["highway"].values() for v in values}
+    assert ruled & against == alone
+
+
+def test_models_of_format_1_get_back_what_was_parted() -> None:
+    cells = np.zeros((len(CHANNEL_NAMES), 1, 3), np.uint8)
+    cells[CHANNEL_NAMES.index("street")] = [[100, 255, 0]]
+    cells[CHANNEL_NAMES.index("service")] = [[50, 50, 50]]
+    cells[CHANNEL_NAMES.index("square")] = [[7, 0, 0]]
+    street, walk, building = select_channels(cells, CHANNEL_NAMES, ("street", "walk", "building"), 1)[:, 0]
+    assert street.tolist() == [180, 255, 80]  # as wide as streets are drawn
+    assert walk.tolist() == [7, 0, 0]
+    assert building.tolist() == [0, 0, 0]
+    assert select_channels(cells, CHANNEL_NAMES, ("street",))[0, 0].tolist() == [100, 255, 0]
+    old = cells[[CHANNEL_NAMES.index("street")]]
+    assert select_channels(old, ("street",), ("street",), 1).tolist() == old.tolist()
 
 
 def test_a_lane_on_something_that_is_no_street_is_none() -> None:
@@ -195,16 +415,18 @@ def test_what_is_asked_of_a_server_is_what_the_rules_draw() -> None:
         assert keys, rule
         for key in keys:
             assert OSM_QUERY[key] is True or set(rule.when[key]) <= set(OSM_QUERY[key])  # type: ignore[arg-type]
-        assert {*rule.when, *rule.unless} - {"element"} <= set(OSM_KEYS)
+        assert {*rule.when, *rule.unless} - {"element", "one-way"} <= set(OSM_KEYS)
 
 
 def test_the_documentation_names_every_channel_with_its_width() -> None:
     rows = {line.split()[0]: line for line in (layers.__doc__ or "").splitlines() if line and line[0].isalpha()}
     for channel in CHANNELS:
         assert channel.name in rows
-    widths = {"arterial": "14 m", "street": "8 m", "cycle": "4 m", "walk": "3 m", "rail": "4 m"}
+    widths = {"arterial": "14 m", "street": "8 m", "service": "5 m", "cycle": "4 m", "walk": "3 m", "rail": "4 m"}
+    lines, areas = ({rule.layer for rule in OSM_RULES if rule.shape == shape} for shape in ("line", "area"))
     for channel in CHANNELS:
         if channel.width_m:
+            assert channel.name in lines - areas, "a channel whose measure is a length holds no areas"
             assert widths[channel.name] == f"{channel.width_m:g} m"
             assert widths[channel.name] in rows[channel.name]
 
@@ -219,12 +441,14 @@ TILE = {"class": None, "brunnel": None, "service": None}
         ("transportation", {"class": "trunk"}, EAST, "arterial"),
         ("transportation", {"class": "trunk", "brunnel": "tunnel"}, EAST, None),
         ("transportation", {"class": "minor", "brunnel": "bridge"}, EAST, "street"),
-        ("transportation", {"class": "service", "service": "parking_aisle"}, EAST, None),
+        ("transportation", {"class": "service", "service": "parking_aisle"}, EAST, "service"),
+        ("transportation", {"class": "service", "indoor": "1"}, EAST, None),
+        ("transportation", {"class": "path", "level": "-1"}, EAST, None),
+        ("transportation", {"class": "busway"}, EAST, "street"),
         ("transportation", {"class": "minor_construction"}, EAST, None),
         ("transportation", {"class": "path"}, EAST, "walk"),
         ("transportation", {"class": "path", "subclass": "cycleway"}, EAST, "cycle"),
-        ("transportation", {"class": "path", "subclass": "footway", "bicycle": "designated"}, EAST, "cycle"),
-        ("transportation", {"class": "path", "subclass": "pedestrian"}, SQUARE, "walk"),
+        ("transportation", {"class": "path", "subclass": "pedestrian"}, SQUARE, "square"),
         ("transportation", {"class": "track"}, EAST, None),
         ("transportation", {"class": "light_rail"}, EAST, "rail"),
         ("transportation", {"class": "transit", "brunnel": "tunnel"}, EAST, None),
@@ -248,6 +472,26 @@ def test_tiles(layer: str, tags: dict[str, str], geometry: Any, expected: str | 
     frames = {"transportation": frame((TILE, EAST)), layer: frame(({**tags}, geometry))}
     found = layers_from_openmaptiles(frames)
     assert {name for name, features in found.items() if len(features)} == ({expected} if expected else set())
+
+
+def test_the_line_around_a_square_of_tiles_is_a_square() -> None:
+    ring = shapely.LineString(SQUARE.exterior)
+    roads = frame(
+        ({"class": "pedestrian"}, shapely.MultiLineString([ring, EAST])),
+        ({"class": "path"}, ring),
+    )
+    found = layers_from_openmaptiles({"transportation": roads})
+    assert found["square"].area.tolist() == [10_000.0]
+    assert sorted(found["walk"].length) == [100.0, 400.0]
+
+
+def test_a_shared_way_of_tiles_is_in_both() -> None:
+    for tags in (
+        {"class": "path", "subclass": "footway", "bicycle": "designated"},
+        {"class": "path", "subclass": "cycleway", "foot": "designated"},
+    ):
+        found = layers_from_openmaptiles({"transportation": frame((tags, EAST))})
+        assert {name for name, layer in found.items() if len(layer)} == {"cycle", "walk"}
 
 
 def test_a_cycle_way_in_a_tunnel_is_cut_out_of_its_line() -> None:

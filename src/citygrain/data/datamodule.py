@@ -35,6 +35,7 @@ from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
 from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
 
 MEASURED_AT_ONCE = 256
@@ -86,6 +87,8 @@ class CityDataModule(pl.LightningDataModule):
         Processes that gather windows; 0, in the training process, is fast enough but for slow disks.
     seed
         Of the train windows.
+    raster_format
+        Format of the city rasters that the channels are of, for models that were trained on an earlier one.
 
     Raises
     ------
@@ -119,8 +122,10 @@ class CityDataModule(pl.LightningDataModule):
         statistics_windows: int = 2000,
         num_workers: int = 0,
         seed: int = 0,
+        raster_format: int = RASTER_FORMAT,
     ) -> None:
         super().__init__()
+        self.raster_format = raster_format
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("batches_per_epoch", batches_per_epoch, 1),
@@ -139,7 +144,7 @@ class CityDataModule(pl.LightningDataModule):
         self.statistics_windows, self.num_workers = statistics_windows, num_workers
         self.root = Path(root)
         self.rasters = [CityRaster.open(find_place(self.root, place)) for place in places]
-        self.channels, self.left_out = common_channels(self.rasters, channels)
+        self.channels, self.left_out = common_channels(self.rasters, channels, raster_format)
         self._scalars = self._checked(scalars, measurable(self.channels), "scalar")
         self._maps = self._checked(maps, mappable(self.channels), "map")
         if map_px and size_px % map_px:
@@ -206,6 +211,7 @@ class CityDataModule(pl.LightningDataModule):
             maps=self._maps,
             map_px=self._map_px,
             places=tuple(raster.name for raster in self.rasters),
+            raster_format=self.raster_format,
         )
 
     def _statistics(self, spec: LayoutSpec) -> Mapping[str, Mapping[str, Any]]:
@@ -270,6 +276,7 @@ class CityDataModule(pl.LightningDataModule):
             balance=self.balance,
             limit=self.limits.get(split),
             seed=self.seed,
+            raster_format=self.raster_format,
         )
 
     @property
@@ -347,6 +354,7 @@ class CityDataModule(pl.LightningDataModule):
             "balance": self.balance,
             "limits": self.limits,
             "seed": self.seed,
+            **({} if self.raster_format == RASTER_FORMAT else {"raster_format": self.raster_format}),
             **({} if self.augmentation == Augmentation() else {"augmentation": asdict(self.augmentation)}),
         }
 

@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 from citygrain.data.transforms import SYMMETRIES, RawBatch, turn
 from citygrain.errors import DataError
 from citygrain.geo.cityraster import COMPLETE, MANIFEST, CityRaster, Level
+from citygrain.geo.layers import PARTS, RASTER_FORMAT, select_channels
 
 STATISTICS = ".cache"
 """Folder beside the places that keeps measured statistics; may be deleted at any time."""
@@ -257,6 +258,9 @@ class CityWindows(Dataset[RawBatch]):
         Of the train windows.
     built
         Channels that count as built; when None, see `built_channels`. Without any, bare windows are allowed too.
+    raster_format
+        Format of the city rasters that the channels are of: a model of an earlier one gets what was parted since added
+        up again (`citygrain.geo.layers.select_channels`).
 
     Attributes
     ----------
@@ -284,14 +288,16 @@ class CityWindows(Dataset[RawBatch]):
         limit: int | None = None,
         seed: int = 0,
         built: Sequence[str] | None = None,
+        raster_format: int = RASTER_FORMAT,
     ) -> None:
+        self.raster_format = raster_format
         self.rasters = [r if isinstance(r, CityRaster) else CityRaster.open(r) for r in rasters]
         self.split, self.rules, self.seed = split, rules, seed
         self.augmentation = augmentation if split == "train" else UNCHANGED
         self.reach = self.augmentation.reach(rules.size_px)
         resampled = self.reach != rules.size_px
         self._fineness = 2 if resampled and all(r.resolution_m < rules.resolution_m for r in self.rasters) else 1
-        self.channels, self.left_out = common_channels(self.rasters, channels)
+        self.channels, self.left_out = common_channels(self.rasters, channels, raster_format)
         if balance not in {"places", "area"}:
             raise DataError("Windows are balanced in one of two ways.", got=balance, choices=("places", "area"))
         self._bands = [_as_slice([r.channels.index(c) for c in self.channels]) for r in self.rasters]
@@ -329,7 +335,11 @@ class CityWindows(Dataset[RawBatch]):
         array, levels = layout.numpy(), self._opened()
         where = zip(place.tolist(), (row * finer).tolist(), (col * finer).tolist(), symmetry.tolist(), strict=True)
         for b, (p, r, c, s) in enumerate(where):
-            window = levels[p].array[:, r : r + size, c : c + size][self._bands[p]]
+            window = levels[p].array[:, r : r + size, c : c + size]
+            if self.raster_format == RASTER_FORMAT:
+                window = window[self._bands[p]]
+            else:
+                window = select_channels(window, self.rasters[p].channels, self.channels, self.raster_format)
             array[b] = turn(np.ascontiguousarray(window), s)  # turned out of the file's mapping it takes twice as long
         return RawBatch(layout, *map(torch.from_numpy, located), *map(torch.from_numpy, self._drawn(indices)))
 
@@ -412,7 +422,7 @@ def built_channels(rasters: Sequence[CityRaster]) -> tuple[str, ...]:
 
 
 def common_channels(
-    rasters: Sequence[CityRaster], wanted: Sequence[str] | None = None
+    rasters: Sequence[CityRaster], wanted: Sequence[str] | None = None, raster_format: int = RASTER_FORMAT
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the channels that all places know, in order, and why each other one is left out.
 
@@ -422,6 +432,8 @@ def common_channels(
         The places.
     wanted
         Channels that must be among them; then exactly these are returned.
+    raster_format
+        Format whose channels are meant: in an earlier one there were fewer.
 
     Raises
     ------
@@ -439,6 +451,8 @@ def common_channels(
         ]
         if reasons:
             left_out[name] = "; ".join(reasons)
+    if raster_format == 1:
+        left_out |= dict.fromkeys(PARTS, "models of format 1 know it as part of another channel")
     known = tuple(name for name in rasters[0].channels if name not in left_out)
     if wanted is None:
         return known, left_out

@@ -1,6 +1,6 @@
 """An embedding of layouts, learned from real ones without labels, in which sets of layouts are compared.
 
-What ImageNet taught networks to see, cats and textures in three colours, says little about nine channels of coverage.
+What ImageNet taught networks to see, cats and textures in three colours, says little about channels of coverage.
 This one learns from windows of the places at hand: two crops of one window, turned at random, are to lie together, and
 the dimensions are to vary and not to say the same twice (VICReg). It knows nothing of conditions or measures, so that
 it judges models which are steered by them from outside.

@@ -36,6 +36,7 @@ from rasterio.windows import Window
 
 from citygrain.errors import DataError
 from citygrain.geo import split as splitting
+from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.rasterize import STRIP_ROWS, Grid
 
 try:
@@ -44,9 +45,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LAYOUT, BLOCKS, MANIFEST, CACHE = "layout.tif", "blocks.parquet", "place.json", ".cache"
-
-FORMAT = 2
-"""Version of the folder's layout."""
 
 OVERVIEWS = (2, 4)
 LEVELS = (1, *OVERVIEWS)
@@ -329,9 +327,17 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise _damaged(folder / MANIFEST, error) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if isinstance(manifest, dict) and manifest.get("format") in range(1, RASTER_FORMAT):
+        raise DataError(
+            f"{folder} was prepared by an earlier citygrain, and must be prepared again: its channels hold something "
+            "else.",
+            expected=f"format {RASTER_FORMAT}: squares and service roads in channels of their own",
+            got=f"format {manifest['format']}",
+            remedy=f"prepare the place again: citygrain prepare place={folder.name} … raster.replace=true",
+        )
+    if not isinstance(manifest, dict) or manifest.get("format") != RASTER_FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise _damaged(folder / MANIFEST, f"format {got}", f"format {FORMAT}")
+        raise _damaged(folder / MANIFEST, f"format {got}", f"format {RASTER_FORMAT}")
     return manifest
 
 

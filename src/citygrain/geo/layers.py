@@ -1,18 +1,22 @@
 r"""The one table that says which tags make which channel, and how wide a line is drawn.
 
-A layout has nine channels, in this order. A channel holds, for every cell, the fraction that is covered.
+A layout has eleven channels, in this order. A channel holds, for every cell, the fraction that is covered.
 
 ========  ===================================================================================  ================
 channel   drawn from (OpenStreetMap)                                                            width
 ========  ===================================================================================  ================
-building  ``building=*``                                                                        footprint
+building  ``building=*`` that stands; garages mapped as ``parking=multi-storey`` alone          footprint
 arterial  ``highway=`` motorway, trunk, primary, secondary and their links                      14 m
-street    ``highway=`` tertiary, unclassified, residential, living_street, road, service        8 m
-cycle     ``highway=cycleway``; path or footway with ``bicycle=designated``; tracks and         4 m
-          lanes tagged on a street; cycle streets
-walk      ``highway=`` footway, pedestrian, path, steps; pedestrian areas                       3 m, footprint
+street    ``highway=`` tertiary, unclassified, residential, living_street, road, busway         8 m
+service   ``highway=service``: service roads, alleys, driveways, parking aisles                 5 m
+cycle     ``highway=cycleway``; paths, footways and tracks with ``bicycle=designated``;         4 m
+          tracks and lanes tagged on a street; cycle streets
+walk      ``highway=`` footway, pedestrian, path, steps; cycle ways that one may walk on;       3 m
+          sidewalks tagged on a street
+square    pedestrian areas: ``highway=`` pedestrian, footway, path, steps with ``area=yes`` or  footprint
+          as a multipolygon; ``place=square``
 rail      ``railway=`` rail, light_rail, tram, subway, narrow_gauge, funicular, monorail        4 m
-parking   ``amenity=parking`` on the surface, ``parking_space``; parking aisles                 footprint, 6 m
+parking   ``amenity=parking`` and ``parking_space`` on the surface                              footprint
 green     parks, gardens, forest, grass, meadow, scrub, orchards, allotments, cemeteries,       footprint
           pitches, playgrounds, golf courses
 water     lakes, rivers, basins; the sea; waterways by class (river 15, canal 10, stream 3,     footprint, class
@@ -22,38 +26,70 @@ water     lakes, rivers, basins; the sea; waterways by class (river 15, canal 10
 Why so:
 
 - **One width per network channel**, whatever the road's true width, so that length density is linear in area share:
-  km/km² = share / width × 1000.
-- **Not drawn**: what is not there (``proposed``, ``construction``, ``razed``, ``abandoned``, …: only the values listed
-  are drawn) and what is not on the ground (tunnels and culverts, rails and parking below ``layer=0``, indoor ways). A
-  passage through a building is a way on the ground and stays. Farm tracks, bridleways and raceways are no city network.
-- **Cycle tracks and lanes tagged on a street** (``cycleway``, ``cycleway:left``, ``:right``, ``:both`` = track, lane,
-  opposite_track, opposite_lane) become cycle lines of their own beside the carriageway, one for each tagged side, where
-  a separately mapped track would be; the street stays in its channel. Otherwise a model learns how a country maps, not
-  how it cycles. A plain ``cycleway=lane`` means both sides, and one side of a one-way street. Shared lanes
-  (``shared_lane``, ``share_busway``) are paint on a car lane and do not count. Cycle streets (``bicycle_road``,
-  ``cyclestreet``) are drawn on the street's own line.
+  km/km² = share / width × 1000. So a channel whose measure is a length holds lines only: squares are a channel of their
+  own, and the surface of a road (``area=yes``, ``area:highway``) is drawn nowhere, since its line is.
+- **Service roads are no streets.** How many driveways and alleys are mapped depends on who mapped; osmnx's drive
+  network and Boeing (2019) leave them out. So arterial + street is the drive network of the literature.
+- **Mode by use, not by tag.** The same way measures the same whoever mapped it:
+
+  - Cycle tracks and lanes (``cycleway`` = track, lane, opposite_track, opposite_lane) and sidewalks (``sidewalk`` =
+    both, left, right, yes) tagged on a road become lines beside the carriageway, one for each tagged side, where a
+    separately mapped one would be; the road stays in its channel. ``separate`` says that they are mapped on their own.
+    ``:left``, ``:right`` and ``:both`` say more than a tag without a side.
+  - A plain ``cycleway=lane`` means both sides, and of a one-way street the side that traffic keeps to: the right one,
+    the left one where people drive on the left (`citygrain.geo.driving_side`), seen along the traffic, which
+    ``oneway=-1`` turns about. Roundabouts and motorways are one-way unless they say otherwise.
+  - What is tagged **and** mapped beside is one: a tagged line goes where a mapped one of its channel runs along it, no
+    further from it than the road's middle.
+  - A way that both may use is in `cycle` and in `walk`: cycle ways with ``foot`` = yes, designated, permissive or a
+    ``segregated`` tag; paths and footways with ``bicycle=designated``, unless ``foot=no``.
+  - Shared lanes (``shared_lane``, ``share_busway``) are paint on a car lane and do not count. Cycle streets
+    (``bicycle_road``, ``cyclestreet``) are drawn on the street's own line.
+- **Underground is what says so**: ``tunnel``, ``location=underground``, ``indoor``, ``parking=underground``, and a
+  ``level`` below 0 of ways, rails, squares and parking. ``layer`` below 0 alone only says what crosses above: cuttings,
+  gardens under a bridge. Parking aisles are the exception, since nothing else takes them below: with ``layer`` below 0
+  they lie in a garage. ``tunnel=no`` is heard: then neither level nor layer counts. A passage through a building is a
+  way on the ground and stays.
+- **Not there**: what is planned, under construction, in ruins, collapsed or demolished. Roofs and canopies cover no
+  ground either; what is parked below them is `parking`.
+- **Dry basins** (``basin`` = detention or infiltration; basins that are ``intermittent``) hold no water.
 - **Parks and pitches but no nature reserves**: a reserve is a boundary, and often covers open sea.
 - **Swimming pools** are not water: only some countries map them, by the hundred thousand.
 - **The sea** is no polygon in OpenStreetMap; the helper layer `COASTLINE` holds the lines it is built from.
+- **What is decided against** stands in `DECIDED_AGAINST`, with its reason; whatever neither it nor a rule knows is
+  counted by tag (`remainder`), so that nothing vanishes silently.
+- **Access** is not looked at: a private street is a street of the city's form.
 
-A feature is drawn once by the first rule of a layer that matches it, or once on each side for tagged cycle lanes. It
-may be in several layers: a street with tagged lanes is in `street` and in `cycle`.
+A feature is drawn once by the first rule of a layer that matches it, or once on each side. It may be in several layers:
+a street with tagged lanes is in `street` and in `cycle`.
 
 Vector tiles in the OpenMapTiles schema hold the same in fewer words; `TILE_RULES` maps them. They do not know parking
-surfaces, and keep only separately mapped cycle ways.
+surfaces, and keep only cycle ways and footways that are mapped on their own. Some (tilemaker's) hold pedestrian areas
+as the lines around them: a closed line of the class `pedestrian` is a square, as 99 of 100 closed ways with
+``highway=pedestrian`` are (1,389 of 1,410 in Porto, Munich, London, Vienna, Copenhagen and Monaco).
+
+References
+----------
+Boeing, G. (2019). Urban spatial order: street network orientation, configuration, and entropy. *Applied Network
+Science* 4. https://wiki.openstreetmap.org/wiki/Map_features for what tags mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+Shape = Literal["line", "area"]
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -102,29 +138,67 @@ SCHEMA = ("geometry", "kind", "width_m")
 
 WIDTHS = {c.name: c.width_m for c in CHANNELS if c.width_m}
 
+RASTER_FORMAT = 2
+"""Version of what channels hold, and of the folders that hold them. In format 1, `street` held service roads and `walk`
+squares."""
+
+PARTED: Mapping[str, Mapping[str, float]] = {
+    "street": {"street": 1.0, "service": WIDTHS["street"] / WIDTHS["service"]},
+    "walk": {"walk": 1.0, "square": 1.0},
+}
+"""Channel of format 1 → the channels that hold today what it held, and by how much their coverage counts: service
+roads were drawn as wide as streets."""
+
+PARTS = frozenset(part for parts in PARTED.values() for part in parts) - frozenset(PARTED)
+"""Channels that format 1 did not have."""
+
 ANY = ("*",)
 """Any value of a tag except `no`."""
 
+BELOW = ("<0",)
+"""Numbers of a tag (levels, layers) that are all below 0, unless the feature says `tunnel=no`."""
+
 ARTERIAL = tuple(f"{c}{link}" for c in ("motorway", "trunk", "primary", "secondary") for link in ("", "_link"))
-STREET = ("tertiary", "tertiary_link", "unclassified", "residential", "living_street", "road")
-PEDESTRIAN = ("footway", "pedestrian")
-RAIL = ("rail", "light_rail", "tram", "subway", "narrow_gauge", "funicular", "monorail")
+STREET = (
+    *("tertiary", "tertiary_link", "unclassified", "residential", "living_street", "road"),
+    *("busway", "bus_guideway"),
+)
+ROAD = (*ARTERIAL, *STREET, "service")
+FOOTWAYS = ("pedestrian", "footway", "path", "steps")
+RAIL = ("rail", "light_rail", "tram", "subway", "narrow_gauge", "funicular", "monorail", "preserved")
 GREEN_LANDUSE = (
     *("forest", "grass", "meadow", "allotments", "cemetery", "recreation_ground", "village_green", "orchard"),
     *("vineyard", "flowerbed", "greenery"),
 )
 GREEN_LEISURE = ("park", "garden", "pitch", "playground", "golf_course", "dog_park", "common")
 GREEN_NATURAL = ("wood", "grassland", "scrub", "heath", "tree_group", "shrubbery")
-TRACK = ("track", "lane", "opposite_track", "opposite_lane")
-ONEWAY = ("yes", "1", "true", "-1")
 
-BELOW = tuple(str(-i) for i in range(1, 11))
+NOT_THERE = (
+    *("proposed", "planned", "construction", "ruins", "collapsed", "demolished", "razed", "destroyed", "removed"),
+    *("dismantled",),
+)
+ROOF = ("roof", "canopy")
+PARKING = ("parking", "parking_space")
+GARAGE = ("multi-storey", "garage", "garages", "garage_boxes")
+
+TRACK = ("track", "lane", "opposite_track", "opposite_lane")
+DESIGNATED = ("designated", "official")
+ON_FOOT = (*DESIGNATED, "yes", "permissive", "destination")
+NOT_ON_FOOT = ("no", "use_sidepath")
+
+DRY = ("detention", "infiltration")
+NOW_AND_THEN: Mapping[str, tuple[str, ...]] = {"intermittent": ("yes",)}
+
+ONEWAY = ("yes", "1", "true")
+AGAINST_LINE = ("-1", "reverse")
+
 TUNNEL: Mapping[str, tuple[str, ...]] = {
     "tunnel": ("yes", "culvert", "covered", "flooded", "avalanche_protector"),
     "location": ("underground",),
 }
-UNDERGROUND: Mapping[str, tuple[str, ...]] = {**TUNNEL, "layer": BELOW}
-NO_LINE: Mapping[str, tuple[str, ...]] = {**TUNNEL, "area": ("yes",), "indoor": ANY}
+INDOORS: Mapping[str, tuple[str, ...]] = {**TUNNEL, "indoor": ANY}
+UNDERGROUND: Mapping[str, tuple[str, ...]] = {**INDOORS, "level": BELOW}
+NO_LINE: Mapping[str, tuple[str, ...]] = {**UNDERGROUND, "area": ("yes",)}
 
 
 @dataclass(frozen=True)
@@ -144,103 +218,285 @@ class Rule:
     width_m
         Drawn width of the lines in metres; the channel's own when None.
     side
-        Draw beside the carriageway, on this side of the line's direction, instead of on the line.
+        Draw beside the carriageway instead of on the line: on this side of the line's direction, or on the side that
+        traffic keeps to (`near`) or the other one (`far`).
+    plain
+        Tag of which `tag:left`, `tag:right` or `tag:both`, where there is one for the side, says more than this rule.
     """
 
     layer: str
-    shape: Literal["line", "area"]
+    shape: Shape
     when: Mapping[str, tuple[str, ...]]
     unless: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     width_m: float | None = None
-    side: Literal["left", "right"] | None = None
+    side: Literal["left", "right", "near", "far"] | None = None
+    plain: str | None = None
 
 
-ON_STREET = {"highway": ARTERIAL + STREET}
+SIDES: tuple[Side, ...] = ("right", "left")
+
+
+def _beside_roads(
+    layer: str, tag: str, values: tuple[str, ...], suffix: str = "", roads: tuple[str, ...] = ROAD
+) -> tuple[Rule, ...]:
+    """Rows of what is tagged on a road by `tag:left`, `:right` and `:both`, each with a further suffix."""
+    return tuple(
+        Rule(layer, "line", {f"{tag}:{where}{suffix}": values, "highway": roads}, NO_LINE, side=side)
+        for side in SIDES
+        for where in (side, "both")
+    )
+
+
+WITH_SIDEWALK = (*ROAD, "cycleway")
 
 OSM_RULES: tuple[Rule, ...] = (
     Rule(
         "building",
         "area",
         {"building": ANY},
-        {**UNDERGROUND, "building": ("proposed", "construction", "razed", "demolished")},
+        {**TUNNEL, "building": (*NOT_THERE, *ROOF), "ruins": ("yes",), "parking": ("underground",)},
     ),
+    Rule("building", "area", {"parking": GARAGE, "amenity": PARKING}, {**TUNNEL, "building": (*NOT_THERE, *ROOF)}),
     Rule("arterial", "line", {"highway": ARTERIAL}, NO_LINE),
     Rule("street", "line", {"highway": STREET}, NO_LINE),
-    Rule("service", "line", {"highway": ("service",)}, NO_LINE),
+    Rule("service", "line", {"highway": ("service",)}, {**NO_LINE, "service": ("parking_aisle",)}),
+    Rule(
+        "service",
+        "line",
+        {"service": ("parking_aisle",), "highway": ("service",)},
+        {**NO_LINE, "layer": BELOW, "parking": ("underground",)},
+    ),
     Rule("cycle", "line", {"highway": ("cycleway",)}, NO_LINE),
-    Rule("cycle", "line", {"highway": ("path", "footway"), "bicycle": ("designated",)}, NO_LINE),
-    Rule("cycle", "line", {"bicycle_road": ("yes",), **ON_STREET}, NO_LINE),
-    Rule("cycle", "line", {"cyclestreet": ("yes",), **ON_STREET}, NO_LINE),
-    Rule("cycle", "line", {"cycleway:right": TRACK, **ON_STREET}, NO_LINE, side="right"),
-    Rule("cycle", "line", {"cycleway:both": TRACK, **ON_STREET}, NO_LINE, side="right"),
-    Rule("cycle", "line", {"cycleway": ("track", "lane"), **ON_STREET}, NO_LINE, side="right"),
-    Rule("cycle", "line", {"cycleway:left": TRACK, **ON_STREET}, NO_LINE, side="left"),
-    Rule("cycle", "line", {"cycleway:both": TRACK, **ON_STREET}, NO_LINE, side="left"),
-    Rule("cycle", "line", {"cycleway": ("track", "lane"), **ON_STREET}, {**NO_LINE, "oneway": ONEWAY}, side="left"),
-    Rule("cycle", "line", {"cycleway": ("opposite_track", "opposite_lane"), **ON_STREET}, NO_LINE, side="left"),
-    Rule("walk", "line", {"highway": ("pedestrian", "steps")}, NO_LINE),
-    Rule("walk", "line", {"highway": ("path", "footway")}, {**NO_LINE, "bicycle": ("designated",)}),
-    Rule("square", "area", {"highway": PEDESTRIAN, "area": ("yes",)}, {**TUNNEL, "indoor": ANY}),
-    Rule("square", "area", {"highway": PEDESTRIAN, "element": ("relation",)}, {**TUNNEL, "indoor": ANY}),
-    Rule("rail", "line", {"railway": RAIL}, {**UNDERGROUND, "area": ("yes",)}),
+    Rule(
+        "cycle",
+        "line",
+        {"highway": ("path", "footway", "pedestrian", "track", "bridleway"), "bicycle": DESIGNATED},
+        NO_LINE,
+    ),
+    Rule("cycle", "line", {"bicycle_road": ("yes",), "highway": (*ROAD, "track")}, NO_LINE),
+    Rule("cycle", "line", {"cyclestreet": ("yes",), "highway": (*ROAD, "track")}, NO_LINE),
+    *_beside_roads("cycle", "cycleway", TRACK),
+    *_beside_roads("cycle", "sidewalk", DESIGNATED, ":bicycle"),
+    Rule("cycle", "line", {"cycleway": ("track", "lane"), "highway": ROAD}, NO_LINE, side="near", plain="cycleway"),
+    Rule(
+        "cycle",
+        "line",
+        {"cycleway": ("track", "lane"), "highway": ROAD},
+        {**NO_LINE, "one-way": ("with", "against")},
+        side="far",
+        plain="cycleway",
+    ),
+    Rule(
+        "cycle",
+        "line",
+        {"cycleway": ("opposite_track", "opposite_lane"), "highway": ROAD},
+        NO_LINE,
+        side="far",
+        plain="cycleway",
+    ),
+    Rule("walk", "line", {"highway": FOOTWAYS}, {**NO_LINE, "foot": NOT_ON_FOOT}),
+    Rule("walk", "line", {"highway": ("cycleway",), "foot": ON_FOOT}, NO_LINE),
+    Rule("walk", "line", {"highway": ("cycleway",), "segregated": ("yes", "no")}, {**NO_LINE, "foot": NOT_ON_FOOT}),
+    Rule("walk", "line", {"highway": ("track", "bridleway"), "foot": DESIGNATED}, NO_LINE),
+    *_beside_roads("walk", "sidewalk", ("yes",), roads=WITH_SIDEWALK),
+    *(
+        Rule("walk", "line", {tag: (side, "both", *also), "highway": WITH_SIDEWALK}, NO_LINE, side=side, plain=tag)
+        for tag, also in (("sidewalk", ("yes",)), ("footway", ()))
+        for side in SIDES
+    ),
+    Rule("square", "area", {"highway": FOOTWAYS, "area": ("yes",)}, UNDERGROUND),
+    Rule("square", "area", {"highway": FOOTWAYS, "element": ("relation",)}, UNDERGROUND),
+    Rule("square", "area", {"place": ("square",)}, UNDERGROUND),
+    Rule("rail", "line", {"railway": RAIL}, NO_LINE),
     Rule(
         "parking",
         "area",
-        {"amenity": ("parking", "parking_space")},
-        {**UNDERGROUND, "building": ANY, "parking": ("underground", "multi-storey", "rooftop")},
+        {"amenity": PARKING},
+        {**UNDERGROUND, "building": ANY, "parking": ("underground", "rooftop", *GARAGE)},
     ),
-    Rule("green", "area", {"leisure": GREEN_LEISURE}, UNDERGROUND),
-    Rule("green", "area", {"landuse": GREEN_LANDUSE}, UNDERGROUND),
-    Rule("green", "area", {"natural": GREEN_NATURAL}, UNDERGROUND),
-    Rule("green", "area", {"amenity": ("grave_yard",)}, UNDERGROUND),
-    Rule("water", "area", {"natural": ("water",)}, TUNNEL),
+    Rule(
+        "parking",
+        "area",
+        {"amenity": PARKING, "building": ROOF},
+        {**UNDERGROUND, "parking": ("underground", "rooftop", *GARAGE)},
+    ),
+    Rule("green", "area", {"leisure": GREEN_LEISURE}, INDOORS),
+    Rule("green", "area", {"landuse": GREEN_LANDUSE}, INDOORS),
+    Rule("green", "area", {"natural": GREEN_NATURAL}, INDOORS),
+    Rule("green", "area", {"amenity": ("grave_yard",)}, INDOORS),
+    Rule("water", "area", {"natural": ("water",)}, {**TUNNEL, "basin": DRY, "water": ("basin",)}),
+    Rule("water", "area", {"water": ("basin",), "natural": ("water",)}, {**TUNNEL, "basin": DRY, **NOW_AND_THEN}),
+    Rule("water", "area", {"landuse": ("basin",)}, {**TUNNEL, "basin": DRY, **NOW_AND_THEN}),
+    Rule("water", "area", {"landuse": ("reservoir",)}, TUNNEL),
     Rule("water", "area", {"waterway": ("riverbank", "dock")}, TUNNEL),
-    Rule("water", "area", {"landuse": ("reservoir", "basin")}, TUNNEL),
     Rule("water", "line", {"waterway": ("river",)}, TUNNEL, width_m=15.0),
     Rule("water", "line", {"waterway": ("canal",)}, TUNNEL, width_m=10.0),
     Rule("water", "line", {"waterway": ("stream", "tidal_channel")}, TUNNEL, width_m=3.0),
     Rule("water", "line", {"waterway": ("ditch", "drain")}, TUNNEL, width_m=2.0),
     Rule(COASTLINE, "line", {"natural": ("coastline",)}),
 )
-"""OpenStreetMap tags → layers."""
+"""OpenStreetMap tags → layers. `element` and `one-way` are no tags: what the feature is made of, and which way its
+traffic runs along the line."""
 
-OSM_SELECTORS = ("building", "highway", "railway", "amenity", "leisure", "landuse", "natural", "waterway")
+DECIDED_AGAINST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "highway": {
+        "proposed or gone": (*NOT_THERE, "abandoned", "disused", "no"),
+        "farm and forest tracks and bridle paths, unless designated, are no city network": ("track", "bridleway"),
+        "race tracks, climbing routes and runaway lanes lead nowhere": ("raceway", "via_ferrata", "escape", "ladder"),
+        "inside buildings": ("corridor", "elevator", "escalator"),
+        "stops and stations beside the way": ("platform", "bus_stop", "rest_area", "services", "emergency_bay"),
+    },
+    "railway": {
+        "proposed or gone": (*NOT_THERE, "abandoned", "disused", "no"),
+        "stations and yards beside the track": (
+            *("platform", "platform_edge", "station", "halt", "stop", "subway_entrance", "yard", "roundhouse", "site"),
+            *("depot", "workshop", "wash", "facility", "crossing", "level_crossing", "signal_box", "ventilation_shaft"),
+        ),
+        "too short for a line": ("turntable", "traverser", "buffer_stop", "switch"),
+        "toy trains": ("miniature",),
+    },
+    "waterway": {
+        "structures across the water": ("dam", "weir", "lock_gate", "waterfall", "rapids", "sluice_gate"),
+        "yards and pipes beside it": ("boatyard", "fuel", "water_point", "fish_pass", "pressurised"),
+        "gone, or dry but for storms": (*NOT_THERE, "abandoned", "disused", "wadi", "no"),
+    },
+    "building": {"says that there is none": ("no",)},
+    "leisure": {
+        "a boundary, which often covers open sea": ("nature_reserve",),
+        "only some countries map them": ("swimming_pool", "swimming_area"),
+        "sports grounds as a whole: their pitches and greens are drawn": (
+            *("sports_centre", "stadium", "track", "horse_riding", "water_park", "miniature_golf", "disc_golf_course"),
+            *("recreation_ground", "resort", "summer_camp", "beach_resort", "marina", "ice_rink", "slipway"),
+        ),
+        "inside buildings, or furniture": (
+            *("fitness_centre", "sports_hall", "dance", "bowling_alley", "adult_gaming_centre", "amusement_arcade"),
+            *("sauna", "hackerspace", "escape_game", "bandstand", "outdoor_seating", "fitness_station", "picnic_table"),
+            *("firepit", "bleachers", "bird_hide", "fishing", "schoolyard", "no"),
+        ),
+    },
+    "landuse": {
+        "what the ground is used for, not what covers it": (
+            *("residential", "commercial", "retail", "industrial", "railway", "military", "religious", "education"),
+            *("institutional", "civic", "civic_admin", "civil", "garages", "port", "depot", "churchyard", "highway"),
+            *("farmyard", "landfill", "quarry", "fairground", "winter_sports", "healthcare", "governmental"),
+        ),
+        "building sites and waste land": ("construction", "brownfield", "greenfield", "proposed", "no"),
+        "fields and nurseries are no city green": (
+            *("farmland", "farm", "plant_nursery", "greenhouse_horticulture", "animal_keeping", "aquaculture"),
+            *("salt_pond", "conservation"),
+        ),
+        "strips of a road": ("traffic_island",),
+    },
+    "natural": {
+        "lines of relief and trees": (
+            "cliff",
+            "ridge",
+            "arete",
+            "earth_bank",
+            "valley",
+            "tree_row",
+            "gully",
+            "couloir",
+        ),
+        "bare ground": ("scree", "bare_rock", "sand", "shingle", "beach", "mud", "rock", "stone", "dune", "shoal"),
+        "alpine and wet ground is no city green": ("fell", "tundra", "wetland", "glacier", "moor", "reef"),
+        "names of regions": (
+            *("bay", "strait", "cape", "peninsula", "isthmus", "mountain_range", "land", "island", "peak", "hill"),
+            *("saddle", "massif", "plateau", "spring", "tree", "cave_entrance", "sinkhole", "hot_spring", "coastline"),
+        ),
+    },
+}
+"""Tag key → why → values that are drawn nowhere on purpose."""
+
+_LINE_KEYS = ("highway", "railway", "waterway")
+_AREA_KEYS = ("building", "leisure", "landuse", "natural", "waterway")
+_LISTED_KEYS = ("amenity", "place")  # most of their values are points of interest or settlements
+
+OSM_SELECTORS = (*_LINE_KEYS, "building", "leisure", "landuse", "natural", *_LISTED_KEYS)
 """Keys of which a feature must have at least one to be drawn at all."""
 
+
+def _ruled(shape: Shape) -> dict[str, frozenset[str]]:
+    """Tag key → values that some rule draws in this shape."""
+    found: dict[str, frozenset[str]] = {}
+    for rule in OSM_RULES:
+        for key in OSM_SELECTORS:
+            if rule.shape == shape and key in rule.when:
+                found[key] = found.get(key, frozenset()) | frozenset(rule.when[key])
+    return found
+
+
+_RULED: Mapping[Shape, Mapping[str, frozenset[str]]] = {"line": _ruled("line"), "area": _ruled("area")}
+_COUNTED: Mapping[Shape, tuple[str, ...]] = {"line": _LINE_KEYS, "area": _AREA_KEYS}
+_DECIDED: Mapping[str, frozenset[str]] = {
+    key: frozenset(value for values in by.values() for value in values)
+    | _RULED["line"].get(key, frozenset())
+    | _RULED["area"].get(key, frozenset())
+    for key, by in DECIDED_AGAINST.items()
+}
+"""Tag key → values that some rule or some decision knows."""
+
 OSM_QUERY: dict[str, bool | list[str]] = {
-    key: True if ANY in (values := [r.when[key] for r in OSM_RULES if key in r.when]) else sorted(set().union(*values))
+    key: True
+    if key in {"building", "highway", "railway", "waterway"}
+    else sorted({value for shape in _RULED.values() for value in shape.get(key, ())})
     for key in OSM_SELECTORS
 }
 """What to ask a server for: key → values, or True for all; the form that osmnx takes as `tags`."""
 
 OSM_KEYS: tuple[str, ...] = tuple(
-    sorted({key for rule in OSM_RULES for key in (*rule.when, *rule.unless)} - {"element"})
+    sorted(
+        {
+            *(key for rule in OSM_RULES for key in (*rule.when, *rule.unless)),
+            *(f"{tag}:{side}" for tag in ("cycleway", "sidewalk") for side in ("left", "right", "both")),
+            *("oneway", "junction"),
+        }
+        - {"element", "one-way"}
+    )
 )
 """Every tag key that the rules look at; a source needs to keep no others."""
 
-TILE_UNDERGROUND: Mapping[str, tuple[str, ...]] = {"brunnel": ("tunnel",)}
+
+def is_ruled(tags: Any, shape: Shape) -> bool:
+    """Whether some rule may draw an object with these tags (anything with `get`) in this shape."""
+    for key, values in _RULED[shape].items():
+        value = tags.get(key)
+        if value is not None and (value in values or ANY[0] in values):
+            return True
+    return False
+
+
+def is_of_interest(tags: Any, shape: Shape) -> bool:
+    """Whether an object is to be kept: a rule may draw it, or neither a rule nor a decision knows one of its tags."""
+    return is_ruled(tags, shape) or any(_is_unknown(key, tags.get(key)) for key in _COUNTED[shape])
+
+
+def _is_unknown(key: str, value: object) -> bool:
+    """Whether neither a rule nor a decision knows a value of one of the keys that are counted."""
+    return isinstance(value, str) and value not in _DECIDED[key] and ANY[0] not in _DECIDED[key]
+
+
+TILE_UNDERGROUND: Mapping[str, tuple[str, ...]] = {"brunnel": ("tunnel",), "indoor": ANY, "level": BELOW}
 TILE_CYCLE: Mapping[str, tuple[str, ...]] = {"subclass": ("cycleway",)}
 TILE_WALK = ("path", "pedestrian", "footway", "steps")
+TILE_NOT_WALK = ("bridleway", "platform", "corridor")
 
 TILE_RULES: dict[str, tuple[Rule, ...]] = {
     "building": (Rule("building", "area", {}),),
     "transportation": (
         Rule("arterial", "line", {"class": ("motorway", "trunk", "primary", "secondary")}, TILE_UNDERGROUND),
-        Rule("street", "line", {"class": ("tertiary", "minor")}, TILE_UNDERGROUND),
+        Rule("street", "line", {"class": ("tertiary", "minor", *STREET[-2:])}, TILE_UNDERGROUND),
         Rule("service", "line", {"class": ("service",)}, TILE_UNDERGROUND),
         Rule("cycle", "line", {**TILE_CYCLE, "class": ("path", "track")}, TILE_UNDERGROUND),
-        Rule("cycle", "line", {"class": ("path",), "bicycle": ("designated",)}, TILE_UNDERGROUND),
+        Rule("cycle", "line", {"class": ("path", "track"), "bicycle": DESIGNATED}, TILE_UNDERGROUND),
         Rule(
             "walk",
             "line",
             {"class": TILE_WALK},
-            {
-                **TILE_UNDERGROUND,
-                "subclass": ("cycleway", "bridleway", "platform", "corridor"),
-                "bicycle": ("designated",),
-            },
+            {**TILE_UNDERGROUND, "subclass": ("cycleway", *TILE_NOT_WALK), "foot": NOT_ON_FOOT},
         ),
-        Rule("square", "area", {"class": TILE_WALK}, {**TILE_UNDERGROUND, "subclass": ("platform", "corridor")}),
+        Rule("walk", "line", {**TILE_CYCLE, "class": ("path", "track"), "foot": ON_FOOT}, TILE_UNDERGROUND),
+        Rule("square", "area", {"class": TILE_WALK}, {**TILE_UNDERGROUND, "subclass": TILE_NOT_WALK}),
         Rule("rail", "line", {"class": (*RAIL, "transit")}, TILE_UNDERGROUND),
     ),
     "landcover": (
@@ -249,23 +505,72 @@ TILE_RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "landuse": (Rule("green", "area", {"class": ("cemetery", "pitch", "playground")}),),
     "park": (Rule("green", "area", {"class": ("park", "public_park", "garden")}),),
-    "water": (Rule("water", "area", {}, {**TILE_UNDERGROUND, "class": ("swimming_pool",)}),),
+    "water": (Rule("water", "area", {}, {"brunnel": ("tunnel",), "class": ("swimming_pool",)}),),
     "waterway": (
-        Rule("water", "line", {"class": ("river",)}, TILE_UNDERGROUND, width_m=15.0),
-        Rule("water", "line", {"class": ("canal",)}, TILE_UNDERGROUND, width_m=10.0),
-        Rule("water", "line", {"class": ("stream",)}, TILE_UNDERGROUND, width_m=3.0),
-        Rule("water", "line", {"class": ("ditch", "drain")}, TILE_UNDERGROUND, width_m=2.0),
+        Rule("water", "line", {"class": ("river",)}, {"brunnel": ("tunnel",)}, width_m=15.0),
+        Rule("water", "line", {"class": ("canal",)}, {"brunnel": ("tunnel",)}, width_m=10.0),
+        Rule("water", "line", {"class": ("stream",)}, {"brunnel": ("tunnel",)}, width_m=3.0),
+        Rule("water", "line", {"class": ("ditch", "drain")}, {"brunnel": ("tunnel",)}, width_m=2.0),
     ),
     "transportation_name": (Rule("cycle", "line", {**TILE_CYCLE, "class": ("path", "track")}),),
 }
 """Layers of OpenMapTiles tiles → their features' class and subclass → layers. `transportation_name` is read only where
 `transportation` does not know the subclass, and its tunnels are taken out by where they lie."""
 
+TILE_DECIDED_AGAINST: Mapping[str, frozenset[str]] = {
+    "transportation": frozenset(
+        (
+            *(value for key in ("highway", "railway") for values in DECIDED_AGAINST[key].values() for value in values),
+            *(f"{road}_construction" for road in (*ARTERIAL[::2], "tertiary", "minor", "service", "path", "track")),
+            *("raceway_construction", "bridge", "pier", "ferry", "aerialway", "cable_car", "gondola"),
+        )
+    ),
+    "waterway": frozenset(value for values in DECIDED_AGAINST["waterway"].values() for value in values),
+}
+"""Layers of the tiles → classes of their lines that are drawn nowhere, as in `DECIDED_AGAINST`; piers and ferries are
+no ways of the ground. Areas are not counted: whoever made the tiles has chosen among them already."""
+
 TILE_COLUMNS: dict[str, tuple[str, ...]] = {
     name: tuple(sorted({key for rule in rules for key in (*rule.when, *rule.unless)}))
     for name, rules in TILE_RULES.items()
 }
 """Fields that the rules look at in each layer of the tiles."""
+
+
+def parts_of(channel: str, raster_format: int = RASTER_FORMAT) -> Mapping[str, float]:
+    """Return the channels of today that a channel of a format is made of, and by how much the coverage of each counts.
+
+    >>> parts_of("street"), parts_of("street", 1)
+    ({'street': 1.0}, {'street': 1.0, 'service': 1.6})
+    """
+    return PARTED.get(channel, {channel: 1.0}) if raster_format == 1 else {channel: 1.0}
+
+
+def select_channels(
+    cells: NDArray[np.uint8], channels: Sequence[str], wanted: Sequence[str], raster_format: int = RASTER_FORMAT
+) -> NDArray[np.uint8]:
+    """Return bands of a layout as models of a format know them: what has been parted since is added up again.
+
+    Parameters
+    ----------
+    cells
+        `(C, H, W)` uint8 coverage.
+    channels
+        Names of the C bands; a part that is not among them adds nothing.
+    wanted
+        Names of the bands to return, in order.
+    raster_format
+        The format whose bands are wanted.
+    """
+    bands = []
+    for name in wanted:
+        parts = [(cells[list(channels).index(p)], w) for p, w in parts_of(name, raster_format).items() if p in channels]
+        band = parts[0][0]
+        if len(parts) > 1:
+            total = sum(weight * part.astype(np.float32) for part, weight in parts)
+            band = np.minimum(np.rint(total), 255).astype(np.uint8)
+        bands.append(band)
+    return np.stack(bands)
 
 
 def empty_layer(crs: object) -> gpd.GeoDataFrame:
@@ -277,7 +582,7 @@ def empty_layer(crs: object) -> gpd.GeoDataFrame:
     )
 
 
-def layers_from_osm(frame: gpd.GeoDataFrame) -> dict[str, gpd.GeoDataFrame]:
+def layers_from_osm(frame: gpd.GeoDataFrame, *, driving_side: Side = "right") -> dict[str, gpd.GeoDataFrame]:
     """Sort OpenStreetMap features into layers.
 
     Parameters
@@ -286,6 +591,8 @@ def layers_from_osm(frame: gpd.GeoDataFrame) -> dict[str, gpd.GeoDataFrame]:
         Features in a projected CRS (metres), one column per tag key in `OSM_KEYS` (missing values are None or NaN,
         missing columns are missing tags). A column `element` (`"node"`, `"way"`, `"relation"`) tells areas made of
         relations, a column `osmid` is handed on. A closed way that is both a line and an area comes twice.
+    driving_side
+        The side of the road that traffic keeps to.
 
     Returns
     -------
@@ -295,11 +602,11 @@ def layers_from_osm(frame: gpd.GeoDataFrame) -> dict[str, gpd.GeoDataFrame]:
     Raises
     ------
     ValueError
-        When the frame is in degrees: cycle lanes are moved beside their street in metres.
+        When the frame is in degrees: cycle lanes and sidewalks are moved beside their road in metres.
     """
     if frame.crs is None or frame.crs.is_geographic:
         raise ValueError(f"layers_from_osm needs a frame in metres (a projected CRS), got {frame.crs}")
-    return _sort(frame, OSM_RULES, (*CHANNEL_NAMES, COASTLINE))
+    return _sort(_with_traffic(frame), OSM_RULES, (*CHANNEL_NAMES, COASTLINE), driving_side)
 
 
 def layers_from_openmaptiles(frames: Mapping[str, gpd.GeoDataFrame]) -> dict[str, gpd.GeoDataFrame]:
@@ -316,7 +623,8 @@ def layers_from_openmaptiles(frames: Mapping[str, gpd.GeoDataFrame]) -> dict[str
     dict
         Channel name to its features.
     """
-    roads = frames["transportation"]
+    roads = _with_squares(frames["transportation"])
+    frames = {**frames, "transportation": roads}
     found: dict[str, list[gpd.GeoDataFrame]] = {name: [] for name in CHANNEL_NAMES}
     for tile_layer, rules in TILE_RULES.items():
         if tile_layer not in frames or (tile_layer == "transportation_name" and "subclass" in roads):
@@ -326,6 +634,76 @@ def layers_from_openmaptiles(frames: Mapping[str, gpd.GeoDataFrame]) -> dict[str
     return {
         name: pd.concat(parts, ignore_index=True) if parts else empty_layer(roads.crs) for name, parts in found.items()
     }
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """What is drawn nowhere although no decision says so, of one tag.
+
+    Attributes
+    ----------
+    features
+        How many features have it.
+    km
+        Length of the lines among them.
+    ha
+        Area of the areas among them.
+    """
+
+    features: int
+    km: float
+    ha: float
+
+
+def remainder(frame: gpd.GeoDataFrame, within: BaseGeometry, *, driving_side: Side = "right") -> dict[str, Remainder]:
+    """Count what no rule takes and no decision leaves out, by tag (`highway=…`), the most frequent first.
+
+    Parameters
+    ----------
+    frame, driving_side
+        As for `layers_from_osm`. A feature that is drawn by another of its tags is not counted.
+    within
+        Area in the frame's CRS to which lengths and areas are cut.
+    """
+    dimension = shapely.get_dimensions(frame.geometry.to_numpy())
+    found = []
+    for shape, of_shape in (("line", dimension == 1), ("area", dimension == 2)):
+        for key in _COUNTED[shape]:  # type: ignore[index]  # mypy widens the literals
+            if key in frame:
+                values = frame[key].to_numpy()
+                strange = np.array([_is_unknown(key, value) for value in values], dtype=bool)
+                found += [(i, f"{key}={values[i]}") for i in np.flatnonzero(strange & of_shape)]
+    left = frame.iloc[[i for i, _ in found]].assign(osmid=np.arange(len(found)))
+    layers = layers_from_osm(left, driving_side=driving_side).values()
+    drawn = {int(number) for layer in layers if "osmid" in layer for number in layer["osmid"]}
+    geometry = left.geometry.to_numpy()
+    return _counted([(tag, geometry[n]) for n, (_, tag) in enumerate(found) if n not in drawn], within)
+
+
+def remainder_of_tiles(frames: Mapping[str, gpd.GeoDataFrame], within: BaseGeometry) -> dict[str, Remainder]:
+    """Count the lines of vector tiles of whose class neither a rule nor a decision knows, as `remainder` does."""
+    found = []
+    for name, against in TILE_DECIDED_AGAINST.items():
+        if name in frames and "class" in frames[name]:
+            known = {value for rule in TILE_RULES[name] for value in rule.when.get("class", ())} | against
+            geometry, classes = frames[name].geometry.to_numpy(), frames[name]["class"]
+            strange = (shapely.get_dimensions(geometry) == 1) & classes.notna().to_numpy() & ~classes.isin(known)
+            found += [(f"{name}.class={classes.iloc[i]}", geometry[i]) for i in np.flatnonzero(strange)]
+    return _counted(found, within)
+
+
+def _counted(found: Sequence[tuple[str, Any]], within: BaseGeometry) -> dict[str, Remainder]:
+    """Add up features by tag, the most frequent first."""
+    by_tag: dict[str, list[Any]] = {}
+    for tag, geometry in found:
+        by_tag.setdefault(tag, []).append(geometry)
+    counted = {}
+    for tag, geometries in sorted(by_tag.items(), key=lambda item: (-len(item[1]), item[0])):
+        inside = shapely.intersection(shapely.make_valid(np.array(geometries, object)), within)
+        areas = shapely.area(inside)
+        km = float(shapely.length(inside[areas == 0]).sum()) / 1e3
+        counted[tag] = Remainder(len(geometries), round(km, 3), round(float(areas.sum()) / 1e4, 3))
+    return counted
 
 
 def _without_tunnels(lines: gpd.GeoDataFrame, roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
@@ -339,25 +717,86 @@ def _without_tunnels(lines: gpd.GeoDataFrame, roads: gpd.GeoDataFrame) -> gpd.Ge
     return lines[~lines.is_empty]
 
 
-def _sort(frame: gpd.GeoDataFrame, rules: Iterable[Rule], names: Iterable[str]) -> dict[str, gpd.GeoDataFrame]:
+def _with_squares(roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Turn closed lines of the class `pedestrian` into the areas that they go around."""
+    geometry = roads.geometry.to_numpy()
+    pedestrian = np.flatnonzero(_matches(roads, "class", ("pedestrian",)) & (shapely.get_dimensions(geometry) == 1))
+    parts, owner = shapely.get_parts(geometry[pedestrian], return_index=True)
+    closed = shapely.is_closed(parts) & (shapely.get_num_coordinates(parts) > 3)
+    if not closed.any():
+        return roads
+    lines = geometry.copy()
+    for i in np.unique(owner[closed]):
+        lines[pedestrian[i]] = shapely.multilinestrings(parts[(owner == i) & ~closed])
+    squares = roads.iloc[pedestrian[owner[closed]]]
+    areas = shapely.make_valid([shapely.Polygon(ring.coords) for ring in parts[closed]])
+    whole = pd.concat([roads.set_geometry(lines), squares.set_geometry(areas)], ignore_index=True)
+    return gpd.GeoDataFrame(whole, crs=roads.crs)[~whole.is_empty]
+
+
+def _with_traffic(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Add the column `one-way`: whether all traffic runs `with` the line or `against` it; missing where both ways."""
+    says = frame["oneway"] if "oneway" in frame else pd.Series(None, index=frame.index, dtype="object")
+    implied = _matches(frame, "junction", ("roundabout", "circular")) | _matches(frame, "highway", ("motorway",))
+    one_way = np.full(len(frame), None, dtype=object)
+    one_way[says.isin(ONEWAY).to_numpy() | (implied & says.isna().to_numpy())] = "with"
+    one_way[says.isin(AGAINST_LINE).to_numpy()] = "against"
+    return frame.assign(**{"one-way": one_way})
+
+
+def _sort(
+    frame: gpd.GeoDataFrame, rules: Iterable[Rule], names: Iterable[str], driving_side: Side = "right"
+) -> dict[str, gpd.GeoDataFrame]:
     """Apply the rules in order: on each side, a feature is drawn once in a layer, by the first rule that matches."""
     dimension = shapely.get_dimensions(frame.geometry.to_numpy())
     of_shape = {"line": dimension == 1, "area": dimension == 2}
-    drawn: dict[tuple[str, str | None], NDArray[np.bool_]] = {}
-    parts: dict[str, list[gpd.GeoDataFrame]] = {name: [] for name in names}
+    drawn: dict[tuple[str, Side | None], NDArray[np.bool_]] = {}
+    on_line: dict[str, list[gpd.GeoDataFrame]] = {name: [] for name in names}
+    beside: dict[str, list[gpd.GeoDataFrame]] = {name: [] for name in on_line}
     for rule in rules:
-        seen = drawn.setdefault((rule.layer, rule.side), np.zeros(len(frame), dtype=bool))
-        hit = of_shape[rule.shape] & ~seen
+        hit = of_shape[rule.shape].copy()
         for key, values in rule.when.items():
+            if not hit.any():
+                break
             hit &= _matches(frame, key, values)
+        if not hit.any():
+            continue
         for key, values in rule.unless.items():
             hit &= ~_matches(frame, key, values)
-        seen |= hit
-        if hit.any():
-            parts[rule.layer].append(_drawn(frame[hit], rule))
-    return {
-        name: pd.concat(found, ignore_index=True) if found else empty_layer(frame.crs) for name, found in parts.items()
-    }
+        for side, there in _sides(frame, rule, hit, driving_side):
+            seen = drawn.setdefault((rule.layer, side), np.zeros(len(frame), dtype=bool))
+            new = there & ~seen
+            seen |= new
+            if new.any():
+                (on_line if side is None else beside)[rule.layer].append(_drawn(frame[new], rule, side))
+    layers = {}
+    for name, found in on_line.items():
+        found += [_without_mapped(part, found) for part in beside[name]]
+        layers[name] = pd.concat(found, ignore_index=True) if found else empty_layer(frame.crs)
+    return layers
+
+
+def _sides(
+    frame: gpd.GeoDataFrame, rule: Rule, hit: NDArray[np.bool_], driving_side: Side
+) -> list[tuple[Side | None, NDArray[np.bool_]]]:
+    """Where a rule draws the features that it hits: on the line (None), or to the left or right of its direction."""
+    if rule.side is None:
+        return [(None, hit)]
+    if rule.side in {"left", "right"}:
+        to_the_left = np.full(len(frame), rule.side == "left")
+    else:
+        kept_left = np.full(len(frame), driving_side == "left") ^ _matches(frame, "one-way", ("against",))
+        to_the_left = kept_left if rule.side == "near" else ~kept_left
+    sides: list[tuple[Side | None, NDArray[np.bool_]]] = []
+    for side, there in (("left", hit & to_the_left), ("right", hit & ~to_the_left)):
+        for tag in (f"{rule.plain}:{side}", f"{rule.plain}:both") if rule.plain else ():
+            if tag in frame:
+                there = there & frame[tag].isna().to_numpy()  # noqa: PLW2901
+        sides.append((side, there))  # type: ignore[arg-type]
+    return sides
+
+
+_NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")
 
 
 def _matches(frame: gpd.GeoDataFrame, key: str, values: tuple[str, ...]) -> NDArray[np.bool_]:
@@ -365,28 +804,105 @@ def _matches(frame: gpd.GeoDataFrame, key: str, values: tuple[str, ...]) -> NDAr
     if key not in frame:
         return np.zeros(len(frame), dtype=bool)
     column = frame[key]
-    hit = column.notna() & (column != "no") if values == ANY else column.isin(values)
+    if values == ANY:
+        hit = column.notna() & (column != "no")
+    elif values == BELOW:
+        below = [value for value in column.dropna().unique() if _is_below(str(value))]
+        hit = column.isin(below) & ~pd.Series(_matches(frame, "tunnel", ("no",)), index=frame.index)
+    else:
+        hit = column.isin(values)
     return hit.to_numpy(dtype=bool)
 
 
-def _drawn(frame: gpd.GeoDataFrame, rule: Rule) -> gpd.GeoDataFrame:
-    """Return features that matched a rule in the schema of a layer."""
+def _is_below(levels: str) -> bool:
+    """Whether all numbers of a tag such as `-1`, `-2;-1` or `-3--1` are below 0.
+
+    >>> [_is_below(text) for text in ("-1", "-2;-1", "-3--1", "-1;0", "0", "1-3", "ground")]
+    [True, True, True, False, False, False, False]
+    """
+    numbers = [float(number) for number in _NUMBER.findall(levels)]
+    return bool(numbers) and max(numbers) < 0
+
+
+def _drawn(frame: gpd.GeoDataFrame, rule: Rule, side: Side | None) -> gpd.GeoDataFrame:
+    """Return features that matched a rule in the schema of a layer; those beside a road also `offset_m` from it."""
     geometry = frame.geometry.to_numpy()
-    if rule.side is not None:
-        arterial = frame["highway"].isin(ARTERIAL).to_numpy()
-        geometry = _beside(geometry, np.where(arterial, WIDTHS["arterial"], WIDTHS["street"]), rule.side)
     width = np.nan if rule.shape == "area" else rule.width_m or WIDTHS.get(rule.layer, np.nan)
     kind = frame[next(iter(rule.when))].astype("str") if rule.when else rule.layer
     columns = {"kind": kind, "width_m": width}
     if "osmid" in frame:
         columns["osmid"] = frame["osmid"].astype("str")
+    if side is not None:
+        offset_m = (frame["highway"].map(_ROAD_WIDTHS).to_numpy(float) + WIDTHS[rule.layer]) / 2
+        geometry = _beside(geometry, offset_m, side)
+        columns["offset_m"] = offset_m
     return gpd.GeoDataFrame(pd.DataFrame(columns, index=frame.index), geometry=geometry, crs=frame.crs)
 
 
-def _beside(
-    lines: NDArray[np.object_], street_width_m: NDArray[np.float64], side: Literal["left", "right"]
-) -> NDArray[np.object_]:
-    """Move lines to the edge of their carriageway plus half a cycle track; a line too crooked for it stays."""
-    distance = (street_width_m + WIDTHS["cycle"]) / 2
-    moved = shapely.offset_curve(lines, distance if side == "left" else -distance, join_style="mitre", mitre_limit=2)
+_ROAD_WIDTHS = {
+    **dict.fromkeys(ARTERIAL, WIDTHS["arterial"]),
+    **dict.fromkeys(STREET, WIDTHS["street"]),
+    "service": WIDTHS["service"],
+    "cycleway": WIDTHS["cycle"],
+}
+"""Value of `highway` → the width in metres that its line is drawn with."""
+
+
+def _beside(lines: NDArray[np.object_], offset_m: NDArray[np.float64], side: Side) -> NDArray[np.object_]:
+    """Move lines from the middle of their road to the side; a line too crooked for it stays."""
+    moved = shapely.offset_curve(lines, offset_m if side == "left" else -offset_m, **_MITRED)
+    rings = np.flatnonzero(shapely.is_ring(lines))  # which it would leave open
+    xy, ring = shapely.get_coordinates(lines[rings], return_index=True)
+    loops = shapely.linearrings(xy, indices=ring)
+    outwards = shapely.is_ccw(loops) == (side == "right")
+    grown = shapely.buffer(shapely.polygons(loops), np.where(outwards, 1, -1) * offset_m[rings], **_MITRED)
+    moved[rings] = [shapely.LineString(g.exterior.coords) if g.geom_type == "Polygon" else _NOWHERE for g in grown]
     return np.where(shapely.is_empty(moved), lines, moved)
+
+
+_NOWHERE = shapely.LineString()
+_MITRED: dict[str, Any] = {"join_style": "mitre", "mitre_limit": 2}
+
+ALONG_DEG = 30.0
+"""Lines that run within this angle of each other run along each other."""
+
+PIECE_M = 10.0
+"""Tagged lines are compared with mapped ones piece by piece, of at most this length."""
+
+
+def _without_mapped(tagged: gpd.GeoDataFrame, mapped: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+    """Take from lines that stand for a tag what is mapped on its own: as near as the middle of the road, and along."""
+    offset_m = tagged["offset_m"].to_numpy(float)
+    tagged = tagged.drop(columns="offset_m")
+    lines = [g for layer in mapped for g in layer.geometry.to_numpy()[shapely.get_dimensions(layer.geometry) == 1]]
+    if not lines:
+        return tagged
+    ways, _ = _pieces(np.array(lines, object))
+    pieces, owner = _pieces(shapely.segmentize(tagged.geometry.to_numpy(), PIECE_M))
+    middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
+    piece, way = shapely.STRtree(ways).query(middle, predicate="dwithin", distance=offset_m[owner])
+    turned = np.abs(_bearings(pieces)[piece] - _bearings(ways)[way]) % np.pi
+    along = np.minimum(turned, np.pi - turned) <= np.radians(ALONG_DEG)
+    mapped_too = np.zeros(len(pieces), bool)
+    mapped_too[piece[along]] = True
+    touched = np.unique(owner[mapped_too])
+    geometry = tagged.geometry.to_numpy(copy=True)
+    for line in touched:
+        left = pieces[(owner == line) & ~mapped_too]
+        geometry[line] = shapely.line_merge(shapely.multilinestrings(left)) if len(left) else None
+    tagged = tagged.set_geometry(gpd.GeoSeries(geometry, index=tagged.index, crs=tagged.crs))
+    return tagged[tagged.geometry.notna()]
+
+
+def _pieces(lines: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """Take lines apart into straight pieces from vertex to vertex; return them, and which line each is of."""
+    parts, line = shapely.get_parts(lines, return_index=True)
+    xy, part = shapely.get_coordinates(parts, return_index=True)
+    same = (part[1:] == part[:-1]) & (xy[1:] != xy[:-1]).any(1)
+    return shapely.linestrings(np.stack([xy[:-1][same], xy[1:][same]], 1)), line[part[1:][same]]
+
+
+def _bearings(pieces: NDArray[np.object_]) -> NDArray[np.float64]:
+    """Angles of straight pieces in radians."""
+    dx, dy = np.diff(shapely.get_coordinates(pieces).reshape(-1, 2, 2), axis=1)[:, 0].T
+    return np.arctan2(dy, dx)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
@@ -24,6 +24,7 @@ from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import PlaceError
 from citygrain.geo._osmnx import borrowed
+from citygrain.geo.driving_side import driving_side
 
 WGS84 = "EPSG:4326"
 
@@ -171,6 +172,12 @@ class Place:
         """`(west, south, east, north)` in degrees."""
         west, south, east, north = self.area.bounds
         return west, south, east, north
+
+    @cached_property
+    def driving_side(self) -> Literal["left", "right"]:
+        """The side of the road that traffic keeps to, at the middle of the area."""
+        middle = self.area.representative_point()
+        return driving_side(middle.x, middle.y)
 
     @cached_property
     def utm(self) -> BaseGeometry:

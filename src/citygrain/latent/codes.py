@@ -254,6 +254,7 @@ def encode_places(
         channels=spec.channels,
         limit=count,
         seed=made_of["seed"],
+        raster_format=spec.raster_format,
     )
     fixed = count if split == "train" else None
     home = Path(data) / STATISTICS if folder is None else folder

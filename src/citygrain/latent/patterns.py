@@ -75,6 +75,7 @@ PATTERNS: tuple[Pattern, ...] = tuple(
         (60, "Accessible Green", "green", "how much green there is", "how far everybody has to it"),
         (60, "Accessible Green", "open_patch", "how large the largest open ground is",
          "how far everybody has to it, and whether it may be entered"),
+        (61, "Small Public Squares", "square", "how much of the ground is square", "whether each is small and alive"),
         (64, "Pools and Streams", "water", "how much open water there is", "whether one gets near it"),
         (100, "Pedestrian Street", "frontage", "that buildings stand at public ways", "doors, and who walks there"),
         (106, "Positive Outdoor Space", "openness", "whether streets have buildings along their sides",

@@ -16,7 +16,7 @@ from citygrain.protocols import Noise, Sampler
 from citygrain.samplers.implicit import Truncated
 from citygrain.spec import Conditions, LayoutSpec
 
-NETWORKS = ("arterial", "street", "cycle", "walk", "rail", "water")
+NETWORKS = ("arterial", "street", "service", "cycle", "walk", "rail", "water")
 """What is given unless something else is said: what moves through a city. Buildings, green and parking follow."""
 
 

@@ -14,13 +14,13 @@ from citygrain.networks.conditioner import ConditionEmbedding
 from citygrain.protocols import FitsPrior
 from citygrain.spec import LayoutSpec
 
-WHAT = ("channels", "size_px", "resolution_m", "scalars", "maps", "map_px")
+WHAT = ("channels", "raster_format", "size_px", "resolution_m", "scalars", "maps", "map_px")
 """What of a spec decides a model's shape and meaning; places and their statistics may change."""
 
 
 def taken_over(data: Mapping[str, Any], source: Checkpoint) -> dict[str, Any]:
     """Fill in a checkpoint's channels and conditions where `conf/data` leaves them open."""
-    filled = dict(data)
+    filled = {"raster_format": source.spec.raster_format, **data}
     if filled["channels"] is None:
         filled["channels"] = source.spec.channels
     if filled["scalars"] is None and tuple(filled["channels"]) == source.spec.channels:

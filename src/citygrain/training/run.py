@@ -237,13 +237,22 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 def _check_codec(codec: LayoutSpec, spec: LayoutSpec) -> None:
     """Refuse a codec of other layouts: it fixes channels, size and resolution."""
-    if (codec.channels, *codec.shape, codec.resolution_m) != (spec.channels, *spec.shape, spec.resolution_m):
+
+    def decided(of: LayoutSpec) -> tuple[Any, ...]:
+        return of.channels, of.shape, of.resolution_m, of.raster_format
+
+    if decided(codec) != decided(spec):
         raise ConfigError(
             "The codec was trained on other layouts.",
-            expected=f"{spec.shape} at {spec.resolution_m:g} m: {', '.join(spec.channels)}",
-            got=f"{codec.shape} at {codec.resolution_m:g} m: {', '.join(codec.channels)}",
+            expected=_layouts_of(spec),
+            got=_layouts_of(codec),
             remedy="train the codec on the same data group, or change data.* to the codec's",
         )
+
+
+def _layouts_of(spec: LayoutSpec) -> str:
+    names = ", ".join(spec.channels)
+    return f"{spec.shape} at {spec.resolution_m:g} m: {names} (format {spec.raster_format})"
 
 
 def _part(codec: Checkpoint) -> dict[str, Any]:

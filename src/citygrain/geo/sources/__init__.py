@@ -1,6 +1,6 @@
 """Sources of map features behind one function, `features`: Overpass, OSM files, vector tiles.
 
-Whatever the source, a place comes back as the same nine layers in the same schema, in the place's UTM zone, with what
+Whatever the source, a place comes back as the same eleven layers in the same schema, in the place's UTM zone, with what
 the source cannot know, what it skipped and where it came from.
 """
 
@@ -14,7 +14,7 @@ import geopandas as gpd
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import ConfigError, SourceError
-from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA, empty_layer
+from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA, Remainder, empty_layer
 from citygrain.geo.place import Place
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"
@@ -50,6 +50,8 @@ class Features(Mapping[str, gpd.GeoDataFrame]):
         Channel → what part of it this source does not see.
     skipped
         What could not be used, counted: broken relations, geometries that are no geometries.
+    remainder
+        Tag → what has it, is drawn nowhere, and was not decided against (`citygrain.geo.layers`).
 
     Attributes
     ----------
@@ -72,6 +74,7 @@ class Features(Mapping[str, gpd.GeoDataFrame]):
         unknown: Mapping[str, str] | None = None,
         partial: Mapping[str, str] | None = None,
         skipped: Mapping[str, int] | None = None,
+        remainder: Mapping[str, Remainder] | None = None,
     ) -> None:
         strangers = set(layers) - set(CHANNEL_NAMES)
         if strangers:
@@ -87,6 +90,7 @@ class Features(Mapping[str, gpd.GeoDataFrame]):
         self.unknown = dict(unknown or {})
         self.partial = dict(partial or {})
         self.skipped = {reason: int(n) for reason, n in (skipped or {}).items() if n}
+        self.remainder = dict(remainder or {})
         self.counts = {name: len(layer) for name, layer in self._layers.items()}
 
     def __getitem__(self, name: str) -> gpd.GeoDataFrame:
@@ -170,6 +174,7 @@ def features(
             unknown={**dict.fromkeys(unknown, "declared to be missing from this source"), **found.unknown},
             partial={name: what for name, what in found.partial.items() if name not in unknown},
             skipped=found.skipped,
+            remainder=found.remainder,
         )
     for what, names in (("streets", ("arterial", "street")), ("buildings", ("building",))):
         if not any(found.counts[n] for n in names) and not all(n in found.unknown for n in names):

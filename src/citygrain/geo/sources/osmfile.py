@@ -15,11 +15,11 @@ https://docs.osmcode.org/pyosmium, https://wiki.openstreetmap.org/wiki/Relation:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -32,7 +32,7 @@ from shapely.geometry.base import BaseGeometry
 from citygrain.errors import SourceError
 from citygrain.files import sha256
 from citygrain.geo.coastline import sea
-from citygrain.geo.layers import ANY, COASTLINE, OSM_KEYS, OSM_RULES, OSM_SELECTORS, layers_from_osm
+from citygrain.geo.layers import COASTLINE, OSM_KEYS, OSM_SELECTORS, is_of_interest, layers_from_osm, remainder
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._extract import SUFFIXES, Extract, has_locations, look_over, open_file, plain_errors
@@ -114,7 +114,8 @@ class OsmFile:
             reader = _Reader(path, place)
             reader.read(report)
         frame = reader.frame()
-        layers = layers_from_osm(frame[frame.intersects(place.utm)])
+        frame = frame[frame.intersects(place.utm)]
+        layers = layers_from_osm(frame, driving_side=place.driving_side)
         # A header may speak of the whole Earth, and that projects to nothing.
         around = shapely.box(*place.bbox).buffer(AROUND_DEG, join_style="mitre")
         covered = place.project(shapely.segmentize(extract.covered.intersection(around), EDGE_DEG))
@@ -127,7 +128,14 @@ class OsmFile:
             "osm_date": extract.date or reader.newest,
             "extent": [west, south, east, north],
         }
-        return Features(layers, place=place, provenance=provenance, valid=valid, skipped=reader.skipped)
+        return Features(
+            layers,
+            place=place,
+            provenance=provenance,
+            valid=valid,
+            skipped=reader.skipped,
+            remainder=remainder(frame, valid, driving_side=place.driving_side),
+        )
 
     def _look_over(self) -> Extract:
         return look_over(existing_file(self.path, SUFFIXES, "an OpenStreetMap extract"))
@@ -184,7 +192,7 @@ class _Reader:
                 self._way(thing)
             elif thing.is_area():
                 self._area(thing)
-            elif thing.tags.get("type") in AREA_RELATIONS and _draws(thing.tags, "area"):
+            elif thing.tags.get("type") in AREA_RELATIONS and is_of_interest(thing.tags, "area"):
                 self._asked[thing.id] = [member.ref for member in thing.members if member.type == "w"]
         self._count_unmade(file, locations)
         report(1.0, f"{len(self._geometries):,} features")
@@ -213,7 +221,7 @@ class _Reader:
 
     def _way(self, way: Any) -> None:
         """Keep the line of a way, in as many pieces as its missing nodes leave."""
-        line = _draws(way.tags, "line")
+        line = is_of_interest(way.tags, "line")
         closed = way.is_closed()
         if not line and not closed:
             return
@@ -231,12 +239,12 @@ class _Reader:
                 self.skipped[LOST_WAYS] += 1
             for piece in pieces:
                 self._keep(way, piece, "way", way.id)
-        if closed and not whole and _draws(way.tags, "area"):
+        if closed and not whole and is_of_interest(way.tags, "area"):
             self.skipped[CUT_AREAS] += 1
 
     def _area(self, area: Any) -> None:
         """Keep the polygon of a closed way or of a relation."""
-        if not _draws(area.tags, "area"):
+        if not is_of_interest(area.tags, "area"):
             return
         try:
             polygon = shapely.from_wkb(_WKB.create_multipolygon(area))
@@ -272,28 +280,6 @@ def _is_there(node: Any, locations: Any) -> bool:
         return bool(locations.get(node.ref).valid())
     except (KeyError, TypeError):  # TypeError: a negative number
         return False
-
-
-def _values(shape: Literal["line", "area"]) -> dict[str, frozenset[str]]:
-    """Tag key → values that some rule draws in this shape: a coarse sieve before any geometry is made."""
-    found: dict[str, frozenset[str]] = {}
-    for rule in OSM_RULES:
-        for key in OSM_SELECTORS:
-            if rule.shape == shape and key in rule.when:
-                found[key] = found.get(key, frozenset()) | frozenset(rule.when[key])
-    return found
-
-
-_DRAWN: Mapping[str, Mapping[str, frozenset[str]]] = {"line": _values("line"), "area": _values("area")}
-
-
-def _draws(tags: Any, shape: Literal["line", "area"]) -> bool:
-    """Whether some rule may draw an object with these tags."""
-    for key, values in _DRAWN[shape].items():
-        value = tags.get(key)
-        if value is not None and (value in values or ANY[0] in values):
-            return True
-    return False
 
 
 def _with_sea(
