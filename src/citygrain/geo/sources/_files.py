@@ -21,12 +21,13 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str) -> Pat
         When it is missing, a folder, empty, unreadable or of another kind.
     """
     path = Path(path).expanduser()
-    if not path.name.endswith(suffixes):
+    if not path.name.lower().endswith(suffixes):
         raise SourceError(
             f"{path} is not {what} by its name.",
             expected=f"a name that ends in {' '.join(suffixes)}",
             got=path.name,
-            remedy="source=file reads .osm.pbf and .osm, source=vectortiles reads .mbtiles",
+            remedy="source=file reads .osm.pbf, .osm (also as .gz or .bz2), .o5m and .opl; source=vectortiles reads "
+            ".mbtiles; source=overpass_json reads replies of Overpass saved as .json",
         )
     if not path.is_file():
         raise SourceError(

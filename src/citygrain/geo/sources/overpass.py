@@ -407,7 +407,7 @@ class _Store:
 
     def __init__(self, folder: Path, place: Place) -> None:
         self.folder = folder
-        self.crs = place.crs
+        self._place = place
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -416,7 +416,7 @@ class _Store:
     def in_degrees(self, outline: Polygon) -> Polygon:
         """Outline in longitude, latitude, a little larger, as it is asked for."""
         grown = outline.buffer(MARGIN_M, join_style="mitre")
-        return gpd.GeoSeries([grown], crs=self.crs).to_crs(WGS84).iloc[0]
+        return self._place.to_degrees(grown)
 
     def _file(self, outline: Polygon) -> Path:
         asked = [FORMAT, shapely.to_wkt(self.in_degrees(outline), rounding_precision=6), OSM_QUERY, OSM_KEYS]
