@@ -32,6 +32,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.morphology import skeletonize
 
+from citygrain.geo.carriageways import AROUND, Frame, between_carriageways, divided, without_holes
+
 LEVEL = 0.45
 """Coverage from which a cell belongs to a band: a little below a half, for bands hardly wider than a cell, and less in
 proportion for those narrower than one."""
@@ -51,12 +53,6 @@ SMOOTHED = 2
 
 SIMPLIFIED = 0.35
 """Tolerance of the simplification in cells."""
-
-TOO_WIDE = 0.6
-"""Cells by which a band exceeds half its width, from its edge inwards, before it is taken for two."""
-
-AROUND = np.ones((3, 3), bool)
-
 
 @dataclass(frozen=True)
 class Network:
@@ -106,18 +102,21 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     covered = layers[0][0] if len(layers) == 1 else 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
     near = max(narrow, APART)
     band = _band(covered, full, math.ceil(near * finer))
-    thin = _thinned(_without_holes(band, (near * finer) ** 2))
-    inside = np.zeros_like(thin)
-    for cells, width in layers:
-        if width >= RESOLVED * finer:
-            inside |= _between_carriageways(cells >= level, width)
-    if inside.any():
-        thin = _thinned((thin & ~inside) | (inside & ~ndimage.binary_erosion(inside)))
+    thin = _thinned(without_holes(band, (near * finer) ** 2))
     xy, sizes = _chains(thin)
-    xy = _smoothed(_centred(xy, covered, inside, narrow * finer, finer), sizes)
+    xy = _smoothed(_centred(xy, covered, narrow * finer, finer), sizes)
     corner = np.array([part[1].start, part[0].start]) - margin
     height, width = bands[0][0].shape
-    edges, where = _cleared(_cut((xy + 0.5) / finer + corner, sizes, width, height), near, (width, height))
+    lines = _cut((xy + 0.5) / finer + corner, sizes, width, height)
+    frame = Frame((float(corner[0]), float(corner[1])), finer)
+    ground = {
+        kind: found
+        for kind, band in enumerate(layers)
+        if band[1] >= RESOLVED * finer and (found := between_carriageways(band, level, frame)) is not None
+    }
+    if ground:
+        lines = divided(lines, ground, bands, level)
+    edges, where = _cleared(lines, near, (width, height), shapely.union_all(list(ground.values())))
     return _network(edges, where, [cells for cells, _ in bands])
 
 
@@ -166,48 +165,6 @@ def _finer(cells: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
         share = share[:, None] if axis == 0 else share
         cells = cells.take(low, axis) * (1 - share) + cells.take(np.minimum(low + 1, n - 1), axis) * share
     return cells
-
-
-def _between_carriageways(band: NDArray[np.bool_], width: float) -> NDArray[np.bool_]:
-    """Cells further than half a width from the band's edges, where these are too many for one way.
-
-    A band's edge is half a cell before the middle of the next cell that is free.
-    """
-    filled = _without_holes(band, width**2)
-    deep = width / 2 + TOO_WIDE + 0.5
-    square = 2 * int(deep / math.sqrt(2)) + 1  # it lies within the disc, and tells most cells apart at once
-    core, count = ndimage.label(_all_within(filled, ndimage.minimum_filter(filled, square), deep), AROUND)
-    if not count:
-        return np.zeros_like(band)
-    large = np.bincount(core.ravel()) >= width**2
-    large[0] = False
-    around = ndimage.maximum_filter(large[core], 5)
-    return _all_within(filled, around & filled, math.nextafter(width / 2 + 0.5, 0))
-
-
-def _all_within(band: NDArray[np.bool_], where: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Return those of the cells `where` that have nothing but band within a radius; beyond the edge all is band.
-
-    Of few cells that is told sooner than by a distance transform.
-    """
-    reach = int(radius)
-    steps = np.arange(-reach, reach + 1)
-    down, right = np.nonzero(np.hypot(steps[:, None], steps) <= radius)
-    rows, columns = np.nonzero(where)
-    padded = np.pad(band, reach, constant_values=True)
-    flat = (rows[:, None] + down) * padded.shape[1] + columns[:, None] + right
-    found = np.zeros_like(band)
-    found[rows, columns] = padded.ravel()[flat].all(1)
-    return found
-
-
-def _without_holes(band: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
-    holes, count = ndimage.label(~band)
-    if not count:
-        return band
-    small = np.bincount(holes.ravel()) < area
-    small[0] = False
-    return band | small[holes]
 
 
 def _chains(thin: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -282,7 +239,7 @@ def _paths(first: list[int], neighbours: list[int], degree: list[int], junction:
 
 
 def _centred(
-    xy: NDArray[np.float64], covered: NDArray[np.float32], inside: NDArray[np.bool_], width: float, most: float
+    xy: NDArray[np.float64], covered: NDArray[np.float32], width: float, most: float
 ) -> NDArray[np.float64]:
     """Draw the cells of chains, by at most `most`, to the centre of what is covered around them."""
     reach = math.ceil(width / 2) + 1
@@ -293,7 +250,6 @@ def _centred(
     around = covered[rows[:, :, None], columns[:, None, :]]
     mass = around.sum((1, 2)) + 1e-6
     shift = np.stack([around.sum(1) @ steps, around.sum(2) @ steps], 1) / mass[:, None]
-    shift[inside[row, column]] = 0
     return xy + np.clip(shift, -most, most)
 
 
@@ -332,7 +288,9 @@ class _Edge:
         return _Edge(self.v, self.u, self.xy[::-1])
 
 
-def _cleared(lines: NDArray[np.object_], width: float, window: tuple[int, int]) -> tuple[list[_Edge], list[_Point]]:
+def _cleared(
+    lines: NDArray[np.object_], width: float, window: tuple[int, int], ground: shapely.Geometry
+) -> tuple[list[_Edge], list[_Point]]:
     """Merge near junctions, cut shoots and join lines that meet in twos; return the lines and where nodes lie."""
     found: dict[_Point, int] = {}
     edges: list[_Edge] = []
@@ -342,12 +300,12 @@ def _cleared(lines: NDArray[np.object_], width: float, window: tuple[int, int]) 
     for start, stop in pairwise(cuts):
         piece = points[start:stop]
         if piece:
-            u, v = (found.setdefault((round(x, 6), round(y, 6)), len(found)) for x, y in (piece[0], piece[-1]))
+            u, v = (found.setdefault((round(x, 3), round(y, 3)), len(found)) for x, y in (piece[0], piece[-1]))
             edges.append(_Edge(u, v, piece))
     where = list(found)
     rim = [not (1e-6 < x < window[0] - 1e-6 and 1e-6 < y < window[1] - 1e-6) for x, y in where]
     edges = _joined(_unshot(edges, rim, width), rim)
-    edges = _merged(edges, where, rim, width)
+    edges = _merged(edges, where, rim, width, ground)
     edges = _joined(_unshot(edges, rim, width), rim)
     _straighten(edges, where, rim, width, window)
     return edges, where
@@ -393,8 +351,14 @@ def _joined(edges: list[_Edge], rim: Sequence[bool]) -> list[_Edge]:
     return list(left.values())
 
 
-def _merged(edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width: float) -> list[_Edge]:
-    """Draw junctions together that a line shorter than the band's width joins; `where` is changed."""
+def _merged(
+    edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width: float, ground: shapely.Geometry
+) -> list[_Edge]:
+    """Draw junctions together that a line shorter than the band's width joins; `where` is changed.
+
+    Lines from one carriageway to the other, across the `ground` between, stay.
+    """
+    ground = shapely.buffer(ground, -0.3)
     degree = _degrees(edges)
     lead = list(range(len(where)))
 
@@ -405,7 +369,9 @@ def _merged(edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width:
 
     for e in edges:
         if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]) and e.length() < width:
-            lead[leader(e.u)] = leader(e.v)
+            middle = [(p + q) / 2 for p, q in zip(where[e.u], where[e.v], strict=True)]
+            if not ground.contains(shapely.Point(middle)):
+                lead[leader(e.u)] = leader(e.v)
     groups: dict[int, list[int]] = defaultdict(list)
     for node in range(len(where)):
         groups[leader(node)].append(node)
