@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -116,7 +116,8 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     }
     if ground:
         lines = divided(lines, ground, bands, level)
-    edges, where = _cleared(lines, near, (width, height), shapely.union_all(list(ground.values())))
+    widths = _Widths(bands, level)
+    edges, where = _cleared(lines, near, (width, height), shapely.union_all(list(ground.values())), widths)
     return _network(edges, where, [cells for cells, _ in bands])
 
 
@@ -273,6 +274,19 @@ def _cut(xy: NDArray[np.float64], sizes: NDArray[np.int64], width: int, height: 
 _Point = tuple[float, float]
 
 
+@dataclass(frozen=True)
+class _Widths:
+    bands: Sequence[tuple[NDArray[np.float32], float]]
+    level: float
+
+    def at(self, point: _Point) -> float:
+        for cells, width in self.bands:
+            x, y = (min(max(int(p), 0), n - 1) for p, n in zip(point, cells.shape[::-1], strict=True))
+            if cells[y, x] >= self.level:
+                return width
+        return min(width for _, width in self.bands)
+
+
 @dataclass
 class _Edge:
     """A line from node `u` to node `v`. What is done to a network is done to few points at a time: plain numbers."""
@@ -289,7 +303,7 @@ class _Edge:
 
 
 def _cleared(
-    lines: NDArray[np.object_], width: float, window: tuple[int, int], ground: shapely.Geometry
+    lines: NDArray[np.object_], width: float, window: tuple[int, int], ground: shapely.Geometry, widths: _Widths
 ) -> tuple[list[_Edge], list[_Point]]:
     """Merge near junctions, cut shoots and join lines that meet in twos; return the lines and where nodes lie."""
     found: dict[_Point, int] = {}
@@ -305,7 +319,7 @@ def _cleared(
     where = list(found)
     rim = [not (1e-6 < x < window[0] - 1e-6 and 1e-6 < y < window[1] - 1e-6) for x, y in where]
     edges = _joined(_unshot(edges, rim, width), rim)
-    edges = _merged(edges, where, rim, width, ground)
+    edges = _merged(edges, where, rim, width, ground, widths)
     edges = _joined(_unshot(edges, rim, width), rim)
     _straighten(edges, where, rim, width, window)
     return edges, where
@@ -352,7 +366,12 @@ def _joined(edges: list[_Edge], rim: Sequence[bool]) -> list[_Edge]:
 
 
 def _merged(
-    edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width: float, ground: shapely.Geometry
+    edges: list[_Edge],
+    where: list[_Point],
+    rim: Sequence[bool],
+    width: float,
+    ground: shapely.Geometry,
+    widths: _Widths,
 ) -> list[_Edge]:
     """Draw junctions together that a line shorter than the band's width joins; `where` is changed.
 
@@ -367,8 +386,19 @@ def _merged(
             lead[node] = node = lead[lead[node]]
         return node
 
+    at: dict[int, list[_Edge]] = defaultdict(list)
     for e in edges:
-        if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]) and e.length() < width:
+        at[e.u].append(e)
+        at[e.v].append(e.turned())
+    for e in edges:
+        if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]):
+            length = e.length()
+            if length >= width and not (
+                degree[e.u] == degree[e.v] == 3
+                and length < 2.5 * (local := widths.at(e.xy[len(e.xy) // 2]))
+                and _crossing(e, at, local)
+            ):
+                continue
             middle = [(p + q) / 2 for p, q in zip(where[e.u], where[e.v], strict=True)]
             if not ground.contains(shapely.Point(middle)):
                 lead[leader(e.u)] = leader(e.v)
@@ -385,6 +415,32 @@ def _merged(
         if u != v or e.length() >= 4 * width:  # shorter loops lie within the junction
             merged.append(_Edge(u, v, [where[u], *e.xy[1:-1], where[v]]))
     return merged
+
+
+def _crossing(e: _Edge, at: Mapping[int, Sequence[_Edge]], width: float) -> bool:
+    """Tell whether a line between two forks is where two ways cross at a low angle: each goes on beyond the other."""
+    u, v = ([w for w in at[node] if w.xy != e.xy and w.xy != e.xy[::-1]] for node in (e.u, e.v))
+    if len(u) != 2 or len(v) != 2:
+        return False
+    one, other = ([_sight(way, width) for way in ways] for ways in (u, v))
+    return any(all(_in_line(p, q, width) for p, q in zip(one, pair, strict=True)) for pair in (other, other[::-1]))
+
+
+def _sight(way: _Edge, width: float) -> tuple[_Point, _Point]:
+    length = way.length()
+    return _along(way.xy, min(0.75 * width, length / 2)), _along(way.xy, min(2.5 * width, length))
+
+
+def _in_line(one: tuple[_Point, _Point], other: tuple[_Point, _Point], width: float) -> bool:
+    (ax, ay), (bx, by) = one
+    (cx, cy), (dx, dy) = other
+    r, s = math.dist(*one) or 1.0, math.dist(*other) or 1.0
+    ux, uy = (ax - bx) / r, (ay - by) / r
+    vx, vy = (dx - cx) / s, (dy - cy) / s
+    if ux * vx + uy * vy < 0.94:
+        return False
+    mx, my = (ux + vx) / 2, (uy + vy) / 2
+    return abs((cx - ax) * my - (cy - ay) * mx) < 0.4 * width
 
 
 def _straighten(
