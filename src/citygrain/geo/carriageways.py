@@ -148,9 +148,11 @@ def divided(
     zone = shapely.buffer(everything, 1.0)
     touched = shapely.intersects(lines, zone)
     parts = shapely.get_parts(shapely.difference(lines[touched], zone))
-    sides = [shapely.clip_by_rect(shapely.boundary(shape), 0, 0, width, height) for shape in ground.values()]
+    sides = shapely.boundary(list(ground.values()))
     made = _led(parts[shapely.length(parts) > 0], everything, ground, bands, level)
-    noded = shapely.get_parts(shapely.union_all([*made, *sides], grid_size=SAME))
+    within = shapely.clip_by_rect([*made, *sides], 0, 0, width, height)
+    noded = shapely.get_parts(shapely.union_all(within, grid_size=SAME))
+    noded = noded[shapely.length(noded) > 0]
     return np.concatenate([lines[~touched], noded])
 
 

@@ -22,7 +22,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, combinations, pairwise
 
 import numpy as np
 import shapely
@@ -50,6 +50,12 @@ nothing."""
 
 SMOOTHED = 2
 """Neighbours on either side over which the vertices of a chain are averaged."""
+
+EDGE = 0.75
+"""Cells from the window's edge within which a line says nothing."""
+
+THROUGH = -0.6
+"""Cosine of the angle between two ways from which on they go on in each other where they meet."""
 
 SIMPLIFIED = 0.35
 """Tolerance of the simplification in cells."""
@@ -98,7 +104,10 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
         return Network(np.empty((0, 2)), np.empty((0, 2), np.int64), np.empty(0, object), np.empty(0, np.int64))
     finer = math.ceil(max(1.0, RESOLVED / narrow))
     margin = math.ceil(max(width for _, width in bands)) + 2
-    layers = [(_finer(np.pad(cells[part], margin, mode="edge"), finer), width * finer) for cells, width in bands]
+    beyond = tuple(slice(cut.start, min(cut.stop, n) + 2 * margin) for cut, n in zip(part, bands[0][0].shape, strict=True))
+    layers = [
+        (_finer(np.pad(cells, margin, mode="symmetric")[beyond], finer), width * finer) for cells, width in bands
+    ]
     covered = layers[0][0] if len(layers) == 1 else 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
     near = max(narrow, APART)
     band = _band(covered, full, math.ceil(near * finer))
@@ -268,7 +277,9 @@ def _cut(xy: NDArray[np.float64], sizes: NDArray[np.int64], width: int, height: 
     lines = shapely.linestrings(xy, indices=np.repeat(np.arange(len(sizes)), sizes))
     lines = shapely.simplify(lines, SIMPLIFIED, preserve_topology=False)
     parts = shapely.get_parts(shapely.clip_by_rect(lines, 0, 0, width, height))
-    return parts[(shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)]
+    west, south, east, north = shapely.bounds(parts).T
+    along = (east < EDGE) | (north < EDGE) | (west > width - EDGE) | (south > height - EDGE)
+    return parts[(shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0) & ~along]
 
 
 _Point = tuple[float, float]
@@ -317,12 +328,54 @@ def _cleared(
             u, v = (found.setdefault((round(x, 3), round(y, 3)), len(found)) for x, y in (piece[0], piece[-1]))
             edges.append(_Edge(u, v, piece))
     where = list(found)
-    rim = [not (1e-6 < x < window[0] - 1e-6 and 1e-6 < y < window[1] - 1e-6) for x, y in where]
+    rim = _at_rim(edges, where, window)
+    edges = _leaving(edges, where, rim, width)
     edges = _joined(_unshot(edges, rim, width), rim)
     edges = _merged(edges, where, rim, width, ground, widths)
     edges = _joined(_unshot(edges, rim, width), rim)
     _straighten(edges, where, rim, width, window)
     return edges, where
+
+
+def _at_rim(edges: Sequence[_Edge], where: list[_Point], window: tuple[int, int]) -> list[bool]:
+    """Tell which nodes lie on the window's edge; ends that all but reach it are moved there."""
+    degree = _degrees(edges)
+    moved = {}
+    for node, (x, y) in enumerate(where):
+        gaps = (x, y, window[0] - x, window[1] - y)
+        if degree[node] == 1 and 0 < min(gaps) < EDGE:
+            side = gaps.index(min(gaps))
+            on = (0.0, y), (x, 0.0), (float(window[0]), y), (x, float(window[1]))
+            where[node] = moved[node] = on[side]
+    for e in edges:
+        e.xy = [moved.get(e.u, e.xy[0]), *e.xy[1:-1], moved.get(e.v, e.xy[-1])]
+    return [not (1e-6 < x < window[0] - 1e-6 and 1e-6 < y < window[1] - 1e-6) for x, y in where]
+
+
+def _leaving(edges: list[_Edge], where: Sequence[_Point], rim: Sequence[bool], width: float) -> list[_Edge]:
+    """Cut shoots to the window's edge: a way leaves it once, and one along it does not."""
+    at: dict[int, list[_Edge]] = defaultdict(list)
+    for e in edges:
+        at[e.u].append(e)
+        at[e.v].append(e.turned())
+    cut: set[tuple[int, int]] = set()
+    for node, ways in at.items():
+        if len(ways) < 3 or rim[node]:
+            continue
+        out = [way for way in ways if rim[way.v] and way.length() < 1.5 * width]
+        inner = [way for way in ways if way not in out]
+        if len(out) > 1 and inner:
+            (x0, y0), (x1, y1) = where[node], _along(inner[0].xy, 2 * width)
+
+            def bend(way: _Edge, x: float = x0 - x1, y: float = y0 - y1) -> float:
+                (ax, ay), (bx, by) = way.xy[0], way.xy[-1]
+                return -((bx - ax) * x + (by - ay) * y) / (math.dist(way.xy[0], way.xy[-1]) or 1.0)
+
+            first, *rest = sorted(out, key=bend)
+            cut |= {(way.u, way.v) for way in rest if math.dist(where[way.v], where[first.v]) < 1.5 * width}
+        elif out and out[0].length() < 0.6 * width:
+            cut.add((out[0].u, out[0].v))
+    return [e for e in edges if (e.u, e.v) not in cut and (e.v, e.u) not in cut]
 
 
 def _degrees(edges: Sequence[_Edge]) -> Counter[int]:
@@ -463,15 +516,12 @@ def _straighten(
         # Normal equations, with a weak spring to where the node is: parallel ways cross nowhere.
         x, y = where[node]
         a, b, c, p, q = 0.02, 0.0, 0.02, 0.02 * x, 0.02 * y
-        for way in ways:
-            length = way.length()
-            if length < 1.5 * near:
-                continue
-            (x0, y0), (x1, y1) = _along(way.xy, near), _along(way.xy, min(far, length))
+        for weight, (x0, y0), (x1, y1) in _courses([way for way in ways if way.length() >= 1.5 * near], near, far):
             run = math.hypot(x1 - x0, y1 - y0) or 1.0
             nx, ny = (y0 - y1) / run, (x1 - x0) / run
             offset = nx * x0 + ny * y0
-            a, b, c, p, q = a + nx * nx, b + nx * ny, c + ny * ny, p + nx * offset, q + ny * offset
+            a, b, c = a + weight * nx * nx, b + weight * nx * ny, c + weight * ny * ny
+            p, q = p + weight * nx * offset, q + weight * ny * offset
         det = a * c - b * b
         point = (p * c - q * b) / det, (a * q - b * p) / det
         within = 0 < point[0] < window[0] and 0 < point[1] < window[1]
@@ -483,6 +533,37 @@ def _straighten(
         kept = [p for p, d in zip(e.xy, along, strict=True) if head < d < along[-1] - tail]
         e.xy = [moved[e.u], *kept, moved[e.v]]
     where[:] = moved
+
+
+def _courses(ways: Sequence[_Edge], near: float, far: float) -> list[tuple[float, _Point, _Point]]:
+    """Return two points of the course that ways which meet take where they do, and the weight of each course.
+
+    Two ways that go on in each other have one course, which may be a curve: it is that through the points at two
+    distances on both. The others go straight on.
+    """
+    found = []
+    at = [(_along(way.xy, near), _along(way.xy, min(2 * near, way.length()))) for way in ways]
+    left = set(range(len(ways)))
+    node = [way.xy[0] for way in ways]
+
+    def opposite(pair: tuple[int, int]) -> float:
+        (ax, ay), (bx, by) = ((at[i][0][0] - node[i][0], at[i][0][1] - node[i][1]) for i in pair)
+        return (ax * bx + ay * by) / (math.hypot(ax, ay) * math.hypot(bx, by) or 1.0)
+
+    for i, j in sorted(combinations(left, 2), key=opposite):
+        if i not in left or j not in left or opposite((i, j)) > THROUGH:
+            continue
+        left -= {i, j}
+        outer = min(2 * near, ways[i].length(), ways[j].length())
+        (ax, ay), (bx, by) = at[i][0], at[j][0]
+        (cx, cy), (dx, dy) = (_along(ways[k].xy, outer) for k in (i, j))
+        share = near**2 / (outer**2 - near**2)
+        mx, my = (ax + bx) / 2, (ay + by) / 2
+        mx, my = mx + share * (mx - (cx + dx) / 2), my + share * (my - (cy + dy) / 2)
+        found.append((2.0, (mx, my), (mx + bx - ax, my + by - ay)))
+    for i in left:
+        found.append((1.0, at[i][0], _along(ways[i].xy, min(far, ways[i].length()))))
+    return found
 
 
 def _along(xy: Sequence[_Point], distance: float) -> _Point:
