@@ -197,7 +197,8 @@ def _run(verb: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Non
     config = importlib.import_module("citygrain.config")
     plain = config.load_config(verb, overrides, config_dirs)
     config.check_signatures(plain)
-    VERBS[verb].run(plain)
+    with importlib.import_module("citygrain.devices").using_threads(plain.get("threads")):
+        VERBS[verb].run(plain)
 
 
 def _multirun(request: Request, out: Console, err: Console) -> int:

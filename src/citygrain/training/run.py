@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONFIG = "config.json"
-FREE = ("name", "paths", "trainer", "logger", "callbacks", "compile", "model.sampler")
+FREE = ("name", "paths", "threads", "trainer", "logger", "callbacks", "compile", "model.sampler")
 """Keys of the configuration that may change from one start of a run to the next: they decide how, not what."""
 
 
