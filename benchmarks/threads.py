@@ -2,10 +2,10 @@
 
     python benchmarks/threads.py
 
-The same layouts are drawn by processes of their own whose threads wait on guard for good (`OMP_WAIT_POLICY=ACTIVE`), on
-guard for a while (what OpenMP of GNU does by itself), asleep (what citygrain sets), and by one thread (`threads=1`). One
-round draws them in turns with the machine as it is, and once more beside a process that keeps one core busy. Reported:
-the least and the greatest of the rounds' seconds, each with the start of the process, about the same for all.
+The same layouts are drawn by processes of their own, whose threads wait on guard for good (`OMP_WAIT_POLICY=ACTIVE`),
+on guard for a while (what GNU's OpenMP does by itself), or asleep (what citygrain sets), and by a single thread
+(`threads=1`). A round draws them in turns with the machine as it is, and again beside a process that keeps a core busy.
+Reported: the least and the greatest of the rounds' seconds, which hold the start of a process too.
 """
 
 from __future__ import annotations

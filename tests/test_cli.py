@@ -137,6 +137,21 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(own, seen, capsys
     seen.clear()
     assert main(["train", "-m", "needs=x", "name=a,b", *own]) == 0
     assert [c["name"] for c in seen] == ["a", "b"]
+    seen.clear()
+    assert main(["train", "-m", "needs=x", "name=a,b", "seed=1,2", *own]) == 0
+    assert [c["name"] for c in seen] == ["a/seed=1", "a/seed=2", "b/seed=1", "b/seed=2"]
+    seen.clear()
+    assert main(["train", "-m", "needs=x/y,x_y,'it\\'s'", "name='who\\'s'", *own]) == 0
+    assert len({c["name"] for c in seen}) == 3
+    assert all(c["name"].startswith("who's/needs=") for c in seen)
+
+
+def test_runs_of_a_sweep_that_would_share_a_folder_are_told(own, seen, capsys):
+    assert main(["train", "-m", "needs=x", "name=a,b/../a,c", *own]) == 2
+    assert [c["name"] for c in seen] == ["a", "c"]
+    said = capsys.readouterr().err
+    assert "Two runs of this sweep would have one folder" in said
+    assert "name=a and name=b/../a" in said
 
 
 def test_a_run_that_fails_does_not_stop_a_sweep(own, seen, monkeypatch, capsys):
