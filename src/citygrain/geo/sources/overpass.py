@@ -33,7 +33,6 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import requests
 import shapely
@@ -44,7 +43,7 @@ from citygrain import __version__
 from citygrain.errors import SourceError
 from citygrain.geo._osmnx import HOMEPAGE
 from citygrain.geo.layers import OSM_QUERY
-from citygrain.geo.place import WGS84, Place
+from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._elements import TOO_MUCH_WORDS, BadElementError, features_of, gathering, says_partial
 
@@ -359,7 +358,7 @@ class _Store:
 
     def __init__(self, folder: Path, place: Place) -> None:
         self.folder = folder
-        self.crs = place.crs
+        self._place = place
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -367,7 +366,7 @@ class _Store:
 
     def statements(self, outline: Polygon) -> str:
         """Return what is asked of a server for an outline, which is taken a little larger than it is."""
-        grown = gpd.GeoSeries([outline.buffer(MARGIN_M, join_style="mitre")], crs=self.crs).to_crs(WGS84).iloc[0]
+        grown = self._place.to_degrees(outline.buffer(MARGIN_M, join_style="mitre"))
         corners = " ".join(f"{lat:.6f} {lon:.6f}" for lon, lat in grown.exterior.coords)
         asked = [f'{_filter(key, values)}(poly:"{corners}");' for key, values in OSM_QUERY.items()]
         return f"({''.join(f'way{a}relation{AREAS}{a}' for a in asked)});(._;>;);out body;"
