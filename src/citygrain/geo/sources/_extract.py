@@ -39,9 +39,12 @@ from citygrain.errors import SourceError
 
 SUFFIXES = (
     ".osm.pbf", ".pbf", ".osm", ".osm.gz", ".osm.bz2", ".osm.xml", ".osm.xml.gz", ".osm.xml.bz2", ".o5m", ".opl",
-    ".osh", ".osh.pbf", ".osh.gz", ".osh.bz2", ".osc", ".osc.gz", ".osc.bz2",
 )  # fmt: skip
-"""What the name of a file may end in; the last six are told what they are."""
+"""What the name of a file may end in."""
+
+HISTORIES = (".osh", ".osh.pbf", ".osh.gz", ".osh.bz2")
+CHANGES = (".osc", ".osc.gz", ".osc.bz2")
+"""Names of files that are told what they are."""
 
 MAX_UNTIDY = 5_000_000
 """Objects of the largest file of which a tidy copy is made: some 100 bytes of memory and 20 µs each."""
@@ -142,7 +145,7 @@ def _look_over(path: Path, _changed_ns: int, _size: int) -> Extract:
         markup = _Markup.of(path, kind) if kind.startswith("osm") else _Markup()
         file = osmium.io.File(str(path), kind)
         header = osmium.FileProcessor(file).header
-        if header.has_multiple_object_versions:
+        if header.has_multiple_object_versions or path.name.lower().endswith(HISTORIES):
             raise SourceError(
                 f"{path} is a history: it holds every version of its objects.",
                 expected="the objects of one day",
