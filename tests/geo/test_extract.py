@@ -181,6 +181,12 @@ def with_a_deleted_corner(made: Map) -> str:
     return xml(corner, nodes_of(made), ways_of(shown), extra, relations_of(new))
 
 
+def needed(made: Map, ways: set[int]) -> Map:
+    """Only the nodes of some ways."""
+    used = {ref for way in ways for ref in made.ways[way][0]}
+    return Map({number: made.nodes[number] for number in sorted(used)})
+
+
 DRESSES: dict[str, Callable[[Map], str]] = {
     "ways, relations, nodes": lambda m: xml(ways_of(m), relations_of(m), nodes_of(m)),
     "relations, nodes, ways": lambda m: xml(relations_of(m), nodes_of(m), ways_of(m)),
@@ -203,7 +209,7 @@ DRESSES: dict[str, Callable[[Map], str]] = {
     "locations on ways": lambda m: xml(nodes_of(m), ways_of(m, located=True), relations_of(m)),
     "locations on ways, no nodes": lambda m: xml(ways_of(m, located=True), relations_of(m)),
     "locations on some ways": lambda m: xml(
-        nodes_of(m),
+        nodes_of(needed(m, {i for i in m.ways if not i % 2})),
         ways_of(Map(m.nodes, {i: w for i, w in m.ways.items() if i % 2}), located=True),
         ways_of(Map(m.nodes, {i: w for i, w in m.ways.items() if not i % 2})),
         relations_of(m),
@@ -424,9 +430,15 @@ def test_a_box_smaller_than_the_data_is_the_cut(tmp_path: Path) -> None:
 
 def test_a_box_that_holds_more_sea_than_land_is_believed(tmp_path: Path) -> None:
     box = (WEST, SOUTH, EAST + 0.03, NORTH)
-    assert OsmFile(save(tmp_path / "sea.osm", xml(everything(city()), head=bounds(*box)))).extent() == pytest.approx(
-        box
-    )
+    path = save(tmp_path / "sea.osm", xml(everything(many(300)), head=bounds(*box)))
+    assert OsmFile(path).extent() == pytest.approx(box)
+
+
+def test_a_file_that_was_written_anew_is_looked_over_anew(tmp_path: Path) -> None:
+    path = save(tmp_path / "city.osm", xml(everything(city())))
+    before = OsmFile(path).extent()
+    save(path, xml(everything(city()), head=bounds(WEST, SOUTH, EAST, NORTH - 0.001)))
+    assert OsmFile(path).extent() != before
 
 
 def test_a_box_of_which_few_nodes_fill_a_corner_is_believed(tmp_path: Path) -> None:
@@ -438,7 +450,9 @@ def test_a_box_of_which_few_nodes_fill_a_corner_is_believed(tmp_path: Path) -> N
     assert OsmFile(save(tmp_path / "house.osm", xml(everything(made)))).extent() == pytest.approx(BBOX)
 
 
-@pytest.mark.parametrize("head", ["", bounds(10, 51, 9, 50), '<bound box="1,2"/>', "<bounds/>"])
+@pytest.mark.parametrize(
+    "head", ["", bounds(20, 51, 20.02, 51.02), bounds(10, 51, 9, 50), '<bound box="1,2"/>', "<bounds/>"]
+)
 def test_without_a_box_it_is_where_the_nodes_are(tmp_path: Path, head: str) -> None:
     path = save(tmp_path / "bare.osm", xml(everything(city()), head=head))
     assert OsmFile(path).extent() == pytest.approx(box_of(city()), abs=1e-3)

@@ -360,14 +360,14 @@ class _Count:
 
 
 def _covered(boxes: list[tuple[float, float, float, float]], lonlat: NDArray[np.float64]) -> BaseGeometry:
-    """What a file covers, in degrees: what its header says, unless that is far larger than where its nodes lie.
+    """What a file covers, in degrees: what its header says, unless its nodes lie elsewhere or in a far smaller area.
 
     Tools that filter a file leave the header as it was: of a planet, a country. A box smaller than the data is true:
     the extract was cut there, and its ways and relations are complete.
     """
     nodes = _around(lonlat)
     said = shapely.union_all([shapely.box(*box) for box in boxes])
-    if said.is_empty:
+    if not said.intersects(nodes):
         return nodes
     west, south, east, north = said.bounds
     few = len(lonlat) < FEW_NODES and max(east - west, north - south) < CITY_DEG
