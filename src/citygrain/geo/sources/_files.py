@@ -46,8 +46,8 @@ def one_path(path: Any) -> Path:
     return paths[0]
 
 
-def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str) -> Path:
-    """Return the path of a readable file whose name ends rightly.
+def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: tuple[str, ...] = ()) -> Path:
+    """Return the path of a readable file whose name ends rightly, or in one of those `too` that are told what they are.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str) -> Pat
         When it is missing, a folder, empty, unreadable or of another kind.
     """
     path = one_path(path)
-    if not path.name.lower().endswith(suffixes):
+    if not path.name.lower().endswith(suffixes + too):
         raise SourceError(
             f"{path} is not {what} by its name.",
             expected=f"a name that ends in {' '.join(suffixes)}",
