@@ -40,6 +40,7 @@ WRITERS = {
     "gpkg": lambda frame, path: frame.to_file(path),
     "shp": lambda frame, path: frame.to_file(path),
     "geojson": lambda frame, path: frame.to_crs(4326).to_file(path),
+    "gdb": lambda frame, path: frame.astype({"floors": "int32"}).to_file(path, driver="OpenFileGDB"),  # a folder
     "fgb": lambda frame, path: frame.to_file(path),
     "parquet": lambda frame, path: frame.to_parquet(path, write_covering_bbox=True),
     "geoparquet": lambda frame, path: frame.to_parquet(path),
@@ -122,7 +123,7 @@ def test_rules_sort_features_by_their_columns(tmp_path: Path) -> None:
     path = write(frame, tmp_path / "ground.gpkg")
     rules = [
         {"channel": "green", "where": {"cover": ["wood", "lawn"], "public": True}},
-        {"channel": "green", "where": {"code": 2}},
+        {"channel": "green", "where": {"code": [1, 2]}},
         {"channel": "water", "where": {"cover": "lake"}},
         {"channel": "water", "where": {"cover": "stream"}, "width_m": 3.0},
         {"channel": "building", "where": {"code": [4, 77]}},
@@ -237,6 +238,10 @@ def test_a_crs_that_is_not_said(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"(?s)in which CRS.*source\.crs=EPSG"):
         read(path)
     assert read(path, crs=PLACE.crs).counts["building"] > 80
+    wrong = write(houses().set_crs("EPSG:3035", allow_override=True), tmp_path / "wrong.gpkg")
+    with pytest.raises(SourceError, match="lies outside"):
+        read(wrong)
+    assert read(wrong, crs=PLACE.crs).counts["building"] > 80, "who knows better says so"
     with pytest.raises(SourceError, match="The CRS of bare"):
         read(path, crs="EPSG:1")
 
