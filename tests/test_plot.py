@@ -27,20 +27,20 @@ def rgb(colour):
 
 
 def test_an_empty_layout_is_paper_and_a_full_channel_its_colour():
-    assert to_rgb(np.zeros((9, 4, 4)), CHANNEL_NAMES)[0, 0].tolist() == rgb(PAPER)
+    assert to_rgb(np.zeros((11, 4, 4)), CHANNEL_NAMES)[0, 0].tolist() == rgb(PAPER)
     for i, channel in enumerate(CHANNELS):
-        layout = np.zeros((9, 2, 2))
+        layout = np.zeros((11, 2, 2))
         layout[i] = 1
         assert to_rgb(layout, CHANNEL_NAMES)[1, 1].tolist() == rgb(channel.colour), channel.name
 
 
 def test_every_channel_is_painted_and_buildings_lie_on_top():
     assert sorted(PAINTED) == sorted(CHANNEL_NAMES)
-    assert to_rgb(np.ones((9, 2, 2)), CHANNEL_NAMES)[0, 0].tolist() == rgb(CHANNELS[0].colour)
+    assert to_rgb(np.ones((11, 2, 2)), CHANNEL_NAMES)[0, 0].tolist() == rgb(CHANNELS[0].colour)
 
 
 def test_bytes_and_floats_and_the_order_of_channels_make_no_difference():
-    layout = np.random.default_rng(0).integers(0, 256, (9, 8, 8)).astype(np.uint8)
+    layout = np.random.default_rng(0).integers(0, 256, (11, 8, 8)).astype(np.uint8)
     shown = to_rgb(layout, CHANNEL_NAMES)
     assert np.array_equal(shown, to_rgb(layout / 255, CHANNEL_NAMES))
     assert np.array_equal(shown, to_rgb(layout[::-1], CHANNEL_NAMES[::-1]))
@@ -56,7 +56,7 @@ def test_a_way_that_covers_half_of_a_cell_is_seen(name):
 
 
 def test_a_sheet_shows_every_cell_as_a_square(tmp_path):
-    layouts = np.zeros((3, 9, 8, 8), np.uint8)
+    layouts = np.zeros((3, 11, 8, 8), np.uint8)
     layouts[1, 0, 2, 5] = 255  # one built cell, in the third row and the sixth column
     path = tmp_path / "new" / "sheet.png"
     picture = sheet(layouts, CHANNEL_NAMES, path, titles=["a", "b", "c"], scale=10, columns=3)
@@ -74,13 +74,13 @@ def test_a_sheet_shows_every_cell_as_a_square(tmp_path):
 
 def test_a_sheet_needs_layouts_and_matching_titles():
     with pytest.raises(DataError, match="2 layouts, 1 titles"):
-        sheet(np.zeros((2, 9, 8, 8)), CHANNEL_NAMES, titles=["one"])
+        sheet(np.zeros((2, 11, 8, 8)), CHANNEL_NAMES, titles=["one"])
     with pytest.raises(DataError, match="needs layouts"):
-        sheet(np.zeros((0, 9, 8, 8)), CHANNEL_NAMES)
+        sheet(np.zeros((0, 11, 8, 8)), CHANNEL_NAMES)
 
 
 def test_what_is_no_layout_is_refused():
-    with pytest.raises(DataError, match=r"\(9, H, W\)"):
+    with pytest.raises(DataError, match=r"\(11, H, W\)"):
         to_rgb(np.zeros((3, 8, 8)), CHANNEL_NAMES)
     with pytest.raises(DataError, match="did you mean: street"):
         to_rgb(np.zeros((1, 8, 8)), ["streets"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import requests
 import shapely
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pyproj import Geod
 
@@ -57,12 +58,124 @@ def test_parallels_are_drawn_as_the_curves_they_are() -> None:
         ((12.0, 55.0, 500.0, 55.5), "not on the Earth"),
         ((12.0, 85.0, 12.5, 86.0), "reach of UTM"),
         ((-10.0, 40.0, 20.0, 60.0), "larger than a UTM zone"),
-        ((179.9, -17.0, -179.9, -16.0), "180th meridian"),
+        (
+            (179.5, -17.0, -179.5, -16.0),
+            "place.bbox=[179.5,-17.0,180.0,-16.0] and place.bbox=[-180.0,-17.0,-179.5,-16.0]",
+        ),
+        (
+            (177.0, -19.0, -178.0, -16.0),
+            "place.bbox=[177.0,-19.0,180.0,-16.0] and place.bbox=[-180.0,-19.0,-178.0,-16.0]",
+        ),
+        (
+            (179.5, -17.0, 180.5, -16.0),
+            "place.bbox=[179.5,-17.0,180.0,-16.0] and place.bbox=[-180.0,-17.0,-179.5,-16.0]",
+        ),
+        ((-180.5, -17.0, -179.5, -16.0), "at the 180th meridian"),
+        (
+            (-179.5, -17.0, 179.5, -16.0),
+            "place.bbox=[179.5,-17.0,180.0,-16.0] and place.bbox=[-180.0,-17.0,-179.5,-16.0]",
+        ),
+        ((-17.0, 179.5, -16.0, -179.5), "look swapped: try [179.5, -17.0, -179.5, -16.0]"),
+        ((179.9, -17.0, -180.0, -16.0), "try [179.9, -17.0, 180.0, -16.0]"),
+        ((180.0, -17.0, -179.5, -16.0), "try [-180.0, -17.0, -179.5, -16.0]"),
+        ((190.0, 65.0, 191.0, 66.0), "try [-170.0, 65.0, -169.0, 66.0]"),
+        ((359.5, 51.0, 360.5, 52.0), "try [-0.5, 51.0, 0.5, 52.0]"),
+        ((179.5, -16.0, -179.5, -17.0), "not in order"),
     ],
 )
 def test_a_bad_bbox_says_what_is_wrong(bbox: object, says: str) -> None:
     with pytest.raises(PlaceError, match=re.escape(says)):
         Place.from_bbox("somewhere", bbox)  # type: ignore[arg-type]
+
+
+# The 180th meridian: Taveuni, and Chukotka
+
+
+@given(
+    west=st.floats(174, 179.9),
+    width=st.floats(0.2, 12),
+    south=st.floats(-75, 75),
+    beyond=st.sampled_from([-360, 0, 360]),
+)
+def test_a_bbox_across_the_180th_meridian_is_given_the_two_to_use(
+    west: float, width: float, south: float, beyond: int
+) -> None:
+    west, width, south = (round(v, 4) for v in (west, width, south))
+    assume(180.001 < west + width < 185.9 and 180 - west < 6)
+    east = west + width
+    written = (west, south, east - 360, south + 1) if beyond == 0 else (west + beyond, south, east + beyond, south + 1)
+    with pytest.raises(PlaceError, match="180th meridian") as caught:
+        Place.from_bbox("across", written)
+    boxes = [json.loads(text) for text in re.findall(r"place\.bbox=(\[.*?\])", str(caught.value))]
+    places = [Place.from_bbox("half", box) for box in boxes]
+    assert [place.bbox for place in places] == [
+        pytest.approx((west, south, 180, south + 1)),
+        pytest.approx((-180, south, east - 360, south + 1)),
+    ]
+    assert [place.crs[-2:] for place in places] == ["60", "01"]
+
+
+TWO_PARTS = [shapely.box(179.8, -17, 180, -16.5), shapely.box(-180, -17, -179.8, -16.5)]
+
+
+@pytest.mark.parametrize(
+    "area",
+    [
+        shapely.MultiPolygon(TWO_PARTS),
+        shapely.MultiPolygon([shapely.box(179.8, -17, 179.9, -16.5), shapely.box(-179.9, -17, -179.8, -16.5)]),
+        shapely.Polygon([(179.8, -17), (-179.8, -17), (-179.8, -16.5), (179.8, -16.5)]),
+        shapely.box(179.8, -17, 180.2, -16.5),
+        shapely.box(-180.2, -17, -179.8, -16.5),
+    ],
+)
+def test_a_polygon_on_both_sides_of_the_180th_meridian_is_given_the_two_bboxes(
+    tmp_path: Path, area: shapely.Geometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = "place.bbox=[179.8,-17.0,180.0,-16.5] and place.bbox=[-180.0,-17.0,-179.8,-16.5]"
+    gpd.GeoDataFrame(geometry=[area], crs="EPSG:4326").to_file(tmp_path / "taveuni.gpkg")
+    frame = gpd.GeoDataFrame(geometry=[area], crs="EPSG:4326")
+    monkeypatch.setattr(osmnx, "geocode_to_gdf", lambda _query: frame)
+    for make in (
+        lambda: Place.from_file(tmp_path / "taveuni.gpkg"),
+        lambda: Place.from_name("Taveuni"),
+        lambda: Place("taveuni", area),
+    ):
+        with pytest.raises(PlaceError, match=re.escape(says)):
+            make()
+
+
+def test_a_polygon_in_metres_across_the_180th_meridian_is_given_the_two_bboxes(tmp_path: Path) -> None:
+    frame = gpd.GeoDataFrame(geometry=[shapely.box(800_000, 8_130_000, 830_000, 8_150_000)], crs="EPSG:32760")
+    frame.to_file(tmp_path / "across.gpkg")
+    with pytest.raises(PlaceError, match="both sides of the 180th meridian") as caught:
+        Place.from_file(tmp_path / "across.gpkg")
+    assert len(re.findall(r"place\.bbox=\[", str(caught.value))) == 2
+
+
+@pytest.mark.parametrize("zone", [32760, 32701])
+def test_what_ends_at_the_180th_meridian_is_a_place(tmp_path: Path, zone: int) -> None:
+    """Also as a polygon in metres, whose edge falls on either side of it in degrees."""
+    west, east = (179.8, 180.0) if zone == 32760 else (-180.0, -179.8)
+    box = Place.from_bbox("ends", (west, -17.0, east, -16.5))
+    true_m2, _ = Geod(ellps="WGS84").geometry_area_perimeter(shapely.segmentize(box.area, 0.01))
+    assert box.crs == f"EPSG:{zone}"
+    assert box.area_km2 == pytest.approx(abs(true_m2) / 1e6, rel=0.005)
+    metres = gpd.GeoDataFrame(geometry=[box.utm], crs=f"EPSG:{zone}")
+    metres.to_file(tmp_path / "ends.gpkg")
+    again = Place.from_file(tmp_path / "ends.gpkg")
+    assert again.bbox == pytest.approx(box.bbox, abs=1e-6)
+    assert again.area_km2 == pytest.approx(box.area_km2, rel=1e-6)
+
+
+@pytest.mark.parametrize("west", [-180.0, 179.8, 12.0])
+def test_metres_become_degrees_on_the_same_side(west: float) -> None:
+    place = Place.from_bbox("ends", (west, 65.0, west + 0.2, 65.1))
+    wide = place.to_degrees(shapely.box(*place.bounds_utm).buffer(1000))
+    assert wide.bounds[2] - wide.bounds[0] < 0.4
+    assert place.area.within(wide.buffer(1e-9))
+    assert shapely.box(-180, -90, 180, 90).covers(wide)
+    back = place.to_degrees(place.utm)
+    assert back.symmetric_difference(place.area).area < 1e-6 * place.area.area
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "two words"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import shutil
 import sqlite3
 from pathlib import Path
@@ -132,6 +134,148 @@ def test_absent_tiles_are_unknown_not_empty(shared_osm: Path) -> None:
     assert 0.1 < share < 1 - (12.80 - east) / 0.1 + 1e-6
 
 
+# Metadata that differ from the tiles
+
+SOME = (8654, 11295)
+TOWN: dict[str, dict[str, list[tuple[str, list[int]]]]] = {
+    "building": {"": [("house", [100, 100, 600, 500]), ("house", [1500, 900, 2600, 1800])]},
+    "transportation": {"minor": [("way", [0, 2000, 4096, 2100])], "primary": [("way", [0, 3000, 4096, 3050])]},
+    "landcover": {"grass": [("house", [2700, 2200, 3900, 2900])]},
+}
+
+
+def varint(value: int) -> bytes:
+    return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
+
+
+def part(number: int, content: bytes | str | int) -> bytes:
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    content = content.encode() if isinstance(content, str) else content
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def drawing(shape: str, box: list[int]) -> bytes:
+    """A line between two corners, or a rectangle, in a tile's 4096 units."""
+    left, top, right, bottom = box
+    dx, dy = right - left, bottom - top
+    moves = [9, left, top, *([10, dx, dy] if shape == "way" else [26, dx, 0, 0, dy, -dx, 0])]
+    signed = {9, 10, 26}
+    numbers, commands = [], {0, 3}
+    for i, value in enumerate(moves):
+        is_command = i in commands and value in signed
+        numbers.append(value if is_command else (value << 1) ^ (value >> 63))
+    return b"".join(map(varint, [*numbers, *([] if shape == "way" else [15])]))
+
+
+def encoded(town: dict[str, dict[str, list[tuple[str, list[int]]]]], scale: float = 1.0) -> bytes:
+    """A vector tile, packed."""
+    layers = b""
+    for name, classes in town.items():
+        layer, values = part(1, name), b""
+        for i, (kind, shapes) in enumerate(classes.items()):
+            for shape, box in shapes:
+                tags = part(2, varint(0) + varint(i)) if kind else b""
+                drawn = part(4, drawing(shape, [int(v * scale) for v in box]))
+                layer += part(2, tags + part(3, 2 if shape == "way" else 3) + drawn)
+            values += part(4, part(1, kind)) if kind else b""
+        layers += part(3, layer + (part(3, "class") if values else b"") + values + part(5, 4096) + part(15, 2))
+    return gzip.compress(layers)
+
+
+def town_layers(**changes: dict[str, str] | None) -> str:
+    listed = {"building": {}, "transportation": {"class": "String"}, "landcover": {"class": "String"}, **changes}
+    return json.dumps({"vector_layers": [{"id": n, "fields": f} for n, f in listed.items() if f is not None]})
+
+
+def town_file(path: Path, zooms: dict[int, float], **changes: str | None) -> Path:
+    """Tiles around one place at some zooms; below the last, everything is drawn larger, as a wrong zoom shows."""
+    metadata = {"name": "town", "format": "pbf", "minzoom": "14", "maxzoom": "14", "json": town_layers(), **changes}
+    tiles = []
+    for zoom, scale in zooms.items():
+        column, row = (v >> 14 - zoom if zoom <= 14 else v << zoom - 14 for v in SOME)
+        tiles += [(zoom, column + i, row + j, encoded(TOWN, scale)) for i in range(-1, 2) for j in range(-1, 2)]
+    return made_by_hand(path, {k: v for k, v in metadata.items() if v is not None}, tiles)
+
+
+def in_the_middle(zoom: int = 14) -> Place:
+    """Just within the middle tile."""
+    n = 2**zoom
+    column, row = (v << zoom - 14 if zoom > 14 else v >> 14 - zoom for v in SOME)
+    lon = [360.0 * (column + t) / n - 180.0 for t in (0.001, 0.999)]
+    lat = [math.degrees(math.atan(math.sinh(math.pi * (2.0 * (row + t) / n - 1.0)))) for t in (0.001, 0.999)]
+    return Place.from_bbox("town", (lon[0], lat[0], lon[1], lat[1]))
+
+
+def measured(found: Features) -> dict[str, float]:
+    inside = found.valid.buffer(-20)
+    return {
+        name: round(part.length + part.area, 1)
+        for name, layer in found.items()
+        if len(layer) and (part := layer.geometry.make_valid().union_all().intersection(inside)).length
+    }
+
+
+SAYS: dict[str, dict[str, str | None]] = {
+    "nothing of zooms": {"minzoom": None, "maxzoom": None},
+    "less": {"minzoom": "0", "maxzoom": "13"},
+    "much less": {"minzoom": "12", "maxzoom": "12"},
+    "more": {"maxzoom": "15"},
+    "all more": {"minzoom": "15", "maxzoom": "16"},
+    "words": {"minzoom": "all", "maxzoom": "fourteen"},
+    "no layers": {"json": None},
+    "empty layers": {"json": '{"vector_layers": []}'},
+    "null layers": {"json": '{"vector_layers": null}'},
+    "no buildings": {"json": town_layers(building=None)},
+    "no green": {"json": town_layers(landcover=None)},
+    "no fields": {"json": town_layers(transportation={}, landcover={})},
+    "layers of elsewhere": {"json": town_layers(poi={"name": "String"}, water={"class": "String"})},
+    "no format": {"format": None},
+    "another name of the format": {"format": "application/x-protobuf"},
+    "bounds elsewhere": {"bounds": "0,0,1,1"},
+    "nothing": {"format": None, "minzoom": None, "maxzoom": None, "json": None, "name": None},
+}
+
+
+@pytest.mark.parametrize("zooms", [{14: 1.0}, {13: 1.5, 14: 1.0}, {0: 0.3, 12: 0.4, 13: 1.5, 14: 1.0}])
+@pytest.mark.parametrize("says", SAYS)
+def test_what_the_metadata_say_does_not_matter(tmp_path: Path, says: str, zooms: dict[int, float]) -> None:
+    true = VectorTiles(town_file(tmp_path / "true.mbtiles", {14: 1.0})).features(in_the_middle())
+    source = VectorTiles(town_file(tmp_path / "says.mbtiles", zooms, **SAYS[says]))
+    found = source.features(in_the_middle())
+    expected = measured(true)
+    assert set(expected) == {"building", "street", "arterial", "green"}
+    assert measured(found) == expected
+    assert found.counts == true.counts
+    assert found.provenance["zoom"] == 14
+    assert found.provenance["tiles"] == 1
+    assert source.extent() == pytest.approx(VectorTiles(tmp_path / "true.mbtiles").extent())
+    assert found.partial == true.partial
+
+
+@pytest.mark.parametrize("zoom", [12, 13, 15])
+def test_it_is_the_largest_zoom_of_the_tiles_that_is_read_and_told(tmp_path: Path, zoom: int) -> None:
+    alone = VectorTiles(town_file(tmp_path / "alone.mbtiles", {zoom: 1.0}, minzoom=str(zoom), maxzoom=str(zoom)))
+    mixed = VectorTiles(town_file(tmp_path / "mixed.mbtiles", {11: 0.5, zoom: 1.0}))
+    found = [source.features(in_the_middle(zoom)) for source in (alone, mixed)]
+    assert measured(found[0]) == measured(found[1])
+    assert [each.provenance["zoom"] for each in found] == [zoom, zoom]
+    assert all(("building" in each.partial) == (zoom < 14) for each in found)
+
+
+def test_a_real_file_with_the_wrong_zoom(tiles: Path, found: Features, tmp_path: Path) -> None:
+    copy = tmp_path / "renamed.mbtiles"
+    shutil.copyfile(tiles, copy)
+    with sqlite3.connect(copy) as connection:
+        connection.execute("UPDATE metadata SET value = '12' WHERE name IN ('minzoom', 'maxzoom')")
+    connection.close()
+    assert VectorTiles(copy).features(aarhus()).counts == found.counts
+    with sqlite3.connect(copy) as connection:
+        connection.execute("DELETE FROM metadata WHERE name != 'format'")
+    connection.close()
+    assert VectorTiles(copy).features(aarhus()).counts == found.counts
+
+
 def test_a_tile_that_does_not_unpack_is_counted_and_unknown(tiles: Path, found: Features, tmp_path: Path) -> None:
     copy = tmp_path / "hurt.mbtiles"
     shutil.copyfile(tiles, copy)
@@ -147,6 +291,15 @@ def test_a_tile_that_does_not_unpack_is_counted_and_unknown(tiles: Path, found: 
     assert hurt.skipped == {"unreadable tiles": 1}
     assert found.valid.area - hurt.valid.area == pytest.approx(1.36e3**2, rel=0.05)
     assert hurt.counts["building"] < found.counts["building"]
+
+
+def test_a_place_of_which_no_tile_unpacks_is_no_empty_place(tmp_path: Path) -> None:
+    path = town_file(tmp_path / "torn.mbtiles", {14: 1.0}, json=None)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE tiles SET tile_data = substr(tile_data, 1, 20)")
+    connection.close()
+    with pytest.raises(SourceError, match="damaged"):
+        VectorTiles(path).features(in_the_middle())
 
 
 def test_a_place_outside_says_where_the_file_is(tiles: Path) -> None:

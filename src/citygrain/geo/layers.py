@@ -729,7 +729,8 @@ def _with_squares(roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     for i in np.unique(owner[closed]):
         lines[pedestrian[i]] = shapely.multilinestrings(parts[(owner == i) & ~closed])
     squares = roads.iloc[pedestrian[owner[closed]]]
-    areas = shapely.make_valid([shapely.Polygon(ring.coords) for ring in parts[closed]])
+    rings = [shapely.Polygon(ring.coords) for ring in parts[closed]]
+    areas = shapely.make_valid(rings, method="structure", keep_collapsed=False)
     whole = pd.concat([roads.set_geometry(lines), squares.set_geometry(areas)], ignore_index=True)
     return gpd.GeoDataFrame(whole, crs=roads.crs)[~whole.is_empty]
 

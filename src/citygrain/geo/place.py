@@ -18,6 +18,7 @@ import geopandas as gpd
 import numpy as np
 import pyogrio
 import shapely
+from numpy.typing import NDArray
 from pyproj import Transformer
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
@@ -30,6 +31,9 @@ WGS84 = "EPSG:4326"
 
 MAX_SPAN_DEG = 6.0
 """Widest place: one UTM zone. Beyond it the projection's scale error exceeds that of the data."""
+
+TOUCH_DEG = 1e-6
+"""An area that reaches this far across the 180th meridian touches it: projected, its edge falls on either side."""
 
 UTM_SOUTH, UTM_NORTH = -80.0, 84.0
 
@@ -84,6 +88,7 @@ class Place:
                 expected="a polygon or multipolygon",
                 got=getattr(self.area, "geom_type", type(self.area).__name__),
             )
+        object.__setattr__(self, "area", _on_one_side(self.area, self.name))
         _check_bbox(self.area.bounds, self.name)
         if not self.crs:
             centre = self.area.centroid
@@ -200,6 +205,19 @@ class Place:
         transformer = Transformer.from_crs(source_crs, self.crs, always_xy=True)
         return shapely.transform(geometry, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
 
+    def to_degrees(self, geometry: BaseGeometry) -> BaseGeometry:
+        """Return a geometry in `crs` in longitude, latitude (EPSG:4326), without what is beyond the 180th meridian."""
+        transformer = Transformer.from_crs(self.crs, WGS84, always_xy=True)
+        middle = self.area.centroid.x
+
+        def turned(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+            lon, lat = transformer.transform(xy[:, 0], xy[:, 1])
+            return np.column_stack([lon - 360.0 * np.round((lon - middle) / 360.0), lat])
+
+        degrees = shapely.transform(geometry, turned)
+        west, _, east, _ = degrees.bounds
+        return degrees if west >= -180.0 and east <= 180.0 else degrees.intersection(shapely.box(-180, -90, 180, 90))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON: name, bbox in degrees, CRS, area in km², and the area as WKT in degrees."""
         return {
@@ -241,11 +259,19 @@ def _check_bbox(bbox: Sequence[float], name: str) -> tuple[float, float, float, 
     box = (west, south, east, north)
     if not _on_earth(box):
         swapped = (south, west, north, east)
+        hint = f"latitude and longitude look swapped: try {list(swapped)}"
         raise PlaceError(
             f"The bbox of {name} is not on the Earth, or beyond the reach of UTM.",
             expected=BBOX_ORDER,
             got=list(box),
-            remedy=f"latitude and longitude look swapped: try {list(swapped)}" if _on_earth(swapped) else None,
+            remedy=hint if _on_earth(swapped) else _say_sides(_sides(box)),
+        )
+    if west >= east and _sides(box):
+        raise PlaceError(
+            f"The bbox of {name} meets or crosses the 180th meridian, where longitudes jump.",
+            expected=BBOX_ORDER,
+            got=list(box),
+            remedy=_say_sides(_sides(box)),
         )
     if west >= east or south >= north:
         ordered = (min(west, east), min(south, north), max(west, east), max(south, north))
@@ -253,16 +279,80 @@ def _check_bbox(bbox: Sequence[float], name: str) -> tuple[float, float, float, 
             f"The bbox of {name} is empty: its corners are not in order.",
             expected=BBOX_ORDER,
             got=list(box),
-            remedy=f"try {list(ordered)}; a place across the 180th meridian must be cut in two",
+            remedy=f"try {list(ordered)}",
         )
     if max(east - west, north - south) > MAX_SPAN_DEG:
+        across = _say_sides(_sides((east, south, west, north))) if east - west > 180.0 else None
         raise PlaceError(
             f"The bbox of {name} is larger than a UTM zone, so it cannot be drawn in metres without distortion.",
             expected=f"at most {MAX_SPAN_DEG:g} degrees in each direction",
             got=list(box),
-            remedy="prepare the region city by city",
+            remedy="prepare the region city by city"
+            + (f"; or, if it is meant to be small, {across}" if across else ""),
         )
     return box
+
+
+def _on_one_side(area: Polygon | MultiPolygon, name: str) -> Polygon | MultiPolygon:
+    """Return an area that touches the 180th meridian with longitudes of one sign.
+
+    Raises
+    ------
+    PlaceError
+        When it crosses the meridian: has parts on both sides, or is drawn the long way round.
+    """
+    west, south, east, north = area.bounds
+    if east - west <= 180.0:
+        return area
+    round_it = shapely.transform(area, lambda xy: np.column_stack([xy[:, 0] % 360.0, xy[:, 1]]))
+    left, _, right, _ = round_it.bounds
+    if right <= 180.0 + TOUCH_DEG:
+        return shapely.transform(round_it, lambda xy: np.minimum(xy, [180.0, 90.0]))
+    if left >= 180.0 - TOUCH_DEG:
+        return shapely.transform(round_it, lambda xy: np.maximum(xy, [180.0, -90.0]) - [360.0, 0.0])
+    sides = _sides((left, south, right, north))
+    if right - left > 90.0 or not sides:
+        return area  # a continent: too large on either side
+    raise PlaceError(
+        f"{name} lies on both sides of the 180th meridian, where longitudes jump.",
+        expected="a place on one side of it",
+        got=[west, south, east, north],
+        remedy=_say_sides(sides),
+    )
+
+
+def _sides(box: tuple[float, float, float, float]) -> list[list[float]]:
+    """Boxes of a box that is written across the 180th meridian: west > east, or longitudes beyond ±180.
+
+    None when it cannot be meant that way, and one when it lies on one side after all.
+
+    >>> _sides((179.5, -17.0, -179.5, -16.0))
+    [[179.5, -17.0, 180.0, -16.0], [-180.0, -17.0, -179.5, -16.0]]
+    >>> _sides((190.0, 50.0, 191.0, 51.0))
+    [[-170.0, 50.0, -169.0, 51.0]]
+    """
+    west, south, east, north = box
+    width = east - west if east > west else east - west + 360.0
+    if not 0.0 < width < 180.0 or not UTM_SOUTH <= south < north <= UTM_NORTH:
+        return []
+    west = (west + 180.0) % 360.0 - 180.0
+    east = west + width
+    if east > 180.0 + TOUCH_DEG:
+        sides = [(west, south, 180.0, north), (-180.0, south, east - 360.0, north)]
+    else:
+        sides = [(west, south, min(east, 180.0), north)]
+    return [[round(v, 7) for v in side] for side in sides]
+
+
+def _say_sides(sides: list[list[float]]) -> str | None:
+    """Say which bboxes to take."""
+    if not sides:
+        return None
+    if len(sides) == 1:
+        return f"try {sides[0]}"
+    return "cut it in two at the 180th meridian, each a place of its own: " + " and ".join(
+        f"place.bbox=[{','.join(map(str, side))}]" for side in sides
+    )
 
 
 def _on_earth(box: tuple[float, float, float, float]) -> bool:

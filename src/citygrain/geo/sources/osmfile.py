@@ -1,11 +1,11 @@
-"""Raw OpenStreetMap extracts: `.osm.pbf`, `.osm`, `.osm.gz`, `.osm.bz2`, streamed by osmium.
+"""Raw OpenStreetMap extracts: `.osm.pbf`, `.osm`, `.osm.gz`, `.osm.bz2`, `.o5m`, `.opl`, streamed by osmium.
 
-The file is read once for its relations and once for everything; of each object only what the rules of `layers` draw and
-what meets the place's bbox is kept, so memory follows the place and not the extract (but for the table of node
-locations: 16 bytes a node, kept on disk for large files).
+The file is looked over (see `_extract`), then read once for its relations and once for everything; of each object only
+what the rules of `layers` draw and what meets the place's bbox is kept, so memory follows the place and not the extract
+(but for the table of node locations: 16 bytes a node, kept on disk for large files).
 
 Extracts are cut somewhere. A line that misses nodes is drawn as far as it goes; an area that misses some cannot be
-closed: it is skipped, counted and reported, and so is a broken relation.
+closed: it is skipped, counted and reported, and so is a relation that is broken although the file has all of it.
 
 References
 ----------
@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +35,26 @@ from citygrain.geo.coastline import sea
 from citygrain.geo.layers import COASTLINE, OSM_KEYS, OSM_SELECTORS, is_of_interest, layers_from_osm, remainder
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
+from citygrain.geo.sources._extract import SUFFIXES, Extract, has_locations, look_over, open_file, plain_errors
 from citygrain.geo.sources._files import BBox, existing_file, outside
-
-SUFFIXES = (".osm.pbf", ".pbf", ".osm", ".osm.gz", ".osm.bz2")
 
 LARGE_BYTES = 400_000_000
 """Size of file beyond which the node locations are kept on disk."""
+
+AROUND_DEG = 0.5
+"""What a file covers farther than this from a place does not matter."""
 
 CUT_M = 500.0
 """A coastline that ends this near to the edge of the extract went on beyond it."""
 
 REPORT_EVERY = 20_000
 """Objects between two reports of progress."""
+
+NO_TIME = datetime.fromtimestamp(0, UTC)
+"""What osmium says of an object without a timestamp."""
+
+AREA_RELATIONS = ("multipolygon", "boundary")
+"""Types of relation of which osmium makes areas."""
 
 BROKEN_RELATIONS = "broken relations"
 CUT_AREAS = "areas cut by the edge of the extract"
@@ -70,25 +77,24 @@ class OsmFile:
     def extent(self) -> BBox:
         """`(west, south, east, north)` in degrees: what the file's header says, else where 98 % of its nodes are.
 
-        `osmium extract --set-bounds` writes it. Without it the edge is a guess, and what lies beyond counts as no data.
+        `osmium extract --set-bounds` writes it. Without it the edge is a guess, and what lies beyond counts as no data;
+        so it is where the header speaks of the far larger file that this one was filtered from.
 
         Raises
         ------
         SourceError
-            When the file is missing, damaged, or holds nothing.
+            When the file is missing, damaged, holds nothing, or lies on both sides of the 180th meridian.
         """
-        path = existing_file(self.path, SUFFIXES, "an OpenStreetMap extract")
-        with _plain_errors(path):
-            box = _header(path).box()
-            if box.valid():
-                return box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat
-            nodes: Iterator[Any] = iter(osmium.FileProcessor(path, osmium.osm.NODE))
-            numbers = (number for node in nodes if node.location.valid() for number in (node.lon, node.lat))
-            lonlat = np.fromiter(numbers, np.float64).reshape(-1, 2)  # 16 bytes a node
-        if not len(lonlat):
-            raise SourceError(f"{path} holds no nodes.", remedy="download it again")
-        # Complete ways and relations reach far beyond the cut: the middle 98 % is what the file covers.
-        west, south, east, north = np.percentile(lonlat, [1, 99], axis=0).ravel().tolist()
+        extract = self._look_over()
+        west, south, east, north = extract.covered.bounds
+        if east - west > 180.0:
+            sides = [side.bounds for side in shapely.get_parts(extract.covered)]
+            raise SourceError(
+                f"{extract.path.name} lies on both sides of the 180th meridian, and a place must not.",
+                got=f"[{west:.4f}, {south:.4f}, {east:.4f}, {north:.4f}]",
+                remedy="prepare each side as a place of its own: "
+                + ", ".join(f"place.bbox=[{','.join(f'{v:.4f}' for v in side)}]" for side in sides),
+            )
         return west, south, east, north
 
     def features(self, place: Place, progress: Progress | None = None) -> Features:
@@ -100,27 +106,27 @@ class OsmFile:
             When the file is missing, damaged, of another kind or elsewhere.
         """
         report = progress or (lambda _fraction, _message: None)
-        path = existing_file(self.path, SUFFIXES, "an OpenStreetMap extract")
-        extent = self.extent()
-        covered = shapely.box(*extent)
-        if not place.area.intersects(covered):
-            raise outside(place, extent, path)
-        with _plain_errors(path):
+        extract = self._look_over()
+        west, south, east, north = extract.covered.bounds
+        if not place.area.intersects(extract.covered):
+            raise outside(place, (west, south, east, north), extract.path)
+        with plain_errors(extract.path), extract.tidied() as path:
             reader = _Reader(path, place)
             reader.read(report)
-            osm_date = _header(path).get("osmosis_replication_timestamp") or reader.newest
         frame = reader.frame()
         frame = frame[frame.intersects(place.utm)]
         layers = layers_from_osm(frame, driving_side=place.driving_side)
-        covered_utm = place.project(shapely.segmentize(covered, EDGE_DEG))
-        valid = place.utm.intersection(covered_utm)
-        layers["water"] = _with_sea(layers["water"], layers.pop(COASTLINE), covered_utm, valid)
+        # A header may speak of the whole Earth, and that projects to nothing.
+        around = shapely.box(*place.bbox).buffer(AROUND_DEG, join_style="mitre")
+        covered = place.project(shapely.segmentize(extract.covered.intersection(around), EDGE_DEG))
+        valid = place.utm.intersection(covered)
+        layers["water"] = _with_sea(layers["water"], layers.pop(COASTLINE), covered, valid)
         provenance = {
             "kind": "file",
-            "file": path.name,
-            "sha256": sha256(path),
-            "osm_date": osm_date,
-            "extent": list(extent),
+            "file": extract.path.name,
+            "sha256": sha256(extract.path),
+            "osm_date": extract.date or reader.newest,
+            "extent": [west, south, east, north],
         }
         return Features(
             layers,
@@ -131,9 +137,20 @@ class OsmFile:
             remainder=remainder(frame, valid, driving_side=place.driving_side),
         )
 
+    def _look_over(self) -> Extract:
+        return look_over(existing_file(self.path, SUFFIXES, "an OpenStreetMap extract"))
+
 
 class _Reader:
-    """One pass over a file that keeps what is drawn within a place."""
+    """One pass over a tidy file that keeps what is drawn within a place.
+
+    Parameters
+    ----------
+    path
+        A file in which nodes come first and relations last, each kind by rising number and each object once.
+    place
+        The place.
+    """
 
     def __init__(self, path: Path, place: Place) -> None:
         self.path = path
@@ -142,21 +159,26 @@ class _Reader:
         self._newest: datetime | None = None
         self._tags: list[dict[str, str]] = []
         self._geometries: list[BaseGeometry] = []
-        self._relations: set[int] = set()
+        self._asked: dict[int, list[int]] = {}  # relation → its member ways
+        self._made: set[int] = set()
 
     @property
     def newest(self) -> str | None:
-        """Time of the last change to any feature, ISO 8601."""
+        """Time of the last change to any feature, ISO 8601; None when the file holds no times."""
         return self._newest.isoformat() if self._newest else None
 
     def read(self, report: Progress) -> None:
         """Stream the file: node locations and areas are put together by osmium, outside Python."""
         large = self.path.stat().st_size > LARGE_BYTES
         drawn = osmium.filter.KeyFilter(*OSM_SELECTORS)
+        file = open_file(self.path)
+        # Where ways hold the locations themselves, looking them up would overwrite them.
+        on_ways = has_locations(osmium.FileProcessor(file).header)
+        locations: Any = None if on_ways else osmium.index.create_map("sparse_file_array" if large else "flex_mem")
         processor = (
-            osmium.FileProcessor(self.path)
-            .with_locations("sparse_file_array" if large else "flex_mem")
+            osmium.FileProcessor(file)
             .with_areas(drawn)
+            .with_locations(locations)
             .with_filter(osmium.filter.EntityFilter(osmium.osm.WAY | osmium.osm.RELATION | osmium.osm.AREA))
             .with_filter(drawn)
         )
@@ -170,10 +192,26 @@ class _Reader:
                 self._way(thing)
             elif thing.is_area():
                 self._area(thing)
-            elif thing.tags.get("type") == "multipolygon" and is_of_interest(thing.tags, "area"):
-                self._relations.add(thing.id)
-        self.skipped[BROKEN_RELATIONS] += len(self._relations)
+            elif thing.tags.get("type") in AREA_RELATIONS and is_of_interest(thing.tags, "area"):
+                self._asked[thing.id] = [member.ref for member in thing.members if member.type == "w"]
+        self._count_unmade(file, locations)
         report(1.0, f"{len(self._geometries):,} features")
+
+    def _count_unmade(self, file: Any, locations: Any) -> None:
+        """Count the relations of which no area was made: those that the extract cut, and those that are broken.
+
+        Only at the end of the file: areas come out in batches, many before their relation goes by.
+        """
+        unmade = {relation: ways for relation, ways in self._asked.items() if relation not in self._made}
+        members = {way for ways in unmade.values() for way in ways}
+        whole: set[int] = set()
+        if members:
+            wanted = osmium.FileProcessor(file, osmium.osm.WAY).with_filter(osmium.filter.IdFilter(members))
+            ways: Iterator[Any] = iter(wanted)
+            whole = {way.id for way in ways if all(_is_there(node, locations) for node in way.nodes)}
+        broken = sum(whole.issuperset(ways) for ways in unmade.values())
+        self.skipped[BROKEN_RELATIONS] += broken
+        self.skipped[CUT_AREAS] += len(unmade) - broken
 
     def frame(self) -> gpd.GeoDataFrame:
         """What was kept, in the place's CRS, one column a tag."""
@@ -210,11 +248,11 @@ class _Reader:
             return
         try:
             polygon = shapely.from_wkb(_WKB.create_multipolygon(area))
-        except RuntimeError:  # an area without rings; a relation of this kind stays among the broken ones
+        except RuntimeError:  # an area without rings; a relation of this kind is counted at the end
             self.skipped[OPEN_AREAS] += area.from_way()
             return
         if not area.from_way():
-            self._relations.discard(area.orig_id())
+            self._made.add(area.orig_id())
         self._keep(area, polygon, "way" if area.from_way() else "relation", area.orig_id())
 
     def _keep(self, thing: Any, geometry: BaseGeometry, element: str, osmid: int) -> None:
@@ -226,12 +264,22 @@ class _Reader:
         tags = {key: value for key, value in thing.tags if key in _KEYS}
         self._tags.append({"element": element, "osmid": f"{element}/{osmid}", **tags})
         self._geometries.append(geometry)
-        if self._newest is None or thing.timestamp > self._newest:
+        if thing.timestamp > (self._newest or NO_TIME):
             self._newest = thing.timestamp
 
 
 _WKB = osmium.geom.WKBFactory()
 _KEYS = frozenset(OSM_KEYS)
+
+
+def _is_there(node: Any, locations: Any) -> bool:
+    """Whether the file knows where a node of a way is: by its table of locations, or by the way when there is none."""
+    if locations is None:
+        return bool(node.location.valid())
+    try:
+        return bool(locations.get(node.ref).valid())
+    except (KeyError, TypeError):  # TypeError: a negative number
+        return False
 
 
 def _with_sea(
@@ -267,28 +315,3 @@ def _beyond(point: NDArray[np.float64], edge: BaseGeometry, covered: BaseGeometr
         return np.empty((0, 2))
     nearest = shapely.get_coordinates(edge.interpolate(edge.project(end)))
     return nearest + (nearest - point) / distance
-
-
-def _header(path: Path) -> Any:
-    """Header of a file."""
-    return osmium.FileProcessor(path).header
-
-
-@contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
-    """Turn osmium's errors into ours."""
-    try:
-        yield
-    except (RuntimeError, osmium.InvalidLocationError) as error:
-        if "out of order" in str(error):
-            raise SourceError(
-                f"{path} is not sorted by type and number, so its areas cannot be put together in one pass.",
-                got=error,
-                remedy=f"osmium sort {path.name} -o sorted.osm.pbf (package osmium-tool)",
-            ) from error
-        raise SourceError(
-            f"{path} is damaged, cut short, or no OpenStreetMap extract.",
-            expected=", ".join(SUFFIXES),
-            got=error,
-            remedy="download it again, and compare its size and hash with what the server says",
-        ) from error

@@ -9,6 +9,10 @@ Which layer holds what was compared on tilemaker's tiles of Copenhagen and Aarhu
 services and kinds of rail; only the second tells a cycle way from a farm track (`subclass`). So everything is drawn
 from the first but those tracks, and nothing twice. Tiles of the later schema, whose `transportation` has a `subclass`
 of its own, need no second layer.
+
+What the file's `metadata` says of its zooms, layers and fields may differ from what its tiles hold: of a tileset that
+was cut down, merged or renamed it is left over. GDAL believes it. So the tiles are looked into, and where the two
+differ, GDAL gets a file of the same tiles with true metadata.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ import contextlib
 import json
 import math
 import sqlite3
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +39,7 @@ from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import SourceError
 from citygrain.files import sha256
-from citygrain.geo.layers import TILE_COLUMNS, layers_from_openmaptiles, remainder_of_tiles
+from citygrain.geo.layers import CHANNEL_NAMES, TILE_COLUMNS, layers_from_openmaptiles, remainder_of_tiles
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._files import BBox, existing_file, outside
@@ -47,7 +52,19 @@ EDGE_M = 500.0
 BATCH = 65_536
 """Features handled at a time."""
 
+LOOKED_INTO = 4
+"""Tiles, the largest of a place, that tell which layers and fields there are."""
+
+FULL_ZOOM = 14
+"""Zoom from which OpenMapTiles holds everything; below it buildings are merged and small ways left out."""
+
 GDAL_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
+
+GZIP = b"\x1f\x8b"
+SCHEMA_LAYERS = {"transportation", "building"}
+
+FORMATS = ("pbf", "mvt", "application/x-protobuf", "application/vnd.mapbox-vector-tile")
+"""What files of vector tiles say their format is; the first is the rule."""
 
 UNKNOWN = {"parking": "OpenMapTiles tiles hold no parking surfaces"}
 PARTIAL = {
@@ -99,7 +116,10 @@ class VectorTiles:
             if not inside:
                 raise outside(place, tiles.extent(), tiles.path)
             readable, broken = tiles.readable(inside)
-            frames = self._read(tiles, place, report)
+            if not readable:
+                raise _damaged(tiles.path, f"none of the {broken} tiles of {place.name} unpacks")
+            with tiles.as_they_are(readable):
+                frames = self._read(tiles, place, report)
             provenance = {
                 "kind": "vectortiles",
                 "file": Path(tiles.path).name,
@@ -115,7 +135,7 @@ class VectorTiles:
             provenance=provenance,
             valid=valid,
             unknown=UNKNOWN,
-            partial=PARTIAL,
+            partial=PARTIAL if tiles.zoom >= FULL_ZOOM else _coarse(tiles.zoom),
             skipped={"unreadable tiles": broken},
             remainder=remainder_of_tiles(frames, valid),
         )
@@ -145,20 +165,88 @@ class _Tiles:
         pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
         if path.stat().st_size < pages * size:
             raise sqlite3.DatabaseError(f"{pages * size} bytes announced, {path.stat().st_size} there")
-        self.layers = self._layers()
+        self.layers = self._said()
+        """Fields and their types of each layer, by its name."""
+        self._read_from = path
 
-    def _layers(self) -> dict[str, set[str]]:
-        """Fields of each layer, by its name."""
-        if self.metadata.get("format", "pbf") != "pbf":
+    def _said(self) -> dict[str, dict[str, str]]:
+        """What the metadata say of each layer, which may be nothing."""
+        if self.metadata.get("format", FORMATS[0]).lower() not in FORMATS:
             raise self._schema_error(f"{self.metadata['format']} pictures")
         try:
-            listed = json.loads(self.metadata.get("json", "{}")).get("vector_layers", [])
-            layers = {str(layer["id"]): set(layer["fields"]) for layer in listed}
+            listed = json.loads(self.metadata.get("json") or "{}").get("vector_layers") or []
+            layers = {str(layer["id"]): dict(layer.get("fields") or {}) for layer in listed}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(self.path, error) from error
-        if not {"transportation", "building"} <= set(layers):
-            raise self._schema_error(f"layers {', '.join(sorted(layers)) or '(none)'}")
+        if layers and not SCHEMA_LAYERS & set(layers):
+            raise self._schema_error(f"layers {', '.join(sorted(layers))}")
         return layers
+
+    @contextlib.contextmanager
+    def as_they_are(self, tiles: Sequence[tuple[int, int]]) -> Iterator[None]:
+        """Within this context, `layers` and `read` follow what these tiles hold, whatever the metadata say.
+
+        Raises
+        ------
+        SourceError
+            When they hold no layers of the OpenMapTiles schema.
+        """
+        length = "SELECT length(tile_data) FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
+        size = {tile: self._connection.execute(length, (self.zoom, *tile)).fetchone()[0] for tile in tiles}
+        true = self._number("minzoom") <= self.zoom and self.metadata.get("format") == FORMATS[0]
+        for tile in sorted(tiles, key=lambda tile: -size[tile])[:LOOKED_INTO]:
+            for name, fields in _layers(self._tile(tile)).items():
+                new = fields & set(TILE_COLUMNS.get(name, ())) - set(self.layers.get(name, {}))
+                true = true and not new and (name in self.layers or name not in TILE_COLUMNS)
+                self.layers.setdefault(name, {}).update(dict.fromkeys(sorted(new), "String"))
+        if not set(self.layers) >= SCHEMA_LAYERS:
+            raise self._schema_error(f"layers {', '.join(sorted(self.layers)) or '(none)'}")
+        if true:
+            yield
+            return
+        with tempfile.TemporaryDirectory(prefix="citygrain-") as folder:
+            self._read_from = Path(folder) / "tiles.mbtiles"
+            self._write(self._read_from, tiles)
+            try:
+                yield
+            finally:
+                self._read_from = self.path
+
+    def _number(self, key: str) -> int:
+        """A number among the metadata; 0 where it is none."""
+        try:
+            return int(self.metadata.get(key, 0))
+        except ValueError:
+            return 0
+
+    def _write(self, path: Path, tiles: Sequence[tuple[int, int]]) -> None:
+        """Write some tiles, and those beside them, whose overlap reaches in, with true metadata."""
+        layers = [{"id": name, "fields": fields} for name, fields in self.layers.items()]
+        metadata = {
+            "name": path.stem,
+            "format": "pbf",
+            "minzoom": str(self.zoom),
+            "maxzoom": str(self.zoom),
+            "json": json.dumps({"vector_layers": layers}),
+        }
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE metadata (name text, value text)")
+            connection.execute("CREATE TABLE tiles (zoom_level int, tile_column int, tile_row int, tile_data blob)")
+            connection.executemany("INSERT INTO metadata VALUES (?, ?)", metadata.items())
+            around = [edge for numbers in zip(*tiles, strict=True) for edge in (min(numbers) - 1, max(numbers) + 1)]
+            query = (
+                "SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles WHERE zoom_level = ? "
+                "AND tile_column BETWEEN ? AND ? AND tile_row BETWEEN ? AND ? AND tile_data IS NOT NULL"
+            )
+            rows = self._connection.execute(query, (self.zoom, *around))
+            connection.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+            connection.execute("CREATE UNIQUE INDEX place ON tiles (zoom_level, tile_column, tile_row)")
+
+    def _tile(self, tile: tuple[int, int]) -> bytes:
+        """Bytes of a tile of the largest zoom."""
+        query = "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
+        data: bytes = self._connection.execute(query, (self.zoom, *tile)).fetchone()[0]
+        return data
 
     def _schema_error(self, got: str) -> SourceError:
         return SourceError(
@@ -190,19 +278,20 @@ class _Tiles:
         )
         query = (
             "SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ? "
-            "AND tile_column BETWEEN ? AND ? AND tile_row BETWEEN ? AND ?"
+            "AND tile_column BETWEEN ? AND ? AND tile_row BETWEEN ? AND ? AND tile_data IS NOT NULL"
         )
         return self._connection.execute(query, (self.zoom, *columns, *rows)).fetchall()
 
     def readable(self, tiles: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:
         """Tiles whose bytes unpack, and the number of the others: GDAL passes over those without a word."""
-        query = "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
-        good = [t for t in tiles if _unpacks(self._connection.execute(query, (self.zoom, *t)).fetchone()[0])]
+        good = [tile for tile in tiles if _unpacks(self._tile(tile))]
         return good, len(tiles) - len(good)
 
     def read(self, layer: str, place: Place) -> gpd.GeoDataFrame:
         """Read one layer within the place's bbox, in the place's CRS, with the columns that the rules look at."""
-        columns = sorted(set(TILE_COLUMNS[layer]) & self.layers[layer])
+        columns = sorted(set(TILE_COLUMNS[layer]) & set(self.layers[layer]))
+        # Without it GDAL takes the metadata's `maxzoom`, whatever tiles there are.
+        options = {"CLIP": "NO", "ZOOM_LEVEL": self.zoom}
         west, south, east, north = place.bbox
         box = (*_mercator(west, south), *_mercator(east, north))
         project = Transformer.from_crs(WEB_MERCATOR, place.crs, always_xy=True).transform
@@ -211,7 +300,7 @@ class _Tiles:
             # Cutting each piece at its tile's edge takes GDAL a third of its time, and would leave seams. In batches,
             # so that a million buildings exist only once: not as bytes, as read and as projected.
             with pyogrio.raw.open_arrow(
-                self.path, layer=layer, columns=columns, bbox=box, batch_size=BATCH, use_pyarrow=True, CLIP="NO"
+                self._read_from, layer=layer, columns=columns, bbox=box, batch_size=BATCH, use_pyarrow=True, **options
             ) as (meta, batches):
                 for batch in batches:
                     geometry = shapely.from_wkb(batch[meta["geometry_name"] or "wkb_geometry"].to_numpy(False))
@@ -238,7 +327,7 @@ def _tiles(path: str | Path) -> Iterator[_Tiles]:
             raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> SourceError:
+def _damaged(path: Path, error: object) -> SourceError:
     return SourceError(
         f"{path} is damaged, or no .mbtiles file.",
         expected="an sqlite database with the tables tiles and metadata",
@@ -249,13 +338,65 @@ def _damaged(path: Path, error: Exception) -> SourceError:
 
 def _unpacks(data: bytes) -> bool:
     """Whether a tile's bytes are whole; gzip carries a checksum."""
-    if not data.startswith(b"\x1f\x8b"):
+    if not data.startswith(GZIP):
         return True
     try:
         zlib.decompress(data, wbits=31)
     except zlib.error:
         return False
     return True
+
+
+def _layers(data: bytes) -> dict[str, set[str]]:
+    """Fields of each layer of a tile, by its name; none of what is no vector tile.
+
+    References
+    ----------
+    https://github.com/mapbox/vector-tile-spec/tree/master/2.1
+    """
+    found: dict[str, set[str]] = {}
+    try:
+        tile = memoryview(zlib.decompress(data, wbits=31) if data.startswith(GZIP) else data)
+        for number, layer in _messages(tile):
+            if number == 3:
+                texts = [(part, bytes(text).decode()) for part, text in _messages(layer) if part in (1, 3)]
+                (name,) = (text for part, text in texts if part == 1)
+                found.setdefault(name, set()).update(text for part, text in texts if part == 3)
+    except (IndexError, ValueError, zlib.error):
+        return {}
+    return found
+
+
+def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of the parts of a protocol buffer that have a length."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        if key & 7 == 2:
+            size, at = _varint(data, at)
+            yield key >> 3, data[at : at + size]
+            at += size
+        elif key & 7 == 0:
+            _, at = _varint(data, at)
+        else:
+            raise ValueError(f"a part of kind {key & 7}")
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Read a number of 7 bits a byte; return it and where the next thing begins."""
+    value, shift = 0, 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def _coarse(zoom: int) -> dict[str, str]:
+    """What tiles of a small zoom do not see."""
+    told = f"tiles of zoom {zoom} simplify and leave out; all is there from zoom {FULL_ZOOM}"
+    return {name: told for name in CHANNEL_NAMES if name not in UNKNOWN}
 
 
 def _mercator(lon: float, lat: float) -> tuple[float, float]:
