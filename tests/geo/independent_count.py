@@ -49,7 +49,7 @@ GONE = (
 )
 GARAGES = ("multi-storey", "garage", "garages", "garage_boxes")
 GREEN = {
-    "leisure": ("park", "garden", "pitch", "playground", "golf_course", "dog_park", "common"),
+    "leisure": ("park", "garden", "pitch", "playground", "golf_course", "dog_park", "common", "recreation_ground"),
     "landuse": (
         *("forest", "grass", "meadow", "orchard", "vineyard", "allotments", "cemetery", "village_green"),
         *("recreation_ground", "flowerbed", "greenery"),
@@ -204,6 +204,8 @@ def channels_of_line(tags: Tags) -> set[str]:
         found.add("walk")
     if highway in ("track", "bridleway") and tags.get("foot") in ("designated", "official"):
         found.add("walk")
+    if highway in ("track", "bridleway") and may_cycle and not may_not_walk:
+        found.add("walk")
     return found
 
 
@@ -230,8 +232,8 @@ def sides_of_road(tags: Tags, drive_on: str) -> set[tuple[str, str]]:
 
 
 def _of_side(tags: Tags, key: str, side: str) -> list[str]:
-    """Return what is said of one side."""
-    return [tags[f"{key}:{where}"] for where in (side, "both") if f"{key}:{where}" in tags]
+    """Return what is said of one side: by itself, or else of both."""
+    return [tags[f"{key}:{where}"] for where in (side, "both") if f"{key}:{where}" in tags][:1]
 
 
 def _plain_cycleway(tags: Tags, side: str, drive_on: str) -> bool:
@@ -264,7 +266,7 @@ def channels_of_area(tags: Tags, is_relation: bool) -> set[str]:
     if not is_below(tags):
         if tags.get("highway") in ON_FOOT and (is_relation or tags.get("area") == "yes"):
             found.add("square")
-        if tags.get("place") == "square":
+        if tags.get("place") == "square" or (tags.get("amenity") == "marketplace" and building in (None, "no")):
             found.add("square")
         on_the_ground = parking not in ("underground", "rooftop", *GARAGES)
         if is_parking and on_the_ground and building in (None, "no", "roof", "canopy"):
