@@ -1,5 +1,7 @@
 """The command line answers in plain words, with the choices, and hands each verb a plain configuration."""
 
+import os
+import re
 import subprocess
 import sys
 import types
@@ -7,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 import citygrain
 from citygrain.__main__ import VERBS, main
@@ -134,6 +137,21 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(own, seen, capsys
     seen.clear()
     assert main(["train", "-m", "needs=x", "name=a,b", *own]) == 0
     assert [c["name"] for c in seen] == ["a", "b"]
+    seen.clear()
+    assert main(["train", "-m", "needs=x", "name=a,b", "seed=1,2", *own]) == 0
+    assert [c["name"] for c in seen] == ["a/seed=1", "a/seed=2", "b/seed=1", "b/seed=2"]
+    seen.clear()
+    assert main(["train", "-m", "needs=x/y,x_y,'it\\'s'", "name='who\\'s'", *own]) == 0
+    assert len({c["name"] for c in seen}) == 3
+    assert all(c["name"].startswith("who's/needs=") for c in seen)
+
+
+def test_runs_of_a_sweep_that_would_share_a_folder_are_told(own, seen, capsys):
+    assert main(["train", "-m", "needs=x", "name=a,b/../a,c", *own]) == 2
+    assert [c["name"] for c in seen] == ["a", "c"]
+    said = capsys.readouterr().err
+    assert "Two runs of this sweep would have one folder" in said
+    assert "name=a and name=b/../a" in said
 
 
 def test_a_run_that_fails_does_not_stop_a_sweep(own, seen, monkeypatch, capsys):
@@ -146,6 +164,24 @@ def test_a_run_that_fails_does_not_stop_a_sweep(own, seen, monkeypatch, capsys):
     assert main(["train", "-m", "needs=x", "seed=0,1,2", *own]) == 2
     assert seen == [0, 1, 2]
     assert "One is no number." in capsys.readouterr().err
+
+
+def test_a_verb_runs_on_as_many_threads_as_it_is_told(own, seen, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["stand_in"], "run", lambda _: seen.append(torch.get_num_threads()))
+    usual = torch.get_num_threads()
+    assert main(["train", "needs=x", *own]) == 0  # a root without the key
+    assert main(["train", "-m", "needs=x", "+threads=1,2", *own]) == 0
+    assert seen == [usual, 1, min(2, os.cpu_count())]
+    assert torch.get_num_threads() == usual
+    assert main(["train", "needs=x", "+threads=none_such", *own]) == 2
+    assert "threads is a number of cores" in capsys.readouterr().err
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"prepare", "pack", "export"}))
+def test_the_verbs_that_compute_say_how_many_threads_they_take(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert re.search(r"threads=null +cores", capsys.readouterr().out)
 
 
 def raising(error):

@@ -1,15 +1,20 @@
 """Configurations: what composes is plain, what is misspelt is explained, what is not whitelisted is never called."""
 
+import hashlib
+import os
 from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import example, settings
+from hypothesis import given as given_from
+from hypothesis import strategies as st
 
 from citygrain import config, targets
-from citygrain.config import config_dir, group_defaults, groups, load_config, sweep
+from citygrain.config import config_dir, folder_name, group_defaults, groups, load_config, sweep
 from citygrain.errors import ConfigError
-from citygrain.targets import check_signatures, check_targets, find_target, instantiate
+from citygrain.targets import MODEL_PARTS, check_signatures, check_targets, find_target, instantiate
 
 VERBS = sorted(file.stem for file in config_dir().glob("*.yaml"))
 FILES = sorted(file.relative_to(config_dir()).with_suffix("").as_posix() for file in config_dir().rglob("*.yaml"))
@@ -152,9 +157,50 @@ def test_a_group_that_a_verb_does_not_take_is_refused(own):
 
 def test_a_sweep_is_every_combination_and_names_tell_the_runs_apart():
     jobs = sweep(["seed=0,1", "fixed=3", "model=a,b c"])
-    assert [job for _, job in jobs] == [[f"seed={s}", "fixed=3", f"model={m}"] for s in (0, 1) for m in ("a", r"b\ c")]
-    assert [name for name, _ in jobs] == ["seed=0,model=a", "seed=0,model=b_c", "seed=1,model=a", "seed=1,model=b_c"]
-    assert sweep(["seed=0"]) == [("", ["seed=0"])]
+    each = [(s, m) for s in (0, 1) for m in ("a", r"b\ c")]
+    assert [job for _, job in jobs] == [[f"seed={s}", "fixed=3", f"model={m}"] for s, m in each]
+    assert [varying for varying, _ in jobs] == [[f"seed={s}", f"model={m}"] for s, m in each]
+    assert [folder_name(varying) for varying, _ in jobs][::2] == ["seed=0,model=a", "seed=1,model=a"]
+    assert sweep(["seed=0"]) == [([], ["seed=0"])]
+    assert sweep(["seed=1,1"]) == [(["seed=1"], ["seed=1"])], "the same run twice is one"
+    assert folder_name([]) == ""
+
+
+KEYS = st.sampled_from(["seed", "model", "model@codec.model", "+new", "data.places"])
+TEXTS = st.text(min_size=0, max_size=30) | st.text("aA/_. ~-,=é'\"\\$", max_size=6) | st.text("x", max_size=900)
+OVERRIDES = st.lists(st.builds("{}={}".format, KEYS, TEXTS), min_size=1, max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given_from(OVERRIDES, OVERRIDES)
+@example(["a=x/y"], ["a=x_y"])
+@example(["a=x", "b=y"], ["a=x,b=y"])
+@example(["a=VAE"], ["a=vae"])
+@example(["a=" + "x" * 300 + "1"], ["a=" + "x" * 300 + "2"])
+@example(["a=" + "é" * 150], ["a=" + "é" * 151])
+@example(["a=x/"], [f"a=x_,{hashlib.sha256(b'a=x/').hexdigest()[:12]}"])
+@example(["a=x/"], [f"a=x_-{hashlib.sha256(b'a=x/').hexdigest()[:12]}"])
+def test_no_two_runs_have_one_folder_and_every_name_is_a_folders(one, other):
+    names = folder_name(one), folder_name(other)
+    assert (names[0].lower() == names[1].lower()) == (one == other)
+    assert names == (folder_name([*one]), folder_name([*other]))
+    for name in names:
+        assert 0 < len(os.fsencode(name)) < 255
+        assert not set(name) & set('/\\\0:*?"<>|\n')
+        assert name == Path(name).name
+
+
+def test_names_of_a_sweep_can_be_made_on_this_disk(tmp_path):
+    lists = [["a=" + text] for text in ("x" * 999, "é" * 999, "\udcff", "..", "a b", "[1,2]", "runs/demo", "runs_demo")]
+    for varying in lists:
+        (tmp_path / folder_name(varying)).mkdir()
+    assert len(list(tmp_path.iterdir())) == len(lists)
+
+
+@settings(max_examples=300, deadline=None)
+@given_from(st.text(st.characters(exclude_characters="$", exclude_categories=["Cs", "Cc"])) | st.text("\\'\"a ,"))
+def test_a_quoted_text_is_read_as_it_was(text):
+    assert config._parse(f"name={config.quoted(text)}").value() == text
 
 
 # Shipped configurations
@@ -240,10 +286,33 @@ ATTACKS = [
     "citygrain.__main__.main",
     "citygrain.prepare.run",
     "citygrain.prepare.shutil.rmtree",
+    "citygrain.files.write_text",
+    "citygrain.card.write_text",
+    "citygrain.export.run",
+    "citygrain.checkpoint.export",
+    "citygrain.geo.place.Place.from_name",
+    "citygrain.geo.sources.features",
+    "citygrain.geo.sources._files.existing_file",
+    "citygrain.geo.sources.osmfile.OsmFile.features",
+    "citygrain.models.pca.Pca.fit",
+    "citygrain.models.latent_prior.FittedMixture",
+    "citygrain.training.callbacks.RichProgressBar",
+    "citygrain.training.optimizers.Muon",
+    "citygrain.training.task.GenerativeTask",
+    "pytorch_lightning.demos.transformer.WikiText2",
+    "pytorch_lightning.loggers.csv_logs.ExperimentWriter",
+    "pytorch_lightning.loggers.NeptuneLogger",
+    "torch.nn.Parameter",
+    "torch.nn.parallel.DistributedDataParallel",
+    "torch.nn.utils.prune.Identity",
     "citygrain",
     "citygrain.spec",
     "citygrainevil.Thing",
     "torch.nnevil",
+    "citygrain.models.",
+    "citygrain.models..pca.Pca",
+    "citygrain.models./etc/passwd.x",
+    "torch.nn",
     "",
     None,
     3,
@@ -269,7 +338,7 @@ def test_a_checkpoint_may_allow_less():
     node = {"a": [{"_target_": "torch.optim.SGD"}]}
     check_targets(node)
     with pytest.raises(ConfigError, match=r"a class of torch\.nn"):
-        check_targets(node, ["torch.nn"])
+        check_targets(node, MODEL_PARTS)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +350,9 @@ def test_a_checkpoint_may_allow_less():
         "pytorch_lightning.Trainer",
         "pytorch_lightning.callbacks.EarlyStopping",
         "citygrain.spec.LayoutSpec",
-        "citygrain.geo.place.Place.from_bbox",
+        "citygrain.geo.sources.osmfile.OsmFile",
+        "citygrain.training.lr_schedules.cosine",
+        "citygrain.spec.LayoutSpec.from_dict",
     ],
 )
 def test_building_blocks_are_found(name):

@@ -1,4 +1,10 @@
-"""What a model computes on, and in which numbers."""
+"""What a model computes on, by how many threads, and in which numbers."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +12,7 @@ import torch
 import citygrain
 from citygrain import devices
 from citygrain.config import load_config
-from citygrain.devices import chosen_device, computing_in, device_of
+from citygrain.devices import chosen_device, computing_in, device_of, using_threads
 from citygrain.errors import ConfigError
 from citygrain.sample import draw, run
 from citygrain.spec import Conditions
@@ -56,3 +62,56 @@ def test_what_has_no_numbers_is_computed_on_the_processor():
     assert device_of(object()) == CPU
     assert device_of(torch.nn.Linear(1, 1)) == CPU
     assert device_of(torch.nn.Identity()) == CPU
+
+
+SRC = Path(citygrain.__file__).parents[1]
+
+
+def threads_now():
+    """Of this thread, of another one, and what a process that is started now is told."""
+    with ThreadPoolExecutor(1) as pool:
+        return torch.get_num_threads(), pool.submit(torch.get_num_threads).result(), os.environ.get("OMP_NUM_THREADS")
+
+
+@pytest.mark.parametrize("told", [None, "7"])
+def test_threads_hold_within_a_block_for_all_that_is_started_there(told, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "0")  # put back at the end, whatever it was
+    monkeypatch.delenv("OMP_NUM_THREADS") if told is None else monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    usual = torch.get_num_threads()
+    for count, used in ((1, 1), (2, 2), (10**15, 3)):
+        with using_threads(count):
+            assert threads_now() == (used, used, str(used))
+        assert threads_now() == (usual, usual, told)
+    with using_threads(None):
+        assert threads_now() == (usual, usual, told)
+    with pytest.raises(ZeroDivisionError), using_threads(2):
+        raise ZeroDivisionError
+    assert threads_now() == (usual, usual, told)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, "2", [2]], ids=repr)
+def test_no_number_of_threads_is_refused(count):
+    with pytest.raises(ConfigError, match="a whole number above 0, or null"), using_threads(count):
+        pytest.fail("something ran")
+
+
+def waiting(code, **environment):
+    """Run code in a process of its own; how it says that threads wait, and how OpenMP does."""
+    command = [sys.executable, "-c", f"import os; {code}; print(os.environ.get('OMP_WAIT_POLICY'))"]
+    told = {"PYTHONPATH": str(SRC), "PATH": os.environ["PATH"], "OMP_DISPLAY_ENV": "VERBOSE", **environment}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=told)
+    spins = {line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line}
+    return done.stdout.strip(), spins
+
+
+def test_threads_sleep_while_they_wait_unless_told_otherwise():
+    said, spins = waiting("import citygrain; citygrain.load")
+    assert said == "PASSIVE"
+    assert spins in (set(), {"0"})  # none where OpenMP is not GNU's: it is read when torch is loaded
+    assert waiting("import citygrain; citygrain.load", OMP_WAIT_POLICY="ACTIVE")[0] == "ACTIVE"
+    assert waiting("import citygrain; citygrain.load", GOMP_SPINCOUNT="77")[1] in (set(), {"77"})
+
+
+def test_after_torch_nothing_is_said_that_would_come_too_late():
+    assert waiting("import torch; import citygrain")[0] == "None"

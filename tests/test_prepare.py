@@ -19,7 +19,7 @@ from rich.console import Console
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import CityRaster
-from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.layers import CHANNEL_NAMES, Remainder
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features
 from citygrain.prepare import prepare, run, summary
@@ -34,8 +34,8 @@ class Town:
 
     url = "memory:"
 
-    def __init__(self, street_m=60.0, valid=None):
-        self.street_m, self.valid = street_m, valid
+    def __init__(self, street_m=60.0, valid=None, remainder=None):
+        self.street_m, self.valid, self.remainder = street_m, valid, remainder
 
     def features(self, place, progress=None):
         import geopandas as gpd
@@ -57,6 +57,7 @@ class Town:
             provenance={"kind": "town"},
             unknown={"parking": "not seen"},
             partial={"cycle": "no lanes"},
+            remainder=self.remainder,
         )
 
 
@@ -142,6 +143,33 @@ def test_progress_goes_forward_from_reading_to_the_end(tmp_path, said):
     done = [d for d, _ in said.lines]
     assert done == sorted(done)
     assert said.lines[-1] == (1.0, "written")
+
+
+def test_what_is_drawn_nowhere_is_counted_and_told_where_it_matters(tmp_path):
+    left_out = {
+        "highway=hoverway": Remainder(3, km=2.5, ha=0.0),
+        "highway=zebra": Remainder(1, km=0.01, ha=0.0),
+        "landuse=moss": Remainder(2, km=0.0, ha=4.0),
+    }
+    raster = prepare(PLACE, Town(remainder=left_out), tmp_path)
+    assert raster.provenance["remainder"]["highway=zebra"] == {"features": 1, "km": 0.01, "ha": 0.0}
+    console = Console(width=200, record=True)
+    console.print(summary(raster, "written", 1.0))
+    told = console.export_text()
+    assert "highway=hoverway (2.5 km" in told
+    assert "landuse=moss (4.0 ha" in told
+    assert "zebra" not in told
+    assert "nothing to speak of" not in told
+
+
+def test_a_folder_of_format_1_must_be_prepared_again(tmp_path):
+    folder = prepare(PLACE, Town(), tmp_path).path
+    manifest = json.loads((folder / "place.json").read_text())
+    (folder / "place.json").write_text(json.dumps({**manifest, "format": 1}))
+    for wanted in (lambda: CityRaster.open(folder), lambda: prepare(PLACE, Town(), tmp_path)):
+        with pytest.raises(DataError, match=r"must be prepared again[\s\S]*raster.replace=true"):
+            wanted()
+    assert prepare(PLACE, Town(), tmp_path, replace=True).provenance["format"] == 2
 
 
 def test_a_damaged_raster_is_replaced_only_when_told(tmp_path):

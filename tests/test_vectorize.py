@@ -30,7 +30,7 @@ def write(path, cells, *, channels=CHANNEL_NAMES, crs=CRS, left=500_000.0, cell=
 
 def crossing():
     """Two streets that cross, and a house in each quarter."""
-    cells = np.zeros((9, 64, 64), np.uint8)
+    cells = np.zeros((len(CHANNEL_NAMES), 64, 64), np.uint8)
     cells[2, 30:34] = cells[2, :, 30:34] = 255
     for row in (8, 44):
         for column in (8, 44):
@@ -102,6 +102,18 @@ def test_processes_make_what_one_makes(tmp_path):
     assert frames[0].layout.tolist() == frames[1].layout.tolist()
 
 
+def test_service_roads_join_the_drive_network_when_asked(tmp_path):
+    cells = crossing()
+    cells[CHANNEL_NAMES.index("service"), 34:60, 20:22] = 255
+    cells[CHANNEL_NAMES.index("service"), 34:60, 22] = 128
+    file = write(tmp_path / "x.tif", cells)
+    names = [set(gpd.list_layers(vectorized(file, tmp_path / word, f"service={word}") / "layouts.gpkg").name)
+             for word in ("false", "true")]  # fmt: skip
+    assert names[0] - names[1] == {"service", "service_nodes"}
+    drive = gpd.read_file(tmp_path / "true" / "layouts.gpkg", layer="drive")
+    assert set(drive.highway) == {"residential", "service"}
+
+
 def test_floats_are_coverage_as_well(tmp_path):
     file = write(tmp_path / "f.tif", crossing().astype(np.float32) / 255)
     houses = gpd.read_file(vectorized(file, tmp_path / "out") / "layouts.gpkg", layer="building")
@@ -116,7 +128,7 @@ def test_floats_are_coverage_as_well(tmp_path):
         ({}, ["formats=[]"], ConfigError, "Nothing would be written"),
         ({}, ["bounds=[1,2,3,4]"], DataError, "bounds"),
         ({"crs": "EPSG:4326", "cell": 1e-5}, [], DataError, "square grid in metres"),
-        ({"channels": [""] * 9}, [], DataError, "have no names"),
+        ({"channels": [""] * len(CHANNEL_NAMES)}, [], DataError, "have no names"),
         ({"channels": ["castle", *CHANNEL_NAMES[1:]]}, [], DataError, "castle"),
         ("text", [], DataError, "cannot be read as a GeoTIFF"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,13 @@ if TYPE_CHECKING:
     from citygrain.conditions import measure
     from citygrain.geo.place import Place
     from citygrain.spec import Conditions, LayoutSpec
+
+# torch's threads wait for each other many times in a layer, and by default on guard: each keeps its core from whatever
+# would make the other one ready, so that beside another busy process a layout takes several times as long. Where the
+# machine is idle, sleep costs next to nothing. OpenMP reads this while torch is loaded; afterwards it comes too late,
+# and nothing is set. Processes that are started from here inherit it. What a person has set stays.
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = ["Conditions", "LayoutSpec", "Place", "__version__", "load", "measure"]

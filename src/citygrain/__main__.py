@@ -7,6 +7,7 @@ takes it as a plain dict. Nothing heavy is imported before it is needed, so that
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 import traceback
@@ -197,7 +198,8 @@ def _run(verb: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Non
     config = importlib.import_module("citygrain.config")
     plain = config.load_config(verb, overrides, config_dirs)
     config.check_signatures(plain)
-    VERBS[verb].run(plain)
+    with importlib.import_module("citygrain.devices").using_threads(plain.get("threads")):
+        VERBS[verb].run(plain)
 
 
 def _multirun(request: Request, out: Console, err: Console) -> int:
@@ -205,18 +207,32 @@ def _multirun(request: Request, out: Console, err: Console) -> int:
     verb = str(request.verb)
     config = importlib.import_module("citygrain.config")
     jobs = config.sweep(request.overrides)
-    key = VERBS[verb].run_key
+    taken: dict[str, Sequence[str]] = {}
     failed = 0
-    for i, (name, overrides) in enumerate(jobs, 1):
-        out.rule(Text(f"{verb} {i} of {len(jobs)}: {name}"), align="left")
+    for i, (varying, overrides) in enumerate(jobs, 1):
+        title = ",".join(varying)
+        out.rule(Text(f"{verb} {i} of {len(jobs)}: {title}"), align="left")
         try:
-            if key and name and not re.search(rf"(^|,){key}=", name):
-                base = config.load_config(verb, overrides, request.config_dirs)[key]
-                overrides = [*overrides, f"{key}='{base}/{name}'"]  # noqa: PLW2901 - the same run in its own folder
+            if (key := VERBS[verb].run_key) and varying:
+                folder = _folder(config, request, key, varying, overrides)
+                if (other := taken.setdefault(os.path.normpath(folder), varying)) is not varying:
+                    raise ConfigError(
+                        "Two runs of this sweep would have one folder.",
+                        got=f"{','.join(other)} and {title}, both in {folder}",
+                        remedy=f"give {key}= values that are different folders, or leave it out",
+                    )
+                overrides = [*overrides, f"{key}={config.quoted(folder)}"]  # noqa: PLW2901 - the same run in its own folder
             _run(verb, overrides, request.config_dirs)
         except CitygrainError as error:
             failed = _complain(err, error, trace="--traceback" in request.flags)
     return failed
+
+
+def _folder(config: Any, request: Request, key: str, varying: Sequence[str], overrides: Sequence[str]) -> str:
+    """Where a run of a sweep goes: inside what the key says, in a folder named by whatever else tells it apart."""
+    base = str(config.load_config(str(request.verb), overrides, request.config_dirs)[key])
+    name = config.folder_name([text for text in varying if text.partition("=")[0] != key])
+    return f"{base}/{name}" if name else base
 
 
 def _read(arguments: Sequence[str]) -> Request:

@@ -1,7 +1,7 @@
 """Checkpoints: from a run folder, an exported model or a file to a generator, and from a run to an exported model.
 
-Nothing in a checkpoint is executed: tensors are read with `weights_only`, and the configuration may only name
-citygrain's own building blocks and those of `torch.nn`.
+Nothing in a checkpoint is executed: tensors are read with `weights_only`, and the configuration may only name what a
+model consists of, see `citygrain.targets.MODEL_PARTS`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from citygrain.errors import CheckpointError, CitygrainError, ConfigError, DataE
 from citygrain.files import atomic_path, write_text
 from citygrain.protocols import Generator
 from citygrain.spec import LayoutSpec
-from citygrain.targets import check_targets, instantiate
+from citygrain.targets import MODEL_PARTS, check_targets, instantiate
 
 FORMAT = 1
 LAST = Path("checkpoints") / "last.ckpt"
@@ -38,7 +38,6 @@ SHIPPED = Path(__file__).parent / "weights"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 INDEX = WEIGHTS + ".index.json"
 """Where weights are in several files: which tensor is in which, as Hugging Face writes it."""
-_MODEL_PACKAGES = ("citygrain.models", "citygrain.networks", "citygrain.samplers", "citygrain.spec", "torch.nn")
 _PREFIX = "generator."
 
 
@@ -82,7 +81,7 @@ def build(model: Mapping[str, Any], spec: LayoutSpec) -> Any:
     CheckpointError
         When it describes something that is no generator.
     """
-    check_targets(model, _MODEL_PACKAGES)
+    check_targets(model, MODEL_PARTS)
     generator = instantiate(model, spec=spec)
     if not isinstance(generator, Generator) or not isinstance(generator, nn.Module):
         raise CheckpointError("This configuration describes no generator.", got=model.get("_target_"))

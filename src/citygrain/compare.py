@@ -115,9 +115,11 @@ def run(config: Mapping[str, Any]) -> Path:
     with processes(config["workers"] or os.cpu_count() or 1) as mapped:
 
         def gathered(name: str, channels: Sequence[str], count: int, layouts_of: Any, made_by: Any) -> Gathered:
-            digest = hashlib.sha256(json.dumps([made_by, sorted(FORM)], sort_keys=True, default=str).encode())
+            made_by = [made_by, sorted(FORM), config["service"]]
+            digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
             folder = out / "parts" / digest.hexdigest()[:16]
-            return gather(name, count, layouts_of, folder, channels=channels, resolution_m=resolution_m, mapped=mapped)
+            of = {"channels": channels, "resolution_m": resolution_m, "service": config["service"]}
+            return gather(name, count, layouts_of, folder, **of, mapped=mapped)
 
         rules = Rules(size_px, resolution_m, config["min_valid"], config["min_built"])
         built = built_channels(rasters)

@@ -6,6 +6,7 @@ checkpoints as they are and become objects in `citygrain.targets`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,12 +35,17 @@ __all__ = [
     "check_signatures",
     "config_dir",
     "config_text",
+    "folder_name",
     "group_defaults",
     "groups",
     "instantiate",
     "load_config",
+    "quoted",
     "sweep",
 ]
+
+LONGEST_NAME = 200
+"""Bytes of a run's folder name in a sweep: file systems take 255, and temporary files have longer names."""
 
 
 def config_dir() -> Path:
@@ -188,16 +194,16 @@ def config_text(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     return OmegaConf.to_yaml(_compose(verb, overrides, config_dirs))
 
 
-def sweep(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Spread comma lists into runs, as `--multirun` does: every combination, the last one fastest.
+def sweep(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Spread comma lists into runs, as `--multirun` does: every combination once, the last one fastest.
 
     Returns
     -------
-    list of (name, overrides)
-        The name tells the runs apart and is fit for a folder: `model=vae,seed=1`; empty when nothing varies.
+    list of (varying, overrides)
+        Of each run: those overrides that tell it from the others, none where nothing varies; and all of them.
     """
     parsed = [_parse(text) for text in overrides]
-    varying = [o.get_key_element() for o in parsed if o.is_sweep_override()]
+    varying = {o.get_key_element() for o in parsed if o.is_sweep_override()}
     try:
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except HydraException as error:
@@ -205,9 +211,29 @@ def sweep(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
             "This sweep is of a kind that citygrain does not run.", expected="comma lists: seed=0,1,2", got=str(error)
         ) from error
     return [
-        (",".join(re.sub(r"[^\w=.+-]+", "_", text) for text in job if text.split("=")[0] in varying), job)
-        for job in jobs
+        ([text for text in job if text.split("=")[0] in varying], [*job]) for job in dict.fromkeys(map(tuple, jobs))
     ]
+
+
+def folder_name(varying: Sequence[str]) -> str:
+    """Name the folder of a run in a sweep by what tells it from the others: `model=vae,seed=1`.
+
+    Other overrides have another name, on disks that take small letters for capitals too, and the same ones always the
+    same. Where the overrides themselves are no such name (other signs, capitals, more than `LONGEST_NAME` bytes), it is
+    made of what they say and of their fingerprint, a part without `=` that no override has. Empty for no overrides.
+    """
+    plain = ",".join(varying)
+    if all(re.fullmatch(r"[a-z0-9_=.+@-]*", text) for text in varying) and len(plain) <= LONGEST_NAME:
+        return plain
+    told = ",".join(re.sub(r"[^\w=.+@-]+", "_", text) for text in varying)
+    fingerprint = hashlib.sha256("\0".join(varying).encode(errors="surrogatepass")).hexdigest()[:12]
+    short = told.encode()[: LONGEST_NAME - len(fingerprint) - 1].decode(errors="ignore")
+    return f"{short},{fingerprint}"
+
+
+def quoted(text: str) -> str:
+    """Write a text as a value of an override, whatever signs are in it; an interpolation `${…}` stays one."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda end: 2 * end[1] + end[2].replace("'", r"\'"), text) + "'"
 
 
 def groups(config_dirs: Iterable[str | Path] = ()) -> dict[str, list[str]]:

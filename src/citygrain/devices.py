@@ -1,7 +1,8 @@
-"""What a model computes on, and in which numbers."""
+"""What a model computes on, by how many threads, and in which numbers."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -14,6 +15,8 @@ from citygrain.errors import ConfigError
 
 SINGLE, MIXED, AUTO = "32-true", "bf16-mixed", "auto"
 """Numbers to compute in, by the names that Lightning has for them."""
+
+OPENMP = "OMP_NUM_THREADS"
 
 
 def chosen_device(name: str) -> str:
@@ -48,6 +51,40 @@ def has_fast_bf16(accelerator: str = "auto") -> bool:
     except OSError:
         return False
     return not known.isdisjoint(flags)
+
+
+@contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Compute by so many threads within a block, and let the processes that are started in it do the same.
+
+    Parameters
+    ----------
+    count
+        Threads of one process, no more than there are cores; None leaves them as they are: one a core, or as many as
+        `OMP_NUM_THREADS` says.
+
+    Raises
+    ------
+    ConfigError
+        For another number than 1, 2, ….
+    """
+    if count is None:
+        yield
+        return
+    if type(count) is not int or count < 1:
+        raise ConfigError("threads is a number of cores.", expected="a whole number above 0, or null", got=repr(count))
+    before, named = torch.get_num_threads(), os.environ.get(OPENMP)
+    used = min(count, os.cpu_count() or 1)
+    torch.set_num_threads(used)
+    os.environ[OPENMP] = str(used)  # for processes, and for libraries that are loaded from now on
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        if named is None:
+            del os.environ[OPENMP]
+        else:
+            os.environ[OPENMP] = named
 
 
 @contextmanager

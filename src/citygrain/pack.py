@@ -184,7 +184,8 @@ def pack(
         cityraster.recover(folder)
         with cityraster.drafted(folder) as draft:
             layout = draft / cityraster.LAYOUT
-            with GeoTiffWriter(layout, grid, raster.channels, cityraster.LEVELS, ATTRIBUTION) as writer:
+            owners = raster.provenance.get("attribution", ATTRIBUTION)
+            with GeoTiffWriter(layout, grid, raster.channels, cityraster.LEVELS, owners) as writer:
                 for top in range(0, grid.height, TILE):
                     rows = slice(top, min(top + TILE, grid.height))
                     strip = np.zeros((len(raster.channels), rows.stop - top, grid.width), np.uint8)

@@ -38,8 +38,11 @@ from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place, slug
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
-from citygrain.geo.sources import ATTRIBUTION, Features, Source, declared
+from citygrain.geo.sources import Features, Source, declared
 from citygrain.geo.sources import features as features_of
+from citygrain.geo.sources._files import paths_of
+from citygrain.geo.sources._identity import source_request
+from citygrain.geo.sources.combined import Combined
 from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS, split_blocks
 
 Report = Callable[[float, str], None]
@@ -112,7 +115,7 @@ def prepare(
     request = _plain(
         {
             "place": place.to_dict(),
-            "source": _source_request(source),
+            "source": source_request(source),
             "resolution_m": float(resolution_m),
             "block_m": float(block_m),
             "buffer_m": float(buffer_m),
@@ -141,7 +144,7 @@ def prepare(
             blocks.to_parquet(draft / cityraster.BLOCKS)
             manifest = {
                 "format": RASTER_FORMAT,
-                "attribution": ATTRIBUTION,
+                "attribution": found.provenance["attribution"],
                 "place": place.to_dict(),
                 "source": found.provenance,
                 "crs": place.crs,
@@ -209,16 +212,22 @@ def run(config: Mapping[str, Any]) -> CityRaster:
 def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
     """Return the closing table: area, counts, shares, what was skipped, is unknown or partial, seconds and memory."""
     made = raster.provenance
-    table = Table(title=f"{raster.name}: {outcome}", caption=ATTRIBUTION)
+    table = Table(title=f"{raster.name}: {outcome}", caption=made["attribution"])
     for heading, justify in (("channel", "left"), ("features", "right"), ("covers", "right"), ("note", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    parts = made["source"].get("parts", {})
+    giver = {channel: f"from {name}" for name, part in parts.items() for channel in part["channels"]}
     for name in raster.channels:
         unknown = raster.unknown.get(name)
         share = "unknown" if unknown else f"{made['shares'][name]:.2%}"
-        table.add_row(name, f"{made['counts'].get(name, 0):,}", share, unknown or raster.partial.get(name, ""))
+        notes = filter(None, [giver.get(name), unknown or raster.partial.get(name)])
+        table.add_row(name, f"{made['counts'].get(name, 0):,}", share, "; ".join(notes))
     counts = raster.blocks["split"].value_counts()
     height, width = raster.shape
+    base = {"base": made["source"]["base"]} if parts else {}
     facts = {
+        "sources": "; ".join(f"{name}: {_in_short(source)}" for name, source in {**base, **parts}.items())
+        or _in_short(made["source"]),
         "area": f"{made['valid_km2']:,.1f} km² with data, of {made['place']['area_km2']:,.1f} km²",
         "raster": f"{width:,} × {height:,} cells of {raster.resolution_m:g} m, {raster.crs}, "
         f"{made['layout']['bytes'] / 1e6:,.1f} MB",
@@ -233,6 +242,13 @@ def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
     for name, fact in facts.items():
         table.add_row(name, "", "", fact)
     return table
+
+
+def _in_short(source: Mapping[str, Any]) -> str:
+    """Where features came from, in a line: files, or a server, and the day they are of."""
+    files = [file["file"] for file in source.get("files", [source]) if "file" in file]
+    day = source.get("osm_date") or source.get("date")
+    return ", ".join(files or [str(source.get("url", source["kind"]))]) + (f" ({str(day)[:10]})" if day else "")
 
 
 def _told(made: Mapping[str, Any]) -> str:
@@ -263,7 +279,7 @@ def _draw(
     names = [c.name for c in CHANNELS]
     covered, cells = np.zeros(len(names)), 0
     row = 0
-    with GeoTiffWriter(path, grid, names, cityraster.LEVELS, ATTRIBUTION, workers) as writer:
+    with GeoTiffWriter(path, grid, names, cityraster.LEVELS, found.provenance["attribution"], workers) as writer:
         for strip, inside in zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True):
             valid = inside > COMPLETE // 2
             if not valid.all():
@@ -317,7 +333,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _place(config: Mapping[str, Any], source: Source) -> Place:
-    """Build the place: a bbox, a polygon file, the file's own extent, or a name to look up."""
+    """Build the place: a bbox, a polygon file, what the file of the source or its base covers, or a name to look up."""
     name, bbox, polygon, query = (config.get(key) for key in ("name", "bbox", "polygon", "query"))
     if bbox is not None and polygon is not None:
         raise ConfigError(
@@ -331,8 +347,11 @@ def _place(config: Mapping[str, Any], source: Source) -> Place:
         return Place.from_file(polygon, name)
     if query is not None:
         return Place.from_name(query, name)
+    while isinstance(source, Combined):
+        source = source.base
     if isinstance(source, _File):
-        return Place.from_bbox(name or slug(Path(source.path).name.split(".", maxsplit=1)[0]), source.extent())
+        first = paths_of(source.path)[0]
+        return Place.from_bbox(name or slug(first.name.split(".", maxsplit=1)[0]), source.extent())
     if name is not None:
         return Place.from_name(name.replace("_", " "), slug(name))
     raise ConfigError(
@@ -345,7 +364,7 @@ def _place(config: Mapping[str, Any], source: Source) -> Place:
 
 @runtime_checkable
 class _File(Protocol):
-    """A source that is a file and so has an extent of its own."""
+    """A source that is a file, or several, and so has an extent of its own."""
 
     path: Any
 
@@ -360,26 +379,24 @@ def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
     made = manifest.get("request", {})
     if made == request:
         return CityRaster.open(folder)
-    differing = [key for key in {**made, **request} if made.get(key) != request.get(key)]
+    if made.get("channels") != request["channels"]:
+        made, request = {**made, "channels": "an older table"}, {**request, "channels": "the present table"}
+    before, now = _flat(made), _flat(request)
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     raise DataError(
         f"{folder} is already there, made from another request.",
-        expected={key: "the present table" if key == "channels" else request.get(key) for key in differing},
-        got={key: "an older table" if key == "channels" else made.get(key) for key in differing},
+        expected={key: now.get(key) for key in differing},
+        got={key: before.get(key) for key in differing},
         remedy="raster.replace=true makes it anew; another paths.data or place.name keeps both",
     )
 
 
-def _source_request(source: Source) -> dict[str, Any]:
-    """What identifies a source: a server's url, or a file's name and content, wherever it lies."""
-    made: dict[str, Any] = {"kind": type(source).__name__}
-    if hasattr(source, "url"):
-        made["url"] = source.url
-    if hasattr(source, "path"):
-        path = Path(source.path)
-        made["path"] = path.name
-        if path.is_file():
-            made["sha256"] = sha256(path)
-    return made
+def _flat(request: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Every value of a request under its dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in request.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flat
 
 
 def _plain(value: Any) -> Any:

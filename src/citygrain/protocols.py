@@ -216,6 +216,10 @@ class FitsPrior(Codec, Protocol):
         """Whether there is a prior to sample from."""
         ...
 
+    def check_enough(self, codes: int) -> None:
+        """Refuse, before training, so few codes that the prior could not be fitted to them after it."""
+        ...
+
     def fit_prior(self, code: Tensor, conditions: Conditions) -> None:
         """Fit the prior to codes `(N, *code_shape)` and the conditions measured on their layouts."""
         ...

@@ -1,7 +1,8 @@
-"""From a plain configuration to objects: nothing is called but what a whitelist holds.
+"""From a plain configuration to objects: nothing is called but building blocks, of which there is a list.
 
-A checkpoint is input, and so are the `_target_` names in it: `instantiate` calls citygrain's own building blocks and
-the classes of `torch.nn`, `torch.optim` and `pytorch_lightning`, and nothing else, however the name gets there.
+A checkpoint is input, and so are the `_target_` names in it: `instantiate` calls what is in `BUILDING_BLOCKS` (models,
+their parts and samplers, sources, callbacks, optimisers), and a checkpoint may name what is in `MODEL_PARTS`, of which
+nothing acts on anything but its own numbers. Whatever else there is, in citygrain too, has no name here.
 """
 
 from __future__ import annotations
@@ -11,25 +12,124 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import Any
 
 from citygrain.errors import ConfigError
 
-BUILDING_BLOCKS = ("citygrain", "torch.nn", "torch.optim", "pytorch_lightning")
-"""Packages whose classes a configuration may name as `_target_`; of citygrain, functions and class methods too."""
 
-NOT_BUILDING_BLOCKS = (
-    "citygrain.__main__",
-    "citygrain.config",
-    "citygrain.prepare",
-    "citygrain.sample",
-    "citygrain.targets",
-    "citygrain.training.run",
-    "pytorch_lightning.cli",
+@dataclass(frozen=True)
+class Room:
+    """A package or module that has building blocks, and which of the things in it they are.
+
+    Never are names that begin with an underscore, what a citygrain module has imported, and classes that only say what
+    others have to do (abstract ones, protocols).
+
+    Parameters
+    ----------
+    name
+        The package or module.
+    kind
+        Whether building blocks are its classes or its functions.
+    base
+        Of another package: the class in it that its building blocks descend from, which `name` itself hands out. None
+        for citygrain's own, whose modules, at any depth, each hand out what they define.
+    only
+        The building blocks, as named behind `name`, where they are counted out; methods that make one are among them.
+    """
+
+    name: str
+    kind: type[Any] = type
+    base: str | None = None
+    only: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.only:
+            return ", ".join(f"{self.name}.{name}" for name in self.only)
+        return f"a {'class' if self.kind is type else 'function'} of {self.name}"
+
+    def covers(self, name: str) -> bool:
+        """Whether a name is one that a building block of this room could have."""
+        inner, module = name.removeprefix(f"{self.name}."), name.rpartition(".")[0]
+        if self.only:
+            return inner != name and inner in self.only
+        return _inside(module, self.name) if self.base is None else module == self.name
+
+    def find(self, name: str) -> Any:
+        """Return the building block of a name that the room covers; None for something else of that name.
+
+        Raises
+        ------
+        ConfigError
+            When there is nothing of this name.
+        """
+        if self.only:
+            found: Any = importlib.import_module(self.name)
+            for part in name.removeprefix(f"{self.name}.").split("."):
+                found = getattr(found, part)
+            return found
+        where, _, last = name.rpartition(".")
+        module = self._module(where, name)
+        if module is None:
+            return None
+        if not hasattr(module, last):
+            raise _missing(name, last, [n for n in vars(module) if self._holds(module, n)])
+        return getattr(module, last) if self._holds(module, last) else None
+
+    def _module(self, where: str, name: str) -> Any:
+        """Import the module of a building block's name; None where the way leads into something else than modules."""
+        module = importlib.import_module(self.name)
+        for part in where.split(".")[len(self.name.split(".")) :]:
+            if not hasattr(module, "__path__"):
+                return None
+            inner = f"{module.__name__}.{part}"
+            if find_spec(inner) is None:
+                raise _missing(name, part, [m.name for m in iter_modules(module.__path__) if m.name[0] != "_"])
+            module = importlib.import_module(inner)
+        return module
+
+    def _holds(self, module: Any, name: str) -> bool:
+        """Whether what a module has under a name is a building block: of the kind, made here, and something to call."""
+        found: Any = getattr(module, name)
+        return (
+            isinstance(found, self.kind)
+            and not name.startswith("_")
+            and (
+                _inside(found.__module__, module.__name__)
+                if self.base is None
+                else issubclass(found, getattr(module, self.base))
+            )
+            and not inspect.isabstract(found)
+            and not getattr(found, "_is_protocol", False)
+        )
+
+
+MODEL_PARTS = (
+    Room("citygrain.models"),
+    Room("citygrain.networks"),
+    Room("citygrain.samplers"),
+    Room("citygrain.spec", only=("LayoutSpec", "LayoutSpec.from_dict")),
+    Room("torch.nn", base="Module"),
 )
-"""Modules inside `BUILDING_BLOCKS` that act (read the command line, write files) instead of being part of something."""
+"""What a model consists of: all that a checkpoint may name."""
+
+BUILDING_BLOCKS = (
+    *MODEL_PARTS,
+    Room("citygrain.geo.sources"),
+    Room("citygrain.training.callbacks"),
+    Room("citygrain.training.lr_schedules", types.FunctionType),
+    Room("citygrain.training.optimizers", types.FunctionType),
+    Room("torch.optim", base="Optimizer"),
+    Room("torch.optim.lr_scheduler", base="LRScheduler"),
+    Room("pytorch_lightning", only=("Trainer",)),
+    Room("pytorch_lightning.callbacks", base="Callback"),
+    # Those that take the run's folder; others begin to talk to a service as soon as they are made.
+    Room("pytorch_lightning.loggers", only=("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger")),
+)
+"""All that a configuration may name as `_target_`."""
 
 TARGET, PARTIAL = "_target_", "_partial_"
 
@@ -50,7 +150,7 @@ def instantiate(plain: Mapping[str, Any], /, **runtime: Any) -> Any:
     Raises
     ------
     ConfigError
-        For a target outside `BUILDING_BLOCKS`, one that does not exist, or arguments that do not fit it.
+        For a target that is none of `BUILDING_BLOCKS`, one that does not exist, or arguments that do not fit it.
     """
     if TARGET not in plain:
         raise ConfigError(f"There is nothing to build: the configuration has no {TARGET}.", got=sorted(plain))
@@ -58,15 +158,15 @@ def instantiate(plain: Mapping[str, Any], /, **runtime: Any) -> Any:
     return _build(plain, "", runtime)
 
 
-def check_targets(plain: Any, packages: Sequence[str] = BUILDING_BLOCKS) -> None:
+def check_targets(plain: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> None:
     """Refuse a configuration that names anything but building blocks, at any depth, before anything is called.
 
     Parameters
     ----------
     plain
         Plain dicts and lists.
-    packages
-        What may be named; a checkpoint's loader passes fewer than `BUILDING_BLOCKS`.
+    rooms
+        What may be named; a checkpoint's loader passes `MODEL_PARTS`.
 
     Raises
     ------
@@ -74,7 +174,7 @@ def check_targets(plain: Any, packages: Sequence[str] = BUILDING_BLOCKS) -> None
         For the first target that is not allowed or does not exist.
     """
     for _, node in _targets(plain, ""):
-        find_target(node[TARGET], packages)
+        find_target(node[TARGET], rooms)
 
 
 def check_signatures(plain: Any, path: str = "") -> None:
@@ -103,7 +203,7 @@ def check_signatures(plain: Any, path: str = "") -> None:
             continue
         by_name = [n for n, p in parameters.items() if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        hints = _hints(target) if _inside(target.__module__, ("citygrain",)) else {}
+        hints = _hints(target) if _inside(target.__module__, "citygrain") else {}
         for key, value in node.items():
             if key in {TARGET, PARTIAL}:
                 continue
@@ -114,7 +214,7 @@ def check_signatures(plain: Any, path: str = "") -> None:
             _check_type(f"{where}.{key}".lstrip("."), value, hints.get(key, Any))
 
 
-def find_target(name: Any, packages: Sequence[str] = BUILDING_BLOCKS) -> Any:
+def find_target(name: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> Any:
     """Return the class or function that a `_target_` names.
 
     Raises
@@ -122,34 +222,26 @@ def find_target(name: Any, packages: Sequence[str] = BUILDING_BLOCKS) -> Any:
     ConfigError
         When it is not allowed or does not exist.
     """
-    refused = ConfigError(
-        "A configuration may not call this.",
-        expected=f"a class of {', '.join(packages)}",
-        got=name,
-        remedy="if the configuration came with a checkpoint, do not trust the checkpoint",
-    )
-    if not isinstance(name, str) or not _inside(name, packages) or any(p.startswith("_") for p in name.split(".")):
-        raise refused
-    parts = name.split(".")
-    found: Any = importlib.import_module(parts[0])
-    for i, part in enumerate(parts[1:], 1):
-        if not hasattr(found, part) and hasattr(found, "__path__"):  # a package: perhaps a module not yet imported
-            module = ".".join(parts[: i + 1])
-            if find_spec(module):
-                importlib.import_module(module)
-        if not hasattr(found, part):
-            raise ConfigError(f"There is no {name}.", got=part, choices=[n for n in dir(found) if n[0] != "_"])
-        found = getattr(found, part)
-    # The name is only the way there: what counts is where the thing at its end was defined.
-    home = str(getattr(found, "__module__", None))
-    own = isinstance(found, types.FunctionType | types.MethodType) and _inside(home, ("citygrain",))
-    if not (isinstance(found, type) or own) or not _inside(home, packages) or _inside(home, NOT_BUILDING_BLOCKS):
-        raise refused
+    found = None
+    if isinstance(name, str) and all(part.isidentifier() and part[0] != "_" for part in name.split(".")):
+        room = next((room for room in rooms if room.covers(name)), None)
+        found = room.find(name) if room else None
+    if found is None:
+        raise ConfigError(
+            "A configuration may not call this.",
+            expected="; ".join(map(str, rooms)),
+            got=name,
+            remedy="name a building block where it is defined; do not trust a checkpoint that names anything else",
+        )
     return found
 
 
-def _inside(name: str, packages: Iterable[str]) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
+def _missing(name: str, part: str, choices: Iterable[str]) -> ConfigError:
+    return ConfigError(f"There is no {name}.", got=part, choices=sorted(choices))
+
+
+def _inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
 def _targets(plain: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -69,7 +69,7 @@ def run(config: Mapping[str, Any]) -> Path:
         raise ConfigError("Nothing would be written.", got="formats=[]", choices=FORMATS)
     files = layouts_in(Path(config["layouts"]))
     out = Path(config["out"])
-    work = partial(read, bounds=config["bounds"], smallest_m2=config["smallest_m2"])
+    work = partial(read, bounds=config["bounds"], smallest_m2=config["smallest_m2"], service=config["service"])
     named: dict[str, Vectors] = {}
     with progress_bar("vectorising layouts", len(files)) as advance:
         for file, vectors in zip(files, _worked(work, files, config["workers"]), strict=True):
@@ -109,7 +109,9 @@ def layouts_in(path: Path) -> list[Path]:
     return found
 
 
-def read(path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str, float]) -> Vectors:
+def read(
+    path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str, float], service: bool = False
+) -> Vectors:
     """Read a GeoTIFF of coverage with named bands, and vectorise it.
 
     Parameters
@@ -118,7 +120,7 @@ def read(path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str
         The file: uint8, 255 = covered, or floats in [0, 1].
     bounds
         `(left, bottom, right, top)` in its CRS: only this part; None for all.
-    smallest_m2
+    smallest_m2, service
         See `citygrain.geo.vectorize.vectorize`.
 
     Raises
@@ -156,7 +158,7 @@ def read(path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str
             f"The bands of {path} have no names, so that nobody knows what they are.",
             expected="a description for each band, as `citygrain sample` and `prepare` write",
         )
-    return vectorize(cells, channels, grid, smallest_m2=smallest_m2)
+    return vectorize(cells, channels, grid, smallest_m2=smallest_m2, service=service)
 
 
 def _part(whole: Window, bounds: Sequence[float], tif: rasterio.DatasetReader) -> Window:

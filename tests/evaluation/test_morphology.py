@@ -340,6 +340,19 @@ def test_the_largest_open_patch_is_of_green_and_water():
     assert got["open_patch"] == pytest.approx(200 * 4 / 1e4)
 
 
+def test_service_roads_are_no_part_of_the_drive_network_unless_asked_for():
+    layout = np.zeros((len(CHANNEL_NAMES), 128, 128))
+    layout[CHANNEL_NAMES.index("street"), :, 62:66] = 1
+    layout[CHANNEL_NAMES.index("service"), 63:65, 64:] = 1
+    grid = Grid("EPSG:32633", 0, 0, 2.0, 128, 128)
+    without = morphology(layout, CHANNEL_NAMES, grid).values
+    with_them = morphology(layout, CHANNEL_NAMES, grid, service=True).values
+    assert without["drive_length_density"] == pytest.approx(256 / 256**2 * 1000, rel=0.02)
+    assert with_them["drive_length_density"] == pytest.approx((256 + 128) / 256**2 * 1000, rel=0.02)
+    assert (without["drive_three_way"], with_them["drive_three_way"] > 0) == (0, True)
+    assert without["street_density"] == with_them["street_density"]
+
+
 @pytest.mark.parametrize("value", [math.nan, 1.5])
 def test_no_coverage_is_an_error(value):
     layout = np.zeros((len(CHANNEL_NAMES), 16, 16))

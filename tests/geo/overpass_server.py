@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 import numpy as np
 import shapely
 
-POLYGON = re.compile(r"\(poly:'([^']+)'\)")
+POLYGON = re.compile(r'\(poly:"([^"]+)"\)')
 
 Behaviour = Callable[["_Handler", str], None]
 

@@ -476,11 +476,16 @@ def test_tiles(layer: str, tags: dict[str, str], geometry: Any, expected: str | 
 
 def test_the_line_around_a_square_of_tiles_is_a_square() -> None:
     ring = shapely.LineString(SQUARE.exterior)
+    spike = shapely.LineString([*SQUARE.exterior.coords[:-1], (500_100, 6_000_300), SQUARE.exterior.coords[0]])
     roads = frame(
         ({"class": "pedestrian"}, shapely.MultiLineString([ring, EAST])),
         ({"class": "path"}, ring),
+        ({"class": "pedestrian"}, shapely.LineString([(0, 0), (9, 0), (5, 0), (0, 0)])),  # around nothing
     )
     found = layers_from_openmaptiles({"transportation": roads})
+    assert set(found["square"].geom_type) == {"Polygon"}
+    spiked = layers_from_openmaptiles({"transportation": frame(({"class": "pedestrian"}, spike))})["square"]
+    assert set(spiked.geom_type) <= {"Polygon", "MultiPolygon"}
     assert found["square"].area.tolist() == [10_000.0]
     assert sorted(found["walk"].length) == [100.0, 400.0]
 

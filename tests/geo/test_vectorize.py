@@ -49,7 +49,7 @@ def seen(grid, **shapes):
 
 
 @pytest.mark.parametrize("resolution_m", [1.0, 2.0, 4.0])
-@pytest.mark.parametrize("kind", ["arterial", "street", "cycle", "walk", "rail"])
+@pytest.mark.parametrize("kind", ["arterial", "street", "service", "cycle", "walk", "rail"])
 def test_a_lattice_of_ways_is_found_again(kind, resolution_m):
     grid = grid_of(int(512 / resolution_m), resolution_m)
     across = [110.3, 241.7, 400.9]
@@ -218,6 +218,48 @@ def test_ways_lead_on_to_other_networks_and_keep_their_kind():
         vectors.together(("drvie",))
 
 
+def service_yard():
+    """A street, a service road that leaves it, and a driveway at the end of that."""
+    return {
+        "street": [shapely.LineString([(20, 60), (236, 60)])],
+        "service": [shapely.LineString([(128, 60), (128, 200)]), shapely.LineString([(128, 160), (200, 160)])],
+    }
+
+
+def test_service_roads_are_a_network_of_their_own_or_part_of_the_drive_network():
+    grid = grid_of()
+    layout = drawn(grid, **service_yard())
+    apart, joined = (vectorize(layout, CHANNEL_NAMES, grid, service=service) for service in (False, True))
+    assert set(apart.ways["drive"].kind) == {"street"}
+    assert sorted(apart.ways["service"].street_count) == [1, 1, 1, 3]
+    assert set(apart.layers()["service"].highway) == {"service"}
+    assert sorted(apart.together().street_count) == [1, 1, 1, 1, 3, 3]
+    assert "service" not in joined.ways
+    assert sorted(joined.ways["drive"].street_count) == [1, 1, 1, 1, 3, 3]
+    length = {k: joined.layers()["drive"].groupby("kind").length_m.sum()[k] for k in ("street", "service")}
+    assert length == pytest.approx({"street": 216, "service": 212}, abs=10)
+    assert {kind for *_, kind in joined.graph().edges(data="highway")} == {"residential", "service"}
+    source = {
+        name: shapely.transform(np.array(lines, object), lambda xy: xy + grid.bounds[:2])
+        for name, lines in service_yard().items()
+    }
+    assert sorted(noded(source, grid, service=True).ways["drive"].street_count) == [1, 1, 1, 1, 3, 3]
+    assert set(noded(source, grid).ways) == {"drive", "service"}
+
+
+def test_layouts_without_service_roads_and_squares_are_as_they_were():
+    grid = grid_of()
+    old = [name for name in CHANNEL_NAMES if name not in {"service", "square"}]
+    layout = drawn(grid, **service_yard(), building=[shapely.box(40, 80, 60, 100)])
+    kept = [CHANNEL_NAMES.index(name) for name in old]
+    less, more = vectorize(layout[kept], old, grid), vectorize(layout, CHANNEL_NAMES, grid)
+    assert {"service", "square"}.isdisjoint(less.layers())
+    for service in (False, True):
+        assert set(vectorize(layout[kept], old, grid, service=service).layers()) == set(less.layers())
+    assert (less.ways["drive"].lines == more.ways["drive"].lines).all()
+    assert (less.areas["building"] == more.areas["building"]).all()
+
+
 # Areas
 
 
@@ -248,6 +290,13 @@ def test_a_yard_is_a_hole_and_noise_is_left_out():
         drawn(grid_of(), building=[block]), CHANNEL_NAMES, grid_of(), smallest_m2={"building": 2000}
     ).areas["building"]
     assert not filled[0].interiors
+
+
+def test_a_square_is_an_area():
+    vectors = seen(grid_of(), square=[shapely.box(60, 60, 160, 160), shapely.box(200, 200, 205, 205)])
+    (found,) = vectors.areas["square"]
+    assert found.area == pytest.approx(100**2, rel=0.02)
+    assert not len(vectors.ways["walk"].lines)
 
 
 def test_areas_that_the_window_cuts_end_at_its_edge():
@@ -339,7 +388,7 @@ def test_generated_sizes_are_taken_as_well(cities):
 
 def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
     grid = grid_of()
-    vectors = vectorize(np.zeros((9, 128, 128)), CHANNEL_NAMES, grid)
+    vectors = vectorize(np.zeros((len(CHANNEL_NAMES), 128, 128)), CHANNEL_NAMES, grid)
     layers = vectors.layers()
     assert {*AREAS, *NETWORKS} < set(layers)
     assert all(len(layer) == 0 and layer.crs == CRS for layer in layers.values())
@@ -364,7 +413,7 @@ def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
 def test_no_coverage_is_too_wild(seed, size, resolution_m, levels, blocks):
     """Specks, checkers, plateaus, floods: features are valid, within the window, and meet in their nodes."""
     grid = grid_of(size, resolution_m)
-    coarse = np.random.default_rng(seed).choice(levels, (9, -(-size // blocks), -(-size // blocks)))
+    coarse = np.random.default_rng(seed).choice(levels, (len(CHANNEL_NAMES), -(-size // blocks), -(-size // blocks)))
     vectors = vectorize(coarse.repeat(blocks, 1).repeat(blocks, 2)[:, :size, :size], CHANNEL_NAMES, grid)
     window = shapely.box(*grid.bounds).buffer(1e-3)
     for shapes in vectors.areas.values():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import families
-from citygrain.errors import DataError
+from citygrain.errors import ConfigError, DataError
 from citygrain.models.latent_prior import LatentPrior
 from citygrain.protocols import Noise
 from citygrain.samplers.prior import FittedMixture
@@ -99,3 +99,27 @@ def test_what_the_main_directions_leave_out_is_drawn_as_noise_of_the_right_size(
 def test_too_few_codes_are_refused():
     with pytest.raises(DataError, match="at least 24"):
         LatentPrior(SPEC, SHAPE).fit(torch.zeros(3, *SHAPE), measured(torch.rand(3, 2)))
+
+
+@pytest.mark.parametrize(("components", "dimensions"), [(1, 1), (1, 8), (5, 3), (3, 5), (2, 80)])
+def test_a_prior_is_fitted_to_as_many_codes_as_it_asks_for_and_to_no_fewer(components, dimensions):
+    """Whatever it does not refuse it can be fitted to, even where all codes are one and the same."""
+    prior = LatentPrior(SPEC, SHAPE, components=components, dimensions=dimensions)
+    fewest = max(components, min(dimensions, 8), 2)
+    codes = torch.rand(fewest, *SHAPE, generator=torch.Generator().manual_seed(0))
+    for code in (codes, codes[:1].expand(fewest, -1, -1, -1)):
+        prior.check_enough(fewest)
+        prior.fit(code, measured(torch.rand(fewest, 2)))
+        assert drawn(prior, Conditions.empty(SPEC, 3), 3).isfinite().all()
+    for refuse in (
+        lambda: prior.check_enough(fewest - 1),
+        lambda: prior.fit(codes[1:], measured(torch.rand(fewest - 1, 2))),
+    ):
+        with pytest.raises(DataError, match=rf"at least {fewest}, .*(\n.*)*codes={fewest}"):
+            refuse()
+
+
+@pytest.mark.parametrize("wrong", [{"components": 0}, {"dimensions": 0}, {"dimensions": -3}])
+def test_a_prior_of_nothing_is_refused_when_it_is_made(wrong):
+    with pytest.raises(ConfigError, match="dimensions ≥ 1"):
+        LatentPrior(SPEC, SHAPE, **wrong)

@@ -22,7 +22,7 @@ import torch
 import citygrain
 from citygrain import checkpoint
 from citygrain.config import load_config
-from citygrain.errors import CheckpointError, ConditionError, ConfigError, TrainingError
+from citygrain.errors import CheckpointError, ConditionError, ConfigError, DataError, TrainingError
 from citygrain.sample import run as sample
 from citygrain.training import run as training
 from citygrain.training.callbacks import ProgressBar, SampleGrid
@@ -481,6 +481,34 @@ def test_a_codec_that_learns_on_gets_a_prior_of_its_new_places(cities, tmp_path)
     assert model.fitted
     assert model.latent_prior.places.shape[-1] > citygrain.load(source).latent_prior.places.shape[-1]
     assert model.latent_prior.places.sum(1).allclose(torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "error", "words"),
+    [
+        ("autoencoder", ["codes=40"], DataError, "at least 48, for 24 components over 48 dimensions"),
+        ("autoencoder", ["codes=20", "model.prior.dimensions=4"], DataError, "at least 24"),
+        ("vector_quantized", ["codes=40"], DataError, "at least 48"),
+        ("pca", ["codes=1", "model.prior.components=1", "model.prior.dimensions=1"], DataError, "at least 2"),
+        ("pca", ["model.prior.components=0"], ConfigError, "components ≥ 1"),
+        ("pca", ["codes=0"], ConfigError, "codes is a number of windows"),
+        ("diffusion", ["codes=-1"], ConfigError, "codes is a number of windows"),
+    ],
+)
+def test_too_few_windows_for_what_follows_are_told_before_training(
+    cities, tmp_path, monkeypatch, family, more, error, words
+):
+    monkeypatch.setattr(training.pl.Trainer, "fit", lambda *_, **__: pytest.fail("it was trained before it was told"))
+    with pytest.raises(error, match=words):
+        run(config(cities, tmp_path, "name=few", *more, model=[f"model={family}"]))
+
+
+def test_codes_are_counted_before_the_codec_is_trained(cities, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.pl.Trainer, "fit", lambda *_, **__: pytest.fail("the codec was trained"))
+    stage = {"model": config(cities, tmp_path)["model"]}
+    composed = config(cities, tmp_path, "name=few", "codes=0", model=[o for o in TINY_DIFFUSION if o != "codes=64"])
+    with pytest.raises(ConfigError, match="codes is a number of windows"):
+        run({**composed, "codec": {**stage, "codes": 64}})
 
 
 @pytest.mark.parametrize(

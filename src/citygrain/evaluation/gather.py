@@ -100,10 +100,10 @@ def coarse_of(layouts: Tensor) -> NDArray[np.float32]:
     return coarse
 
 
-def form_of(layout: Layouts, *, channels: Sequence[str], resolution_m: float) -> Form:
+def form_of(layout: Layouts, *, channels: Sequence[str], resolution_m: float, service: bool = False) -> Form:
     """Measure one layout `(C, H, W)`."""
     grid = Grid(SOMEWHERE, 500_000.0, 0.0, resolution_m, layout.shape[2], layout.shape[1])
-    return morphology(layout, channels, grid)
+    return morphology(layout, channels, grid, service=service)
 
 
 @contextmanager
@@ -126,6 +126,7 @@ def gather(
     resolution_m: float,
     embedding: LayoutEmbedding | None = None,
     mapped: Callable[..., Iterator[Form]] = map,
+    service: bool = False,
 ) -> Gathered:
     """Make layouts part by part, or take up where this was broken off, and find out all about them.
 
@@ -145,8 +146,10 @@ def gather(
         Where they are placed; None: nowhere.
     mapped
         A `map`, such as `processes` hands out.
+    service
+        Whether service roads belong to the drive network.
     """
-    measured = partial(form_of, channels=tuple(channels), resolution_m=resolution_m)
+    measured = partial(form_of, channels=tuple(channels), resolution_m=resolution_m, service=service)
 
     def known_of(positions: range) -> Arrays:
         layouts = layouts_of(positions)

@@ -310,7 +310,14 @@ def bias(name: str, resolution_m: float) -> float | None:
     return round_trip().get(f"{resolution_m:g}", {}).get(name)
 
 
-def morphology(layout: ArrayLike, channels: Sequence[str], grid: Grid, *, vectors: Vectors | None = None) -> Form:
+def morphology(
+    layout: ArrayLike,
+    channels: Sequence[str],
+    grid: Grid,
+    *,
+    vectors: Vectors | None = None,
+    service: bool = False,
+) -> Form:
     """Measure the urban form of a layout: the conditions, and all of `FORM` whose channels are there.
 
     Parameters
@@ -323,13 +330,15 @@ def morphology(layout: ArrayLike, channels: Sequence[str], grid: Grid, *, vector
         Where the cells lie, in a CRS in metres.
     vectors
         What `citygrain.geo.vectorize` made of it, where that has been done.
+    service
+        Whether service roads belong to the drive network, which the literature measures without them.
 
     Raises
     ------
     DataError
         For another shape, values that are no coverage, or channels of which nothing is known.
     """
-    vectors = vectors or vectorize(layout, channels, grid)
+    vectors = vectors or vectorize(layout, channels, grid, service=service)
     cells = np.asarray(layout)
     cells = cells.astype(np.float32) / np.float32(255 if cells.dtype == np.uint8 else 1)
     form = vector_form(vectors)

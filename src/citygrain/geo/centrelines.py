@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, combinations, pairwise
 
 import numpy as np
 import shapely
@@ -31,6 +31,8 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.morphology import skeletonize
+
+from citygrain.geo.carriageways import AROUND, Frame, between_carriageways, divided, without_holes
 
 LEVEL = 0.45
 """Coverage from which a cell belongs to a band: a little below a half, for bands hardly wider than a cell, and less in
@@ -49,14 +51,14 @@ nothing."""
 SMOOTHED = 2
 """Neighbours on either side over which the vertices of a chain are averaged."""
 
+EDGE = 0.75
+"""Cells from the window's edge within which a line says nothing."""
+
+THROUGH = -0.6
+"""Cosine of the angle between two ways from which on they go on in each other where they meet."""
+
 SIMPLIFIED = 0.35
 """Tolerance of the simplification in cells."""
-
-TOO_WIDE = 0.6
-"""Cells by which a band exceeds half its width, from its edge inwards, before it is taken for two."""
-
-AROUND = np.ones((3, 3), bool)
-
 
 @dataclass(frozen=True)
 class Network:
@@ -102,22 +104,29 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
         return Network(np.empty((0, 2)), np.empty((0, 2), np.int64), np.empty(0, object), np.empty(0, np.int64))
     finer = math.ceil(max(1.0, RESOLVED / narrow))
     margin = math.ceil(max(width for _, width in bands)) + 2
-    layers = [(_finer(np.pad(cells[part], margin, mode="edge"), finer), width * finer) for cells, width in bands]
+    beyond = tuple(slice(cut.start, min(cut.stop, n) + 2 * margin) for cut, n in zip(part, bands[0][0].shape, strict=True))
+    layers = [
+        (_finer(np.pad(cells, margin, mode="symmetric")[beyond], finer), width * finer) for cells, width in bands
+    ]
     covered = layers[0][0] if len(layers) == 1 else 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
     near = max(narrow, APART)
     band = _band(covered, full, math.ceil(near * finer))
-    thin = _thinned(_without_holes(band, (near * finer) ** 2))
-    inside = np.zeros_like(thin)
-    for cells, width in layers:
-        if width >= RESOLVED * finer:
-            inside |= _between_carriageways(cells >= level, width)
-    if inside.any():
-        thin = _thinned((thin & ~inside) | (inside & ~ndimage.binary_erosion(inside)))
+    thin = _thinned(without_holes(band, (near * finer) ** 2))
     xy, sizes = _chains(thin)
-    xy = _smoothed(_centred(xy, covered, inside, narrow * finer, finer), sizes)
+    xy = _smoothed(_centred(xy, covered, narrow * finer, finer), sizes)
     corner = np.array([part[1].start, part[0].start]) - margin
     height, width = bands[0][0].shape
-    edges, where = _cleared(_cut((xy + 0.5) / finer + corner, sizes, width, height), near, (width, height))
+    lines = _cut((xy + 0.5) / finer + corner, sizes, width, height)
+    frame = Frame((float(corner[0]), float(corner[1])), finer)
+    ground = {
+        kind: found
+        for kind, band in enumerate(layers)
+        if band[1] >= RESOLVED * finer and (found := between_carriageways(band, level, frame)) is not None
+    }
+    if ground:
+        lines = divided(lines, ground, bands, level)
+    widths = _Widths(bands, level)
+    edges, where = _cleared(lines, near, (width, height), shapely.union_all(list(ground.values())), widths)
     return _network(edges, where, [cells for cells, _ in bands])
 
 
@@ -166,48 +175,6 @@ def _finer(cells: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
         share = share[:, None] if axis == 0 else share
         cells = cells.take(low, axis) * (1 - share) + cells.take(np.minimum(low + 1, n - 1), axis) * share
     return cells
-
-
-def _between_carriageways(band: NDArray[np.bool_], width: float) -> NDArray[np.bool_]:
-    """Cells further than half a width from the band's edges, where these are too many for one way.
-
-    A band's edge is half a cell before the middle of the next cell that is free.
-    """
-    filled = _without_holes(band, width**2)
-    deep = width / 2 + TOO_WIDE + 0.5
-    square = 2 * int(deep / math.sqrt(2)) + 1  # it lies within the disc, and tells most cells apart at once
-    core, count = ndimage.label(_all_within(filled, ndimage.minimum_filter(filled, square), deep), AROUND)
-    if not count:
-        return np.zeros_like(band)
-    large = np.bincount(core.ravel()) >= width**2
-    large[0] = False
-    around = ndimage.maximum_filter(large[core], 5)
-    return _all_within(filled, around & filled, math.nextafter(width / 2 + 0.5, 0))
-
-
-def _all_within(band: NDArray[np.bool_], where: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Return those of the cells `where` that have nothing but band within a radius; beyond the edge all is band.
-
-    Of few cells that is told sooner than by a distance transform.
-    """
-    reach = int(radius)
-    steps = np.arange(-reach, reach + 1)
-    down, right = np.nonzero(np.hypot(steps[:, None], steps) <= radius)
-    rows, columns = np.nonzero(where)
-    padded = np.pad(band, reach, constant_values=True)
-    flat = (rows[:, None] + down) * padded.shape[1] + columns[:, None] + right
-    found = np.zeros_like(band)
-    found[rows, columns] = padded.ravel()[flat].all(1)
-    return found
-
-
-def _without_holes(band: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
-    holes, count = ndimage.label(~band)
-    if not count:
-        return band
-    small = np.bincount(holes.ravel()) < area
-    small[0] = False
-    return band | small[holes]
 
 
 def _chains(thin: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -282,7 +249,7 @@ def _paths(first: list[int], neighbours: list[int], degree: list[int], junction:
 
 
 def _centred(
-    xy: NDArray[np.float64], covered: NDArray[np.float32], inside: NDArray[np.bool_], width: float, most: float
+    xy: NDArray[np.float64], covered: NDArray[np.float32], width: float, most: float
 ) -> NDArray[np.float64]:
     """Draw the cells of chains, by at most `most`, to the centre of what is covered around them."""
     reach = math.ceil(width / 2) + 1
@@ -293,7 +260,6 @@ def _centred(
     around = covered[rows[:, :, None], columns[:, None, :]]
     mass = around.sum((1, 2)) + 1e-6
     shift = np.stack([around.sum(1) @ steps, around.sum(2) @ steps], 1) / mass[:, None]
-    shift[inside[row, column]] = 0
     return xy + np.clip(shift, -most, most)
 
 
@@ -311,10 +277,25 @@ def _cut(xy: NDArray[np.float64], sizes: NDArray[np.int64], width: int, height: 
     lines = shapely.linestrings(xy, indices=np.repeat(np.arange(len(sizes)), sizes))
     lines = shapely.simplify(lines, SIMPLIFIED, preserve_topology=False)
     parts = shapely.get_parts(shapely.clip_by_rect(lines, 0, 0, width, height))
-    return parts[(shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)]
+    west, south, east, north = shapely.bounds(parts).T
+    along = (east < EDGE) | (north < EDGE) | (west > width - EDGE) | (south > height - EDGE)
+    return parts[(shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0) & ~along]
 
 
 _Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Widths:
+    bands: Sequence[tuple[NDArray[np.float32], float]]
+    level: float
+
+    def at(self, point: _Point) -> float:
+        for cells, width in self.bands:
+            x, y = (min(max(int(p), 0), n - 1) for p, n in zip(point, cells.shape[::-1], strict=True))
+            if cells[y, x] >= self.level:
+                return width
+        return min(width for _, width in self.bands)
 
 
 @dataclass
@@ -332,7 +313,9 @@ class _Edge:
         return _Edge(self.v, self.u, self.xy[::-1])
 
 
-def _cleared(lines: NDArray[np.object_], width: float, window: tuple[int, int]) -> tuple[list[_Edge], list[_Point]]:
+def _cleared(
+    lines: NDArray[np.object_], width: float, window: tuple[int, int], ground: shapely.Geometry, widths: _Widths
+) -> tuple[list[_Edge], list[_Point]]:
     """Merge near junctions, cut shoots and join lines that meet in twos; return the lines and where nodes lie."""
     found: dict[_Point, int] = {}
     edges: list[_Edge] = []
@@ -342,15 +325,57 @@ def _cleared(lines: NDArray[np.object_], width: float, window: tuple[int, int]) 
     for start, stop in pairwise(cuts):
         piece = points[start:stop]
         if piece:
-            u, v = (found.setdefault((round(x, 6), round(y, 6)), len(found)) for x, y in (piece[0], piece[-1]))
+            u, v = (found.setdefault((round(x, 3), round(y, 3)), len(found)) for x, y in (piece[0], piece[-1]))
             edges.append(_Edge(u, v, piece))
     where = list(found)
-    rim = [not (1e-6 < x < window[0] - 1e-6 and 1e-6 < y < window[1] - 1e-6) for x, y in where]
+    rim = _at_rim(edges, where, window)
+    edges = _leaving(edges, where, rim, width)
     edges = _joined(_unshot(edges, rim, width), rim)
-    edges = _merged(edges, where, rim, width)
+    edges = _merged(edges, where, rim, width, ground, widths)
     edges = _joined(_unshot(edges, rim, width), rim)
     _straighten(edges, where, rim, width, window)
     return edges, where
+
+
+def _at_rim(edges: Sequence[_Edge], where: list[_Point], window: tuple[int, int]) -> list[bool]:
+    """Tell which nodes lie on the window's edge; ends that all but reach it are moved there."""
+    degree = _degrees(edges)
+    moved = {}
+    for node, (x, y) in enumerate(where):
+        gaps = (x, y, window[0] - x, window[1] - y)
+        if degree[node] == 1 and 0 < min(gaps) < EDGE:
+            side = gaps.index(min(gaps))
+            on = (0.0, y), (x, 0.0), (float(window[0]), y), (x, float(window[1]))
+            where[node] = moved[node] = on[side]
+    for e in edges:
+        e.xy = [moved.get(e.u, e.xy[0]), *e.xy[1:-1], moved.get(e.v, e.xy[-1])]
+    return [not (1e-6 < x < window[0] - 1e-6 and 1e-6 < y < window[1] - 1e-6) for x, y in where]
+
+
+def _leaving(edges: list[_Edge], where: Sequence[_Point], rim: Sequence[bool], width: float) -> list[_Edge]:
+    """Cut shoots to the window's edge: a way leaves it once, and one along it does not."""
+    at: dict[int, list[_Edge]] = defaultdict(list)
+    for e in edges:
+        at[e.u].append(e)
+        at[e.v].append(e.turned())
+    cut: set[tuple[int, int]] = set()
+    for node, ways in at.items():
+        if len(ways) < 3 or rim[node]:
+            continue
+        out = [way for way in ways if rim[way.v] and way.length() < 1.5 * width]
+        inner = [way for way in ways if way not in out]
+        if len(out) > 1 and inner:
+            (x0, y0), (x1, y1) = where[node], _along(inner[0].xy, 2 * width)
+
+            def bend(way: _Edge, x: float = x0 - x1, y: float = y0 - y1) -> float:
+                (ax, ay), (bx, by) = way.xy[0], way.xy[-1]
+                return -((bx - ax) * x + (by - ay) * y) / (math.dist(way.xy[0], way.xy[-1]) or 1.0)
+
+            first, *rest = sorted(out, key=bend)
+            cut |= {(way.u, way.v) for way in rest if math.dist(where[way.v], where[first.v]) < 1.5 * width}
+        elif out and out[0].length() < 0.6 * width:
+            cut.add((out[0].u, out[0].v))
+    return [e for e in edges if (e.u, e.v) not in cut and (e.v, e.u) not in cut]
 
 
 def _degrees(edges: Sequence[_Edge]) -> Counter[int]:
@@ -393,8 +418,19 @@ def _joined(edges: list[_Edge], rim: Sequence[bool]) -> list[_Edge]:
     return list(left.values())
 
 
-def _merged(edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width: float) -> list[_Edge]:
-    """Draw junctions together that a line shorter than the band's width joins; `where` is changed."""
+def _merged(
+    edges: list[_Edge],
+    where: list[_Point],
+    rim: Sequence[bool],
+    width: float,
+    ground: shapely.Geometry,
+    widths: _Widths,
+) -> list[_Edge]:
+    """Draw junctions together that a line shorter than the band's width joins; `where` is changed.
+
+    Lines from one carriageway to the other, across the `ground` between, stay.
+    """
+    ground = shapely.buffer(ground, -0.3)
     degree = _degrees(edges)
     lead = list(range(len(where)))
 
@@ -403,9 +439,22 @@ def _merged(edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width:
             lead[node] = node = lead[lead[node]]
         return node
 
+    at: dict[int, list[_Edge]] = defaultdict(list)
     for e in edges:
-        if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]) and e.length() < width:
-            lead[leader(e.u)] = leader(e.v)
+        at[e.u].append(e)
+        at[e.v].append(e.turned())
+    for e in edges:
+        if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]):
+            length = e.length()
+            if length >= width and not (
+                degree[e.u] == degree[e.v] == 3
+                and length < 2.5 * (local := widths.at(e.xy[len(e.xy) // 2]))
+                and _crossing(e, at, local)
+            ):
+                continue
+            middle = [(p + q) / 2 for p, q in zip(where[e.u], where[e.v], strict=True)]
+            if not ground.contains(shapely.Point(middle)):
+                lead[leader(e.u)] = leader(e.v)
     groups: dict[int, list[int]] = defaultdict(list)
     for node in range(len(where)):
         groups[leader(node)].append(node)
@@ -419,6 +468,32 @@ def _merged(edges: list[_Edge], where: list[_Point], rim: Sequence[bool], width:
         if u != v or e.length() >= 4 * width:  # shorter loops lie within the junction
             merged.append(_Edge(u, v, [where[u], *e.xy[1:-1], where[v]]))
     return merged
+
+
+def _crossing(e: _Edge, at: Mapping[int, Sequence[_Edge]], width: float) -> bool:
+    """Tell whether a line between two forks is where two ways cross at a low angle: each goes on beyond the other."""
+    u, v = ([w for w in at[node] if w.xy != e.xy and w.xy != e.xy[::-1]] for node in (e.u, e.v))
+    if len(u) != 2 or len(v) != 2:
+        return False
+    one, other = ([_sight(way, width) for way in ways] for ways in (u, v))
+    return any(all(_in_line(p, q, width) for p, q in zip(one, pair, strict=True)) for pair in (other, other[::-1]))
+
+
+def _sight(way: _Edge, width: float) -> tuple[_Point, _Point]:
+    length = way.length()
+    return _along(way.xy, min(0.75 * width, length / 2)), _along(way.xy, min(2.5 * width, length))
+
+
+def _in_line(one: tuple[_Point, _Point], other: tuple[_Point, _Point], width: float) -> bool:
+    (ax, ay), (bx, by) = one
+    (cx, cy), (dx, dy) = other
+    r, s = math.dist(*one) or 1.0, math.dist(*other) or 1.0
+    ux, uy = (ax - bx) / r, (ay - by) / r
+    vx, vy = (dx - cx) / s, (dy - cy) / s
+    if ux * vx + uy * vy < 0.94:
+        return False
+    mx, my = (ux + vx) / 2, (uy + vy) / 2
+    return abs((cx - ax) * my - (cy - ay) * mx) < 0.4 * width
 
 
 def _straighten(
@@ -441,15 +516,12 @@ def _straighten(
         # Normal equations, with a weak spring to where the node is: parallel ways cross nowhere.
         x, y = where[node]
         a, b, c, p, q = 0.02, 0.0, 0.02, 0.02 * x, 0.02 * y
-        for way in ways:
-            length = way.length()
-            if length < 1.5 * near:
-                continue
-            (x0, y0), (x1, y1) = _along(way.xy, near), _along(way.xy, min(far, length))
+        for weight, (x0, y0), (x1, y1) in _courses([way for way in ways if way.length() >= 1.5 * near], near, far):
             run = math.hypot(x1 - x0, y1 - y0) or 1.0
             nx, ny = (y0 - y1) / run, (x1 - x0) / run
             offset = nx * x0 + ny * y0
-            a, b, c, p, q = a + nx * nx, b + nx * ny, c + ny * ny, p + nx * offset, q + ny * offset
+            a, b, c = a + weight * nx * nx, b + weight * nx * ny, c + weight * ny * ny
+            p, q = p + weight * nx * offset, q + weight * ny * offset
         det = a * c - b * b
         point = (p * c - q * b) / det, (a * q - b * p) / det
         within = 0 < point[0] < window[0] and 0 < point[1] < window[1]
@@ -461,6 +533,37 @@ def _straighten(
         kept = [p for p, d in zip(e.xy, along, strict=True) if head < d < along[-1] - tail]
         e.xy = [moved[e.u], *kept, moved[e.v]]
     where[:] = moved
+
+
+def _courses(ways: Sequence[_Edge], near: float, far: float) -> list[tuple[float, _Point, _Point]]:
+    """Return two points of the course that ways which meet take where they do, and the weight of each course.
+
+    Two ways that go on in each other have one course, which may be a curve: it is that through the points at two
+    distances on both. The others go straight on.
+    """
+    found = []
+    at = [(_along(way.xy, near), _along(way.xy, min(2 * near, way.length()))) for way in ways]
+    left = set(range(len(ways)))
+    node = [way.xy[0] for way in ways]
+
+    def opposite(pair: tuple[int, int]) -> float:
+        (ax, ay), (bx, by) = ((at[i][0][0] - node[i][0], at[i][0][1] - node[i][1]) for i in pair)
+        return (ax * bx + ay * by) / (math.hypot(ax, ay) * math.hypot(bx, by) or 1.0)
+
+    for i, j in sorted(combinations(left, 2), key=opposite):
+        if i not in left or j not in left or opposite((i, j)) > THROUGH:
+            continue
+        left -= {i, j}
+        outer = min(2 * near, ways[i].length(), ways[j].length())
+        (ax, ay), (bx, by) = at[i][0], at[j][0]
+        (cx, cy), (dx, dy) = (_along(ways[k].xy, outer) for k in (i, j))
+        share = near**2 / (outer**2 - near**2)
+        mx, my = (ax + bx) / 2, (ay + by) / 2
+        mx, my = mx + share * (mx - (cx + dx) / 2), my + share * (my - (cy + dy) / 2)
+        found.append((2.0, (mx, my), (mx + bx - ax, my + by - ay)))
+    for i in left:
+        found.append((1.0, at[i][0], _along(ways[i].xy, min(far, ways[i].length()))))
+    return found
 
 
 def _along(xy: Sequence[_Point], distance: float) -> _Point:

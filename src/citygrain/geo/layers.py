@@ -60,8 +60,8 @@ Why so:
   counted by tag (`remainder`), so that nothing vanishes silently.
 - **Access** is not looked at: a private street is a street of the city's form.
 
-A feature is drawn once by the first rule of a layer that matches it, or once on each side. It may be in several layers:
-a street with tagged lanes is in `street` and in `cycle`.
+A feature is drawn once by the first rule of a layer that matches it: on its own line, or else once on each side. It may
+be in several layers: a street with tagged lanes is in `street` and in `cycle`.
 
 Vector tiles in the OpenMapTiles schema hold the same in fewer words; `TILE_RULES` maps them. They do not know parking
 surfaces, and keep only cycle ways and footways that are mapped on their own. Some (tilemaker's) hold pedestrian areas
@@ -729,7 +729,8 @@ def _with_squares(roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     for i in np.unique(owner[closed]):
         lines[pedestrian[i]] = shapely.multilinestrings(parts[(owner == i) & ~closed])
     squares = roads.iloc[pedestrian[owner[closed]]]
-    areas = shapely.make_valid([shapely.Polygon(ring.coords) for ring in parts[closed]])
+    rings = [shapely.Polygon(ring.coords) for ring in parts[closed]]
+    areas = shapely.make_valid(rings, method="structure", keep_collapsed=False)
     whole = pd.concat([roads.set_geometry(lines), squares.set_geometry(areas)], ignore_index=True)
     return gpd.GeoDataFrame(whole, crs=roads.crs)[~whole.is_empty]
 
@@ -764,6 +765,8 @@ def _sort(
         for key, values in rule.unless.items():
             hit &= ~_matches(frame, key, values)
         for side, there in _sides(frame, rule, hit, driving_side):
+            if side is not None and (rule.layer, None) in drawn:
+                there = there & ~drawn[rule.layer, None]  # noqa: PLW2901
             seen = drawn.setdefault((rule.layer, side), np.zeros(len(frame), dtype=bool))
             new = there & ~seen
             seen |= new

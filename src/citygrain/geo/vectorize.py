@@ -22,27 +22,35 @@ from citygrain.geo.layers import WIDTHS
 from citygrain.geo.polygons import outlines, squared, valid_parts, within
 from citygrain.geo.rasterize import Grid
 
-AREAS = ("building", "green", "water", "parking")
+AREAS = ("building", "square", "green", "water", "parking")
 """Channels that become polygons."""
 
 NETWORKS: Mapping[str, tuple[str, ...]] = {
     "drive": ("arterial", "street"),
+    "service": ("service",),
     "cycle": ("cycle",),
     "walk": ("walk",),
     "rail": ("rail",),
 }
 """Network → the channels that become its lines, the more important one first."""
 
+WITH_SERVICE: Mapping[str, tuple[str, ...]] = {
+    "drive": (*NETWORKS["drive"], *NETWORKS["service"]),
+    **{name: kinds for name, kinds in NETWORKS.items() if name not in {"drive", "service"}},
+}
+"""The same where service roads belong to the drive network."""
+
 HIGHWAY: Mapping[str, str] = {
     "arterial": "primary",
     "street": "residential",
+    "service": "service",
     "cycle": "cycleway",
     "walk": "footway",
     "rail": "rail",
 }
 """Channel → the value of OpenStreetMap's `highway` that stands for it in a graph."""
 
-TOGETHER = ("drive", "cycle", "walk")
+TOGETHER = ("drive", "service", "cycle", "walk")
 """The networks that are one to somebody on foot or on a bicycle, who may use them all."""
 
 JOIN_M = 12.0
@@ -50,7 +58,13 @@ JOIN_M = 12.0
 
 _SAME_M = 1e-3
 
-SMALLEST_M2: Mapping[str, float] = {"building": 12.0, "green": 40.0, "water": 40.0, "parking": 40.0}
+SMALLEST_M2: Mapping[str, float] = {
+    "building": 12.0,
+    "square": 40.0,
+    "green": 40.0,
+    "water": 40.0,
+    "parking": 40.0,
+}
 """Smaller polygons, and smaller holes in them, are taken for noise."""
 
 
@@ -162,7 +176,7 @@ class Vectors:
         return _noded({kind: np.array(found, object) for kind, found in lines.items()}, self.grid)
 
     def graph(self, network: str = "drive") -> nx.MultiDiGraph:
-        """Return a network, or `"all"` for the streets, cycle tracks and footways `together`, as a graph like osmnx's.
+        """Return a network, or `"all"` for the streets, service roads, cycle tracks and footways `together`, as a graph like osmnx's.
 
         Nodes have `x`, `y` and `street_count`; edges, one each way, have `osmid`, `length` in metres, `highway`,
         `oneway`, `reversed`, `width` and `geometry`. The graph knows its CRS. `osmnx.basic_stats`, its routing and
@@ -203,6 +217,7 @@ def vectorize(
     grid: Grid,
     *,
     smallest_m2: Mapping[str, float] = SMALLEST_M2,
+    service: bool = False,
 ) -> Vectors:
     """Turn a layout into polygons and noded centrelines.
 
@@ -216,6 +231,8 @@ def vectorize(
         Where the cells lie.
     smallest_m2
         Channel → area in m² from which a polygon, or a hole in one, is kept; `SMALLEST_M2` for those left out.
+    service
+        Whether service roads belong to the drive network; else they are a network of their own.
 
     Raises
     ------
@@ -230,7 +247,7 @@ def vectorize(
         if name in channels
     }
     ways = {}
-    for network, kinds in NETWORKS.items():
+    for network, kinds in (WITH_SERVICE if service else NETWORKS).items():
         present = [kind for kind in kinds if kind in channels]
         if present:
             ways[network] = _network(present, cells, channels, grid)
@@ -280,7 +297,7 @@ def _network(kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequenc
     return Ways(_on_earth(found.lines, grid), np.array(kinds)[found.band], found.ends, nodes, at_edge)
 
 
-def noded(features: Mapping[str, ArrayLike], grid: Grid) -> Vectors:
+def noded(features: Mapping[str, ArrayLike], grid: Grid, *, service: bool = False) -> Vectors:
     """Turn the features of a source into vectors like those of layouts, to compare the two.
 
     Parameters
@@ -290,6 +307,8 @@ def noded(features: Mapping[str, ArrayLike], grid: Grid) -> Vectors:
         edges, ways are noded wherever those of one network cross, and polygons of one channel that touch become one.
     grid
         The area.
+    service
+        Whether service roads belong to the drive network; else they are a network of their own.
     """
     box = shapely.box(*grid.bounds)
     cut = {
@@ -302,7 +321,7 @@ def noded(features: Mapping[str, ArrayLike], grid: Grid) -> Vectors:
             parts = shapely.get_parts(shapely.union_all(cut[name]))
             areas[name] = parts[shapely.area(parts) > 0]
     ways = {}
-    for network, kinds in NETWORKS.items():
+    for network, kinds in (WITH_SERVICE if service else NETWORKS).items():
         present = [kind for kind in kinds if kind in cut]
         if present:
             ways[network] = _noded({kind: cut[kind][shapely.length(cut[kind]) > 0] for kind in present}, grid)

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from citygrain.errors import CapabilityError, DataError
+from citygrain.errors import CapabilityError, ConfigError, DataError
 from citygrain.networks.conditioner import ConditionPlanes, Standardise
 from citygrain.protocols import Mixture, Noise, Sampler
 from citygrain.samplers.prior import FittedMixture
@@ -40,6 +40,11 @@ class LatentPrior(nn.Module):
         Normal distributions in the mixture, K.
     dimensions
         Main directions of the codes (by principal components) that it covers, D; all where a code has fewer.
+
+    Raises
+    ------
+    ConfigError
+        For no components or no dimensions.
     """
 
     centre: Tensor
@@ -56,6 +61,12 @@ class LatentPrior(nn.Module):
         self, spec: LayoutSpec, code_shape: tuple[int, int, int], *, components: int = 24, dimensions: int = 48
     ) -> None:
         super().__init__()
+        if components < 1 or dimensions < 1:
+            raise ConfigError(
+                "A prior cannot be fitted like this.",
+                expected="components ≥ 1, dimensions ≥ 1",
+                got=f"components={components}, dimensions={dimensions}",
+            )
         self.code_shape = code_shape
         self.scalars = Standardise(spec)
         self.planes = ConditionPlanes(spec)
@@ -75,6 +86,24 @@ class LatentPrior(nn.Module):
             self.register_buffer(name, torch.zeros(shape))
         self.register_buffer("ready", torch.tensor(False))
 
+    def check_enough(self, codes: int) -> None:
+        """Refuse to be fitted to so few codes.
+
+        Raises
+        ------
+        DataError
+            For fewer codes than components or dimensions.
+        """
+        fewest = max(self.components, self.dimensions, 2)
+        if codes < fewest:
+            raise DataError(
+                "There are too few codes to fit a prior to.",
+                expected=f"at least {fewest}, for {self.components} components over {self.dimensions} dimensions",
+                got=codes,
+                remedy=f"encode more windows, codes={fewest} or better many times that; or give the prior fewer "
+                "model.prior.components and model.prior.dimensions",
+            )
+
     @torch.no_grad()
     def fit(self, code: Tensor, conditions: Conditions) -> None:
         """Fit to codes `(N, *code_shape)` and the conditions measured on their layouts, all of them present.
@@ -82,14 +111,9 @@ class LatentPrior(nn.Module):
         Raises
         ------
         DataError
-            For fewer codes than components.
+            For fewer codes than components or dimensions.
         """
-        if len(code) < max(self.components, 2):
-            raise DataError(
-                "There are too few codes to fit a prior to.",
-                expected=f"at least {max(self.components, 2)}, the number of components",
-                got=len(code),
-            )
+        self.check_enough(len(code))
         flat = code.flatten(1).float()
         self.centre.copy_(flat.mean(0))
         flat = flat - self.centre
@@ -208,6 +232,10 @@ class FittedCodec(nn.Module, ABC):
     def fitted(self) -> bool:
         """Whether there is a prior to sample from."""
         return bool(self.latent_prior.ready)
+
+    def check_enough(self, codes: int) -> None:
+        """Refuse so few codes that the prior cannot be fitted to them."""
+        self.latent_prior.check_enough(codes)
 
     def fit_prior(self, code: Tensor, conditions: Conditions) -> None:
         """Fit the prior to codes `(N, *code_shape)` and the conditions measured on their layouts."""

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONFIG = "config.json"
-FREE = ("name", "paths", "trainer", "logger", "callbacks", "compile", "model.sampler")
+FREE = ("name", "paths", "threads", "trainer", "logger", "callbacks", "compile", "model.sampler")
 """Keys of the configuration that may change from one start of a run to the next: they decide how, not what."""
 
 
@@ -79,6 +79,8 @@ def run(config: Mapping[str, Any]) -> Path:
         rich.print(f"[bold]{config['name']}[/] is already trained; its model is in {folder / EXPORT}")
         return _exported_again(folder, config["model"]) if config["init_from"] is None else folder / EXPORT
     _check_monitors(config)
+    if config["codes"] < 1:
+        raise ConfigError("codes is a number of windows.", expected="at least 1", got=config["codes"])
     source = _source(config, folder)
     codec = _codec(config, folder, source)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
@@ -100,6 +102,8 @@ def run(config: Mapping[str, Any]) -> Path:
         l1=config["l1"],
         provenance={"name": config["name"], "data": data.provenance(), **_begun_from(source, folder), **environment()},
     )
+    if isinstance(task.generator, FitsPrior):  # after training it would be too late to say so
+        task.generator.check_enough(config["codes"])
     with _quiet():
         trainer = _trainer(config, folder, task.generator)
     resume = folder / LAST

@@ -41,7 +41,8 @@ class Features(Mapping[str, gpd.GeoDataFrame]):
     place
         The place they are of.
     provenance
-        Plain JSON: `kind` of source, path or url, hash or query, `osm_date` where known. The attribution is added.
+        Plain JSON: `kind` of source, path or url, hash or query, `osm_date` where known. The attribution is
+        OpenStreetMap's unless `attribution` says another.
     valid
         Where the source has data, in UTM; the whole area of the place when None.
     unknown
@@ -86,7 +87,7 @@ class Features(Mapping[str, gpd.GeoDataFrame]):
         self._layers = {n: layers[n] if n in layers else empty_layer(place.crs) for n in CHANNEL_NAMES}
         self.crs = place.crs
         self.valid: BaseGeometry = place.utm if valid is None else valid
-        self.provenance: dict[str, Any] = {**provenance, "attribution": ATTRIBUTION}
+        self.provenance: dict[str, Any] = {"attribution": ATTRIBUTION, **provenance}
         self.unknown = dict(unknown or {})
         self.partial = dict(partial or {})
         self.skipped = {reason: int(n) for reason, n in (skipped or {}).items() if n}

@@ -1,15 +1,30 @@
-"""What every source that reads a file does: check it, and say when the place lies outside."""
+"""What every source that reads files does: check them, and say when the place lies outside."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import shapely
 
-from citygrain.errors import SourceError
+from citygrain.errors import ConfigError, SourceError
 from citygrain.geo.place import Place
 
 BBox = tuple[float, float, float, float]
+
+
+def paths_of(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return one path or several as a list, each once.
+
+    Raises
+    ------
+    ConfigError
+        When there is none.
+    """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    if not paths:
+        raise ConfigError("There is no file to read.", got="source.path=[]", remedy="source.path=FILE, or [FILE,FILE]")
+    return list(dict.fromkeys(Path(one).expanduser() for one in paths))
 
 
 def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: tuple[str, ...] = ()) -> Path:
@@ -27,7 +42,7 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: t
             expected=f"a name that ends in {' '.join(suffixes)}",
             got=path.name,
             remedy="source=file reads .osm.pbf, .osm (also as .gz or .bz2), .o5m and .opl; source=vectortiles reads "
-            ".mbtiles; source=overpass_json reads replies of Overpass saved as .json",
+            ".mbtiles; source=overpass_json reads replies of Overpass saved as .json; source=layers polygon files",
         )
     if not path.is_file():
         raise SourceError(
