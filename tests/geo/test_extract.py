@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -180,11 +181,17 @@ def with_a_deleted_corner(made: Map) -> str:
     return xml(corner, nodes_of(made), ways_of(shown), extra, relations_of(new))
 
 
+def needed(made: Map, ways: set[int]) -> Map:
+    """Only the nodes of some ways."""
+    used = {ref for way in ways for ref in made.ways[way][0]}
+    return Map({number: made.nodes[number] for number in sorted(used)})
+
+
 DRESSES: dict[str, Callable[[Map], str]] = {
     "ways, relations, nodes": lambda m: xml(ways_of(m), relations_of(m), nodes_of(m)),
     "relations, nodes, ways": lambda m: xml(relations_of(m), nodes_of(m), ways_of(m)),
     "backwards": lambda m: xml(everything(m)[::-1]),
-    "by the object": lambda m: xml(sorted(everything(m), key=lambda line: hash(line[:30]) % 7)),
+    "by the object": lambda m: xml(sorted(everything(m), key=lambda line: zlib.crc32(line.encode()) % 7)),
     "everything twice": lambda m: xml(everything(m), everything(m)),
     "every object twice in a row": lambda m: xml([line * 2 for line in everything(m)]),
     "out body; >; out skel": lambda m: xml(ways_of(m, ""), relations_of(m, ""), nodes_of(m, ""), skeletons(m)),
@@ -202,7 +209,7 @@ DRESSES: dict[str, Callable[[Map], str]] = {
     "locations on ways": lambda m: xml(nodes_of(m), ways_of(m, located=True), relations_of(m)),
     "locations on ways, no nodes": lambda m: xml(ways_of(m, located=True), relations_of(m)),
     "locations on some ways": lambda m: xml(
-        nodes_of(m),
+        nodes_of(needed(m, {i for i in m.ways if not i % 2})),
         ways_of(Map(m.nodes, {i: w for i, w in m.ways.items() if i % 2}), located=True),
         ways_of(Map(m.nodes, {i: w for i, w in m.ways.items() if not i % 2})),
         relations_of(m),
@@ -267,6 +274,48 @@ def test_the_content_says_what_a_file_is_not_its_name(tmp_path: Path) -> None:
     expected = drawn(read(save(tmp_path / "plain.osm", text)))
     for path in formats(tmp_path, text):
         assert drawn(read(path)) == expected, path.name
+
+
+def o5m(made: Map) -> bytes:
+    """The map in a format that osmium reads and does not write: differences of numbers, seven bits a byte."""
+
+    def unsigned(value: int) -> bytes:
+        return bytes([value & 127 | 128]) + unsigned(value >> 7) if value > 127 else bytes([value])
+
+    last: dict[str, int] = {}
+
+    def step(kind: str, value: int) -> bytes:
+        difference, last[kind] = value - last.get(kind, 0), value
+        return unsigned(difference << 1 if difference >= 0 else (-difference << 1) - 1)
+
+    def record(kind: int, content: bytes) -> bytes:
+        return bytes([kind]) + unsigned(len(content)) + content
+
+    def texts(tags: dict[str, str]) -> bytes:
+        return b"".join(b"\0" + f"{key}\0{value}\0".encode() for key, value in tags.items())
+
+    content = b"\xff\xe0\x04o5m2"
+    for number, lonlat in made.nodes.items():
+        x, y = (round(v * 1e7) for v in lonlat)
+        content += record(0x10, step("node", number) + b"\0" + step("x", x) + step("y", y))
+    content += b"\xff"
+    last.clear()
+    for number, (refs, tags) in made.ways.items():
+        start, nodes = step("way", number), b"".join(step("ref", ref) for ref in refs)
+        content += record(0x11, start + b"\0" + unsigned(len(nodes)) + nodes + texts(tags))
+    content += b"\xff"
+    last.clear()
+    for number, (members, tags) in made.relations.items():
+        start = step("relation", number)
+        parts = b"".join(step("member", ref) + b"\0" + f"1{role}\0".encode() for _, ref, role in members)
+        content += record(0x12, start + b"\0" + unsigned(len(parts)) + parts + texts(tags))
+    return content + b"\xfe"
+
+
+@pytest.mark.parametrize("name", ["city.o5m", "city.osm", "city.osm.pbf"])
+def test_o5m_is_read(tmp_path: Path, name: str) -> None:
+    expected = drawn(read(save(tmp_path / "plain.osm", xml(everything(city()), head=""))))
+    assert drawn(read(save(tmp_path / name, o5m(city())))) == expected
 
 
 def test_locations_on_the_ways_of_a_pbf(tmp_path: Path) -> None:
@@ -381,9 +430,15 @@ def test_a_box_smaller_than_the_data_is_the_cut(tmp_path: Path) -> None:
 
 def test_a_box_that_holds_more_sea_than_land_is_believed(tmp_path: Path) -> None:
     box = (WEST, SOUTH, EAST + 0.03, NORTH)
-    assert OsmFile(save(tmp_path / "sea.osm", xml(everything(city()), head=bounds(*box)))).extent() == pytest.approx(
-        box
-    )
+    path = save(tmp_path / "sea.osm", xml(everything(many(300)), head=bounds(*box)))
+    assert OsmFile(path).extent() == pytest.approx(box)
+
+
+def test_a_file_that_was_written_anew_is_looked_over_anew(tmp_path: Path) -> None:
+    path = save(tmp_path / "city.osm", xml(everything(city())))
+    before = OsmFile(path).extent()
+    save(path, xml(everything(city()), head=bounds(WEST, SOUTH, EAST, NORTH - 0.001)))
+    assert OsmFile(path).extent() != before
 
 
 def test_a_box_of_which_few_nodes_fill_a_corner_is_believed(tmp_path: Path) -> None:
@@ -395,7 +450,9 @@ def test_a_box_of_which_few_nodes_fill_a_corner_is_believed(tmp_path: Path) -> N
     assert OsmFile(save(tmp_path / "house.osm", xml(everything(made)))).extent() == pytest.approx(BBOX)
 
 
-@pytest.mark.parametrize("head", ["", bounds(10, 51, 9, 50), '<bound box="1,2"/>', "<bounds/>"])
+@pytest.mark.parametrize(
+    "head", ["", bounds(20, 51, 20.02, 51.02), bounds(10, 51, 9, 50), '<bound box="1,2"/>', "<bounds/>"]
+)
 def test_without_a_box_it_is_where_the_nodes_are(tmp_path: Path, head: str) -> None:
     path = save(tmp_path / "bare.osm", xml(everything(city()), head=head))
     assert OsmFile(path).extent() == pytest.approx(box_of(city()), abs=1e-3)
@@ -516,6 +573,21 @@ def test_a_history_is_told_how_to_become_one_day(tmp_path: Path, name: str) -> N
             writer.add(thing)
     with pytest.raises(SourceError, match=rf"osmium time-filter {name}"):
         read(path)
+
+
+@pytest.mark.parametrize("name", ["city.osh", "city.osh.gz", "city.osh.bz2"])
+def test_a_history_in_xml_is_told_by_its_name(tmp_path: Path, name: str) -> None:
+    text = xml(history(city()), everything(city())).encode()
+    content = {"gz": gzip.compress, "bz2": bz2.compress}.get(name.rpartition(".")[2], bytes)(text)
+    with pytest.raises(SourceError, match=rf"osmium time-filter {name}"):
+        read(save(tmp_path / name, content))
+
+
+def test_the_name_of_another_kind_of_file_is_told_what_is_read(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"by its name") as caught:
+        read(save(tmp_path / "reply.json", "{}"))
+    assert "source=overpass_json" in str(caught.value)
+    assert ".osh" not in str(caught.value)
 
 
 def test_the_histories_at_hand_are_told(shared_osm: Path) -> None:

@@ -16,7 +16,7 @@ import shapely
 from citygrain.errors import ConfigError, SourceError
 from citygrain.geo.layers import ARTERIAL, CHANNEL_NAMES, SCHEMA, TUNNEL
 from citygrain.geo.place import Place
-from citygrain.geo.sources import EmptyLayerWarning, Features, features
+from citygrain.geo.sources import EmptyLayerWarning, Features, features, osmfile
 from citygrain.geo.sources.osmfile import BROKEN_RELATIONS, CUT_AREAS, LOST_WAYS, OPEN_AREAS, OsmFile, _Reader
 
 HELSINKI = (24.9352, 60.1642, 24.9534, 60.1791)
@@ -124,6 +124,15 @@ def test_the_format_does_not_matter(sample: Features, sample_pbf: Path, tmp_path
     assert other.skipped == sample.skipped
     for name in CHANNEL_NAMES:
         assert shapely.equals_exact(other[name].geometry, sample[name].geometry, tolerance=1e-3).all()
+
+
+def test_node_locations_on_disk_give_the_same(
+    sample: Features, sample_pbf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(osmfile, "LARGE_BYTES", 0)
+    again = OsmFile(sample_pbf).features(helsinki())
+    assert again.counts == sample.counts
+    assert again.skipped == sample.skipped
 
 
 def test_two_halves_hold_what_the_whole_holds(sample: Features, sample_pbf: Path) -> None:

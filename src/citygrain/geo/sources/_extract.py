@@ -39,9 +39,12 @@ from citygrain.errors import SourceError
 
 SUFFIXES = (
     ".osm.pbf", ".pbf", ".osm", ".osm.gz", ".osm.bz2", ".osm.xml", ".osm.xml.gz", ".osm.xml.bz2", ".o5m", ".opl",
-    ".osh", ".osh.pbf", ".osh.gz", ".osh.bz2", ".osc", ".osc.gz", ".osc.bz2",
 )  # fmt: skip
-"""What the name of a file may end in; the last six are told what they are."""
+"""What the name of a file may end in."""
+
+HISTORIES = (".osh", ".osh.pbf", ".osh.gz", ".osh.bz2")
+CHANGES = (".osc", ".osc.gz", ".osc.bz2")
+"""Names of files that are told what they are."""
 
 MAX_UNTIDY = 5_000_000
 """Objects of the largest file of which a tidy copy is made: some 100 bytes of memory and 20 µs each."""
@@ -142,7 +145,7 @@ def _look_over(path: Path, _changed_ns: int, _size: int) -> Extract:
         markup = _Markup.of(path, kind) if kind.startswith("osm") else _Markup()
         file = osmium.io.File(str(path), kind)
         header = osmium.FileProcessor(file).header
-        if header.has_multiple_object_versions:
+        if header.has_multiple_object_versions or path.name.lower().endswith(HISTORIES):
             raise SourceError(
                 f"{path} is a history: it holds every version of its objects.",
                 expected="the objects of one day",
@@ -357,14 +360,14 @@ class _Count:
 
 
 def _covered(boxes: list[tuple[float, float, float, float]], lonlat: NDArray[np.float64]) -> BaseGeometry:
-    """What a file covers, in degrees: what its header says, unless that is far larger than where its nodes lie.
+    """What a file covers, in degrees: what its header says, unless its nodes lie elsewhere or in a far smaller area.
 
     Tools that filter a file leave the header as it was: of a planet, a country. A box smaller than the data is true:
     the extract was cut there, and its ways and relations are complete.
     """
     nodes = _around(lonlat)
     said = shapely.union_all([shapely.box(*box) for box in boxes])
-    if said.is_empty:
+    if not said.intersects(nodes):
         return nodes
     west, south, east, north = said.bounds
     few = len(lonlat) < FEW_NODES and max(east - west, north - south) < CITY_DEG

@@ -27,8 +27,8 @@ def paths_of(path: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(Path(one).expanduser() for one in paths))
 
 
-def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str) -> Path:
-    """Return the path of a readable file whose name ends rightly.
+def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: tuple[str, ...] = ()) -> Path:
+    """Return the path of a readable file whose name ends rightly, or in one of those `too` that are told what they are.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str) -> Pat
         When it is missing, a folder, empty, unreadable or of another kind.
     """
     path = Path(path).expanduser()
-    if not path.name.lower().endswith(suffixes):
+    if not path.name.lower().endswith(suffixes + too):
         raise SourceError(
             f"{path} is not {what} by its name.",
             expected=f"a name that ends in {' '.join(suffixes)}",

@@ -35,7 +35,16 @@ from citygrain.geo.coastline import sea
 from citygrain.geo.layers import COASTLINE, OSM_KEYS, OSM_SELECTORS, is_of_interest, layers_from_osm, remainder
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._extract import SUFFIXES, Extract, has_locations, look_over, open_file, plain_errors
+from citygrain.geo.sources._extract import (
+    CHANGES,
+    HISTORIES,
+    SUFFIXES,
+    Extract,
+    has_locations,
+    look_over,
+    open_file,
+    plain_errors,
+)
 from citygrain.geo.sources._files import BBox, existing_file, outside
 
 LARGE_BYTES = 400_000_000
@@ -106,10 +115,13 @@ class OsmFile:
             When the file is missing, damaged, of another kind or elsewhere.
         """
         report = progress or (lambda _fraction, _message: None)
+        report(0.0, "looking over the file")
         extract = self._look_over()
         west, south, east, north = extract.covered.bounds
         if not place.area.intersects(extract.covered):
             raise outside(place, (west, south, east, north), extract.path)
+        if not extract.tidy:
+            report(0.0, f"putting {extract.objects:,} objects in order")
         with plain_errors(extract.path), extract.tidied() as path:
             reader = _Reader(path, place)
             reader.read(report)
@@ -138,7 +150,7 @@ class OsmFile:
         )
 
     def _look_over(self) -> Extract:
-        return look_over(existing_file(self.path, SUFFIXES, "an OpenStreetMap extract"))
+        return look_over(existing_file(self.path, SUFFIXES, "an OpenStreetMap extract", too=HISTORIES + CHANGES))
 
 
 class _Reader:
