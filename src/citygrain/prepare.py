@@ -301,9 +301,11 @@ def _blocks(
     coarse = grid.coarser(factor)
     channels = [c.name for c in CHANNELS]
     built, valid = (np.zeros((coarse.height, coarse.width), np.float32) for _ in range(2))
-    public = [channels.index(name) for name in BUILT]
+    public = [channels.index(name) for name in BUILT if name in known]
     for rows, inside, strip in cityraster.read_strips(layout, factor):
-        built[rows] = np.minimum(strip[public].sum(0, dtype=np.uint16), COMPLETE) / np.float32(COMPLETE)
+        # Where a source knows parks only, all its ground is as good.
+        share = strip[public].sum(0, dtype=np.uint16) if public else COMPLETE * inside.astype(np.uint16)
+        built[rows] = np.minimum(share, COMPLETE) / np.float32(COMPLETE)
         valid[rows] = inside
     split = split_blocks(valid, built, coarse, block_m, buffer_m, seed)
     bands = [channels.index(name) for name in known]

@@ -194,6 +194,23 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
         assert areas.area.sum() == pytest.approx(100**2 / 2 + 150 * 100 + 50**2, rel=1e-3)
 
 
+def test_collections_are_their_areas_or_their_lines(tmp_path: Path) -> None:
+    line = shapely.LineString([(LEFT + 10, BOTTOM + 500), (LEFT + 300, BOTTOM + 500)])
+    areas = shapely.GeometryCollection([at(100, 100, 50, 50), line, shapely.Point(LEFT + 9, BOTTOM + 9)])
+    nested = shapely.GeometryCollection([shapely.MultiPolygon([at(300, 100, 50, 50), at(400, 100, 50, 50)]), line])
+    lines = shapely.GeometryCollection([line, shapely.Point(LEFT + 500, BOTTOM + 500)])
+    frame = gpd.GeoDataFrame(geometry=[areas, nested, lines, shapely.GeometryCollection()], crs=PLACE.crs)
+    path = write(frame, tmp_path / "mixed.geoparquet")
+    found = read(path, rules=[{"channel": "green"}, {"channel": "street"}])
+    assert set(found["green"].geom_type) == {"Polygon", "MultiPolygon"}
+    assert found["green"].area.sum() == pytest.approx(3 * 50**2, rel=1e-3)
+    assert found["street"].geom_type.tolist() == ["LineString"]
+    raster = prepare(PLACE, LayersFile(path, LICENCE, rules=[{"channel": "green"}]), tmp_path / "cities", workers=1)
+    area_m2 = raster.provenance["shares"]["green"] * raster.provenance["valid_km2"] * 1e6
+    assert area_m2 == pytest.approx(3 * 50**2, rel=0.02)
+    assert len(raster.blocks) >= 12, "a place of parks alone is split as well"
+
+
 def test_several_layers_need_a_name(tmp_path: Path) -> None:
     path = tmp_path / "town.gpkg"
     houses().to_file(path, layer="houses")
@@ -269,6 +286,8 @@ def test_parquet_without_geometries(tmp_path: Path) -> None:
 def test_parameters_that_make_no_sense(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         LayersFile("x.gpkg", LICENCE, **options)
+    with pytest.raises(ConfigError, match=r"(?s)reads one file.*a\.gpkg, b\.gpkg.*source=combined"):
+        LayersFile(["a.gpkg", "b.gpkg"], LICENCE, "building").features(PLACE)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="belong to somebody"):
         LayersFile("x.gpkg", " ", "building")
 

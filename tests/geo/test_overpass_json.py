@@ -95,7 +95,7 @@ def without_tags_first(elements: Elements) -> Elements:
     """Members of relations come twice, once without their tags; everything in an order of its own."""
     members = {m["ref"] for e in elements if e["type"] == "relation" for m in e["members"]}
     twice = [{k: v for k, v in e.items() if k != "tags"} for e in elements if e["id"] in members]
-    return [*twice[::2], *elements[::-1], *twice]
+    return [*twice, *elements[::-1], *twice[::2]]
 
 
 FORMS: dict[str, Callable[[Elements], Elements]] = {
@@ -195,14 +195,15 @@ def test_of_two_dates_the_newer_one_holds_and_the_older_one_is_told(tmp_path: Pa
     assert read(save(tmp_path / "undated.json", old, None)).provenance["osm_date"] is None
 
 
-def test_a_clipped_geometry_is_drawn_as_far_as_it_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("numbers", [True, False])
+def test_a_clipped_geometry_is_drawn_as_far_as_it_goes(tmp_path: Path, numbers: bool) -> None:
     """`out geom(bbox)` leaves out the points beyond; a ring without all its points encloses nothing."""
     lone = Town()
     lone.elements = town()
     lone.elements += [{}] * (max(e["id"] for e in lone.elements) - len(lone.elements))  # numbers go on from there
     lone.way([(0, 77), (1000, 77), (2000, 77)], highway="tertiary")
     complete = [e for e in lone.elements if e]
-    elements = with_geometry(complete)
+    elements = with_geometry(complete, numbers)
     street = next(e for e in elements if e.get("tags") == {"highway": "tertiary"})
     street["geometry"][0] = None
     house = next(e for e in elements if e.get("tags") == {"building": "house"})
@@ -388,6 +389,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "elements of another kind": (b'{"elements": {"a": 1}}', "no reply of Overpass"),
     "a way without a number": (
         json.dumps(reply([{**WAY, "id": None, "geometry": [{"lat": 1, "lon": 1}, {"lat": 2, "lon": 2}]}])).encode(),
+        "no element of a map",
+    ),
+    "words among the elements": (
+        json.dumps(reply(["way", {**WAY, "geometry": [{"lat": 1, "lon": 1}, {"lat": 2, "lon": 2}]}])).encode(),
         "no element of a map",
     ),
     "a new way of an editor": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import shapely
 
@@ -21,10 +22,28 @@ def paths_of(path: str | Path | Sequence[str | Path]) -> list[Path]:
     ConfigError
         When there is none.
     """
-    paths = [path] if isinstance(path, str | Path) else list(path)
+    paths = list(path) if isinstance(path, list | tuple) else [path]
     if not paths:
         raise ConfigError("There is no file to read.", got="source.path=[]", remedy="source.path=FILE, or [FILE,FILE]")
-    return list(dict.fromkeys(Path(one).expanduser() for one in paths))
+    return list(dict.fromkeys(Path(str(one)).expanduser() for one in paths))
+
+
+def one_path(path: Any) -> Path:
+    """Return the path of a source that reads one file.
+
+    Raises
+    ------
+    ConfigError
+        When there are several, or none.
+    """
+    paths = paths_of(path)
+    if len(paths) > 1:
+        raise ConfigError(
+            "This source reads one file.",
+            got=", ".join(map(str, paths)),
+            remedy="source=overpass_json joins several replies, source=combined several sources",
+        )
+    return paths[0]
 
 
 def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: tuple[str, ...] = ()) -> Path:
@@ -35,7 +54,7 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: t
     SourceError
         When it is missing, a folder, empty, unreadable or of another kind.
     """
-    path = Path(path).expanduser()
+    path = one_path(path)
     if not path.name.lower().endswith(suffixes + too):
         raise SourceError(
             f"{path} is not {what} by its name.",

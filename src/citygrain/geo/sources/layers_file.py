@@ -32,11 +32,14 @@ from citygrain.errors import ConfigError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES, CHANNELS
 from citygrain.geo.place import WGS84, Place
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._files import BBox, outside
+from citygrain.geo.sources._files import BBox, one_path, outside
 from citygrain.geo.sources._identity import fingerprint
 
 ANY_VALUE = "*"
 PARQUET = (".parquet", ".geoparquet")
+
+COLLECTION = 7
+"""Type id of shapely."""
 
 EDGE_PIECES = 64
 """Pieces that each edge of the file's box is cut into before it is projected: it may be straight in no other CRS."""
@@ -98,7 +101,7 @@ class LayersFile:
     layer
         Name of the layer, in files that hold several.
     crs
-        The CRS of the coordinates, where the file does not say it.
+        The CRS of the coordinates, where the file does not say it, or wrongly.
     date
         What the data are of, such as `"2024-05-01"`.
 
@@ -177,7 +180,7 @@ class LayersFile:
         """
         report = progress or (lambda _fraction, _message: None)
         rules = self.all_rules
-        report(0.0, f"reading {Path(self.path).name}")
+        report(0.0, f"reading {one_path(self.path).name}")
         with _plain_errors(self.path):
             file = _open(self)
             covered = _to_degrees(file)
@@ -252,7 +255,7 @@ class _Parquet(_File):
 
 def _open(source: LayersFile) -> _File:
     """Look into a file."""
-    path = Path(source.path).expanduser()
+    path = one_path(source.path)
     if not path.exists():
         raise SourceError("A file of polygons was to be read and is not there.", got=path, remedy="source.path=…")
     file = _open_parquet(source, path) if path.suffix.lower() in PARQUET else _open_gdal(source, path)
@@ -305,7 +308,7 @@ def _crs(source: LayersFile, path: Path, told: Any) -> pyproj.CRS:
     """The CRS of a file."""
     try:
         if told is not None or source.crs is not None:
-            return pyproj.CRS.from_user_input(source.crs if told is None else told)
+            return pyproj.CRS.from_user_input(told if source.crs is None else source.crs)
     except pyproj.exceptions.CRSError as error:
         raise SourceError(
             f"The CRS of {path.name} is none.", got=error, remedy="such as source.crs=EPSG:25832"
@@ -341,6 +344,8 @@ def _box_in(place: Place, crs: pyproj.CRS) -> tuple[float, float, float, float]:
 def _sound(frame: gpd.GeoDataFrame, place: Place, crs: pyproj.CRS, skipped: Counter[str]) -> gpd.GeoDataFrame:
     """Return features in the place's CRS that are valid and meet it; what cannot be used is counted."""
     geometry = shapely.force_2d(frame.geometry.to_numpy())
+    mixed = shapely.get_type_id(geometry) == COLLECTION
+    geometry[mixed] = [_of_one_kind(collection) for collection in geometry[mixed]]
     mended = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
     geometry = np.where(shapely.get_dimensions(geometry) == 2, mended, geometry)
     geometry = place.project(geometry, crs.to_wkt())
@@ -351,6 +356,13 @@ def _sound(frame: gpd.GeoDataFrame, place: Place, crs: pyproj.CRS, skipped: Coun
     shapely.prepare(place.utm)
     usable[usable] = shapely.intersects(place.utm, geometry[usable])
     return frame.set_geometry(gpd.GeoSeries(geometry, index=frame.index, crs=place.crs))[usable]
+
+
+def _of_one_kind(collection: BaseGeometry) -> BaseGeometry:
+    """Return the areas of a collection, its lines where there are none."""
+    parts = shapely.get_parts(shapely.get_parts(collection))
+    dimensions = shapely.get_dimensions(parts)
+    return shapely.union_all(parts[dimensions == dimensions.max(initial=0)])
 
 
 def _sorted(

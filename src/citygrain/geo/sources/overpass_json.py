@@ -194,12 +194,12 @@ def _read(path: Path) -> _Reply:
             got=remark,
             remedy="ask for a smaller area or with a longer [timeout:…], or let source=overpass do it tile by tile",
         )
-    elements = [element for element in reply["elements"] if isinstance(element, dict)]
-    if not any(element.get("type") in {"way", "relation"} for element in elements):
+    elements: list[Any] = reply["elements"]
+    kinds = Counter(str(element.get("type")) if isinstance(element, dict) else "no element" for element in elements)
+    if not kinds.keys() & {"way", "relation"}:
         raise SourceError(
             f"{path} holds no ways and no relations.",
-            got=", ".join(f"{n} {kind}" for kind, n in Counter(str(e.get("type")) for e in elements).items())
-            or "an empty reply",
+            got=", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "an empty reply",
             remedy="ask for ways and relations: (way[building](…);relation[building](…););(._;>;);out body;",
         )
     header = reply.get("osm3s")
