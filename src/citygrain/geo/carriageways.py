@@ -25,6 +25,10 @@ import shapely.ops
 from numpy.typing import NDArray
 from scipy import ndimage
 
+RESOLVED = 3.0
+"""Bands narrower than so many cells thin out badly, and are thinned on finer cells; what is wider than they are says
+nothing."""
+
 TOO_WIDE = 0.6
 """Cells by which a band exceeds half its width, from its edge inwards, before it is taken for two."""
 
@@ -110,7 +114,7 @@ def enclosed(kind: int, band: Band, level: float, smallest: float, frame: Frame)
     holes, count = ndimage.label(cells < level)
     areas = np.bincount(holes.ravel(), minlength=count + 1)
     areas[0] = 0
-    wide = _too_wide((cells >= level) | ((areas < width**2) & (areas > 0))[holes], width)
+    wide = width >= RESOLVED * frame.finer and _too_wide((cells >= level) | ((areas < width**2) & (areas > 0))[holes], width)
     islands = (areas >= smallest) & (areas <= math.pi * (LARGEST * width) ** 2)
     islands[islands] = [_is_round(holes[box] == i, areas[i]) for i, box in _boxes(holes, np.flatnonzero(islands))]
     if not (wide or islands.any()):
@@ -145,7 +149,7 @@ def _boxes(labels: NDArray[np.int32], wanted: NDArray[np.int64]) -> list[tuple[i
 
 def _is_round(hole: NDArray[np.bool_], area: int) -> bool:
     high, wide = hole.shape
-    return 0.7 < high / wide < 1.4 and 0.6 < area / (high * wide) < 0.9
+    return 0.6 < high / wide < 1.6 and area > 0.6 * high * wide
 
 
 def _outlines(

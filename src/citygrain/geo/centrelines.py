@@ -32,7 +32,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.morphology import skeletonize
 
-from citygrain.geo.carriageways import AROUND, Frame, divided, enclosed, without_holes
+from citygrain.geo.carriageways import AROUND, RESOLVED, Frame, divided, enclosed, without_holes
 
 LEVEL = 0.45
 """Coverage from which a cell belongs to a band: a little below a half, for bands hardly wider than a cell, and less in
@@ -43,10 +43,6 @@ PALE = 0.4
 
 APART = 2.0
 """Ways and junctions nearer than so many cells, or than a band is wide, are one."""
-
-RESOLVED = 3.0
-"""Bands narrower than so many cells thin out badly, and are thinned on finer cells; what is wider than they are says
-nothing."""
 
 SMOOTHED = 2
 """Neighbours on either side over which the vertices of a chain are averaged."""
@@ -121,7 +117,7 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     grounds = [
         ground
         for kind, band in enumerate(layers)
-        if band[1] >= RESOLVED * finer
+        if band[1] >= APART * finer
         for ground in enclosed(kind, band, level, (near * finer) ** 2, frame)
     ]
     if grounds:
