@@ -498,7 +498,8 @@ def _crossing(e: _Edge, at: Mapping[int, Sequence[_Edge]], width: float) -> bool
 
 def _sight(way: _Edge, width: float) -> tuple[_Point, _Point]:
     length = way.length()
-    return _along(way.xy, min(0.75 * width, length / 2)), _along(way.xy, min(2.5 * width, length))
+    near = min(0.75 * width, length / 3)
+    return _along(way.xy, near), _along(way.xy, min(2.5 * width, length - near))
 
 
 def _in_line(one: tuple[_Point, _Point], other: tuple[_Point, _Point], width: float) -> bool:
