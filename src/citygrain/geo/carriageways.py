@@ -253,7 +253,7 @@ def _without_mouths(
     width = bands[ground.kind][1]
     lines = np.concatenate([parts, shapely.reverse(parts)])
     tips = shapely.get_point(lines, 0)
-    near = shapely.dwithin(tips, zone, SAME) & shapely.dwithin(tips, ground.shape, 1)
+    near = shapely.dwithin(tips, zone, SAME) & shapely.dwithin(tips, ground.shape, 1 + SAME)
     onward = shapely.get_coordinates(shapely.line_interpolate_point(lines[near], 0.75 * width))
     own = [_kind(bands, point, level) == ground.kind for point in onward]
     at = shapely.get_coordinates(tips[near])[own]
