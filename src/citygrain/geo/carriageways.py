@@ -126,16 +126,21 @@ def enclosed(kind: int, band: Band, level: float, smallest: float, frame: Frame)
     if not (wide or islands.any()):
         return []
     half = width / 2 / frame.finer
-    solids, free = _outlines(cells, level, frame, (2 * half) ** 2)
     found = []
-    if wide and not (between := _between(solids, half, TOO_WIDE / frame.finer)).is_empty:
-        found.append(Ground(kind, between, island=False))
-    if islands.any():
-        area, length = shapely.area(free), shapely.length(free)
-        small = (area >= 0.8 * smallest / frame.finer**2) & (area <= 1.2 * math.pi * (LARGEST * 2 * half) ** 2)
+    if wide:
+        solids, _ = _outlines(cells, level, frame, (2 * half) ** 2)
+        solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
+        between = _between(solids, half, TOO_WIDE / frame.finer)
+        if not between.is_empty:
+            found.append(Ground(kind, between, island=False))
+    for _, box in _boxes(holes, np.flatnonzero(islands)):
+        around = tuple(slice(max(0, cut.start - 2), cut.stop + 2) for cut in box)
+        corner = tuple(c + cut.start / frame.finer for c, cut in zip(frame.corner, around[::-1], strict=True))
+        _, free = _outlines(cells[around], level, Frame(corner, frame.finer), math.inf)
         found += [
-            Ground(kind, shape, island=True)
-            for shape in shapely.buffer(free[small & (4 * math.pi * area >= ROUND * length**2)], half)
+            Ground(kind, shapely.buffer(hole, half), island=True)
+            for hole in free
+            if 4 * math.pi * hole.area >= ROUND * hole.length**2 and hole.area >= 0.8 * smallest / frame.finer**2
         ]
     return found
 
@@ -170,7 +175,7 @@ def _outlines(
         outer, *holes = (shapely.Polygon(ring) for ring in np.split(points, offsets[1:-1]) if len(ring) > 3)
         solids.append(shapely.Polygon(outer.exterior, [hole.exterior for hole in holes if hole.area >= smallest]))
         free += holes
-    return shapely.make_valid(shapely.simplify(np.array(solids, object), 0.1)), np.array(free, object)
+    return np.array(solids, object), np.array(free, object)
 
 
 def _between(solids: NDArray[np.object_], half: float, wide: float) -> shapely.Geometry:
