@@ -25,10 +25,14 @@ import shapely.ops
 from numpy.typing import NDArray
 from scipy import ndimage
 
+RESOLVED = 3.0
+"""Bands narrower than so many cells thin out badly, and are thinned on finer cells; what is wider than they are says
+nothing."""
+
 TOO_WIDE = 0.6
 """Cells by which a band exceeds half its width, from its edge inwards, before it is taken for two."""
 
-LONG = 2.5
+LONG = 3.0
 """Widths of a way that the ground between two carriageways is long at least; crossings of wide ways are shorter."""
 
 SLENDER = 0.2
@@ -36,6 +40,12 @@ SLENDER = 0.2
 
 ACROSS = 2.0
 """Widths of a way that the ground between two carriageways is wide at most, along a way that crosses it."""
+
+BENT = 0.85
+"""Widths of a way from the edge of another that it meets to where thinning does not bend it any more, at 45°."""
+
+MOUTH = 1.3
+"""Widths of a way about the middle of a mouth within which the outline of the ground bulges into it."""
 
 OPPOSITE = 0.6
 """Widths of a way within which two ways that meet a road from either side are one that crosses it."""
@@ -110,22 +120,27 @@ def enclosed(kind: int, band: Band, level: float, smallest: float, frame: Frame)
     holes, count = ndimage.label(cells < level)
     areas = np.bincount(holes.ravel(), minlength=count + 1)
     areas[0] = 0
-    wide = _too_wide((cells >= level) | ((areas < width**2) & (areas > 0))[holes], width)
+    wide = width >= RESOLVED * frame.finer and _too_wide((cells >= level) | ((areas < width**2) & (areas > 0))[holes], width)
     islands = (areas >= smallest) & (areas <= math.pi * (LARGEST * width) ** 2)
     islands[islands] = [_is_round(holes[box] == i, areas[i]) for i, box in _boxes(holes, np.flatnonzero(islands))]
     if not (wide or islands.any()):
         return []
     half = width / 2 / frame.finer
-    solids, free = _outlines(cells, level, frame, (2 * half) ** 2)
     found = []
-    if wide and not (between := _between(solids, half, TOO_WIDE / frame.finer)).is_empty:
-        found.append(Ground(kind, between, island=False))
-    if islands.any():
-        area, length = shapely.area(free), shapely.length(free)
-        small = (area >= 0.8 * smallest / frame.finer**2) & (area <= 1.2 * math.pi * (LARGEST * 2 * half) ** 2)
+    if wide:
+        solids, _ = _outlines(cells, level, frame, (2 * half) ** 2)
+        solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
+        between = _between(solids, half, TOO_WIDE / frame.finer)
+        if not between.is_empty:
+            found.append(Ground(kind, between, island=False))
+    for _, box in _boxes(holes, np.flatnonzero(islands)):
+        around = tuple(slice(max(0, cut.start - 2), cut.stop + 2) for cut in box)
+        corner = tuple(c + cut.start / frame.finer for c, cut in zip(frame.corner, around[::-1], strict=True))
+        _, free = _outlines(cells[around], level, Frame(corner, frame.finer), math.inf)
         found += [
-            Ground(kind, shape, island=True)
-            for shape in shapely.buffer(free[small & (4 * math.pi * area >= ROUND * length**2)], half)
+            Ground(kind, shapely.buffer(hole, half), island=True)
+            for hole in free
+            if 4 * math.pi * hole.area >= ROUND * hole.length**2 and hole.area >= 0.8 * smallest / frame.finer**2
         ]
     return found
 
@@ -145,7 +160,7 @@ def _boxes(labels: NDArray[np.int32], wanted: NDArray[np.int64]) -> list[tuple[i
 
 def _is_round(hole: NDArray[np.bool_], area: int) -> bool:
     high, wide = hole.shape
-    return 0.7 < high / wide < 1.4 and 0.6 < area / (high * wide) < 0.9
+    return 0.6 < high / wide < 1.6 and area > 0.6 * high * wide
 
 
 def _outlines(
@@ -160,7 +175,7 @@ def _outlines(
         outer, *holes = (shapely.Polygon(ring) for ring in np.split(points, offsets[1:-1]) if len(ring) > 3)
         solids.append(shapely.Polygon(outer.exterior, [hole.exterior for hole in holes if hole.area >= smallest]))
         free += holes
-    return shapely.make_valid(shapely.simplify(np.array(solids, object), 0.1)), np.array(free, object)
+    return np.array(solids, object), np.array(free, object)
 
 
 def _between(solids: NDArray[np.object_], half: float, wide: float) -> shapely.Geometry:
@@ -223,6 +238,7 @@ def divided(
     zone = shapely.union_all([shapely.buffer(g.shape, r + 0.5) for g, r in zip(grounds, reach, strict=True)])
     touched = shapely.intersects(lines, zone)
     parts = shapely.get_parts(shapely.difference(lines[touched], zone))
+    grounds = [g if g.island else _without_mouths(g, parts, zone, bands, level) for g in grounds]
     islands = shapely.union_all([g.shape for g in grounds if g.island])
     sides = [
         shapely.boundary(g.shape) if g.island else shapely.difference(shapely.boundary(g.shape), islands)
@@ -233,6 +249,41 @@ def divided(
     noded = shapely.get_parts(shapely.union_all(within, grid_size=SAME))
     noded = noded[shapely.length(noded) > 0]
     return np.concatenate([lines[~touched], noded])
+
+
+def _without_mouths(
+    ground: Ground, parts: NDArray[np.object_], zone: shapely.Geometry, bands: Sequence[Band], level: float
+) -> Ground:
+    """Straighten the ground's outline where it bulges into the mouths of ways of the same kind."""
+    width = bands[ground.kind][1]
+    lines = np.concatenate([parts, shapely.reverse(parts)])
+    tips = shapely.get_point(lines, 0)
+    near = shapely.dwithin(tips, zone, SAME) & shapely.dwithin(tips, ground.shape, 1 + SAME)
+    onward = shapely.get_coordinates(shapely.line_interpolate_point(lines[near], 0.75 * width))
+    own = [_kind(bands, point, level) == ground.kind for point in onward]
+    at = shapely.get_coordinates(tips[near])[own]
+    if not len(at):
+        return ground
+
+    def straightened(ring: shapely.LinearRing) -> NDArray[np.float64]:
+        xy = shapely.get_coordinates(ring)[:-1]
+        free = np.flatnonzero((np.hypot(*(xy[:, None] - at).transpose(2, 0, 1)) > MOUTH * width).all(1))
+        if len(free) < 3:
+            return xy
+        kept = []
+        for one, other in zip(free, np.roll(free, -1), strict=True):
+            kept.append(one)
+            between = (one + 1 + np.arange((other - one - 1) % len(xy))) % len(xy)
+            if math.dist(xy[one], xy[other]) < width:  # the tip where the carriageways part
+                kept += between.tolist()
+        return xy[kept]
+
+    shapes = [
+        shapely.Polygon(straightened(part.exterior), [straightened(hole) for hole in part.interiors])
+        for part in shapely.get_parts(ground.shape)
+    ]
+    straight = shapely.union_all(shapely.make_valid(shapes))
+    return Ground(ground.kind, straight, island=False)
 
 
 @dataclass(frozen=True)
@@ -283,12 +334,15 @@ def _arrival(
 ) -> tuple[_Arrival, float] | None:
     """Return how a line that starts near a road comes to it, and how far along it that begins; None if it is short."""
     width = bands[ground.kind][1]
-    reach = width / 2 + 1
-    steps = np.arange(0, min(line.length / 2, 4 * reach), 0.5)
-    far_off = shapely.distance(shapely.line_interpolate_point(line, steps), ground.shape) >= reach
-    if not far_off.any():
+    steps = np.arange(0, min(line.length / 2, 3 * width), 0.5)
+    points = shapely.line_interpolate_point(line, steps)
+    apart = shapely.distance(points, ground.shape)
+    if not (apart >= width / 2).any():
         return None
-    at = float(steps[far_off.argmax()])
+    kind = _kind(bands, shapely.get_coordinates(points[(apart >= width / 2).argmax()])[0], level)
+    kind = ground.kind if kind is None else kind
+    reach = width / 2 + BENT * bands[kind][1]  # where it meets the road at a low angle, thinning bends it so far
+    at = float(steps[min(len(steps) - 1, int(np.searchsorted(np.maximum.accumulate(apart), reach)))])
     start, behind = (shapely.get_coordinates(line.interpolate(s))[0] for s in (at, min(line.length, at + 2 * reach)))
     run = math.dist(start, behind)
     if run < 2:
@@ -304,8 +358,11 @@ def _arrival(
     if near > 3 * reach:
         return None
     crossed = not ground.island and far - near <= ACROSS * width and far < ray.length - SAME
-    kind = next((i for i in range(len(bands)) if _covered(bands, i, (start + behind) / 2, level)), ground.kind)
     return _Arrival(road, kind, start, ahead, start + near * ahead, start + far * ahead if crossed else None), at
+
+
+def _kind(bands: Sequence[Band], point: NDArray[np.float64], level: float) -> int | None:
+    return next((i for i in range(len(bands)) if _covered(bands, i, point, level)), None)
 
 
 def _covered(bands: Sequence[Band], kind: int, point: NDArray[np.float64], level: float) -> bool:

@@ -32,7 +32,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.morphology import skeletonize
 
-from citygrain.geo.carriageways import AROUND, Frame, divided, enclosed, without_holes
+from citygrain.geo.carriageways import AROUND, RESOLVED, Frame, divided, enclosed, without_holes
 
 LEVEL = 0.45
 """Coverage from which a cell belongs to a band: a little below a half, for bands hardly wider than a cell, and less in
@@ -43,10 +43,6 @@ PALE = 0.4
 
 APART = 2.0
 """Ways and junctions nearer than so many cells, or than a band is wide, are one."""
-
-RESOLVED = 3.0
-"""Bands narrower than so many cells thin out badly, and are thinned on finer cells; what is wider than they are says
-nothing."""
 
 SMOOTHED = 2
 """Neighbours on either side over which the vertices of a chain are averaged."""
@@ -121,7 +117,7 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     grounds = [
         ground
         for kind, band in enumerate(layers)
-        if band[1] >= RESOLVED * finer
+        if band[1] >= APART * finer
         for ground in enclosed(kind, band, level, (near * finer) ** 2, frame)
     ]
     if grounds:
@@ -496,25 +492,25 @@ def _crossing(e: _Edge, at: Mapping[int, Sequence[_Edge]], width: float) -> bool
     u, v = ([w for w in at[node] if w.xy != e.xy and w.xy != e.xy[::-1]] for node in (e.u, e.v))
     if len(u) != 2 or len(v) != 2:
         return False
-    one, other = ([_sight(way, width) for way in ways] for ways in (u, v))
-    return any(all(_in_line(p, q, width) for p, q in zip(one, pair, strict=True)) for pair in (other, other[::-1]))
+    return any(all(_in_line(p, q, width) for p, q in zip(u, pair, strict=True)) for pair in (v, v[::-1]))
 
 
-def _sight(way: _Edge, width: float) -> tuple[_Point, _Point]:
-    length = way.length()
-    return _along(way.xy, min(0.75 * width, length / 2)), _along(way.xy, min(2.5 * width, length))
-
-
-def _in_line(one: tuple[_Point, _Point], other: tuple[_Point, _Point], width: float) -> bool:
-    (ax, ay), (bx, by) = one
-    (cx, cy), (dx, dy) = other
-    r, s = math.dist(*one) or 1.0, math.dist(*other) or 1.0
+def _in_line(one: _Edge, other: _Edge, width: float) -> bool:
+    """Tell whether two ways lie in a line, beyond where thinning bends them; of short ones not much can be told."""
+    lengths = one.length(), other.length()
+    ends = []
+    for way, length in zip((one, other), lengths, strict=True):
+        near = min(0.75 * width, length / 3)
+        ends.append((_along(way.xy, near), _along(way.xy, min(2.5 * width, length - near))))
+    ((ax, ay), (bx, by)), ((cx, cy), (dx, dy)) = ends
+    least, most = (0.94, 0.4) if min(lengths) > 2 * width else (0.7, 0.8)
+    r, s = (math.dist(*points) or 1.0 for points in ends)
     ux, uy = (ax - bx) / r, (ay - by) / r
     vx, vy = (dx - cx) / s, (dy - cy) / s
-    if ux * vx + uy * vy < 0.94:
+    if ux * vx + uy * vy < least:
         return False
     mx, my = (ux + vx) / 2, (uy + vy) / 2
-    return abs((cx - ax) * my - (cy - ay) * mx) < 0.4 * width
+    return abs((cx - ax) * my - (cy - ay) * mx) < most * width
 
 
 def _straighten(
