@@ -75,14 +75,6 @@ def drawn_by(checkout: Path, path: Path, bbox: BBox) -> dict[str, float]:
     return held
 
 
-def counted(path: Path, bbox: BBox, drive_on: str) -> dict[str, float]:
-    """Return channel → km or ha by the independent count."""
-    told = independent_count.count(path, bbox, drive_on=drive_on)
-    held = {**told.drawn_km, **told.area_ha}
-    held["water"] += held.pop("sea")
-    return held
-
-
 def cell(before: float | None, now: float) -> str:
     """Tell what a channel held and holds; once where it has hardly changed."""
     told = f"{now:,.1f}"
@@ -106,11 +98,15 @@ def main() -> None:
         parser.error("where are the extracts?")
     rows: dict[str, list[str]] = {c.name: [f"{c.name} [{'km' if c.width_m else 'ha'}]"] for c in CHANNELS}
     rows["off"] = ["most off the count"]
+    rows["tagged"] = ["walk, cycle tagged on a road [km]"]
+    rows["shared"] = ["cycle ways that are in walk"]
     with tempfile.TemporaryDirectory() as folder:
         for name in args.places:
             file, bbox, drive_on = PLACES[name]
             path = independent_count.sorted_copy(args.extracts / file, Path(folder))
-            truth = counted(path, bbox, drive_on)
+            count = independent_count.count(path, bbox, drive_on=drive_on)
+            truth: dict[str, float] = count.flat()
+            truth["water"] += truth.pop("sea")
             now = drawn_by(ROOT, path, bbox)
             before = drawn_by(args.before, path, bbox) if args.before else now
             off = {c: (now[c] - held) / held for c, held in truth.items() if held > TOLD}
@@ -118,6 +114,9 @@ def main() -> None:
             for channel in now:
                 rows[channel].append(cell(before.get(channel), now[channel]))
             rows["off"].append(f"{off[worst]:+.1%} ({worst})")
+            rows["tagged"].append(f"{count.tagged_km['walk']:.1f}, {count.tagged_km['cycle']:.1f}")
+            cycleway_km, walked_km = count.cycleway_km
+            rows["shared"].append(f"{walked_km / cycleway_km:.0%}" if cycleway_km else "–")
             print(name, json.dumps({"before": before, "now": now, "counted": truth}), file=sys.stderr, flush=True)
     print("| |", " | ".join(args.places), "|")
     print("|---|" + "---:|" * len(args.places))

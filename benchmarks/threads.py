@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--layouts", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    kinds = ("alone", "beside a busy process")
+    kinds = ("machine as it is", "beside a busy process")
     seconds: dict[tuple[str, str], list[float]] = {(way, kind): [] for way in WAYS for kind in kinds}
     for _ in range(args.rounds):
         for way in WAYS:

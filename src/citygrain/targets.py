@@ -46,11 +46,6 @@ class Room:
     base: str | None = None
     only: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        if self.only:
-            return ", ".join(f"{self.name}.{name}" for name in self.only)
-        return f"a {'class' if self.kind is type else 'function'} of {self.name}"
-
     def covers(self, name: str) -> bool:
         """Whether a name is one that a building block of this room could have."""
         inner, module = name.removeprefix(f"{self.name}."), name.rpartition(".")[0]
@@ -229,11 +224,22 @@ def find_target(name: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> Any:
     if found is None:
         raise ConfigError(
             "A configuration may not call this.",
-            expected="; ".join(map(str, rooms)),
+            expected=_told(rooms),
             got=name,
             remedy="name a building block where it is defined; do not trust a checkpoint that names anything else",
         )
     return found
+
+
+def _told(rooms: Sequence[Room]) -> str:
+    """Say in words what may be named."""
+    kinds = {"a class of ": type, "a function of ": types.FunctionType}
+    told = [
+        words + ", ".join(places)
+        for words, kind in kinds.items()
+        if (places := [room.name for room in rooms if room.kind is kind and not room.only])
+    ]
+    return "; ".join([*told, ", ".join(f"{room.name}.{name}" for room in rooms for name in room.only)])
 
 
 def _missing(name: str, part: str, choices: Iterable[str]) -> ConfigError:

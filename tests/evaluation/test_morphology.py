@@ -349,7 +349,8 @@ def test_service_roads_are_no_part_of_the_drive_network_unless_asked_for():
     with_them = morphology(layout, CHANNEL_NAMES, grid, service=True).values
     assert without["drive_length_density"] == pytest.approx(256 / 256**2 * 1000, rel=0.02)
     assert with_them["drive_length_density"] == pytest.approx((256 + 128) / 256**2 * 1000, rel=0.02)
-    assert (without["drive_three_way"], with_them["drive_three_way"] > 0) == (0, True)
+    assert math.isnan(without["drive_three_way"])
+    assert with_them["drive_three_way"] == 1
     assert without["street_density"] == with_them["street_density"]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -49,7 +49,7 @@ GONE = (
 )
 GARAGES = ("multi-storey", "garage", "garages", "garage_boxes")
 GREEN = {
-    "leisure": ("park", "garden", "pitch", "playground", "golf_course", "dog_park", "common"),
+    "leisure": ("park", "garden", "pitch", "playground", "golf_course", "dog_park", "common", "recreation_ground"),
     "landuse": (
         *("forest", "grass", "meadow", "orchard", "vineyard", "allotments", "cemetery", "village_green"),
         *("recreation_ground", "flowerbed", "greenery"),
@@ -75,15 +75,18 @@ class Count:
         Channel of lines → area that its lines cover, each as wide as it is drawn, divided by that width.
     area_ha
         Channel of areas → area that it covers; `water` without the sea, `sea` alone.
-    shared_cycle_km
-        Length of the ways in `cycle` that are mapped on their own, and of those among them that are in `walk`.
+    tagged_km
+        Channel of lines → length of those among its lines that are tagged on a road, and not mapped.
+    cycleway_km
+        Length of the ways `highway=cycleway`, and of those among them that are in `walk`.
     """
 
     km2: float
     length_km: dict[str, float] = field(default_factory=dict)
     drawn_km: dict[str, float] = field(default_factory=dict)
     area_ha: dict[str, float] = field(default_factory=dict)
-    shared_cycle_km: tuple[float, float] = (0.0, 0.0)
+    tagged_km: dict[str, float] = field(default_factory=dict)
+    cycleway_km: tuple[float, float] = (0.0, 0.0)
 
     def flat(self) -> dict[str, float]:
         """Channel → km that are drawn, or ha."""
@@ -110,15 +113,15 @@ def count(path: Path, bbox: BBox, *, drive_on: str = "right") -> Count:
     water_lines: dict[float, list[Line]] = defaultdict(list)
     areas: dict[str, list[BaseGeometry]] = defaultdict(list)
     coast: list[Line] = []
-    tracks: list[tuple[Line, bool]] = []
+    cycleways: dict[bool, list[Line]] = {False: [], True: []}
     for tags, runs in _ways(path, bbox):
         for lonlat in runs:
             xy = np.column_stack(metres.transform(*lonlat.T))
             channels = channels_of_line(tags)
             for channel in channels:
                 lines[channel].append(xy)
-            if "cycle" in channels and tags["highway"] not in ROADS:
-                tracks.append((xy, "walk" in channels))
+            if "cycle" in channels and tags["highway"] == "cycleway":
+                cycleways["walk" in channels].append(xy)
             for channel, side in sides_of_road(tags, drive_on):
                 if channel not in channels:
                     beside[channel].append((xy, (_road_width(tags) + WIDTHS[channel]) / 2, side))
@@ -131,18 +134,18 @@ def count(path: Path, bbox: BBox, *, drive_on: str = "right") -> Count:
             areas[channel].append(shapely.transform(polygon, lambda xy: np.column_stack(metres.transform(*xy.T))))
     counted = Count(place.area / 1e6)
     for channel, width in WIDTHS.items():
-        on_line = [shapely.LineString(xy) for xy in lines[channel]]
         aside = _beside_roads(beside[channel], lines[channel])
-        every = np.array([*on_line, *aside], object)
-        counted.length_km[channel] = float(shapely.length(shapely.intersection(every, place)).sum()) / 1e3
+        every = np.array([*map(shapely.LineString, lines[channel]), *aside], object)
+        counted.tagged_km[channel] = _length_km(aside, place)
+        counted.length_km[channel] = _length_km(every, place)
         counted.drawn_km[channel] = _union_m2(shapely.buffer(every, width / 2), place) / width / 1e3
     for channel in ("building", "square", "parking", "green"):
         counted.area_ha[channel] = _union_m2(np.array(areas[channel], object), place) / 1e4
     wet = [shapely.buffer(shapely.LineString(xy), width / 2) for width, some in water_lines.items() for xy in some]
     counted.area_ha["water"] = _union_m2(np.array([*areas["water"], *wet], object), place) / 1e4
     counted.area_ha["sea"] = _sea_m2(coast, place) / 1e4
-    km = [(float(shapely.LineString(xy).intersection(place).length) / 1e3, walked) for xy, walked in tracks]
-    counted.shared_cycle_km = sum(length for length, _ in km), sum(length for length, walked in km if walked)
+    alone, walked = (_length_km(list(map(shapely.LineString, cycleways[walked])), place) for walked in (False, True))
+    counted.cycleway_km = alone + walked, walked
     return counted
 
 
@@ -201,6 +204,8 @@ def channels_of_line(tags: Tags) -> set[str]:
         found.add("walk")
     if highway in ("track", "bridleway") and tags.get("foot") in ("designated", "official"):
         found.add("walk")
+    if highway in ("track", "bridleway") and may_cycle and not may_not_walk:
+        found.add("walk")
     return found
 
 
@@ -227,8 +232,8 @@ def sides_of_road(tags: Tags, drive_on: str) -> set[tuple[str, str]]:
 
 
 def _of_side(tags: Tags, key: str, side: str) -> list[str]:
-    """Return what is said of one side."""
-    return [tags[f"{key}:{where}"] for where in (side, "both") if f"{key}:{where}" in tags]
+    """Return what is said of one side: by itself, or else of both."""
+    return [tags[f"{key}:{where}"] for where in (side, "both") if f"{key}:{where}" in tags][:1]
 
 
 def _plain_cycleway(tags: Tags, side: str, drive_on: str) -> bool:
@@ -261,7 +266,7 @@ def channels_of_area(tags: Tags, is_relation: bool) -> set[str]:
     if not is_below(tags):
         if tags.get("highway") in ON_FOOT and (is_relation or tags.get("area") == "yes"):
             found.add("square")
-        if tags.get("place") == "square":
+        if tags.get("place") == "square" or (tags.get("amenity") == "marketplace" and building in (None, "no")):
             found.add("square")
         on_the_ground = parking not in ("underground", "rooftop", *GARAGES)
         if is_parking and on_the_ground and building in (None, "no", "roof", "canopy"):
@@ -413,6 +418,11 @@ def _parallel(road: Line, offset_m: float, side: str) -> Line:
     line = np.concatenate(points)
     line = line[shapely.distance(shapely.points(line), shapely.LineString(road)) > (1 - 1e-6) * offset_m]
     return np.concatenate([line, line[:1]]) if (road[0] == road[-1]).all() else line
+
+
+def _length_km(lines: Sequence[BaseGeometry] | NDArray[np.object_], place: BaseGeometry) -> float:
+    """Length of lines within a place."""
+    return float(shapely.length(shapely.intersection(np.array(lines, object), place)).sum()) / 1e3
 
 
 def _union_m2(areas: NDArray[np.object_], place: BaseGeometry) -> float:

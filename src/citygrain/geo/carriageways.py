@@ -14,7 +14,7 @@ the carriageway, and across to the other one where
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,17 +25,36 @@ import shapely.ops
 from numpy.typing import NDArray
 from scipy import ndimage
 
+RESOLVED = 3.0
+"""Bands narrower than so many cells thin out badly, and are thinned on finer cells; what is wider than they are says
+nothing."""
+
 TOO_WIDE = 0.6
 """Cells by which a band exceeds half its width, from its edge inwards, before it is taken for two."""
 
-LONG = 2.5
+LONG = 3.0
 """Widths of a way that the ground between two carriageways is long at least; crossings of wide ways are shorter."""
+
+SLENDER = 0.2
+"""Its area at most, as a share of its length squared: the ground between carriageways is no square and no disc."""
 
 ACROSS = 2.0
 """Widths of a way that the ground between two carriageways is wide at most, along a way that crosses it."""
 
+BENT = 0.85
+"""Widths of a way from the edge of another that it meets to where thinning does not bend it any more, at 45°."""
+
+MOUTH = 1.3
+"""Widths of a way about the middle of a mouth within which the outline of the ground bulges into it."""
+
 OPPOSITE = 0.6
 """Widths of a way within which two ways that meet a road from either side are one that crosses it."""
+
+LARGEST = 3.0
+"""Widths of a way that the radius of a roundabout's island is at most; thinning finds larger rings well."""
+
+ROUND = 0.88
+"""How round an island is at least (4π area / perimeter²; a square's is 0.79)."""
 
 SAME = 1e-3
 """Lines nearer than so many cells meet."""
@@ -62,38 +81,109 @@ class Frame:
     finer: int
 
 
-def between_carriageways(band: Band, level: float, frame: Frame) -> shapely.Geometry | None:
-    """Return the ground between carriageways, in cells of the window; None where there are no divided roads.
+@dataclass(frozen=True)
+class Ground:
+    """Ground that carriageways of a kind enclose: their lines are its outline.
+
+    Attributes
+    ----------
+    kind
+        Which of the bands the carriageways are.
+    shape
+        A polygon, or several, in cells of the window.
+    island
+        Whether it is that of a roundabout, which ways meet and do not cross.
+    """
+
+    kind: int
+    shape: shapely.Geometry
+    island: bool
+
+
+def enclosed(kind: int, band: Band, level: float, smallest: float, frame: Frame) -> list[Ground]:
+    """Return the ground between the carriageways of divided roads and within roundabouts.
 
     Parameters
     ----------
+    kind
+        Which of the bands it is.
     band
         Coverage and width in cells of the coverage.
     level
         Coverage from which a cell belongs to the band.
+    smallest
+        Area, in cells of the coverage, from which a hole in the band is ground within a roundabout.
     frame
-        Where its cells lie in the window.
+        Where the cells lie in the window.
     """
     cells, width = band
-    solid = without_holes(cells >= level, width**2)
+    holes, count = ndimage.label(cells < level)
+    areas = np.bincount(holes.ravel(), minlength=count + 1)
+    areas[0] = 0
+    wide = width >= RESOLVED * frame.finer and _too_wide((cells >= level) | ((areas < width**2) & (areas > 0))[holes], width)
+    islands = (areas >= smallest) & (areas <= math.pi * (LARGEST * width) ** 2)
+    islands[islands] = [_is_round(holes[box] == i, areas[i]) for i, box in _boxes(holes, np.flatnonzero(islands))]
+    if not (wide or islands.any()):
+        return []
+    half = width / 2 / frame.finer
+    found = []
+    if wide:
+        solids, _ = _outlines(cells, level, frame, (2 * half) ** 2)
+        solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
+        between = _between(solids, half, TOO_WIDE / frame.finer)
+        if not between.is_empty:
+            found.append(Ground(kind, between, island=False))
+    for _, box in _boxes(holes, np.flatnonzero(islands)):
+        around = tuple(slice(max(0, cut.start - 2), cut.stop + 2) for cut in box)
+        corner = tuple(c + cut.start / frame.finer for c, cut in zip(frame.corner, around[::-1], strict=True))
+        _, free = _outlines(cells[around], level, Frame(corner, frame.finer), math.inf)
+        found += [
+            Ground(kind, shapely.buffer(hole, half), island=True)
+            for hole in free
+            if 4 * math.pi * hole.area >= ROUND * hole.length**2 and hole.area >= 0.8 * smallest / frame.finer**2
+        ]
+    return found
+
+
+def _too_wide(solid: NDArray[np.bool_], width: float) -> bool:
+    """Tell whether a band is anywhere too wide for one way, and not only where two ways cross."""
     deep = width / 2 + TOO_WIDE + 0.5  # a band's edge is half a cell before the middle of the next cell that is free
     square = 2 * int(deep / math.sqrt(2)) + 1  # it lies within the disc, and tells most cells apart at once
     core, count = ndimage.label(_all_within(solid, ndimage.minimum_filter(solid, square), deep), AROUND)
-    if not count or np.bincount(core.ravel())[1:].max() < width:
-        return None
-    half, wide = width / 2 / frame.finer, TOO_WIDE / frame.finer
+    return bool(count and np.bincount(core.ravel())[1:].max() >= width)
+
+
+def _boxes(labels: NDArray[np.int32], wanted: NDArray[np.int64]) -> list[tuple[int, tuple[slice, slice]]]:
+    boxes = ndimage.find_objects(labels) if len(wanted) else []
+    return [(int(i), boxes[i - 1]) for i in wanted]
+
+
+def _is_round(hole: NDArray[np.bool_], area: int) -> bool:
+    high, wide = hole.shape
+    return 0.6 < high / wide < 1.6 and area > 0.6 * high * wide
+
+
+def _outlines(
+    cells: NDArray[np.float32], level: float, frame: Frame, smallest: float
+) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """Return a band's polygons without their holes below an area, and all its holes as polygons."""
     x, y = ((np.arange(n) + 0.5) / frame.finer + c for n, c in zip(cells.shape[::-1], frame.corner, strict=True))
     contour = contourpy.contour_generator(x, y, cells, fill_type=contourpy.FillType.OuterOffset)
     found: Any = contour.filled(level, np.inf)  # its type depends on the kind of filling
-    shapes = []
+    solids, free = [], []
     for points, offsets in zip(*found, strict=True):
-        outer, *holes = (ring for ring in np.split(points, offsets[1:-1]) if len(ring) > 3)
-        shapes.append(shapely.Polygon(outer, [h for h in holes if shapely.Polygon(h).area >= (2 * half) ** 2]))
-    filled = shapely.make_valid(shapely.simplify(np.array(shapes, object), 0.1))
-    between = shapely.get_parts(shapely.buffer(filled, -half - wide, join_style="mitre", mitre_limit=2))
-    between = between[shapely.length(between) / 2 >= LONG * 2 * half]
-    ground = shapely.union_all(shapely.buffer(between, wide, join_style="mitre", mitre_limit=2))
-    return None if ground.is_empty else shapely.simplify(ground, 0.2)
+        outer, *holes = (shapely.Polygon(ring) for ring in np.split(points, offsets[1:-1]) if len(ring) > 3)
+        solids.append(shapely.Polygon(outer.exterior, [hole.exterior for hole in holes if hole.area >= smallest]))
+        free += holes
+    return np.array(solids, object), np.array(free, object)
+
+
+def _between(solids: NDArray[np.object_], half: float, wide: float) -> shapely.Geometry:
+    """Return what is left of a band's polygons further than half a width from their edges, where that is a strip."""
+    parts = shapely.get_parts(shapely.buffer(solids, -half - wide, join_style="mitre", mitre_limit=2))
+    length = shapely.length(parts) / 2
+    parts = parts[(length >= LONG * 2 * half) & (shapely.area(parts) <= SLENDER * length**2)]
+    return shapely.simplify(shapely.union_all(shapely.buffer(parts, wide, join_style="mitre", mitre_limit=2)), 0.2)
 
 
 def without_holes(band: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
@@ -123,16 +213,16 @@ def _all_within(band: NDArray[np.bool_], where: NDArray[np.bool_], radius: float
 
 
 def divided(
-    lines: NDArray[np.object_], ground: Mapping[int, shapely.Geometry], bands: Sequence[Band], level: float
+    lines: NDArray[np.object_], grounds: Sequence[Ground], bands: Sequence[Band], level: float
 ) -> NDArray[np.object_]:
-    """Replace what of lines lies between carriageways by the carriageways, and lead the others onto and across them.
+    """Replace what of lines lies on enclosed ground by the carriageways, and lead the others onto and across them.
 
     Parameters
     ----------
     lines
         `(M,)` LineStrings within the window, in cells.
-    ground
-        Kind of way → the ground between carriageways of this kind.
+    grounds
+        What carriageways enclose.
     bands
         Coverage and width of each kind of way, in cells of the window.
     level
@@ -144,21 +234,61 @@ def divided(
         LineStrings that meet at their ends, to `SAME`.
     """
     height, width = bands[0][0].shape
-    everything = shapely.union_all(list(ground.values()))
-    zone = shapely.buffer(everything, 1.0)
+    reach = [bands[g.kind][1] / 2 if g.island else 0.5 for g in grounds]
+    zone = shapely.union_all([shapely.buffer(g.shape, r + 0.5) for g, r in zip(grounds, reach, strict=True)])
     touched = shapely.intersects(lines, zone)
     parts = shapely.get_parts(shapely.difference(lines[touched], zone))
-    sides = shapely.boundary(list(ground.values()))
-    made = _led(parts[shapely.length(parts) > 0], everything, ground, bands, level)
+    grounds = [g if g.island else _without_mouths(g, parts, zone, bands, level) for g in grounds]
+    islands = shapely.union_all([g.shape for g in grounds if g.island])
+    sides = [
+        shapely.boundary(g.shape) if g.island else shapely.difference(shapely.boundary(g.shape), islands)
+        for g in grounds
+    ]
+    made = _led(parts[shapely.length(parts) > 0], zone, grounds, bands, level)
     within = shapely.clip_by_rect([*made, *sides], 0, 0, width, height)
     noded = shapely.get_parts(shapely.union_all(within, grid_size=SAME))
     noded = noded[shapely.length(noded) > 0]
     return np.concatenate([lines[~touched], noded])
 
 
+def _without_mouths(
+    ground: Ground, parts: NDArray[np.object_], zone: shapely.Geometry, bands: Sequence[Band], level: float
+) -> Ground:
+    """Straighten the ground's outline where it bulges into the mouths of ways of the same kind."""
+    width = bands[ground.kind][1]
+    lines = np.concatenate([parts, shapely.reverse(parts)])
+    tips = shapely.get_point(lines, 0)
+    near = shapely.dwithin(tips, zone, SAME) & shapely.dwithin(tips, ground.shape, 1 + SAME)
+    onward = shapely.get_coordinates(shapely.line_interpolate_point(lines[near], 0.75 * width))
+    own = [_kind(bands, point, level) == ground.kind for point in onward]
+    at = shapely.get_coordinates(tips[near])[own]
+    if not len(at):
+        return ground
+
+    def straightened(ring: shapely.LinearRing) -> NDArray[np.float64]:
+        xy = shapely.get_coordinates(ring)[:-1]
+        free = np.flatnonzero((np.hypot(*(xy[:, None] - at).transpose(2, 0, 1)) > MOUTH * width).all(1))
+        if len(free) < 3:
+            return xy
+        kept = []
+        for one, other in zip(free, np.roll(free, -1), strict=True):
+            kept.append(one)
+            between = (one + 1 + np.arange((other - one - 1) % len(xy))) % len(xy)
+            if math.dist(xy[one], xy[other]) < width:  # the tip where the carriageways part
+                kept += between.tolist()
+        return xy[kept]
+
+    shapes = [
+        shapely.Polygon(straightened(part.exterior), [straightened(hole) for hole in part.interiors])
+        for part in shapely.get_parts(ground.shape)
+    ]
+    straight = shapely.union_all(shapely.make_valid(shapes))
+    return Ground(ground.kind, straight, island=False)
+
+
 @dataclass(frozen=True)
 class _Arrival:
-    """A way of a `kind` that comes to a divided road: it is kept up to `start`, and goes straight on from there.
+    """A way of a `kind` that comes to the road about a ground: it is kept up to `start`, and goes straight on from there.
 
     It meets the near carriageway at `near` and the other one at `far`, which is None where that is too far off.
     """
@@ -173,59 +303,66 @@ class _Arrival:
 
 def _led(
     parts: NDArray[np.object_],
-    everything: shapely.Geometry,
-    ground: Mapping[int, shapely.Geometry],
+    zone: shapely.Geometry,
+    grounds: Sequence[Ground],
     bands: Sequence[Band],
     level: float,
 ) -> list[shapely.LineString]:
-    """Lead the parts of lines that come near divided roads onto them."""
+    """Lead the parts of lines that were cut off at enclosed ground onto its carriageways."""
     made: list[shapely.LineString] = []
     arrivals: list[_Arrival] = []
     for part in parts:
         length, from_to = part.length, [0.0, part.length]
         for end, line in enumerate((part, shapely.reverse(part))):
             tip = shapely.get_point(line, 0)
-            if shapely.distance(tip, everything) > 1 + SAME:
+            if shapely.distance(tip, zone) > SAME:
                 continue
-            road = min(ground, key=lambda kind: shapely.distance(tip, ground[kind]))
-            found = _arrival(line, road, ground[road], bands, level)
+            road = int(np.argmin(shapely.distance(tip, [g.shape for g in grounds])))
+            found = _arrival(line, road, grounds[road], bands, level)
             if found is None:
-                made.append(shapely.shortest_line(tip, everything))
+                made.append(shapely.shortest_line(tip, grounds[road].shape))
             else:
                 arrival, at = found
                 arrivals.append(arrival)
                 from_to[end] = length - at if end else at
         made.append(shapely.ops.substring(part, *from_to))
-    return made + _straight_on(arrivals, bands, level)
+    return made + _straight_on(arrivals, grounds, bands, level)
 
 
 def _arrival(
-    line: shapely.LineString, road: int, ground: shapely.Geometry, bands: Sequence[Band], level: float
+    line: shapely.LineString, road: int, ground: Ground, bands: Sequence[Band], level: float
 ) -> tuple[_Arrival, float] | None:
-    """Return how a line that starts at a road comes to it, and how far along the line that begins; None if it is short."""
-    width = bands[road][1]
-    reach = width / 2 + 1
-    steps = np.arange(0, min(line.length / 2, 4 * reach), 0.5)
-    far_off = shapely.distance(shapely.line_interpolate_point(line, steps), ground) >= reach
-    if not far_off.any():
+    """Return how a line that starts near a road comes to it, and how far along it that begins; None if it is short."""
+    width = bands[ground.kind][1]
+    steps = np.arange(0, min(line.length / 2, 3 * width), 0.5)
+    points = shapely.line_interpolate_point(line, steps)
+    apart = shapely.distance(points, ground.shape)
+    if not (apart >= width / 2).any():
         return None
-    at = float(steps[far_off.argmax()])
+    kind = _kind(bands, shapely.get_coordinates(points[(apart >= width / 2).argmax()])[0], level)
+    kind = ground.kind if kind is None else kind
+    reach = width / 2 + BENT * bands[kind][1]  # where it meets the road at a low angle, thinning bends it so far
+    at = float(steps[min(len(steps) - 1, int(np.searchsorted(np.maximum.accumulate(apart), reach)))])
     start, behind = (shapely.get_coordinates(line.interpolate(s))[0] for s in (at, min(line.length, at + 2 * reach)))
     run = math.dist(start, behind)
     if run < 2:
         return None
     ahead = (start - behind) / run
     ray = shapely.LineString([start, start + ahead * (3 * reach + ACROSS * width)])
-    hits = shapely.get_parts(shapely.intersection(ray, ground))
+    hits = shapely.get_parts(shapely.intersection(ray, ground.shape))
     hits = hits[shapely.length(hits) > 0]
     if not len(hits):
         return None
-    along = np.sort((shapely.get_coordinates(hits[shapely.distance(hits, shapely.Point(start)).argmin()]) - start) @ ahead)
-    if along[0] > 3 * reach:
+    nearest = hits[shapely.distance(hits, shapely.Point(start)).argmin()]
+    near, far = np.sort((shapely.get_coordinates(nearest) - start) @ ahead)[[0, -1]]
+    if near > 3 * reach:
         return None
-    crossed = along[1] - along[0] <= ACROSS * width and along[1] < ray.length - SAME
-    kind = next((i for i in range(len(bands)) if _covered(bands, i, (start + behind) / 2, level)), road)
-    return _Arrival(road, kind, start, ahead, start + along[0] * ahead, start + along[1] * ahead if crossed else None), at
+    crossed = not ground.island and far - near <= ACROSS * width and far < ray.length - SAME
+    return _Arrival(road, kind, start, ahead, start + near * ahead, start + far * ahead if crossed else None), at
+
+
+def _kind(bands: Sequence[Band], point: NDArray[np.float64], level: float) -> int | None:
+    return next((i for i in range(len(bands)) if _covered(bands, i, point, level)), None)
 
 
 def _covered(bands: Sequence[Band], kind: int, point: NDArray[np.float64], level: float) -> bool:
@@ -234,7 +371,9 @@ def _covered(bands: Sequence[Band], kind: int, point: NDArray[np.float64], level
     return bool(cells[y, x] >= level)
 
 
-def _straight_on(arrivals: Sequence[_Arrival], bands: Sequence[Band], level: float) -> list[shapely.LineString]:
+def _straight_on(
+    arrivals: Sequence[_Arrival], grounds: Sequence[Ground], bands: Sequence[Band], level: float
+) -> list[shapely.LineString]:
     """Draw ways that come to divided roads on to the first carriageway, or across; opposite ones are one way."""
     made = []
     done: set[int] = set()
@@ -242,13 +381,13 @@ def _straight_on(arrivals: Sequence[_Arrival], bands: Sequence[Band], level: flo
         if i in done:
             continue
         crosses = one.far is not None and (
-            one.kind == one.road
+            one.kind == grounds[one.road].kind
             or not _covered(bands, one.kind, one.near, level)
             or _covered(bands, one.kind, one.far, level)
         )
         end = one.far if crosses else one.near
         if crosses:
-            within = OPPOSITE * bands[one.road][1]
+            within = OPPOSITE * bands[grounds[one.road].kind][1]
             opposite = [
                 (math.dist(one.far, other.near), j)
                 for j, other in enumerate(arrivals)

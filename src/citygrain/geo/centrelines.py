@@ -32,7 +32,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.morphology import skeletonize
 
-from citygrain.geo.carriageways import AROUND, Frame, between_carriageways, divided, without_holes
+from citygrain.geo.carriageways import AROUND, RESOLVED, Frame, divided, enclosed, without_holes
 
 LEVEL = 0.45
 """Coverage from which a cell belongs to a band: a little below a half, for bands hardly wider than a cell, and less in
@@ -43,10 +43,6 @@ PALE = 0.4
 
 APART = 2.0
 """Ways and junctions nearer than so many cells, or than a band is wide, are one."""
-
-RESOLVED = 3.0
-"""Bands narrower than so many cells thin out badly, and are thinned on finer cells; what is wider than they are says
-nothing."""
 
 SMOOTHED = 2
 """Neighbours on either side over which the vertices of a chain are averaged."""
@@ -118,15 +114,16 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     height, width = bands[0][0].shape
     lines = _cut((xy + 0.5) / finer + corner, sizes, width, height)
     frame = Frame((float(corner[0]), float(corner[1])), finer)
-    ground = {
-        kind: found
+    grounds = [
+        ground
         for kind, band in enumerate(layers)
-        if band[1] >= RESOLVED * finer and (found := between_carriageways(band, level, frame)) is not None
-    }
-    if ground:
-        lines = divided(lines, ground, bands, level)
-    widths = _Widths(bands, level)
-    edges, where = _cleared(lines, near, (width, height), shapely.union_all(list(ground.values())), widths)
+        if band[1] >= APART * finer
+        for ground in enclosed(kind, band, level, (near * finer) ** 2, frame)
+    ]
+    if grounds:
+        lines = divided(lines, grounds, bands, level)
+    between = shapely.union_all([ground.shape for ground in grounds if not ground.island])
+    edges, where = _cleared(lines, near, (width, height), between, _Bands(bands, level))
     return _network(edges, where, [cells for cells, _ in bands])
 
 
@@ -286,16 +283,36 @@ _Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class _Widths:
+class _Bands:
+    """Coverage and width of each kind of way, in cells of the window, and the coverage from which a cell is a band's."""
+
     bands: Sequence[tuple[NDArray[np.float32], float]]
     level: float
 
-    def at(self, point: _Point) -> float:
+    def width(self, point: _Point) -> float:
+        """Return the width of the way at a point: that of the first kind that covers it."""
+        return self._kind(point)[1]
+
+    def edge(self, point: _Point, direction: _Point) -> float | None:
+        """Return how far from a point, in a direction, the way's band ends; None for farther than it is wide."""
+        cells, width = self._kind(point)
+        steps = np.arange(0, 1.2 * width + 1, 0.25)
+        at = np.array(point)[:, None] + np.array(direction)[:, None] * steps - 0.5
+        low = np.floor(at).astype(int)
+        share = at - low
+        (x0, y0), (x1, y1) = ((low + i).clip(0, np.array(cells.shape[::-1])[:, None] - 1) for i in (0, 1))
+        sx, sy = share
+        above = cells[y0, x0] * (1 - sx) + cells[y0, x1] * sx
+        below = cells[y1, x0] * (1 - sx) + cells[y1, x1] * sx
+        out = above * (1 - sy) + below * sy < self.level
+        return float(steps[out.argmax()]) if out.any() else None
+
+    def _kind(self, point: _Point) -> tuple[NDArray[np.float32], float]:
         for cells, width in self.bands:
             x, y = (min(max(int(p), 0), n - 1) for p, n in zip(point, cells.shape[::-1], strict=True))
             if cells[y, x] >= self.level:
-                return width
-        return min(width for _, width in self.bands)
+                return cells, width
+        return min(self.bands, key=lambda band: band[1])
 
 
 @dataclass
@@ -314,7 +331,7 @@ class _Edge:
 
 
 def _cleared(
-    lines: NDArray[np.object_], width: float, window: tuple[int, int], ground: shapely.Geometry, widths: _Widths
+    lines: NDArray[np.object_], width: float, window: tuple[int, int], ground: shapely.Geometry, kinds: _Bands
 ) -> tuple[list[_Edge], list[_Point]]:
     """Merge near junctions, cut shoots and join lines that meet in twos; return the lines and where nodes lie."""
     found: dict[_Point, int] = {}
@@ -331,9 +348,9 @@ def _cleared(
     rim = _at_rim(edges, where, window)
     edges = _leaving(edges, where, rim, width)
     edges = _joined(_unshot(edges, rim, width), rim)
-    edges = _merged(edges, where, rim, width, ground, widths)
+    edges = _merged(edges, where, rim, width, ground, kinds)
     edges = _joined(_unshot(edges, rim, width), rim)
-    _straighten(edges, where, rim, width, window)
+    _straighten(edges, where, rim, width, window, kinds)
     return edges, where
 
 
@@ -424,7 +441,7 @@ def _merged(
     rim: Sequence[bool],
     width: float,
     ground: shapely.Geometry,
-    widths: _Widths,
+    kinds: _Bands,
 ) -> list[_Edge]:
     """Draw junctions together that a line shorter than the band's width joins; `where` is changed.
 
@@ -448,7 +465,7 @@ def _merged(
             length = e.length()
             if length >= width and not (
                 degree[e.u] == degree[e.v] == 3
-                and length < 2.5 * (local := widths.at(e.xy[len(e.xy) // 2]))
+                and length < 2.5 * (local := kinds.width(e.xy[len(e.xy) // 2]))
                 and _crossing(e, at, local)
             ):
                 continue
@@ -475,29 +492,34 @@ def _crossing(e: _Edge, at: Mapping[int, Sequence[_Edge]], width: float) -> bool
     u, v = ([w for w in at[node] if w.xy != e.xy and w.xy != e.xy[::-1]] for node in (e.u, e.v))
     if len(u) != 2 or len(v) != 2:
         return False
-    one, other = ([_sight(way, width) for way in ways] for ways in (u, v))
-    return any(all(_in_line(p, q, width) for p, q in zip(one, pair, strict=True)) for pair in (other, other[::-1]))
+    return any(all(_in_line(p, q, width) for p, q in zip(u, pair, strict=True)) for pair in (v, v[::-1]))
 
 
-def _sight(way: _Edge, width: float) -> tuple[_Point, _Point]:
-    length = way.length()
-    return _along(way.xy, min(0.75 * width, length / 2)), _along(way.xy, min(2.5 * width, length))
-
-
-def _in_line(one: tuple[_Point, _Point], other: tuple[_Point, _Point], width: float) -> bool:
-    (ax, ay), (bx, by) = one
-    (cx, cy), (dx, dy) = other
-    r, s = math.dist(*one) or 1.0, math.dist(*other) or 1.0
+def _in_line(one: _Edge, other: _Edge, width: float) -> bool:
+    """Tell whether two ways lie in a line, beyond where thinning bends them; of short ones not much can be told."""
+    lengths = one.length(), other.length()
+    ends = []
+    for way, length in zip((one, other), lengths, strict=True):
+        near = min(0.75 * width, length / 3)
+        ends.append((_along(way.xy, near), _along(way.xy, min(2.5 * width, length - near))))
+    ((ax, ay), (bx, by)), ((cx, cy), (dx, dy)) = ends
+    least, most = (0.94, 0.4) if min(lengths) > 2 * width else (0.7, 0.8)
+    r, s = (math.dist(*points) or 1.0 for points in ends)
     ux, uy = (ax - bx) / r, (ay - by) / r
     vx, vy = (dx - cx) / s, (dy - cy) / s
-    if ux * vx + uy * vy < 0.94:
+    if ux * vx + uy * vy < least:
         return False
     mx, my = (ux + vx) / 2, (uy + vy) / 2
-    return abs((cx - ax) * my - (cy - ay) * mx) < 0.4 * width
+    return abs((cx - ax) * my - (cy - ay) * mx) < most * width
 
 
 def _straighten(
-    edges: Sequence[_Edge], where: list[_Point], rim: Sequence[bool], width: float, window: tuple[int, int]
+    edges: Sequence[_Edge],
+    where: list[_Point],
+    rim: Sequence[bool],
+    width: float,
+    window: tuple[int, int],
+    kinds: _Bands,
 ) -> None:
     """Move junctions to where the ways that meet there, seen from a distance, cross; lines and `where` are changed.
 
@@ -516,7 +538,8 @@ def _straighten(
         # Normal equations, with a weak spring to where the node is: parallel ways cross nowhere.
         x, y = where[node]
         a, b, c, p, q = 0.02, 0.0, 0.02, 0.02 * x, 0.02 * y
-        for weight, (x0, y0), (x1, y1) in _courses([way for way in ways if way.length() >= 1.5 * near], near, far):
+        long = [way for way in ways if way.length() >= 1.5 * near]
+        for weight, (x0, y0), (x1, y1) in _courses(long, near, far, kinds if len(ways) == 3 else None):
             run = math.hypot(x1 - x0, y1 - y0) or 1.0
             nx, ny = (y0 - y1) / run, (x1 - x0) / run
             offset = nx * x0 + ny * y0
@@ -535,11 +558,14 @@ def _straighten(
     where[:] = moved
 
 
-def _courses(ways: Sequence[_Edge], near: float, far: float) -> list[tuple[float, _Point, _Point]]:
+def _courses(
+    ways: Sequence[_Edge], near: float, far: float, kinds: _Bands | None
+) -> list[tuple[float, _Point, _Point]]:
     """Return two points of the course that ways which meet take where they do, and the weight of each course.
 
     Two ways that go on in each other have one course, which may be a curve: it is that through the points at two
-    distances on both. The others go straight on.
+    distances on both or, where a third one joins them, half a width from the edge on the other side. The others go
+    straight on.
     """
     found = []
     at = [(_along(way.xy, near), _along(way.xy, min(2 * near, way.length()))) for way in ways]
@@ -560,6 +586,18 @@ def _courses(ways: Sequence[_Edge], near: float, far: float) -> list[tuple[float
         share = near**2 / (outer**2 - near**2)
         mx, my = (ax + bx) / 2, (ay + by) / 2
         mx, my = mx + share * (mx - (cx + dx) / 2), my + share * (my - (cy + dy) / 2)
+        if kinds and len(left) == 1:
+            (other,) = left
+            tx, ty = bx - ax, by - ay
+            run = math.hypot(tx, ty) or 1.0
+            nx, ny = -ty / run, tx / run
+            if nx * (at[other][0][0] - mx) + ny * (at[other][0][1] - my) > 0:
+                nx, ny = -nx, -ny
+            edge = kinds.edge((mx, my), (nx, ny))
+            if edge is not None:
+                half = kinds.width((mx, my)) / 2
+                if abs(edge - half) < half:
+                    mx, my = mx + (edge - half) * nx, my + (edge - half) * ny
         found.append((2.0, (mx, my), (mx + bx - ax, my + by - ay)))
     for i in left:
         found.append((1.0, at[i][0], _along(ways[i].xy, min(far, ways[i].length()))))

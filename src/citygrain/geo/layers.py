@@ -14,11 +14,12 @@ cycle     ``highway=cycleway``; paths, footways and tracks with ``bicycle=design
 walk      ``highway=`` footway, pedestrian, path, steps; cycle ways that one may walk on;       3 m
           sidewalks tagged on a street
 square    pedestrian areas: ``highway=`` pedestrian, footway, path, steps with ``area=yes`` or  footprint
-          as a multipolygon; ``place=square``
-rail      ``railway=`` rail, light_rail, tram, subway, narrow_gauge, funicular, monorail        4 m
+          as a multipolygon; ``place=square``; ``amenity=marketplace`` without a building
+rail      ``railway=`` rail, light_rail, tram, subway, narrow_gauge, funicular, monorail,       4 m
+          preserved
 parking   ``amenity=parking`` and ``parking_space`` on the surface                              footprint
 green     parks, gardens, forest, grass, meadow, scrub, orchards, allotments, cemeteries,       footprint
-          pitches, playgrounds, golf courses
+          pitches, playgrounds, recreation grounds, golf courses
 water     lakes, rivers, basins; the sea; waterways by class (river 15, canal 10, stream 3,     footprint, class
           ditch and drain 2 m)
 ========  ===================================================================================  ================
@@ -32,17 +33,20 @@ Why so:
   network and Boeing (2019) leave them out. So arterial + street is the drive network of the literature.
 - **Mode by use, not by tag.** The same way measures the same whoever mapped it:
 
-  - Cycle tracks and lanes (``cycleway`` = track, lane, opposite_track, opposite_lane) and sidewalks (``sidewalk`` =
-    both, left, right, yes) tagged on a road become lines beside the carriageway, one for each tagged side, where a
-    separately mapped one would be; the road stays in its channel. ``separate`` says that they are mapped on their own.
-    ``:left``, ``:right`` and ``:both`` say more than a tag without a side.
+  - Cycle tracks and lanes (``cycleway`` = track, lane, opposite_track, opposite_lane) and sidewalks (``sidewalk``, and
+    ``footway`` as it was used before, = both, left, right; ``sidewalk=yes`` means both) tagged on a road become lines
+    beside the carriageway, one for each tagged side, where a separately mapped one would be; the road stays in its
+    channel. Cycle ways may have sidewalks, too, and a sidewalk with ``sidewalk:left:bicycle=designated`` is a cycle
+    track as well. ``separate`` says that they are mapped on their own. A tag of a side (``:left``, ``:right``) says
+    more than ``:both``, and that more than a tag without a side.
   - A plain ``cycleway=lane`` means both sides, and of a one-way street the side that traffic keeps to: the right one,
     the left one where people drive on the left (`citygrain.geo.driving_side`), seen along the traffic, which
     ``oneway=-1`` turns about. Roundabouts and motorways are one-way unless they say otherwise.
   - What is tagged **and** mapped beside is one: a tagged line goes where a mapped one of its channel runs along it, no
     further from it than the road's middle.
   - A way that both may use is in `cycle` and in `walk`: cycle ways with ``foot`` = yes, designated, permissive or a
-    ``segregated`` tag; paths and footways with ``bicycle=designated``, unless ``foot=no``.
+    ``segregated`` tag; paths, footways, pedestrian streets, tracks and bridleways with ``bicycle=designated`` (or
+    ``official``), unless ``foot=no``. Tracks and bridleways with ``foot=designated`` are in `walk`.
   - Shared lanes (``shared_lane``, ``share_busway``) are paint on a car lane and do not count. Cycle streets
     (``bicycle_road``, ``cyclestreet``) are drawn on the street's own line.
 - **Underground is what says so**: ``tunnel``, ``location=underground``, ``indoor``, ``parking=underground``, and a
@@ -170,7 +174,7 @@ GREEN_LANDUSE = (
     *("forest", "grass", "meadow", "allotments", "cemetery", "recreation_ground", "village_green", "orchard"),
     *("vineyard", "flowerbed", "greenery"),
 )
-GREEN_LEISURE = ("park", "garden", "pitch", "playground", "golf_course", "dog_park", "common")
+GREEN_LEISURE = ("park", "garden", "pitch", "playground", "golf_course", "dog_park", "common", "recreation_ground")
 GREEN_NATURAL = ("wood", "grassland", "scrub", "heath", "tree_group", "shrubbery")
 
 NOT_THERE = (
@@ -221,7 +225,8 @@ class Rule:
         Draw beside the carriageway instead of on the line: on this side of the line's direction, or on the side that
         traffic keeps to (`near`) or the other one (`far`).
     plain
-        Tag of which `tag:left`, `tag:right` or `tag:both`, where there is one for the side, says more than this rule.
+        Tag of which `tag:left`, `tag:right` or `tag:both`, where there is one for the side and this rule does not ask
+        for it, says more than this rule.
     """
 
     layer: str
@@ -241,7 +246,14 @@ def _beside_roads(
 ) -> tuple[Rule, ...]:
     """Rows of what is tagged on a road by `tag:left`, `:right` and `:both`, each with a further suffix."""
     return tuple(
-        Rule(layer, "line", {f"{tag}:{where}{suffix}": values, "highway": roads}, NO_LINE, side=side)
+        Rule(
+            layer,
+            "line",
+            {f"{tag}:{where}{suffix}": values, "highway": roads},
+            NO_LINE,
+            side=side,
+            plain=tag if where == "both" and not suffix else None,
+        )
         for side in SIDES
         for where in (side, "both")
     )
@@ -298,6 +310,7 @@ OSM_RULES: tuple[Rule, ...] = (
     Rule("walk", "line", {"highway": ("cycleway",), "foot": ON_FOOT}, NO_LINE),
     Rule("walk", "line", {"highway": ("cycleway",), "segregated": ("yes", "no")}, {**NO_LINE, "foot": NOT_ON_FOOT}),
     Rule("walk", "line", {"highway": ("track", "bridleway"), "foot": DESIGNATED}, NO_LINE),
+    Rule("walk", "line", {"highway": ("track", "bridleway"), "bicycle": DESIGNATED}, {**NO_LINE, "foot": NOT_ON_FOOT}),
     *_beside_roads("walk", "sidewalk", ("yes",), roads=WITH_SIDEWALK),
     *(
         Rule("walk", "line", {tag: (side, "both", *also), "highway": WITH_SIDEWALK}, NO_LINE, side=side, plain=tag)
@@ -307,6 +320,7 @@ OSM_RULES: tuple[Rule, ...] = (
     Rule("square", "area", {"highway": FOOTWAYS, "area": ("yes",)}, UNDERGROUND),
     Rule("square", "area", {"highway": FOOTWAYS, "element": ("relation",)}, UNDERGROUND),
     Rule("square", "area", {"place": ("square",)}, UNDERGROUND),
+    Rule("square", "area", {"amenity": ("marketplace",)}, {**UNDERGROUND, "building": ANY}),
     Rule("rail", "line", {"railway": RAIL}, NO_LINE),
     Rule(
         "parking",
@@ -366,7 +380,7 @@ DECIDED_AGAINST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "only some countries map them": ("swimming_pool", "swimming_area"),
         "sports grounds as a whole: their pitches and greens are drawn": (
             *("sports_centre", "stadium", "track", "horse_riding", "water_park", "miniature_golf", "disc_golf_course"),
-            *("recreation_ground", "resort", "summer_camp", "beach_resort", "marina", "ice_rink", "slipway"),
+            *("resort", "summer_camp", "beach_resort", "marina", "ice_rink", "slipway"),
         ),
         "inside buildings, or furniture": (
             *("fitness_centre", "sports_hall", "dance", "bowling_alley", "adult_gaming_centre", "amusement_arcade"),
@@ -793,7 +807,7 @@ def _sides(
     sides: list[tuple[Side | None, NDArray[np.bool_]]] = []
     for side, there in (("left", hit & to_the_left), ("right", hit & ~to_the_left)):
         for tag in (f"{rule.plain}:{side}", f"{rule.plain}:both") if rule.plain else ():
-            if tag in frame:
+            if tag in frame and tag not in rule.when:
                 there = there & frame[tag].isna().to_numpy()  # noqa: PLW2901
         sides.append((side, there))  # type: ignore[arg-type]
     return sides
