@@ -41,6 +41,9 @@ SLENDER = 0.2
 ACROSS = 2.0
 """Widths of a way that the ground between two carriageways is wide at most, along a way that crosses it."""
 
+NARROW = 0.75
+"""Half of the cells that a gap between carriageways is wide at least."""
+
 BENT = 0.85
 """Widths of a way from the edge of another that it meets to where thinning does not bend it any more, at 45°."""
 
@@ -127,9 +130,9 @@ def enclosed(kind: int, band: Band, level: float, smallest: float, frame: Frame)
     found = []
     filled = (areas < width**2) & (areas > 0)
     if width >= RESOLVED * frame.finer and (wide := _too_wide(solid | filled[holes], width)):
-        solids, _ = _outlines(cells, level, frame, wide, (2 * half) ** 2)
-        solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
-        between = _between(solids, half, TOO_WIDE / frame.finer)
+        between, whole = _between(cells, level, frame, wide, half)
+        if not whole:  # it goes on where the band is hardly too wide
+            between, _ = _between(cells, level, frame, (slice(0, None), slice(0, None)), half)
         if not between.is_empty:
             found.append(Ground(kind, between, island=False))
     islands = (areas >= smallest) & (areas <= math.pi * (LARGEST * width) ** 2)
@@ -161,7 +164,7 @@ def _too_wide(solid: NDArray[np.bool_], width: float) -> Box | None:
     large[0] = False
     if not large.any():
         return None
-    rows, columns = (np.flatnonzero(large[core].any(axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(core.any(axis)) for axis in (1, 0))
     return _around((slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)), math.ceil(width) + 4)
 
 
@@ -188,17 +191,33 @@ def _outlines(
     solids, free = [], []
     for points, offsets in zip(*found, strict=True):
         outer, *holes = (shapely.Polygon(ring) for ring in np.split(points, offsets[1:-1]) if len(ring) > 3)
-        solids.append(shapely.Polygon(outer.exterior, [hole.exterior for hole in holes if hole.area >= smallest]))
+        large = [hole.exterior for hole in holes if hole.area >= smallest and not hole.buffer(-NARROW).is_empty]
+        solids.append(shapely.Polygon(outer.exterior, large))
         free += holes
     return np.array(solids, object), np.array(free, object)
 
 
-def _between(solids: NDArray[np.object_], half: float, wide: float) -> shapely.Geometry:
-    """Return what is left of a band's polygons further than half a width from their edges, where that is a strip."""
+def _between(
+    cells: NDArray[np.float32], level: float, frame: Frame, box: Box, half: float
+) -> tuple[shapely.Geometry, bool]:
+    """Return what is left of a band further than half a width from its edges, where that is a strip.
+
+    And whether all of that lies within the box.
+    """
+    solids, _ = _outlines(cells, level, frame, box, (2 * half) ** 2)
+    solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
+    wide = TOO_WIDE / frame.finer
     parts = shapely.get_parts(shapely.buffer(solids, -half - wide, join_style="mitre", mitre_limit=2))
     length = shapely.length(parts) / 2
     parts = parts[(length >= LONG * 2 * half) & (shapely.area(parts) <= SLENDER * length**2)]
-    return shapely.simplify(shapely.union_all(shapely.buffer(parts, wide, join_style="mitre", mitre_limit=2)), 0.2)
+    strip = shapely.simplify(shapely.union_all(shapely.buffer(parts, wide, join_style="mitre", mitre_limit=2)), 0.2)
+    (top, bottom), (left, right) = (cut.indices(n)[:2] for cut, n in zip(box, cells.shape, strict=True))
+    cut_off = half + 1
+    edges = np.array([left, top, right, bottom]) / frame.finer + np.array(frame.corner * 2)
+    inner = edges + np.array([cut_off, cut_off, -cut_off, -cut_off])
+    edge = np.array([left > 0, top > 0, right < cells.shape[1], bottom < cells.shape[0]])
+    beyond = (strip.bounds - inner) * [-1, -1, 1, 1] > 0
+    return strip, strip.is_empty or not (edge & beyond).any()
 
 
 def without_holes(band: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
