@@ -191,8 +191,7 @@ def _outlines(
     solids, free = [], []
     for points, offsets in zip(*found, strict=True):
         outer, *holes = (shapely.Polygon(ring) for ring in np.split(points, offsets[1:-1]) if len(ring) > 3)
-        large = [hole.exterior for hole in holes if hole.area >= smallest and not hole.buffer(-NARROW).is_empty]
-        solids.append(shapely.Polygon(outer.exterior, large))
+        solids.append(shapely.Polygon(outer.exterior, [hole.exterior for hole in holes if hole.area >= smallest]))
         free += holes
     return np.array(solids, object), np.array(free, object)
 
@@ -207,7 +206,8 @@ def _between(
     solids, _ = _outlines(cells, level, frame, box, (2 * half) ** 2)
     solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
     wide = TOO_WIDE / frame.finer
-    parts = shapely.get_parts(shapely.buffer(solids, -half - wide, join_style="mitre", mitre_limit=2))
+    closed = shapely.union_all(shapely.buffer(solids, NARROW, join_style="mitre", mitre_limit=2))
+    parts = shapely.get_parts(shapely.buffer(closed, -half - wide - NARROW, join_style="mitre", mitre_limit=2))
     length = shapely.length(parts) / 2
     parts = parts[(length >= LONG * 2 * half) & (shapely.area(parts) <= SLENDER * length**2)]
     strip = shapely.simplify(shapely.union_all(shapely.buffer(parts, wide, join_style="mitre", mitre_limit=2)), 0.2)
