@@ -41,6 +41,9 @@ SLENDER = 0.2
 ACROSS = 2.0
 """Widths of a way that the ground between two carriageways is wide at most, along a way that crosses it."""
 
+NARROW = 0.75
+"""Half of the cells that a gap between carriageways is wide at least."""
+
 BENT = 0.85
 """Widths of a way from the edge of another that it meets to where thinning does not bend it any more, at 45°."""
 
@@ -117,26 +120,28 @@ def enclosed(kind: int, band: Band, level: float, smallest: float, frame: Frame)
         Where the cells lie in the window.
     """
     cells, width = band
-    holes, count = ndimage.label(cells < level)
+    solid = cells >= level
+    if not solid.any():
+        return []
+    holes, count = ndimage.label(~solid)
     areas = np.bincount(holes.ravel(), minlength=count + 1)
     areas[0] = 0
-    wide = width >= RESOLVED * frame.finer and _too_wide((cells >= level) | ((areas < width**2) & (areas > 0))[holes], width)
-    islands = (areas >= smallest) & (areas <= math.pi * (LARGEST * width) ** 2)
-    islands[islands] = [_is_round(holes[box] == i, areas[i]) for i, box in _boxes(holes, np.flatnonzero(islands))]
-    if not (wide or islands.any()):
-        return []
     half = width / 2 / frame.finer
     found = []
-    if wide:
-        solids, _ = _outlines(cells, level, frame, (2 * half) ** 2)
-        solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
-        between = _between(solids, half, TOO_WIDE / frame.finer)
+    filled = (areas < width**2) & (areas > 0)
+    if width >= RESOLVED * frame.finer and (wide := _too_wide(solid | filled[holes], width)):
+        between, whole = _between(cells, level, frame, wide, half)
+        if not whole:  # it goes on where the band is hardly too wide
+            between, _ = _between(cells, level, frame, (slice(0, None), slice(0, None)), half)
         if not between.is_empty:
             found.append(Ground(kind, between, island=False))
-    for _, box in _boxes(holes, np.flatnonzero(islands)):
-        around = tuple(slice(max(0, cut.start - 2), cut.stop + 2) for cut in box)
-        corner = tuple(c + cut.start / frame.finer for c, cut in zip(frame.corner, around[::-1], strict=True))
-        _, free = _outlines(cells[around], level, Frame(corner, frame.finer), math.inf)
+    islands = (areas >= smallest) & (areas <= math.pi * (LARGEST * width) ** 2)
+    boxes = ndimage.find_objects(holes) if islands.any() else []
+    for i in np.flatnonzero(islands):
+        box = boxes[i - 1]
+        if not _is_round(holes[box] == i, areas[i]):
+            continue
+        _, free = _outlines(cells, level, frame, _around(box, 2), math.inf)
         found += [
             Ground(kind, shapely.buffer(hole, half), island=True)
             for hole in free
@@ -145,17 +150,27 @@ def enclosed(kind: int, band: Band, level: float, smallest: float, frame: Frame)
     return found
 
 
-def _too_wide(solid: NDArray[np.bool_], width: float) -> bool:
-    """Tell whether a band is anywhere too wide for one way, and not only where two ways cross."""
+Box = tuple[slice, slice]
+
+
+def _too_wide(solid: NDArray[np.bool_], width: float) -> Box | None:
+    """Return a box about where a band is too wide for one way, and not only where two ways cross; None for nowhere."""
     deep = width / 2 + TOO_WIDE + 0.5  # a band's edge is half a cell before the middle of the next cell that is free
     square = 2 * int(deep / math.sqrt(2)) + 1  # it lies within the disc, and tells most cells apart at once
     core, count = ndimage.label(_all_within(solid, ndimage.minimum_filter(solid, square), deep), AROUND)
-    return bool(count and np.bincount(core.ravel())[1:].max() >= width)
+    if not count:
+        return None
+    large = np.bincount(core.ravel()) >= width
+    large[0] = False
+    if not large.any():
+        return None
+    rows, columns = (np.flatnonzero(core.any(axis)) for axis in (1, 0))
+    return _around((slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)), math.ceil(width) + 4)
 
 
-def _boxes(labels: NDArray[np.int32], wanted: NDArray[np.int64]) -> list[tuple[int, tuple[slice, slice]]]:
-    boxes = ndimage.find_objects(labels) if len(wanted) else []
-    return [(int(i), boxes[i - 1]) for i in wanted]
+def _around(box: Box, margin: int) -> Box:
+    rows, columns = (slice(max(0, cut.start - margin), cut.stop + margin) for cut in box)
+    return rows, columns
 
 
 def _is_round(hole: NDArray[np.bool_], area: int) -> bool:
@@ -164,11 +179,14 @@ def _is_round(hole: NDArray[np.bool_], area: int) -> bool:
 
 
 def _outlines(
-    cells: NDArray[np.float32], level: float, frame: Frame, smallest: float
+    cells: NDArray[np.float32], level: float, frame: Frame, box: Box, smallest: float
 ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-    """Return a band's polygons without their holes below an area, and all its holes as polygons."""
-    x, y = ((np.arange(n) + 0.5) / frame.finer + c for n, c in zip(cells.shape[::-1], frame.corner, strict=True))
-    contour = contourpy.contour_generator(x, y, cells, fill_type=contourpy.FillType.OuterOffset)
+    """Return a band's polygons in a box without their holes below an area, and all its holes as polygons."""
+    y, x = (
+        (np.arange(n)[cut] + 0.5) / frame.finer + c
+        for n, cut, c in zip(cells.shape, box, frame.corner[::-1], strict=True)
+    )
+    contour = contourpy.contour_generator(x, y, cells[box], fill_type=contourpy.FillType.OuterOffset)
     found: Any = contour.filled(level, np.inf)  # its type depends on the kind of filling
     solids, free = [], []
     for points, offsets in zip(*found, strict=True):
@@ -178,12 +196,28 @@ def _outlines(
     return np.array(solids, object), np.array(free, object)
 
 
-def _between(solids: NDArray[np.object_], half: float, wide: float) -> shapely.Geometry:
-    """Return what is left of a band's polygons further than half a width from their edges, where that is a strip."""
-    parts = shapely.get_parts(shapely.buffer(solids, -half - wide, join_style="mitre", mitre_limit=2))
+def _between(
+    cells: NDArray[np.float32], level: float, frame: Frame, box: Box, half: float
+) -> tuple[shapely.Geometry, bool]:
+    """Return what is left of a band further than half a width from its edges, where that is a strip.
+
+    And whether all of that lies within the box.
+    """
+    solids, _ = _outlines(cells, level, frame, box, (2 * half) ** 2)
+    solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
+    wide = TOO_WIDE / frame.finer
+    closed = shapely.union_all(shapely.buffer(solids, NARROW, join_style="mitre", mitre_limit=2))
+    parts = shapely.get_parts(shapely.buffer(closed, -half - wide - NARROW, join_style="mitre", mitre_limit=2))
     length = shapely.length(parts) / 2
     parts = parts[(length >= LONG * 2 * half) & (shapely.area(parts) <= SLENDER * length**2)]
-    return shapely.simplify(shapely.union_all(shapely.buffer(parts, wide, join_style="mitre", mitre_limit=2)), 0.2)
+    strip = shapely.simplify(shapely.union_all(shapely.buffer(parts, wide, join_style="mitre", mitre_limit=2)), 0.2)
+    (top, bottom), (left, right) = (cut.indices(n)[:2] for cut, n in zip(box, cells.shape, strict=True))
+    cut_off = half + 1
+    edges = np.array([left, top, right, bottom]) / frame.finer + np.array(frame.corner * 2)
+    inner = edges + np.array([cut_off, cut_off, -cut_off, -cut_off])
+    edge = np.array([left > 0, top > 0, right < cells.shape[1], bottom < cells.shape[0]])
+    beyond = (strip.bounds - inner) * [-1, -1, 1, 1] > 0
+    return strip, strip.is_empty or not (edge & beyond).any()
 
 
 def without_holes(band: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:

@@ -56,6 +56,7 @@ THROUGH = -0.6
 SIMPLIFIED = 0.35
 """Tolerance of the simplification in cells."""
 
+
 @dataclass(frozen=True)
 class Network:
     """Centrelines that meet in nodes, in cells (x to the right, y down, from the window's corner).
@@ -100,10 +101,10 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
         return Network(np.empty((0, 2)), np.empty((0, 2), np.int64), np.empty(0, object), np.empty(0, np.int64))
     finer = math.ceil(max(1.0, RESOLVED / narrow))
     margin = math.ceil(max(width for _, width in bands)) + 2
-    beyond = tuple(slice(cut.start, min(cut.stop, n) + 2 * margin) for cut, n in zip(part, bands[0][0].shape, strict=True))
-    layers = [
-        (_finer(np.pad(cells, margin, mode="symmetric")[beyond], finer), width * finer) for cells, width in bands
-    ]
+    beyond = tuple(
+        slice(cut.start, min(cut.stop, n) + 2 * margin) for cut, n in zip(part, bands[0][0].shape, strict=True)
+    )
+    layers = [(_finer(np.pad(cells, margin, mode="symmetric")[beyond], finer), width * finer) for cells, width in bands]
     covered = layers[0][0] if len(layers) == 1 else 1 - np.prod([1 - cells for cells, _ in layers], axis=0)
     near = max(narrow, APART)
     band = _band(covered, full, math.ceil(near * finer))
@@ -245,9 +246,7 @@ def _paths(first: list[int], neighbours: list[int], degree: list[int], junction:
     return paths
 
 
-def _centred(
-    xy: NDArray[np.float64], covered: NDArray[np.float32], width: float, most: float
-) -> NDArray[np.float64]:
+def _centred(xy: NDArray[np.float64], covered: NDArray[np.float32], width: float, most: float) -> NDArray[np.float64]:
     """Draw the cells of chains, by at most `most`, to the centre of what is covered around them."""
     reach = math.ceil(width / 2) + 1
     steps = np.arange(-reach, reach + 1)
@@ -291,28 +290,11 @@ class _Bands:
 
     def width(self, point: _Point) -> float:
         """Return the width of the way at a point: that of the first kind that covers it."""
-        return self._kind(point)[1]
-
-    def edge(self, point: _Point, direction: _Point) -> float | None:
-        """Return how far from a point, in a direction, the way's band ends; None for farther than it is wide."""
-        cells, width = self._kind(point)
-        steps = np.arange(0, 1.2 * width + 1, 0.25)
-        at = np.array(point)[:, None] + np.array(direction)[:, None] * steps - 0.5
-        low = np.floor(at).astype(int)
-        share = at - low
-        (x0, y0), (x1, y1) = ((low + i).clip(0, np.array(cells.shape[::-1])[:, None] - 1) for i in (0, 1))
-        sx, sy = share
-        above = cells[y0, x0] * (1 - sx) + cells[y0, x1] * sx
-        below = cells[y1, x0] * (1 - sx) + cells[y1, x1] * sx
-        out = above * (1 - sy) + below * sy < self.level
-        return float(steps[out.argmax()]) if out.any() else None
-
-    def _kind(self, point: _Point) -> tuple[NDArray[np.float32], float]:
         for cells, width in self.bands:
             x, y = (min(max(int(p), 0), n - 1) for p, n in zip(point, cells.shape[::-1], strict=True))
             if cells[y, x] >= self.level:
-                return cells, width
-        return min(self.bands, key=lambda band: band[1])
+                return width
+        return min(width for _, width in self.bands)
 
 
 @dataclass
@@ -350,7 +332,7 @@ def _cleared(
     edges = _joined(_unshot(edges, rim, width), rim)
     edges = _merged(edges, where, rim, width, ground, kinds)
     edges = _joined(_unshot(edges, rim, width), rim)
-    _straighten(edges, where, rim, width, window, kinds)
+    _straighten(edges, where, rim, width, window)
     return edges, where
 
 
@@ -519,7 +501,6 @@ def _straighten(
     rim: Sequence[bool],
     width: float,
     window: tuple[int, int],
-    kinds: _Bands,
 ) -> None:
     """Move junctions to where the ways that meet there, seen from a distance, cross; lines and `where` are changed.
 
@@ -539,7 +520,7 @@ def _straighten(
         x, y = where[node]
         a, b, c, p, q = 0.02, 0.0, 0.02, 0.02 * x, 0.02 * y
         long = [way for way in ways if way.length() >= 1.5 * near]
-        for weight, (x0, y0), (x1, y1) in _courses(long, near, far, kinds if len(ways) == 3 else None):
+        for weight, (x0, y0), (x1, y1) in _courses(long, near, far):
             run = math.hypot(x1 - x0, y1 - y0) or 1.0
             nx, ny = (y0 - y1) / run, (x1 - x0) / run
             offset = nx * x0 + ny * y0
@@ -558,14 +539,11 @@ def _straighten(
     where[:] = moved
 
 
-def _courses(
-    ways: Sequence[_Edge], near: float, far: float, kinds: _Bands | None
-) -> list[tuple[float, _Point, _Point]]:
+def _courses(ways: Sequence[_Edge], near: float, far: float) -> list[tuple[float, _Point, _Point]]:
     """Return two points of the course that ways which meet take where they do, and the weight of each course.
 
     Two ways that go on in each other have one course, which may be a curve: it is that through the points at two
-    distances on both or, where a third one joins them, half a width from the edge on the other side. The others go
-    straight on.
+    distances on both. The others go straight on.
     """
     found = []
     at = [(_along(way.xy, near), _along(way.xy, min(2 * near, way.length()))) for way in ways]
@@ -586,18 +564,6 @@ def _courses(
         share = near**2 / (outer**2 - near**2)
         mx, my = (ax + bx) / 2, (ay + by) / 2
         mx, my = mx + share * (mx - (cx + dx) / 2), my + share * (my - (cy + dy) / 2)
-        if kinds and len(left) == 1:
-            (other,) = left
-            tx, ty = bx - ax, by - ay
-            run = math.hypot(tx, ty) or 1.0
-            nx, ny = -ty / run, tx / run
-            if nx * (at[other][0][0] - mx) + ny * (at[other][0][1] - my) > 0:
-                nx, ny = -nx, -ny
-            edge = kinds.edge((mx, my), (nx, ny))
-            if edge is not None:
-                half = kinds.width((mx, my)) / 2
-                if abs(edge - half) < half:
-                    mx, my = mx + (edge - half) * nx, my + (edge - half) * ny
         found.append((2.0, (mx, my), (mx + bx - ax, my + by - ay)))
     for i in left:
         found.append((1.0, at[i][0], _along(ways[i].xy, min(far, ways[i].length()))))
