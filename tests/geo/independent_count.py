@@ -32,7 +32,10 @@ WATERWAYS = {"river": 15.0, "canal": 10.0, "stream": 3.0, "tidal_channel": 3.0, 
 STEP_M = 2.0
 """Distance of the points that a line beside a road is made of."""
 
-ALONG = np.cos(np.radians(30.0))
+ALONG = np.cos(np.radians(20.0))
+
+TWIN_M = 8.0
+"""Distance up to which a line beside a road is the same as a mapped one on that side of it."""
 
 ROADS = {
     **dict.fromkeys(("motorway", "trunk", "primary", "secondary"), "arterial"),
@@ -57,6 +60,8 @@ GREEN = {
     "natural": ("wood", "scrub", "grassland", "heath", "tree_group", "shrubbery"),
     "amenity": ("grave_yard",),
 }
+YES = ("yes", "true", "1")
+ROOFS = ("roof", "canopy", "carport")
 LANES = ("track", "lane", "opposite_track", "opposite_lane")
 SIDES = ("left", "right")
 
@@ -125,7 +130,8 @@ def count(path: Path, bbox: BBox, *, drive_on: str = "right") -> Count:
             for channel, side in sides_of_road(tags, drive_on):
                 if channel not in channels:
                     beside[channel].append((xy, (_road_width(tags) + WIDTHS[channel]) / 2, side))
-            if tags.get("waterway") in WATERWAYS and not is_below(tags, building_or_water=True):
+            is_line = tags.get("area") not in YES and tags.get("natural") != "water"
+            if tags.get("waterway") in WATERWAYS and is_line and not is_below(tags, building_or_water=True):
                 water_lines[WATERWAYS[tags["waterway"]]].append(xy)
             if tags.get("natural") == "coastline":
                 coast.append(xy)
@@ -161,7 +167,7 @@ def sorted_copy(path: Path, folder: Path) -> Path:
 
 def is_below(tags: Tags, *, building_or_water: bool = False, green: bool = False) -> bool:
     """Whether an object says that it is under the ground, or within a building."""
-    if tags.get("tunnel", "no") not in ("no", "building_passage") or tags.get("location") == "underground":
+    if tags.get("tunnel", "no") not in ("no", "building_passage") or tags.get("location") in ("underground", "indoor"):
         return True
     if building_or_water:
         return False
@@ -172,13 +178,28 @@ def is_below(tags: Tags, *, building_or_water: bool = False, green: bool = False
 
 def is_negative(tags: Tags, key: str) -> bool:
     """Whether all floors that an object names are below 0; who says `tunnel=no` is not below."""
-    floors = [float(number) for number in re.findall(r"(?<!\d)-?\d+(?:\.\d+)?", tags.get(key, ""))]
+    floors = _floors(tags, key)
     return bool(floors) and max(floors) < 0 and tags.get("tunnel") != "no"
+
+
+def is_upstairs(tags: Tags) -> bool:
+    """Whether all floors that an object names are above 0."""
+    floors = _floors(tags, "level")
+    return bool(floors) and min(floors) > 0 and tags.get("tunnel") != "no"
+
+
+def _floors(tags: Tags, key: str) -> list[float]:
+    return [float(number) for number in re.findall(r"(?<!\d)-?\d+(?:\.\d+)?", tags.get(key, ""))]
+
+
+def is_one_of(tags: Tags, key: str, values: Sequence[str]) -> bool:
+    """Whether a tag, or a part of its list, has one of the values."""
+    return any(part.strip() in values for part in tags.get(key, "").split(";"))
 
 
 def channels_of_line(tags: Tags) -> set[str]:
     """Name the channels in which a way is drawn along its own line, but for water."""
-    if is_below(tags) or tags.get("area") == "yes":
+    if is_below(tags) or tags.get("area") in YES:
         return set()
     highway, found = tags.get("highway"), set()
     if tags.get("railway") in RAILS:
@@ -186,7 +207,7 @@ def channels_of_line(tags: Tags) -> set[str]:
     if highway in ROADS:
         found.add(ROADS[highway])
         aisle = highway == "service" and tags.get("service") == "parking_aisle"
-        if aisle and (is_negative(tags, "layer") or tags.get("parking") == "underground"):
+        if aisle and (is_negative(tags, "layer") or is_upstairs(tags) or tags.get("parking") == "underground"):
             found.discard("service")
     if highway in (*ROADS, "track") and "yes" in (tags.get("bicycle_road"), tags.get("cyclestreet")):
         found.add("cycle")
@@ -200,7 +221,7 @@ def channels_of_line(tags: Tags) -> set[str]:
             found.add("walk")
     if highway in ("path", "footway", "pedestrian", "track", "bridleway") and may_cycle:
         found.add("cycle")
-    if highway in ON_FOOT and not may_not_walk:
+    if highway in ON_FOOT and not may_not_walk and tags.get("place") != "square":
         found.add("walk")
     if highway in ("track", "bridleway") and tags.get("foot") in ("designated", "official"):
         found.add("walk")
@@ -212,7 +233,7 @@ def channels_of_line(tags: Tags) -> set[str]:
 def sides_of_road(tags: Tags, drive_on: str) -> set[tuple[str, str]]:
     """Name the channels that are tagged on a road, and on which side of its line."""
     highway = tags.get("highway")
-    if highway not in (*ROADS, "cycleway") or is_below(tags) or tags.get("area") == "yes":
+    if highway not in (*ROADS, "cycleway") or is_below(tags) or tags.get("area") in YES:
         return set()
     found = set()
     for side in SIDES:
@@ -254,31 +275,42 @@ def channels_of_area(tags: Tags, is_relation: bool) -> set[str]:
     """Name the channels in which an area is drawn."""
     found = set()
     building, parking = tags.get("building"), tags.get("parking")
-    stands = building not in (None, "no", "roof", "canopy", *GONE)
+    stands = building not in (None, "no", *ROOFS, *GONE)
+    free = building in (None, "no", *ROOFS, *GONE) and building != "construction"
     is_parking = tags.get("amenity") in ("parking", "parking_space")
     if not is_below(tags, building_or_water=True):
-        if stands and tags.get("ruins") != "yes" and parking != "underground":
+        itself = parking == "underground" and building in ("yes", "garage", "garages", "parking", "underground")
+        over_parking = is_parking and parking == "underground" and not itself
+        if stands and tags.get("ruins") not in YES and (not is_parking or over_parking):
             found.add("building")
-        if is_parking and parking in GARAGES and building not in ("roof", "canopy", *GONE):
-            found.add("building")
-        if _is_water(tags):
+        if _is_water(tags, is_relation):
             found.add("water")
     if not is_below(tags):
-        if tags.get("highway") in ON_FOOT and (is_relation or tags.get("area") == "yes"):
+        if is_parking and stands and tags.get("ruins") not in YES and parking != "underground":
+            found.add("building")
+        if is_parking and parking in GARAGES and building not in (*ROOFS, *GONE):
+            found.add("building")
+        if tags.get("highway") in ON_FOOT and (is_relation or tags.get("area") in YES):
             found.add("square")
-        if tags.get("place") == "square" or (tags.get("amenity") == "marketplace" and building in (None, "no")):
+        if tags.get("place") == "square" or (tags.get("amenity") == "marketplace" and free):
             found.add("square")
-        on_the_ground = parking not in ("underground", "rooftop", *GARAGES)
-        if is_parking and on_the_ground and building in (None, "no", "roof", "canopy"):
+        on_the_ground = parking not in ("underground", "rooftop", *GARAGES) and not is_upstairs(tags)
+        if is_parking and on_the_ground and free:
             found.add("parking")
     if not is_below(tags, green=True) and any(tags.get(key) in values for key, values in GREEN.items()):
         found.add("green")
     return found
 
 
-def _is_water(tags: Tags) -> bool:
-    """Whether an area holds water."""
-    dry = tags.get("basin") in ("detention", "infiltration")
+def _is_water(tags: Tags, is_relation: bool) -> bool:
+    """Whether an area holds water that one sees."""
+    if tags.get("covered") in YES or tags.get("man_made") == "reservoir_covered":
+        return False
+    if tags.get("leisure") == "swimming_pool":
+        return False
+    if tags.get("waterway") in WATERWAYS and (is_relation or tags.get("area") in YES):
+        return True
+    dry = is_one_of(tags, "basin", ("detention", "infiltration"))
     now_and_then = tags.get("intermittent") == "yes"
     if tags.get("natural") == "water" and not dry and not (tags.get("water") == "basin" and now_and_then):
         return True
@@ -379,7 +411,7 @@ def _crossings(edges: NDArray[np.float64], point: NDArray[np.float64]) -> int:
 
 
 def _beside_roads(roads: list[tuple[Line, float, str]], mapped: list[Line]) -> list[BaseGeometry]:
-    """Lines beside roads, but for the parts along which one is mapped no further off than the road's middle."""
+    """Lines beside roads, but for the parts along which one is mapped near by, on the same side of the road."""
     edges = [edge for xy in mapped for edge in np.stack([xy[:-1], xy[1:]], 1)]
     ways = np.array(edges).reshape(-1, 2, 2)
     tree = shapely.STRtree(shapely.linestrings(ways))
@@ -388,14 +420,22 @@ def _beside_roads(roads: list[tuple[Line, float, str]], mapped: list[Line]) -> l
         line = _parallel(road, offset_m, side)
         run: list[Line] = []
         for a, b in pairwise(line):
-            near = tree.query(shapely.Point((a + b) / 2), predicate="dwithin", distance=offset_m)
-            if any(_cosine(b - a, ways[i, 1] - ways[i, 0]) >= ALONG for i in near):
+            near = tree.query(shapely.Point((a + b) / 2), predicate="dwithin", distance=TWIN_M)
+            along = [ways[i] for i in near if _cosine(b - a, ways[i, 1] - ways[i, 0]) >= ALONG]
+            if any(_on_this_side(way, (a + b) / 2, road, offset_m) for way in along):
                 found += [shapely.LineString(run)] if len(run) > 1 else []
                 run = []
             else:
                 run = [*run, b] if run else [a, b]
         found += [shapely.LineString(run)] if len(run) > 1 else []
     return found
+
+
+def _on_this_side(way: Line, point: Line, road: Line, offset_m: float) -> bool:
+    """Whether the part of a mapped way that is nearest to a point beside a road lies on the same side of the road."""
+    line = shapely.LineString(way)
+    there = line.interpolate(line.project(shapely.Point(point)))
+    return there.distance(shapely.Point(point)) < offset_m + there.distance(shapely.LineString(road)) / 2
 
 
 def _cosine(a: Line, b: Line) -> float:

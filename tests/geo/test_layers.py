@@ -59,6 +59,14 @@ def drawn(tags: dict[str, str], geometry: Any) -> dict[str, int]:
         ({"highway": "service", "service": "parking_aisle", "layer": "-1", "tunnel": "no"}, {"service": 5.0}),
         ({"highway": "service", "service": "parking_aisle", "level": "-1"}, {}),
         ({"highway": "service", "service": "parking_aisle", "indoor": "yes"}, {}),
+        ({"highway": "service", "service": "parking_aisle", "level": "2"}, {}),
+        ({"highway": "service", "service": "parking_aisle", "level": "0;1"}, {"service": 5.0}),
+        ({"highway": "footway", "level": "1"}, {"walk": 3.0}),
+        ({"highway": "footway", "location": "indoor"}, {}),
+        ({"highway": "pedestrian", "place": "square"}, {}),
+        ({"waterway": "canal", "area": "yes"}, {}),
+        ({"waterway": "canal", "natural": "water"}, {}),
+        ({"waterway": "river", "tunnel": "cave"}, {}),
         ({"highway": "residential", "tunnel": "building_passage"}, {"street": 8.0}),
         ({"highway": "residential", "tunnel": "yes"}, {}),
         ({"highway": "residential", "layer": "-1"}, {"street": 8.0}),
@@ -138,6 +146,24 @@ def test_lines(tags: dict[str, str], expected: dict[str, float | None]) -> None:
         *(({"building": value}, None) for value in ("roof", "ruins", "planned", "collapsed", "demolished", "proposed")),
         ({"building": "yes", "ruins": "yes"}, None),
         ({"building": "yes", "parking": "underground", "amenity": "parking"}, None),
+        ({"building": "apartments", "parking": "underground", "amenity": "parking"}, "building"),
+        ({"building": "apartments", "parking": "underground"}, "building"),
+        ({"building": "parking", "amenity": "parking", "level": "-1"}, None),
+        ({"building": "carport"}, None),
+        ({"building": "carport", "amenity": "parking"}, "parking"),
+        ({"building": "demolished", "amenity": "parking"}, "parking"),
+        ({"building": "construction", "amenity": "parking"}, None),
+        ({"building": "roof", "amenity": "marketplace"}, "square"),
+        ({"amenity": "parking", "parking": "multi-storey", "level": "-1"}, None),
+        ({"amenity": "parking_space", "level": "2"}, None),
+        ({"waterway": "canal", "area": "yes"}, "water"),
+        ({"waterway": "river", "element": "relation"}, "water"),
+        ({"waterway": "stream"}, None),
+        ({"landuse": "reservoir", "man_made": "reservoir_covered"}, None),
+        ({"natural": "water", "covered": "yes"}, None),
+        ({"natural": "water", "leisure": "swimming_pool"}, None),
+        ({"landuse": "basin", "basin": "detention;infiltration"}, None),
+        ({"highway": "pedestrian", "area": "true"}, "square"),
         ({"amenity": "parking", "parking": "multi-storey"}, "building"),
         ({"amenity": "parking", "parking": "multi-storey", "building": "parking"}, "building"),
         ({"amenity": "parking", "parking": "multi-storey", "building": "construction"}, None),
@@ -244,6 +270,7 @@ def test_tagged_cycle_lanes_lie_beside_their_street(
         ({"sidewalk": "left", "oneway": "-1"}, {"left"}),
         ({"sidewalk:both": "yes"}, {"left", "right"}),
         ({"sidewalk:left": "yes"}, {"left"}),
+        ({"sidewalk": "left;right"}, {"left", "right"}),
         ({"sidewalk": "both", "sidewalk:left": "separate"}, {"right"}),
         ({"sidewalk": "both", "sidewalk:both": "separate"}, set()),
         ({"sidewalk:both": "yes", "sidewalk:left": "separate"}, {"right"}),
@@ -266,7 +293,7 @@ def test_tagged_sidewalks_lie_where_mapped_ones_would(
 
 
 @pytest.mark.parametrize("tag", ["cycleway", "sidewalk"])
-@pytest.mark.parametrize("gap_m", [-4.0, -2.0, 0.0, 3.0, 5.0])
+@pytest.mark.parametrize("gap_m", [-4.0, -2.0, 0.0, 3.0, 5.0, 7.0])
 def test_what_is_tagged_and_mapped_beside_is_one(tag: str, gap_m: float) -> None:
     """A street of 300 m with both sides tagged; on the left side one is mapped, along 200 m of it."""
     road = shapely.LineString([(500_000, 6_000_000), (500_300, 6_000_000)])
@@ -282,10 +309,20 @@ def test_what_is_tagged_and_mapped_beside_is_one(tag: str, gap_m: float) -> None
     assert south.length.sum() == pytest.approx(300)
 
 
-def test_a_footway_across_takes_nothing_from_a_sidewalk() -> None:
-    across = shapely.LineString([(500_050, 5_999_900), (500_050, 6_000_100)])
+@pytest.mark.parametrize("degrees", [90, 45, 24])
+def test_a_footway_across_takes_nothing_from_a_sidewalk(degrees: float) -> None:
+    dx, dy = 100 * np.cos(np.radians(degrees)), 100 * np.sin(np.radians(degrees))
+    across = shapely.LineString([(500_050 - dx, 6_000_000 - dy), (500_050 + dx, 6_000_000 + dy)])
     walk = layers_from_osm(frame(({"highway": "residential", "sidewalk": "both"}, EAST), ({"highway": "path"}, across)))
     assert walk["walk"].length.sum() == pytest.approx(400)
+
+
+@pytest.mark.parametrize("mapped_m", [2.0, 4.0, 5.5, 9.0, 13.0])
+@pytest.mark.parametrize("highway", ["residential", "service", "primary"])
+def test_what_is_mapped_on_the_other_side_takes_nothing(highway: str, mapped_m: float) -> None:
+    other = shapely.affinity.translate(EAST, 0, -mapped_m)
+    walk = layers_from_osm(frame(({"highway": highway, "sidewalk": "left"}, EAST), ({"highway": "footway"}, other)))
+    assert walk["walk"].length.sum() == pytest.approx(200)
 
 
 def test_where_people_drive_on_the_left_everything_is_mirrored() -> None:
@@ -391,10 +428,15 @@ def test_a_lane_on_something_that_is_no_street_is_none() -> None:
 
 
 def test_a_street_too_crooked_to_go_beside_keeps_its_lane_on_the_street() -> None:
-    tiny = shapely.LineString([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
+    tiny = shapely.LineString([(0, 0), (1, 0), (1, 1), (0, 1)])
     cycle = layers_from_osm(frame(({"highway": "residential", "cycleway:left": "lane"}, tiny)))["cycle"]
-    assert len(cycle) == 1
-    assert cycle.length.iloc[0] > 0
+    assert cycle.length.tolist() == [3.0]
+
+
+def test_within_a_ring_that_leaves_no_room_there_is_no_lane() -> None:
+    tiny = shapely.LineString(shapely.Point(0, 0).buffer(4).exterior)  # clockwise: its left lies outside
+    cycle = layers_from_osm(frame(({"highway": "residential", "cycleway:both": "lane"}, tiny)))["cycle"]
+    assert cycle.length.tolist() == pytest.approx([2 * np.pi * 10], rel=0.02)
 
 
 def test_every_layer_is_there_in_one_schema_even_from_nothing() -> None:

@@ -42,21 +42,23 @@ Why so:
   - A plain ``cycleway=lane`` means both sides, and of a one-way street the side that traffic keeps to: the right one,
     the left one where people drive on the left (`citygrain.geo.driving_side`), seen along the traffic, which
     ``oneway=-1`` turns about. Roundabouts and motorways are one-way unless they say otherwise.
-  - What is tagged **and** mapped beside is one: a tagged line goes where a mapped one of its channel runs along it, no
-    further from it than the road's middle.
+  - What is tagged **and** mapped beside is one: a tagged line goes where a mapped one of its channel runs along it on
+    the same side of the road, at most 8 m from it.
   - A way that both may use is in `cycle` and in `walk`: cycle ways with ``foot`` = yes, designated, permissive or a
     ``segregated`` tag; paths, footways, pedestrian streets, tracks and bridleways with ``bicycle=designated`` (or
     ``official``), unless ``foot=no``. Tracks and bridleways with ``foot=designated`` are in `walk`.
   - Shared lanes (``shared_lane``, ``share_busway``) are paint on a car lane and do not count. Cycle streets
     (``bicycle_road``, ``cyclestreet``) are drawn on the street's own line.
-- **Underground is what says so**: ``tunnel``, ``location=underground``, ``indoor``, ``parking=underground``, and a
-  ``level`` below 0 of ways, rails, squares and parking. ``layer`` below 0 alone only says what crosses above: cuttings,
-  gardens under a bridge. Parking aisles are the exception, since nothing else takes them below: with ``layer`` below 0
-  they lie in a garage. ``tunnel=no`` is heard: then neither level nor layer counts. A passage through a building is a
-  way on the ground and stays.
-- **Not there**: what is planned, under construction, in ruins, collapsed or demolished. Roofs and canopies cover no
-  ground either; what is parked below them is `parking`.
-- **Dry basins** (``basin`` = detention or infiltration; basins that are ``intermittent``) hold no water.
+- **Underground is what says so**: ``tunnel``, ``location`` = underground or indoor, ``indoor``,
+  ``parking=underground``, and a ``level`` below 0 of ways, rails, squares and parking. ``layer`` below 0 alone says
+  what crosses above, no more: cuttings, gardens under a bridge. Parking aisles are the exception, since nothing else
+  takes them below: with ``layer`` below 0 they lie in a garage, as they and parking do on a ``level`` above 0.
+  ``tunnel=no`` is heard: then neither level nor layer counts. A passage through a building is a way on the ground and
+  stays; so does a house with parking below it.
+- **Not there**: what is planned, under construction, in ruins, collapsed or demolished. Roofs, canopies and carports
+  cover no ground either; what is parked or sold below them is `parking` or `square`.
+- **Dry basins** (``basin`` = detention or infiltration; basins that are ``intermittent``) hold no water. Covered
+  reservoirs show none.
 - **Parks and pitches but no nature reserves**: a reserve is a boundary, and often covers open sea.
 - **Swimming pools** are not water: only some countries map them, by the hundred thousand.
 - **The sea** is no polygon in OpenStreetMap; the helper layer `COASTLINE` holds the lines it is built from.
@@ -162,6 +164,9 @@ ANY = ("*",)
 BELOW = ("<0",)
 """Numbers of a tag (levels, layers) that are all below 0, unless the feature says `tunnel=no`."""
 
+AWAY = ("!0",)
+"""Numbers of a tag of which none is 0, and that do not lie on both sides of it, unless the feature says `tunnel=no`."""
+
 ARTERIAL = tuple(f"{c}{link}" for c in ("motorway", "trunk", "primary", "secondary") for link in ("", "_link"))
 STREET = (
     *("tertiary", "tertiary_link", "unclassified", "residential", "living_street", "road"),
@@ -181,9 +186,11 @@ NOT_THERE = (
     *("proposed", "planned", "construction", "ruins", "collapsed", "demolished", "razed", "destroyed", "removed"),
     *("dismantled",),
 )
-ROOF = ("roof", "canopy")
+ROOF = ("roof", "canopy", "carport")
+NO_COVER = (*ROOF, *(value for value in NOT_THERE if value != "construction"))
 PARKING = ("parking", "parking_space")
 GARAGE = ("multi-storey", "garage", "garages", "garage_boxes")
+GARAGE_ITSELF = ("yes", "garage", "garages", "parking", "underground")
 
 TRACK = ("track", "lane", "opposite_track", "opposite_lane")
 DESIGNATED = ("designated", "official")
@@ -197,12 +204,28 @@ ONEWAY = ("yes", "1", "true")
 AGAINST_LINE = ("-1", "reverse")
 
 TUNNEL: Mapping[str, tuple[str, ...]] = {
-    "tunnel": ("yes", "culvert", "covered", "flooded", "avalanche_protector"),
-    "location": ("underground",),
+    "tunnel": ("yes", "culvert", "covered", "flooded", "avalanche_protector", "cave"),
+    "location": ("underground", "indoor"),
 }
 INDOORS: Mapping[str, tuple[str, ...]] = {**TUNNEL, "indoor": ANY}
 UNDERGROUND: Mapping[str, tuple[str, ...]] = {**INDOORS, "level": BELOW}
-NO_LINE: Mapping[str, tuple[str, ...]] = {**UNDERGROUND, "area": ("yes",)}
+YES = ("yes", "true", "1")
+NO_LINE: Mapping[str, tuple[str, ...]] = {**UNDERGROUND, "area": YES}
+
+
+COVERED: Mapping[str, tuple[str, ...]] = {
+    **TUNNEL,
+    "covered": YES,
+    "man_made": ("reservoir_covered",),
+    "leisure": ("swimming_pool",),
+}
+WATERWAYS = (
+    (("river",), 15.0),
+    (("canal",), 10.0),
+    (("stream", "tidal_channel"), 3.0),
+    (("ditch", "drain"), 2.0),
+)
+"""Values of `waterway`, and the width in metres that their lines are drawn with."""
 
 
 @dataclass(frozen=True)
@@ -266,9 +289,21 @@ OSM_RULES: tuple[Rule, ...] = (
         "building",
         "area",
         {"building": ANY},
-        {**TUNNEL, "building": (*NOT_THERE, *ROOF), "ruins": ("yes",), "parking": ("underground",)},
+        {**TUNNEL, "building": (*NOT_THERE, *ROOF), "ruins": YES, "amenity": PARKING},
     ),
-    Rule("building", "area", {"parking": GARAGE, "amenity": PARKING}, {**TUNNEL, "building": (*NOT_THERE, *ROOF)}),
+    Rule(
+        "building",
+        "area",
+        {"building": ANY, "amenity": PARKING},
+        {**UNDERGROUND, "building": (*NOT_THERE, *ROOF), "ruins": YES, "parking": ("underground",)},
+    ),
+    Rule(
+        "building",
+        "area",
+        {"building": ANY, "amenity": PARKING, "parking": ("underground",)},
+        {**TUNNEL, "building": (*NOT_THERE, *ROOF, *GARAGE_ITSELF), "ruins": YES},
+    ),
+    Rule("building", "area", {"parking": GARAGE, "amenity": PARKING}, {**UNDERGROUND, "building": (*NOT_THERE, *ROOF)}),
     Rule("arterial", "line", {"highway": ARTERIAL}, NO_LINE),
     Rule("street", "line", {"highway": STREET}, NO_LINE),
     Rule("service", "line", {"highway": ("service",)}, {**NO_LINE, "service": ("parking_aisle",)}),
@@ -276,7 +311,7 @@ OSM_RULES: tuple[Rule, ...] = (
         "service",
         "line",
         {"service": ("parking_aisle",), "highway": ("service",)},
-        {**NO_LINE, "layer": BELOW, "parking": ("underground",)},
+        {**NO_LINE, "layer": BELOW, "level": AWAY, "parking": ("underground",)},
     ),
     Rule("cycle", "line", {"highway": ("cycleway",)}, NO_LINE),
     Rule(
@@ -306,7 +341,7 @@ OSM_RULES: tuple[Rule, ...] = (
         side="far",
         plain="cycleway",
     ),
-    Rule("walk", "line", {"highway": FOOTWAYS}, {**NO_LINE, "foot": NOT_ON_FOOT}),
+    Rule("walk", "line", {"highway": FOOTWAYS}, {**NO_LINE, "foot": NOT_ON_FOOT, "place": ("square",)}),
     Rule("walk", "line", {"highway": ("cycleway",), "foot": ON_FOOT}, NO_LINE),
     Rule("walk", "line", {"highway": ("cycleway",), "segregated": ("yes", "no")}, {**NO_LINE, "foot": NOT_ON_FOOT}),
     Rule("walk", "line", {"highway": ("track", "bridleway"), "foot": DESIGNATED}, NO_LINE),
@@ -317,36 +352,44 @@ OSM_RULES: tuple[Rule, ...] = (
         for tag, also in (("sidewalk", ("yes",)), ("footway", ()))
         for side in SIDES
     ),
-    Rule("square", "area", {"highway": FOOTWAYS, "area": ("yes",)}, UNDERGROUND),
+    Rule("square", "area", {"highway": FOOTWAYS, "area": YES}, UNDERGROUND),
     Rule("square", "area", {"highway": FOOTWAYS, "element": ("relation",)}, UNDERGROUND),
     Rule("square", "area", {"place": ("square",)}, UNDERGROUND),
     Rule("square", "area", {"amenity": ("marketplace",)}, {**UNDERGROUND, "building": ANY}),
+    Rule("square", "area", {"amenity": ("marketplace",), "building": NO_COVER}, UNDERGROUND),
     Rule("rail", "line", {"railway": RAIL}, NO_LINE),
     Rule(
         "parking",
         "area",
         {"amenity": PARKING},
-        {**UNDERGROUND, "building": ANY, "parking": ("underground", "rooftop", *GARAGE)},
+        {**INDOORS, "level": AWAY, "building": ANY, "parking": ("underground", "rooftop", *GARAGE)},
     ),
     Rule(
         "parking",
         "area",
-        {"amenity": PARKING, "building": ROOF},
-        {**UNDERGROUND, "parking": ("underground", "rooftop", *GARAGE)},
+        {"amenity": PARKING, "building": NO_COVER},
+        {**INDOORS, "level": AWAY, "parking": ("underground", "rooftop", *GARAGE)},
     ),
     Rule("green", "area", {"leisure": GREEN_LEISURE}, INDOORS),
     Rule("green", "area", {"landuse": GREEN_LANDUSE}, INDOORS),
     Rule("green", "area", {"natural": GREEN_NATURAL}, INDOORS),
     Rule("green", "area", {"amenity": ("grave_yard",)}, INDOORS),
-    Rule("water", "area", {"natural": ("water",)}, {**TUNNEL, "basin": DRY, "water": ("basin",)}),
-    Rule("water", "area", {"water": ("basin",), "natural": ("water",)}, {**TUNNEL, "basin": DRY, **NOW_AND_THEN}),
-    Rule("water", "area", {"landuse": ("basin",)}, {**TUNNEL, "basin": DRY, **NOW_AND_THEN}),
-    Rule("water", "area", {"landuse": ("reservoir",)}, TUNNEL),
-    Rule("water", "area", {"waterway": ("riverbank", "dock")}, TUNNEL),
-    Rule("water", "line", {"waterway": ("river",)}, TUNNEL, width_m=15.0),
-    Rule("water", "line", {"waterway": ("canal",)}, TUNNEL, width_m=10.0),
-    Rule("water", "line", {"waterway": ("stream", "tidal_channel")}, TUNNEL, width_m=3.0),
-    Rule("water", "line", {"waterway": ("ditch", "drain")}, TUNNEL, width_m=2.0),
+    Rule("water", "area", {"natural": ("water",)}, {**COVERED, "basin": DRY, "water": ("basin",)}),
+    Rule("water", "area", {"water": ("basin",), "natural": ("water",)}, {**COVERED, "basin": DRY, **NOW_AND_THEN}),
+    Rule("water", "area", {"landuse": ("basin",)}, {**COVERED, "basin": DRY, **NOW_AND_THEN}),
+    Rule("water", "area", {"landuse": ("reservoir",)}, COVERED),
+    Rule("water", "area", {"waterway": ("riverbank", "dock")}, COVERED),
+    *(
+        rule
+        for values, width_m in WATERWAYS
+        for rule in (
+            Rule(
+                "water", "line", {"waterway": values}, {**TUNNEL, "area": YES, "natural": ("water",)}, width_m=width_m
+            ),
+            Rule("water", "area", {"waterway": values, "area": YES}, COVERED),
+            Rule("water", "area", {"waterway": values, "element": ("relation",)}, COVERED),
+        )
+    ),
     Rule(COASTLINE, "line", {"natural": ("coastline",)}),
 )
 """OpenStreetMap tags → layers. `element` and `one-way` are no tags: what the feature is made of, and which way its
@@ -423,7 +466,7 @@ DECIDED_AGAINST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Tag key → why → values that are drawn nowhere on purpose."""
 
 _LINE_KEYS = ("highway", "railway", "waterway")
-_AREA_KEYS = ("building", "leisure", "landuse", "natural", "waterway")
+_AREA_KEYS = ("building", "leisure", "landuse", "natural")
 _LISTED_KEYS = ("amenity", "place")  # most of their values are points of interest or settlements
 
 OSM_SELECTORS = (*_LINE_KEYS, "building", "leisure", "landuse", "natural", *_LISTED_KEYS)
@@ -823,26 +866,30 @@ def _matches(frame: gpd.GeoDataFrame, key: str, values: tuple[str, ...]) -> NDAr
     column = frame[key]
     if values == ANY:
         hit = column.notna() & (column != "no")
-    elif values == BELOW:
-        below = [value for value in column.dropna().unique() if _is_below(str(value))]
-        hit = column.isin(below) & ~pd.Series(_matches(frame, "tunnel", ("no",)), index=frame.index)
+    elif values in {BELOW, AWAY}:
+        far = [value for value in column.dropna().unique() if _is_off_ground(str(value), above=values == AWAY)]
+        hit = column.isin(far) & ~pd.Series(_matches(frame, "tunnel", ("no",)), index=frame.index)
     else:
-        hit = column.isin(values)
+        lists = [value for value in column.dropna().unique() if ";" in str(value)]
+        fitting = [value for value in lists if any(part.strip() in values for part in str(value).split(";"))]
+        hit = column.isin([*values, *fitting])
     return hit.to_numpy(dtype=bool)
 
 
-def _is_below(levels: str) -> bool:
-    """Whether all numbers of a tag such as `-1`, `-2;-1` or `-3--1` are below 0.
+def _is_off_ground(levels: str, *, above: bool) -> bool:
+    """Whether all numbers of a tag such as `-1`, `-2;-1` or `-3--1` are below 0; or, if it counts, above it.
 
-    >>> [_is_below(text) for text in ("-1", "-2;-1", "-3--1", "-1;0", "0", "1-3", "ground")]
+    >>> [_is_off_ground(text, above=False) for text in ("-1", "-2;-1", "-3--1", "-1;0", "0", "1-3", "ground")]
     [True, True, True, False, False, False, False]
+    >>> [_is_off_ground(text, above=True) for text in ("-1", "1;2", "-1;1", "0", "")]
+    [True, True, False, False, False]
     """
     numbers = [float(number) for number in _NUMBER.findall(levels)]
-    return bool(numbers) and max(numbers) < 0
+    return bool(numbers) and (max(numbers) < 0 or (above and min(numbers) > 0))
 
 
 def _drawn(frame: gpd.GeoDataFrame, rule: Rule, side: Side | None) -> gpd.GeoDataFrame:
-    """Return features that matched a rule in the schema of a layer; those beside a road also `offset_m` from it."""
+    """Return features that matched a rule in the schema of a layer; those beside it with their `road`."""
     geometry = frame.geometry.to_numpy()
     width = np.nan if rule.shape == "area" else rule.width_m or WIDTHS.get(rule.layer, np.nan)
     kind = frame[next(iter(rule.when))].astype("str") if rule.when else rule.layer
@@ -852,8 +899,9 @@ def _drawn(frame: gpd.GeoDataFrame, rule: Rule, side: Side | None) -> gpd.GeoDat
     if side is not None:
         offset_m = (frame["highway"].map(_ROAD_WIDTHS).to_numpy(float) + WIDTHS[rule.layer]) / 2
         geometry = _beside(geometry, offset_m, side)
-        columns["offset_m"] = offset_m
-    return gpd.GeoDataFrame(pd.DataFrame(columns, index=frame.index), geometry=geometry, crs=frame.crs)
+        columns |= {"offset_m": offset_m, "road": frame.geometry.to_numpy()}
+    drawn = gpd.GeoDataFrame(pd.DataFrame(columns, index=frame.index), geometry=geometry, crs=frame.crs)
+    return drawn[~shapely.is_missing(geometry)]
 
 
 _ROAD_WIDTHS = {
@@ -866,42 +914,58 @@ _ROAD_WIDTHS = {
 
 
 def _beside(lines: NDArray[np.object_], offset_m: NDArray[np.float64], side: Side) -> NDArray[np.object_]:
-    """Move lines from the middle of their road to the side; a line too crooked for it stays."""
+    """Move lines from the middle of their road to the side.
+
+    A line too crooked for it stays, and within a ring that leaves no room there is none.
+    """
     moved = shapely.offset_curve(lines, offset_m if side == "left" else -offset_m, **_MITRED)
     rings = np.flatnonzero(shapely.is_ring(lines))  # which it would leave open
     xy, ring = shapely.get_coordinates(lines[rings], return_index=True)
     loops = shapely.linearrings(xy, indices=ring)
     outwards = shapely.is_ccw(loops) == (side == "right")
     grown = shapely.buffer(shapely.polygons(loops), np.where(outwards, 1, -1) * offset_m[rings], **_MITRED)
-    moved[rings] = [shapely.LineString(g.exterior.coords) if g.geom_type == "Polygon" else _NOWHERE for g in grown]
-    return np.where(shapely.is_empty(moved), lines, moved)
+    empty = shapely.is_empty(moved)
+    moved[empty] = lines[empty]
+    moved[rings] = [
+        shapely.LineString(g.exterior.coords) if g.area > 0 and g.geom_type == "Polygon" else None for g in grown
+    ]
+    return moved
 
 
-_NOWHERE = shapely.LineString()
 _MITRED: dict[str, Any] = {"join_style": "mitre", "mitre_limit": 2}
 
-ALONG_DEG = 30.0
+ALONG_DEG = 20.0
 """Lines that run within this angle of each other run along each other."""
+
+TWIN_M = 8.0
+"""A mapped line that runs along a tagged one on its side of the road, at most so far from it, is the same."""
 
 PIECE_M = 10.0
 """Tagged lines are compared with mapped ones piece by piece, of at most this length."""
 
 
 def _without_mapped(tagged: gpd.GeoDataFrame, mapped: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    """Take from lines that stand for a tag what is mapped on its own: as near as the middle of the road, and along."""
-    offset_m = tagged["offset_m"].to_numpy(float)
-    tagged = tagged.drop(columns="offset_m")
+    """Take from lines that stand for a tag what is mapped on its own: near, along, and on the same side of the road."""
+    offset_m, roads = tagged["offset_m"].to_numpy(float), tagged["road"].to_numpy(object)
+    tagged = tagged.drop(columns=["offset_m", "road"])
     lines = [g for layer in mapped for g in layer.geometry.to_numpy()[shapely.get_dimensions(layer.geometry) == 1]]
     if not lines:
         return tagged
     ways, _ = _pieces(np.array(lines, object))
     pieces, owner = _pieces(shapely.segmentize(tagged.geometry.to_numpy(), PIECE_M))
     middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
-    piece, way = shapely.STRtree(ways).query(middle, predicate="dwithin", distance=offset_m[owner])
+    piece, way = shapely.STRtree(ways).query(middle, predicate="dwithin", distance=TWIN_M)
     turned = np.abs(_bearings(pieces)[piece] - _bearings(ways)[way]) % np.pi
     along = np.minimum(turned, np.pi - turned) <= np.radians(ALONG_DEG)
+    piece, way = piece[along], way[along]
+    there = shapely.get_point(shapely.shortest_line(ways[way], middle[piece]), 0)
+    # Across the road, the way to it is the offset and all of its distance from the road.
+    near_side = (
+        shapely.distance(there, middle[piece])
+        < offset_m[owner[piece]] + shapely.distance(there, roads[owner[piece]]) / 2
+    )
     mapped_too = np.zeros(len(pieces), bool)
-    mapped_too[piece[along]] = True
+    mapped_too[piece[near_side]] = True
     touched = np.unique(owner[mapped_too])
     geometry = tagged.geometry.to_numpy(copy=True)
     for line in touched:
