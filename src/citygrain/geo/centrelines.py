@@ -50,6 +50,9 @@ SMOOTHED = 2
 EDGE = 0.75
 """Cells from the window's edge within which a line says nothing."""
 
+FORKED = 2.5
+"""Widths of a way within which two forks may be one crossing at a low angle."""
+
 THROUGH = -0.6
 """Cosine of the angle between two ways from which on they go on in each other where they meet."""
 
@@ -427,40 +430,48 @@ def _merged(
 ) -> list[_Edge]:
     """Draw junctions together that a line shorter than the band's width joins; `where` is changed.
 
-    Lines from one carriageway to the other, across the `ground` between, stay.
+    So are the two forks of ways that cross at a low angle, before all others. Lines from one carriageway to the other,
+    across the `ground` between, stay.
     """
     ground = shapely.buffer(ground, -0.3)
     degree = _degrees(edges)
     lead = list(range(len(where)))
+    members = [[node] for node in lead]
 
     def leader(node: int) -> int:
         while lead[node] != node:
             lead[node] = node = lead[lead[node]]
         return node
 
+    def merge(e: _Edge) -> None:
+        u, v = leader(e.u), leader(e.v)
+        middle = [(p + q) / 2 for p, q in zip(where[e.u], where[e.v], strict=True)]
+        if u != v and not ground.contains(shapely.Point(middle)):
+            lead[v] = u
+            members[u] += members[v]
+
+    def place(node: int) -> _Point:
+        x, y = zip(*(where[n] for n in members[leader(node)]), strict=True)
+        return sum(x) / len(x), sum(y) / len(y)
+
     at: dict[int, list[_Edge]] = defaultdict(list)
     for e in edges:
         at[e.u].append(e)
         at[e.v].append(e.turned())
-    for e in edges:
-        if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]):
-            length = e.length()
-            if length >= width and not (
-                degree[e.u] == degree[e.v] == 3
-                and length < 2.5 * (local := kinds.width(e.xy[len(e.xy) // 2]))
-                and _crossing(e, at, local)
-            ):
-                continue
-            middle = [(p + q) / 2 for p, q in zip(where[e.u], where[e.v], strict=True)]
-            if not ground.contains(shapely.Point(middle)):
-                lead[leader(e.u)] = leader(e.v)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for node in range(len(where)):
-        groups[leader(node)].append(node)
-    for first, members in groups.items():
-        if len(members) > 1:
-            x, y = zip(*(where[node] for node in members), strict=True)
-            where[first] = sum(x) / len(x), sum(y) / len(y)
+    inner = [e for e in edges if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v])]
+    for e in inner:
+        if degree[e.u] == degree[e.v] == 3:
+            wide = kinds.width(e.xy[len(e.xy) // 2])
+            if e.length() < FORKED * wide and _crossing(e, at, wide):
+                merge(e)
+    crossings = {node for node in range(len(where)) if len(members[leader(node)]) > 1}
+    for e in inner:
+        moved = e.u in crossings or e.v in crossings
+        if (math.dist(place(e.u), place(e.v)) if moved else e.length()) < width:
+            merge(e)
+    places = {node: place(node) for node in range(len(where)) if len(members[leader(node)]) > 1}
+    for node, point in places.items():
+        where[node] = point
     merged = []
     for e in edges:
         u, v = leader(e.u), leader(e.v)
