@@ -203,11 +203,15 @@ def collected(named: Mapping[str, Vectors]) -> dict[str, gpd.GeoDataFrame]:
 
 
 def write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) -> None:
-    """Write tables as `layouts.gpkg`, or as one file a layer in a folder named like the format."""
+    """Write tables as `layouts.gpkg`, or as one file a layer in a folder named like the format.
+
+    A layer without features has the types of its columns and, in a GeoPackage, of its geometry all the same.
+    """
     if form == "gpkg":
         with atomic_path(out / "layouts.gpkg") as temporary:
             for name, layer in layers.items():
-                layer.to_file(temporary, layer=name, driver="GPKG")
+                kind = "Polygon" if name in AREAS else "LineString" if name in NETWORKS else "Point"
+                layer.to_file(temporary, layer=name, driver="GPKG", geometry_type=kind)
         return
     for name, layer in layers.items():
         with atomic_path(out / form / f"{name}.{form}") as temporary:
