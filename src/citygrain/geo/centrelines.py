@@ -50,7 +50,7 @@ SMOOTHED = 2
 EDGE = 0.75
 """Cells from the window's edge within which a line says nothing."""
 
-FORKED = 2.5
+FORKED = 4.0
 """Widths of a way within which two forks may be one crossing at a low angle."""
 
 THROUGH = -0.6
@@ -461,7 +461,7 @@ def _merged(
     inner = [e for e in edges if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v])]
     for e in inner:
         if degree[e.u] == degree[e.v] == 3:
-            wide = kinds.width(e.xy[len(e.xy) // 2])
+            wide = max(width, kinds.width(e.xy[len(e.xy) // 2]))
             if e.length() < FORKED * wide and _crossing(e, at, wide):
                 merge(e)
     crossings = {node for node in range(len(where)) if len(members[leader(node)]) > 1}
