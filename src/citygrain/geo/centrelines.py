@@ -493,8 +493,8 @@ def _in_line(one: _Edge, other: _Edge, width: float) -> bool:
     lengths = one.length(), other.length()
     ends = []
     for way, length in zip((one, other), lengths, strict=True):
-        near = min(0.75 * width, length / 3)
-        ends.append((_along(way.xy, near), _along(way.xy, min(2.5 * width, length - near))))
+        near = min(width, length / 3)
+        ends.append((_along(way.xy, near), _along(way.xy, min(4 * width, length - near))))
     ((ax, ay), (bx, by)), ((cx, cy), (dx, dy)) = ends
     least, most = (0.94, 0.4) if min(lengths) > 2 * width else (0.7, 0.8)
     r, s = (math.dist(*points) or 1.0 for points in ends)
@@ -503,7 +503,7 @@ def _in_line(one: _Edge, other: _Edge, width: float) -> bool:
     if ux * vx + uy * vy < least:
         return False
     mx, my = (ux + vx) / 2, (uy + vy) / 2
-    return abs((cx - ax) * my - (cy - ay) * mx) < most * width
+    return abs((cx - ax) * my - (cy - ay) * mx) < max(most * width, 1.0)
 
 
 def _straighten(
