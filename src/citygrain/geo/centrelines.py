@@ -42,13 +42,19 @@ PALE = 0.4
 """Share of `LEVEL` down to which a way goes on where it pales: real coverage hardly does, what models make does."""
 
 APART = 2.0
-"""Ways and junctions nearer than so many cells, or than a band is wide, are one."""
+"""Ways nearer than so many cells, or than a band is wide, are one."""
 
 SMOOTHED = 2
 """Neighbours on either side over which the vertices of a chain are averaged."""
 
 EDGE = 0.75
 """Cells from the window's edge within which a line says nothing."""
+
+SAME_JUNCTION = 0.75
+"""Widths of a way within which two junctions are one."""
+
+SHOOT = 0.7
+"""Widths of a way below which a line that ends nowhere is a shoot of thinning."""
 
 FORKED = 4.0
 """Widths of a way within which two forks may be one crossing at a low angle."""
@@ -336,7 +342,7 @@ def _cleared(
     edges = _merged(edges, where, rim, width, ground, kinds)
     edges = _joined(_unshot(edges, rim, width), rim)
     _straighten(edges, where, rim, width, window)
-    return edges, where
+    return [e for e in edges if e.length() > 0], where
 
 
 def _at_rim(edges: Sequence[_Edge], where: list[_Point], window: tuple[int, int]) -> list[bool]:
@@ -390,7 +396,7 @@ def _unshot(edges: list[_Edge], rim: Sequence[bool], width: float) -> list[_Edge
     shoots: dict[int, list[_Edge]] = defaultdict(list)
     for e in edges:
         loose = [node for node in (e.u, e.v) if degree[node] == 1]
-        if len(loose) == 1 and not rim[loose[0]] and e.length() < width:
+        if len(loose) == 1 and not rim[loose[0]] and e.length() < SHOOT * width:
             shoots[e.u + e.v - loose[0]].append(e)
     cut: set[int] = set()
     for node, found in shoots.items():
@@ -428,7 +434,7 @@ def _merged(
     ground: shapely.Geometry,
     kinds: _Bands,
 ) -> list[_Edge]:
-    """Draw junctions together that a line shorter than the band's width joins; `where` is changed.
+    """Draw junctions together that a line much shorter than the band is wide joins; `where` is changed.
 
     So are the two forks of ways that cross at a low angle, before all others. Lines from one carriageway to the other,
     across the `ground` between, stay.
@@ -467,7 +473,7 @@ def _merged(
     crossings = {node for node in range(len(where)) if len(members[leader(node)]) > 1}
     for e in inner:
         moved = e.u in crossings or e.v in crossings
-        if (math.dist(place(e.u), place(e.v)) if moved else e.length()) < width:
+        if (math.dist(place(e.u), place(e.v)) if moved else e.length()) < SAME_JUNCTION * width:
             merge(e)
     places = {node: place(node) for node in range(len(where)) if len(members[leader(node)]) > 1}
     for node, point in places.items():
@@ -543,6 +549,9 @@ def _straighten(
         if within and math.dist(point, where[node]) < width:
             moved[node] = point
     for e in edges:
+        if e.u == e.v:  # of a loop little may be left
+            e.xy = [moved[e.u], *e.xy[1:-1], moved[e.v]]
+            continue
         along = [0.0, *accumulate(map(math.dist, e.xy, e.xy[1:]))]
         head, tail = (min(near, 0.4 * along[-1]) if len(meets[node]) > 2 else 0.0 for node in (e.u, e.v))
         kept = [p for p, d in zip(e.xy, along, strict=True) if head < d < along[-1] - tail]
