@@ -12,6 +12,12 @@ noded, and on its buildings: how long the street network is, how many junctions 
 one), how its orientations spread (entropy in nat, weighted by length), and how well the coverage of buildings is met
 when the polygons are drawn again (intersection over union).
 
+With `--topology`, files that places were made of (in order; OpenStreetMap extracts or tiles), how the networks of
+arterials and streets hang together is measured on the same windows, on the vectors and on the source's own lines, noded:
+means over windows of the share of the largest part, of junctions of four ways, of dead ends, and of the network within
+400 m of junctions. Nodes that the window's edge makes do not count, nor do stubs shorter than a street is wide, on either
+side. The build of another checkout is measured by running it with that one's `src` first on PYTHONPATH.
+
 With `--picture`, features of two windows of each place are drawn: those at the 75th and the 95th percentile of what
 buildings and streets cover.
 """
@@ -34,14 +40,18 @@ import rasterio.features
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, dijkstra
 from skimage.morphology import skeletonize
 
 from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import WIDTHS
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize
 from citygrain.geo.sources import features
+from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.vectortiles import VectorTiles
-from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, noded, vectorize
+from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, Ways, noded, vectorize
 from citygrain.plot import vector_sheet
 
 SIDE_M = 512.0
@@ -146,17 +156,79 @@ def accuracy(folder: Path, source: Path, jobs: list[Window]) -> dict[str, float]
     }  # fmt: skip
 
 
+TOPOLOGY = ("largest part", "four-way", "dead ends", "reach 400 m")
+
+
+def topology(ways: Ways) -> tuple[float, ...] | None:
+    """Return the `TOPOLOGY` of a network: shares, and kilometres; None where it has no junctions."""
+    length, ends = shapely.length(ways.lines), ways.ends
+    count = ways.street_count
+    stub = ((count[ends] == 1) & ~ways.at_edge[ends]).any(1) & (length < WIDTHS["street"])
+    length, ends = length[~stub], ends[~stub]
+    n = len(ways.nodes)
+    count = np.bincount(ends.ravel(), minlength=n)
+    junctions = np.flatnonzero(count > 2)
+    if not len(junctions):
+        return None
+    inner = count[~ways.at_edge]
+    inner = inner[(inner > 0) & (inner != 2)]  # where a stub was, a way goes on
+    pair = np.sort(ends, 1)
+    order = np.lexsort((length, pair[:, 1], pair[:, 0]))  # of parallel ways, the shortest comes first
+    _, first = np.unique(pair[order], axis=0, return_index=True)
+    keep = order[first]
+    graph = coo_array((length[keep], (pair[keep, 0], pair[keep, 1])), shape=(n, n)).tocsr()
+    _, part = connected_components(graph, directed=False)
+    distance = dijkstra(graph, directed=False, indices=junctions, limit=400.0)
+    walked = np.maximum(400 - distance[:, ends], 0).sum(2)
+    return (
+        float(np.bincount(part[ends[:, 0]], length).max() / length.sum()),
+        float((inner > 3).mean()) if len(inner) else 0.0,
+        float((inner == 1).mean()) if len(inner) else 0.0,
+        float(np.minimum(walked, length).sum(1).mean()) / 1e3,
+    )
+
+
+def hold_together(folder: Path, source: Path, jobs: list[Window]) -> NDArray[np.float64]:
+    """Return the `TOPOLOGY` of windows with streets, `(W, 2, 4)`: of the vectors and of the source."""
+    bounds = np.array([grid.bounds for *_, grid in jobs])
+    area = shapely.box(*bounds[:, :2].min(0) - 50, *bounds[:, 2:].max(0) + 50)
+    crs = jobs[0][2].crs
+    degrees = gpd.GeoSeries([area], crs=crs).to_crs("EPSG:4326").iloc[0]
+    reader = VectorTiles(source) if source.suffix == ".mbtiles" else OsmFile(str(source))
+    found = features(Place(folder.name, degrees, crs), reader)
+    lines = {kind: np.asarray(found[kind].geometry, object) for kind in NETWORKS["drive"]}
+    lines = {kind: shapes[shapely.get_dimensions(shapes) == 1] for kind, shapes in lines.items()}
+    trees = {kind: shapely.STRtree(shapes) for kind, shapes in lines.items()}
+    rows = []
+    for cells, channels, grid in jobs:
+        drive = [channels.index(kind) for kind in NETWORKS["drive"]]
+        near = {kind: lines[kind][tree.query(shapely.box(*grid.bounds))] for kind, tree in trees.items()}
+        made = vectorize(cells[drive], NETWORKS["drive"], grid), noded(near, grid)
+        both = [topology(vectors.ways["drive"]) for vectors in made]
+        if None not in both:
+            rows.append(both)
+    return np.array(rows, float).reshape(-1, 2, len(TOPOLOGY))
+
+
+def compared(name: str, rows: NDArray[np.float64]) -> str:
+    ours, source = rows.mean(0)
+    shown = (f"{what} {a:.3f} / {b:.3f} ({a / b - 1:+.1%})" for what, a, b in zip(TOPOLOGY, ours, source, strict=True))
+    return f"{name:20} {len(rows):4} windows  " + "  ".join(shown)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("places", nargs="+", type=Path, help="folders of prepared places, at 2 m")
     parser.add_argument("--windows", type=int, default=200, help="of each place")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--source", nargs="*", type=Path, default=[], help="the .mbtiles of each place, in order")
+    parser.add_argument("--topology", nargs="*", type=Path, default=[], help="the source of each place, in order")
+    parser.add_argument("--no-speed", action="store_true", help="leave the windows a second out")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
-        for folder in args.places:
+        for folder in args.places if not args.no_speed else ():
             jobs = list(windows(folder, args.windows, args.seed))
             rates: dict[str, float] = {}
             for name, work in (("citygrain", ours), ("naive", naive)):
@@ -173,6 +245,12 @@ def main() -> None:
     for folder, source in zip(args.places, args.source, strict=False):
         made: dict[str, Any] = accuracy(folder, source, list(windows(folder, args.windows, args.seed)))
         print(f"{folder.name}: " + "  ".join(f"{name} {value:.3f}" for name, value in made.items()))
+    rows = []
+    for folder, source in zip(args.places, args.topology, strict=False):
+        rows.append(hold_together(folder, source, list(windows(folder, args.windows, args.seed))))
+        print(compared(folder.name, rows[-1]), flush=True)
+    if len(rows) > 1:
+        print(compared("all", np.concatenate(rows)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
 import citygrain
@@ -376,7 +377,19 @@ def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):
     write_geotiff(other, layout, channels, Grid(crs.to_string(), 0, 0, 4.0, 64, 64))
     fewer = tmp_path / "fewer.tif"
     write_geotiff(fewer, layout[:2], channels[:2], Grid(crs.to_string(), 0, 0, 8.0, 64, 64))
-    for wrong, says in ((text, "GeoTIFF"), (photo, "lacks"), (other, "cells"), (fewer, "lacks"), (None, "no file")):
+    turned_grid, feet = tmp_path / "turned.tif", tmp_path / "feet.tif"
+    for path, where, transform in (
+        (turned_grid, crs, Affine.translation(5e5, 6e6) @ Affine.rotation(30) @ Affine.scale(8, -8)),
+        (feet, "EPSG:2263", Affine(8, 0, 980_000, 0, -8, 200_000)),
+    ):
+        with rasterio.open(path, "w", driver="GTiff", dtype="uint8", count=len(layout), width=64, height=64,
+                           crs=where, transform=transform) as tif:  # fmt: skip
+            tif.write(layout)
+            tif.descriptions = channels
+    for wrong, says in (
+        (text, "GeoTIFF"), (photo, "lacks"), (other, "cells"), (fewer, "lacks"), (None, "no file"),
+        (turned_grid, "turned by"), (feet, "foot"),
+    ):  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with pytest.raises(DataError, match=says):

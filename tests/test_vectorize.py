@@ -3,6 +3,7 @@
 import geopandas as gpd
 import numpy as np
 import osmnx as ox
+import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -17,11 +18,11 @@ from citygrain.vectorize import LARGEST_CELLS, run
 CRS = "EPSG:32633"
 
 
-def write(path, cells, *, channels=CHANNEL_NAMES, crs=CRS, left=500_000.0, cell=2.0):
+def write(path, cells, *, channels=CHANNEL_NAMES, crs=CRS, left=500_000.0, cell=2.0, transform=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
         path, "w", driver="GTiff", dtype=cells.dtype, count=len(cells), width=cells.shape[2], height=cells.shape[1],
-        crs=crs, transform=Affine(cell, 0, left, 0, -cell, 6_000_128.0),
+        crs=crs, transform=transform or Affine(cell, 0, left, 0, -cell, 6_000_128.0),
     ) as tif:  # fmt: skip
         tif.write(cells)
         tif.descriptions = tuple(channels)
@@ -142,6 +143,69 @@ def test_what_is_no_layout_is_told_in_words(tmp_path, made, more, error, words):
     with pytest.raises(error, match=words):
         vectorized(file, tmp_path / "out", *more)
     assert not list((tmp_path / "out").rglob("*.gpkg"))
+
+
+CORNER = Affine.translation(500_000, 6_000_128)
+CELLS = Affine.scale(2, -2)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "words"),
+    [
+        (CRS, CORNER @ Affine.rotation(30) @ CELLS, r"turned by 30°"),
+        (CRS, CORNER @ Affine.rotation(-0.1) @ CELLS, r"turned by -0.1°"),
+        (CRS, CORNER @ Affine.rotation(90) @ CELLS, "turned by"),
+        (CRS, CORNER @ Affine(2, 0.2, 0, 0, -2, 0), "turned by"),  # sheared
+        (CRS, CORNER @ Affine.scale(2, -3), "cells of 2 by 3 m"),
+        (CRS, CORNER @ Affine.scale(2, 2), "from south to north"),
+        (CRS, CORNER @ Affine.scale(-2, -2), "from east to west"),
+        ("EPSG:2263", Affine(6.56, 0, 980_000, 0, -6.56, 200_000), r"foot\) of 0.3048"),
+        ("EPSG:3857", Affine(2, 0, 1_500_000, 0, -2, 7_200_000), "a metre on the ground is 1.7"),
+        ("EPSG:4326", Affine(1e-5, 0, 15, 0, -1e-5, 54), "not projected"),
+        (None, CORNER @ CELLS, "no CRS"),
+    ],
+)
+def test_cells_that_are_no_squares_in_metres_are_refused_with_a_remedy(tmp_path, crs, transform, words):
+    file = write(tmp_path / "x.tif", crossing(), crs=crs, transform=transform)
+    for more in ([], ["bounds=[500000,6000000,500100,6000100]"]):
+        with pytest.raises(DataError, match=words) as error:
+            vectorized(file, tmp_path / "out", *more)
+        assert "gdalwarp" in str(error.value)
+
+
+@pytest.mark.parametrize("crs", [CRS, "EPSG:3035", "EPSG:25832", "EPSG:2154"])
+def test_national_grids_in_metres_are_taken_and_what_rounding_leaves_is_overlooked(tmp_path, crs):
+    left, top = {"EPSG:3035": (4_300_000, 3_200_000), "EPSG:2154": (650_000, 6_860_000)}.get(crs, (500_000, 6_000_128))
+    file = write(tmp_path / "x.tif", crossing(), crs=crs, transform=Affine(2 + 1e-9, 1e-12, left, 0, -2, top))
+    houses = gpd.read_file(vectorized(file, tmp_path / "out") / "layouts.gpkg", layer="building")
+    assert houses.area_m2.sum() == pytest.approx(4 * 480, rel=0.03)
+
+
+def test_layers_without_features_keep_their_types(tmp_path):
+    """A GIS that adds the first railway to an empty layer must find a layer of lines."""
+    file = write(tmp_path / "x.tif", np.zeros_like(crossing()))
+    out = vectorized(file, tmp_path / "out", "formats=[gpkg,parquet]")
+    full = vectorized(write(tmp_path / "y.tif", crossing()), tmp_path / "full", "formats=[gpkg,parquet]")
+    ways = {"u": "Integer64", "v": "Integer64", "kind": "String", "highway": "String", "width_m": "Real"}
+    wanted = {
+        "rail": ("LineString", {**ways, "length_m": "Real", "layout": "String"}),
+        "drive": ("LineString", {**ways, "length_m": "Real", "layout": "String"}),
+        "building": ("Polygon", {"area_m2": "Real", "layout": "String"}),
+        "square": ("Polygon", {"area_m2": "Real", "layout": "String"}),
+        "walk_nodes": (
+            "Point", {"node": "Integer64", "street_count": "Integer64", "at_edge": "Integer", "layout": "String"}
+        ),
+    }  # fmt: skip
+    for folder in (out, full):
+        for name, (geometry, columns) in wanted.items():
+            about = pyogrio.read_info(folder / "layouts.gpkg", layer=name)
+            assert about["geometry_type"] == geometry
+            types = [kind.removeprefix("OFT") for kind in about["ogr_types"]]
+            assert dict(zip(about["fields"], types, strict=True)) == columns
+            assert about["features"] == (0 if folder == out else {"drive": 4, "building": 4}.get(name, 0))
+    for name in wanted:
+        empty, other = (gpd.read_parquet(folder / "parquet" / f"{name}.parquet") for folder in (out, full))
+        assert empty.dtypes.equals(other.dtypes)
 
 
 def test_a_whole_city_is_to_be_named_in_parts(tmp_path, monkeypatch):

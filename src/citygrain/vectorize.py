@@ -14,6 +14,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyproj
 import rasterio
 import rich
 from numpy.typing import NDArray
@@ -34,6 +35,13 @@ FORMATS = ("gpkg", "geojson", "parquet", "graphml")
 
 LARGEST_CELLS = 4096**2
 """More cells than this at once would take more than some gigabytes."""
+
+EXACT = 1e-6
+"""Share by which cells may differ from squares, and units from metres: what rounding leaves."""
+
+TRUE_M = 0.05
+"""Share by which a metre of the CRS may differ from one on the ground. In Web Mercator, it is a factor of two in
+Hamburg."""
 
 FEW = 8
 """Processes take seconds to start: so many layouts are done before that."""
@@ -126,19 +134,14 @@ def read(
     Raises
     ------
     DataError
-        When it cannot be read, has no CRS in metres, no names of channels, or too many cells.
+        When it cannot be read, does not lie on a square grid in metres, has no names of channels, or too many cells.
     """
     try:
         with rasterio.open(path) as tif:
+            whole = grid_of(tif, str(path))
             window = Window(0, 0, tif.width, tif.height)
             if bounds is not None:
                 window = _part(window, bounds, tif)
-            if tif.crs is None or not tif.crs.is_projected or abs(tif.transform.a + tif.transform.e) > 1e-9:
-                raise DataError(
-                    f"{path} does not lie on a square grid in metres.",
-                    expected="a projected CRS such as EPSG:32633, rows from north to south",
-                    got=f"{tif.crs}, {tif.transform.a:g} by {tif.transform.e:g}",
-                )
             if window.width * window.height > LARGEST_CELLS:
                 raise DataError(
                     f"{path} is too large to be vectorised at once.",
@@ -147,9 +150,8 @@ def read(
                     remedy="name a part, in the file's CRS: bounds=[left,bottom,right,top]",
                 )
             cells: NDArray[Any] = tif.read(window=window)
-            left = tif.transform.c + window.col_off * tif.transform.a
-            top = tif.transform.f + window.row_off * tif.transform.e
-            grid = Grid(tif.crs.to_string(), left, top, tif.transform.a, int(window.width), int(window.height))
+            left, top = whole.transform @ (window.col_off, window.row_off)
+            grid = Grid(whole.crs, left, top, whole.resolution_m, int(window.width), int(window.height))
             channels = [name or "" for name in tif.descriptions]
     except RasterioError as error:
         raise DataError(f"{path} cannot be read as a GeoTIFF.", got=error) from error
@@ -159,6 +161,58 @@ def read(
             expected="a description for each band, as `citygrain sample` and `prepare` write",
         )
     return vectorize(cells, channels, grid, smallest_m2=smallest_m2, service=service)
+
+
+def grid_of(tif: rasterio.DatasetReader, name: str) -> Grid:
+    """Return where the cells of an open file lie.
+
+    Parameters
+    ----------
+    tif
+        The file.
+    name
+        What messages call it.
+
+    Raises
+    ------
+    DataError
+        When its cells are no squares with sides to the north and east, in metres on the ground.
+    """
+    a, b, _, d, e, _ = tif.transform[:6]
+    wrong = None
+    if tif.crs is None:
+        wrong = "no CRS"
+    elif not tif.crs.is_projected:
+        wrong = f"{tif.crs.to_string()}, which is not projected"
+    elif abs(tif.crs.linear_units_factor[1] - 1) > EXACT:
+        unit, metres = tif.crs.linear_units_factor
+        wrong = f"{tif.crs.to_string()}, in units ({unit}) of {metres:g} m"
+    elif max(abs(b), abs(d)) > EXACT * abs(a):
+        wrong = f"a grid that is turned by {math.degrees(math.atan2(d, a)):.3g}°"
+    elif not (a > 0 > e):
+        wrong = "a grid with rows from south to north, or columns from east to west"
+    elif abs(a + e) > EXACT * a:
+        wrong = f"cells of {a:g} by {-e:g} m"
+    elif not 1 - TRUE_M < (scale := _scale(tif)) < 1 + TRUE_M:
+        wrong = f"{tif.crs.to_string()}, in which a metre on the ground is {scale:.3g} m"
+    if wrong:
+        raise DataError(
+            f"{name} does not lie on a square grid in metres.",
+            expected="a projected CRS in metres, such as EPSG:32633, square cells, rows from north to south",
+            got=wrong,
+            remedy="gdalwarp -t_srs EPSG:32633 -tr 2 2 -r average IN.tif OUT.tif, with the UTM zone of the place",
+        )
+    return Grid(tif.crs.to_string(), tif.transform.c, tif.transform.f, a, tif.width, tif.height)
+
+
+def _scale(tif: rasterio.DatasetReader) -> float:
+    """Return how long a metre on the ground is on the map, in the middle of a file; 1 where nobody knows."""
+    crs = pyproj.CRS.from_user_input(tif.crs)
+    x, y = tif.transform @ (tif.width / 2, tif.height / 2)
+    projection = pyproj.Proj(crs)
+    longitude, latitude = projection(x, y, inverse=True)
+    scale = math.sqrt(abs(projection.get_factors(longitude, latitude).areal_scale))
+    return scale if math.isfinite(scale) else 1.0
 
 
 def _part(whole: Window, bounds: Sequence[float], tif: rasterio.DatasetReader) -> Window:
@@ -203,11 +257,15 @@ def collected(named: Mapping[str, Vectors]) -> dict[str, gpd.GeoDataFrame]:
 
 
 def write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) -> None:
-    """Write tables as `layouts.gpkg`, or as one file a layer in a folder named like the format."""
+    """Write tables as `layouts.gpkg`, or as one file a layer in a folder named like the format.
+
+    A layer without features has the types of its columns and, in a GeoPackage, of its geometry all the same.
+    """
     if form == "gpkg":
         with atomic_path(out / "layouts.gpkg") as temporary:
             for name, layer in layers.items():
-                layer.to_file(temporary, layer=name, driver="GPKG")
+                kind = "Polygon" if name in AREAS else "LineString" if name in NETWORKS else "Point"
+                layer.to_file(temporary, layer=name, driver="GPKG", geometry_type=kind)
         return
     for name, layer in layers.items():
         with atomic_path(out / form / f"{name}.{form}") as temporary:

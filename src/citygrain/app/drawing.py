@@ -37,7 +37,7 @@ from citygrain.protocols import Completes, Denoiser, Holds, Known, Sampler
 from citygrain.sample import Samples, draw, given_windows, grids_of, write
 from citygrain.samplers.base import fitting
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
-from citygrain.vectorize import collected, write_layers
+from citygrain.vectorize import collected, grid_of, write_layers
 
 Picture = NDArray[np.uint8]
 Row = list[str]
@@ -670,12 +670,7 @@ def ground_of(studio: Studio, path: str | Path | None) -> Ground:
                     expected=f"bands named {', '.join(spec.channels)}",
                     got=", ".join(filter(None, names)) or f"{tif.count} bands without names",
                 )
-            if tif.crs is None or not tif.crs.is_projected or abs(tif.transform.a + tif.transform.e) > 1e-9:
-                raise DataError(
-                    "This file does not lie on a square grid in metres.",
-                    expected="a projected CRS such as EPSG:32633, rows from north to south",
-                    got=tif.crs,
-                )
+            whole = grid_of(tif, "This file")
             if abs(tif.transform.a - spec.resolution_m) > 1e-6 or min(tif.shape) < spec.size_px:
                 raise DataError(
                     "This file has other cells than the model, or too few.",
@@ -685,8 +680,8 @@ def ground_of(studio: Studio, path: str | Path | None) -> Ground:
             row, column = ((length - spec.size_px) // 2 for length in tif.shape)
             window = Window(column, row, spec.size_px, spec.size_px)
             cells = tif.read([names.index(name) + 1 for name in spec.channels], window=window)
-            left, top = tif.transform @ (column, row)
-            grid = Grid(tif.crs.to_string(), left, top, spec.resolution_m, spec.size_px, spec.size_px)
+            left, top = whole.transform @ (column, row)
+            grid = Grid(whole.crs, left, top, spec.resolution_m, spec.size_px, spec.size_px)
     except RasterioError as error:
         raise DataError(
             "This file cannot be read as a GeoTIFF.", expected="a GeoTIFF as `citygrain sample` writes them"

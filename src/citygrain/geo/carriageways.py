@@ -41,6 +41,9 @@ SLENDER = 0.2
 ACROSS = 2.0
 """Widths of a way that the ground between two carriageways is wide at most, along a way that crosses it."""
 
+BULGE = 1.0
+"""Widths of a way that the outline bulges into a mouth at most."""
+
 NARROW = 0.75
 """Half of the cells that a gap between carriageways is wide at least."""
 
@@ -308,7 +311,9 @@ def _without_mouths(
         for one, other in zip(free, np.roll(free, -1), strict=True):
             kept.append(one)
             between = (one + 1 + np.arange((other - one - 1) % len(xy))) % len(xy)
-            if math.dist(xy[one], xy[other]) < width:  # the tip where the carriageways part
+            chord = shapely.LineString([xy[one], xy[other]])
+            bulge = shapely.distance(shapely.points(xy[between]), chord).max(initial=0)
+            if chord.length < width or bulge > BULGE * width:  # an end, where the carriageways join or part
                 kept += between.tolist()
         return xy[kept]
 

@@ -42,13 +42,22 @@ PALE = 0.4
 """Share of `LEVEL` down to which a way goes on where it pales: real coverage hardly does, what models make does."""
 
 APART = 2.0
-"""Ways and junctions nearer than so many cells, or than a band is wide, are one."""
+"""Ways nearer than so many cells, or than a band is wide, are one."""
 
 SMOOTHED = 2
 """Neighbours on either side over which the vertices of a chain are averaged."""
 
 EDGE = 0.75
 """Cells from the window's edge within which a line says nothing."""
+
+SAME_JUNCTION = 0.75
+"""Widths of a way within which two junctions are one."""
+
+SHOOT = 0.7
+"""Widths of a way below which a line that ends nowhere is a shoot of thinning."""
+
+FORKED = 4.0
+"""Widths of a way within which two forks may be one crossing at a low angle."""
 
 THROUGH = -0.6
 """Cosine of the angle between two ways from which on they go on in each other where they meet."""
@@ -333,7 +342,7 @@ def _cleared(
     edges = _merged(edges, where, rim, width, ground, kinds)
     edges = _joined(_unshot(edges, rim, width), rim)
     _straighten(edges, where, rim, width, window)
-    return edges, where
+    return [e for e in edges if e.length() > 0], where
 
 
 def _at_rim(edges: Sequence[_Edge], where: list[_Point], window: tuple[int, int]) -> list[bool]:
@@ -387,7 +396,7 @@ def _unshot(edges: list[_Edge], rim: Sequence[bool], width: float) -> list[_Edge
     shoots: dict[int, list[_Edge]] = defaultdict(list)
     for e in edges:
         loose = [node for node in (e.u, e.v) if degree[node] == 1]
-        if len(loose) == 1 and not rim[loose[0]] and e.length() < width:
+        if len(loose) == 1 and not rim[loose[0]] and e.length() < SHOOT * width:
             shoots[e.u + e.v - loose[0]].append(e)
     cut: set[int] = set()
     for node, found in shoots.items():
@@ -425,42 +434,50 @@ def _merged(
     ground: shapely.Geometry,
     kinds: _Bands,
 ) -> list[_Edge]:
-    """Draw junctions together that a line shorter than the band's width joins; `where` is changed.
+    """Draw junctions together that a line much shorter than the band is wide joins; `where` is changed.
 
-    Lines from one carriageway to the other, across the `ground` between, stay.
+    So are the two forks of ways that cross at a low angle, before all others. Lines from one carriageway to the other,
+    across the `ground` between, stay.
     """
     ground = shapely.buffer(ground, -0.3)
     degree = _degrees(edges)
     lead = list(range(len(where)))
+    members = [[node] for node in lead]
 
     def leader(node: int) -> int:
         while lead[node] != node:
             lead[node] = node = lead[lead[node]]
         return node
 
+    def merge(e: _Edge) -> None:
+        u, v = leader(e.u), leader(e.v)
+        middle = [(p + q) / 2 for p, q in zip(where[e.u], where[e.v], strict=True)]
+        if u != v and not ground.contains(shapely.Point(middle)):
+            lead[v] = u
+            members[u] += members[v]
+
+    def place(node: int) -> _Point:
+        x, y = zip(*(where[n] for n in members[leader(node)]), strict=True)
+        return sum(x) / len(x), sum(y) / len(y)
+
     at: dict[int, list[_Edge]] = defaultdict(list)
     for e in edges:
         at[e.u].append(e)
         at[e.v].append(e.turned())
-    for e in edges:
-        if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v]):
-            length = e.length()
-            if length >= width and not (
-                degree[e.u] == degree[e.v] == 3
-                and length < 2.5 * (local := kinds.width(e.xy[len(e.xy) // 2]))
-                and _crossing(e, at, local)
-            ):
-                continue
-            middle = [(p + q) / 2 for p, q in zip(where[e.u], where[e.v], strict=True)]
-            if not ground.contains(shapely.Point(middle)):
-                lead[leader(e.u)] = leader(e.v)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for node in range(len(where)):
-        groups[leader(node)].append(node)
-    for first, members in groups.items():
-        if len(members) > 1:
-            x, y = zip(*(where[node] for node in members), strict=True)
-            where[first] = sum(x) / len(x), sum(y) / len(y)
+    inner = [e for e in edges if degree[e.u] > 2 and degree[e.v] > 2 and not (rim[e.u] or rim[e.v])]
+    for e in inner:
+        if degree[e.u] == degree[e.v] == 3:
+            wide = max(width, kinds.width(e.xy[len(e.xy) // 2]))
+            if e.length() < FORKED * wide and _crossing(e, at, wide):
+                merge(e)
+    crossings = {node for node in range(len(where)) if len(members[leader(node)]) > 1}
+    for e in inner:
+        moved = e.u in crossings or e.v in crossings
+        if (math.dist(place(e.u), place(e.v)) if moved else e.length()) < SAME_JUNCTION * width:
+            merge(e)
+    places = {node: place(node) for node in range(len(where)) if len(members[leader(node)]) > 1}
+    for node, point in places.items():
+        where[node] = point
     merged = []
     for e in edges:
         u, v = leader(e.u), leader(e.v)
@@ -482,8 +499,8 @@ def _in_line(one: _Edge, other: _Edge, width: float) -> bool:
     lengths = one.length(), other.length()
     ends = []
     for way, length in zip((one, other), lengths, strict=True):
-        near = min(0.75 * width, length / 3)
-        ends.append((_along(way.xy, near), _along(way.xy, min(2.5 * width, length - near))))
+        near = min(width, length / 3)
+        ends.append((_along(way.xy, near), _along(way.xy, min(4 * width, length - near))))
     ((ax, ay), (bx, by)), ((cx, cy), (dx, dy)) = ends
     least, most = (0.94, 0.4) if min(lengths) > 2 * width else (0.7, 0.8)
     r, s = (math.dist(*points) or 1.0 for points in ends)
@@ -492,7 +509,7 @@ def _in_line(one: _Edge, other: _Edge, width: float) -> bool:
     if ux * vx + uy * vy < least:
         return False
     mx, my = (ux + vx) / 2, (uy + vy) / 2
-    return abs((cx - ax) * my - (cy - ay) * mx) < most * width
+    return abs((cx - ax) * my - (cy - ay) * mx) < max(most * width, 1.0)
 
 
 def _straighten(
@@ -532,6 +549,9 @@ def _straighten(
         if within and math.dist(point, where[node]) < width:
             moved[node] = point
     for e in edges:
+        if e.u == e.v:  # of a loop little may be left
+            e.xy = [moved[e.u], *e.xy[1:-1], moved[e.v]]
+            continue
         along = [0.0, *accumulate(map(math.dist, e.xy, e.xy[1:]))]
         head, tail = (min(near, 0.4 * along[-1]) if len(meets[node]) > 2 else 0.0 for node in (e.u, e.v))
         kept = [p for p, d in zip(e.xy, along, strict=True) if head < d < along[-1] - tail]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import geopandas as gpd
 import networkx as nx
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
@@ -140,9 +141,9 @@ class Vectors:
             columns = {
                 "u": ways.ends[:, 0],
                 "v": ways.ends[:, 1],
-                "kind": ways.kind,
-                "highway": [HIGHWAY[kind] for kind in ways.kind],
-                "width_m": [WIDTHS[kind] for kind in ways.kind],
+                "kind": pd.Series(ways.kind, dtype="str"),
+                "highway": pd.Series([HIGHWAY[kind] for kind in ways.kind], dtype="str"),
+                "width_m": np.array([WIDTHS[kind] for kind in ways.kind], float),
                 "length_m": shapely.length(ways.lines),
             }
             layers[name] = gpd.GeoDataFrame(columns, geometry=list(ways.lines), crs=crs)
