@@ -48,7 +48,14 @@ def main() -> None:
     size = spec.size_px
     rules = Rules(**model.provenance["data"]["rules"])
     windows = [
-        CityWindows([args.data / place], "test", rules, channels=spec.channels, limit=args.windows)
+        CityWindows(
+            [args.data / place],
+            "test",
+            rules,
+            channels=spec.channels,
+            limit=args.windows,
+            raster_format=spec.raster_format,
+        )
         for place in args.places
     ]
     real = torch.cat([of.__getitems__(range(len(of))).layout for of in windows])

@@ -40,7 +40,7 @@ def main() -> None:
     spec = codec.spec
     rules = Rules(spec.size_px, spec.resolution_m)
     folders = [find_place(args.data, place) for place in args.places]
-    windows = CityWindows(folders, "test", rules, channels=spec.channels)
+    windows = CityWindows(folders, "test", rules, channels=spec.channels, raster_format=spec.raster_format)
     real = windows.__getitems__(range(min(args.windows, len(windows)))).layout.float() / 255
     with torch.no_grad():
         decoded = codec.decode(codec.encode(real))

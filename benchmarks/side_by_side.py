@@ -38,7 +38,7 @@ def main() -> None:
     spec = generator.spec
     data = CityDataModule(
         spec.places, args.data, spec.size_px, spec.resolution_m, channels=spec.channels, scalars=spec.scalars,
-        test_windows=2 * args.columns * len(spec.places),
+        test_windows=2 * args.columns * len(spec.places), raster_format=spec.raster_format,
     )  # fmt: skip
     windows = data.windows("test")
     batch = data.batch("test", range(len(windows)))

@@ -32,7 +32,8 @@ def card(
     before = made.get("begun_from")
     facts = {
         "Layouts": f"{spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m; channels "
-        + ", ".join(spec.channels),
+        + ", ".join(spec.channels)
+        + ("; service roads are part of street, squares of walk" if spec.raster_format == 1 else ""),
         "Given": ", ".join(spec.given),
         "Conditions": ", ".join(spec.scalars) or "none",
         "Maps": ", ".join(spec.maps),

@@ -29,7 +29,7 @@ from citygrain.evaluation.morphology import FORM, FormMeasure, bias, orientation
 from citygrain.evaluation.report import write_report
 from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
-from citygrain.geo.layers import CHANNEL_NAMES, RASTER_FORMAT
+from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT
 from citygrain.geo.split import WHOLE
 from citygrain.plot import distributions, place_map, ranges, roses, sheet, stacked
 
@@ -46,6 +46,12 @@ SELDOM = 0.5
 
 CHARTED, SCREEN = 24, 12
 """Measures in the chart and on the screen: those that separate the places best."""
+
+
+EARLIER = (
+    "An earlier model drew the layouts. As it knows them, service roads are streets and squares are footways, in the "
+    "places too."
+)
 
 
 @dataclass(frozen=True)
@@ -104,12 +110,7 @@ def run(config: Mapping[str, Any]) -> Path:
     made = {Path(folder).name: _generated(Path(folder)) for folder in config["generated"]}
     rasters = [CityRaster.open(find_place(Path(config["paths"]["data"]), place)) for place in config["places"]]
     resolution_m, size_px = _windows(config, rasters, made)
-    # Places are cut as what is compared with them knows its channels.
-    raster_format = min([RASTER_FORMAT, *(form for _, _, _, form in made.values())])
-    if raster_format < RASTER_FORMAT:
-        rich.print(
-            "[yellow]an earlier model[/] drew some of the layouts: service roads count as streets, squares as ways"
-        )
+    raster_format = _format_of({name: form for name, (_, _, _, form) in made.items()})
     out = Path(config["out"])
     compared = []
     with processes(config["workers"] or os.cpu_count() or 1) as mapped:
@@ -126,7 +127,9 @@ def run(config: Mapping[str, Any]) -> Path:
         for raster in rasters:
             channels, _ = common_channels([raster], raster_format=raster_format)
             missing = {
-                name: raster.unknown.get(name, "no such channel") for name in CHANNEL_NAMES if name not in channels
+                name: raster.unknown.get(name, "no such channel")
+                for name in CHANNEL_NAMES
+                if name not in channels and not (raster_format == 1 and name in PARTS)
             }
             windows = CityWindows(
                 [raster], WHOLE, rules, channels=channels, limit=config["n"], built=built, raster_format=raster_format
@@ -140,6 +143,7 @@ def run(config: Mapping[str, Any]) -> Path:
             found = gathered(name, channels, len(layouts), partial(_part, layouts), made_by)
             compared.append(Compared(name, channels, {}, found))
     report = compare(compared, resolution_m=resolution_m, window_m=size_px * resolution_m, generated=list(made))
+    report["note"] = "" if raster_format == RASTER_FORMAT else EARLIER
     report["least"] = {"data": config["min_valid"], "built": config["min_built"] if built else 0.0, "of": list(built)}
     _pictures(compared, report, out, resolution_m)
     write_text(out / "measures.csv", _csv(report))
@@ -148,6 +152,27 @@ def run(config: Mapping[str, Any]) -> Path:
     rich.print(_table(report))
     rich.print(f"report: {out / 'report.html'}   table: {out / 'measures.csv'}")
     return out
+
+
+def _format_of(formats: Mapping[str, int]) -> int:
+    """Return the format in which places are cut: that of the generated layouts which they are compared with.
+
+    Raises
+    ------
+    ConfigError
+        When these are of several formats, whose channels hold different things.
+    """
+    if len(set(formats.values())) > 1:
+        raise ConfigError(
+            "Layouts of models that know other channels cannot be compared with each other.",
+            expected="layouts of one format",
+            got=", ".join(f"{name}: format {form}" for name, form in formats.items()),
+            remedy="compare each of them with the places",
+        )
+    raster_format = min(formats.values(), default=RASTER_FORMAT)
+    if raster_format < RASTER_FORMAT:
+        rich.print(f"[yellow]format {raster_format}:[/] {EARLIER}")
+    return raster_format
 
 
 def _bytes(windows: CityWindows, positions: range) -> Layouts:

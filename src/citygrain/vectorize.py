@@ -26,7 +26,7 @@ from citygrain.console import progress_bar
 from citygrain.errors import ConfigError, DataError
 from citygrain.files import atomic_path
 from citygrain.geo._osmnx import borrowed
-from citygrain.geo.cityraster import LAYOUT
+from citygrain.geo.cityraster import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, vectorize
 from citygrain.plot import vector_sheet
@@ -103,6 +103,8 @@ def layouts_in(path: Path) -> list[Path]:
     DataError
         When there are none.
     """
+    for folder in (path.parent, path):
+        read_manifest(folder)  # refuses a prepared place of an earlier format, whose ways held something else
     if path.is_file():
         return [path]
     if (path / LAYOUT).is_file():

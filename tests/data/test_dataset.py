@@ -82,6 +82,9 @@ def test_windows_for_a_model_of_format_1_hold_what_was_parted(rasters):
         assert torch.equal(then[:, i], parts.get(name, band[name]).clamp(max=255).round().int()), name
     with pytest.raises(DataError, match="square"):
         CityWindows(rasters, "train", RULES, channels=["building", "square"], raster_format=1)
+    blind = [replace(raster, unknown={**raster.unknown, "square": "nobody looked"}) for raster in rasters]
+    assert "walk" in CityWindows(blind, "train", RULES).channels
+    assert "walk" not in CityWindows(blind, "train", RULES, raster_format=1).channels, "half of it is not known"
 
 
 @settings(max_examples=20, deadline=None)

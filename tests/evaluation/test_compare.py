@@ -14,6 +14,7 @@ from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.gather import Gathered
 from citygrain.evaluation.morphology import FORM
 from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.place import Place
 from citygrain.geo.sources.overpass import Overpass
 from citygrain.prepare import prepare
@@ -80,7 +81,7 @@ def generated(cities, tmp_path_factory):
     layouts[:, channels.index("building")] = 0
     folder = tmp_path_factory.mktemp("made") / "empty_streets"
     folder.mkdir()
-    np.savez_compressed(folder / "layouts.npz", layouts=layouts, channels=channels, resolution_m=4.0)
+    np.savez_compressed(folder / "layouts.npz", layouts=layouts, channels=channels, resolution_m=4.0, raster_format=2)
     return folder
 
 
@@ -174,3 +175,12 @@ def test_what_cannot_be_compared_is_refused(overrides, error, words, cities, tmp
 def test_generated_layouts_set_the_resolution(generated, cities, tmp_path):
     with pytest.raises(ConfigError, match="another resolution"):
         run(comparison(cities, tmp_path, "places=[helsinki]", f"generated=[{generated}]", "resolution_m=8"))
+
+
+def test_layouts_of_models_that_know_other_channels_are_not_compared():
+    from citygrain.compare import _format_of
+
+    assert _format_of({}) == RASTER_FORMAT
+    assert _format_of({"old": 1}) == 1
+    with pytest.raises(ConfigError, match=r"old: format 1, new: format 2[\s\S]*compare each of them"):
+        _format_of({"old": 1, "new": 2})

@@ -29,6 +29,7 @@ from citygrain.editing import draw_area
 from citygrain.errors import CapabilityError, ConfigError, DataError
 from citygrain.files import atomic_path
 from citygrain.geo.cityraster import MANIFEST, CityRaster
+from citygrain.geo.layers import parts_of, select_channels
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
 from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
@@ -679,7 +680,9 @@ def ground_of(studio: Studio, path: str | Path | None) -> Ground:
                 )
             row, column = ((length - spec.size_px) // 2 for length in tif.shape)
             window = Window(column, row, spec.size_px, spec.size_px)
-            cells = tif.read([names.index(name) + 1 for name in spec.channels], window=window)
+            parts = {part for name in spec.channels for part in parts_of(name, spec.raster_format)}
+            there = [name for name in names if name in parts]
+            cells = tif.read([names.index(name) + 1 for name in there], window=window)
             left, top = whole.transform @ (column, row)
             grid = Grid(whole.crs, left, top, spec.resolution_m, spec.size_px, spec.size_px)
     except RasterioError as error:
@@ -690,7 +693,7 @@ def ground_of(studio: Studio, path: str | Path | None) -> Ground:
         if not (np.isfinite(cells).all() and cells.min() >= 0 and cells.max() <= 1):
             raise DataError("These are no shares of cells.", expected="0 to 255 as bytes, or numbers from 0 to 1")
         cells = np.rint(cells * 255)
-    return Ground(cells.astype(np.uint8), grid)
+    return Ground(select_channels(cells.astype(np.uint8), there, spec.channels, spec.raster_format), grid)
 
 
 def canvas(studio: Studio, ground: Ground) -> Picture:

@@ -327,12 +327,21 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise _damaged(folder / MANIFEST, error) from error
-    if isinstance(manifest, dict) and manifest.get("format") in range(1, RASTER_FORMAT):
+    form = manifest.get("format") if isinstance(manifest, dict) else None
+    if isinstance(form, int) and form > RASTER_FORMAT:
+        raise DataError(
+            f"{folder} was prepared by a later citygrain.",
+            expected=f"format {RASTER_FORMAT}",
+            got=f"format {form}",
+            remedy=f"use that version; or prepare the place again: citygrain prepare place={folder.name} … "
+            "raster.replace=true",
+        )
+    if form in range(1, RASTER_FORMAT):
         raise DataError(
             f"{folder} was prepared by an earlier citygrain, and must be prepared again: its channels hold something "
             "else.",
             expected=f"format {RASTER_FORMAT}: squares and service roads in channels of their own",
-            got=f"format {manifest['format']}",
+            got=f"format {form}",
             remedy=f"prepare the place again: citygrain prepare place={folder.name} … raster.replace=true",
         )
     if not isinstance(manifest, dict) or manifest.get("format") != RASTER_FORMAT:

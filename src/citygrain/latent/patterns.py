@@ -1,8 +1,7 @@
 """Pattern cards: one page a measure, with what it looks like in real cities and what moves it in a model's code.
 
 A card stands beside a pattern of Alexander's where a measure sees a part of one. What it sees and what it does not is
-said in a sentence each; no measure here sees how a place is used. Of the patterns that come to mind, 61 Small Public
-Squares is not among them: squares are no channel, and nothing tells one from a wide street.
+said in a sentence each; no measure here sees how a place is used.
 
 References
 ----------

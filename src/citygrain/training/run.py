@@ -107,6 +107,8 @@ def run(config: Mapping[str, Any]) -> Path:
     with _quiet():
         trainer = _trainer(config, folder, task.generator)
     resume = folder / LAST
+    if resume.is_file():
+        _check_begun(read(resume).spec, spec, folder)
     if codec is not None:
         task.generator.codec.load_state_dict(codec.weights)
     if source is not None and not resume.is_file():
@@ -220,6 +222,17 @@ def _claim(folder: Path, config: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(mine, indent=1, ensure_ascii=False) + "\n")
 
 
+def _check_begun(begun: LayoutSpec, spec: LayoutSpec, folder: Path) -> None:
+    """Refuse to go on with a run on windows of other channels: its places have been prepared anew since."""
+    if _decided(begun) != _decided(spec):
+        raise TrainingError(
+            f"The run in {folder} began on other layouts: its places have been prepared anew since.",
+            expected=_layouts_of(begun),
+            got=_layouts_of(spec),
+            remedy="choose another name=…, or remove the folder to start again",
+        )
+
+
 def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what may change from one start to the next, of a codec that is trained on the way too."""
 
@@ -241,17 +254,17 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 def _check_codec(codec: LayoutSpec, spec: LayoutSpec) -> None:
     """Refuse a codec of other layouts: it fixes channels, size and resolution."""
-
-    def decided(of: LayoutSpec) -> tuple[Any, ...]:
-        return of.channels, of.shape, of.resolution_m, of.raster_format
-
-    if decided(codec) != decided(spec):
+    if _decided(codec) != _decided(spec):
         raise ConfigError(
             "The codec was trained on other layouts.",
             expected=_layouts_of(spec),
             got=_layouts_of(codec),
             remedy="train the codec on the same data group, or change data.* to the codec's",
         )
+
+
+def _decided(spec: LayoutSpec) -> tuple[Any, ...]:
+    return spec.channels, spec.shape, spec.resolution_m, spec.raster_format
 
 
 def _layouts_of(spec: LayoutSpec) -> str:

@@ -163,7 +163,11 @@ def features(
         When there is not one street or not one building: seldom a real city, more often a wrong extract.
     """
     if not isinstance(source, Source):
-        raise SourceError("This is no source of features.", expected="overpass, overpass_json, file, vectortiles, layers or combined", got=source)
+        raise SourceError(
+            "This is no source of features.",
+            expected="overpass, overpass_json, file, vectortiles, layers or combined",
+            got=source,
+        )
     unknown = declared(unknown)
     found = source.features(place, progress)
     if unknown:
