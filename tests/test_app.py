@@ -58,6 +58,7 @@ from citygrain.conditions import measure
 from citygrain.config import load_config
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
 from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
 from citygrain.plot import sheet
@@ -365,6 +366,19 @@ def test_a_real_window_is_that_of_the_place(cities, studio):
     for wrong in (("helsinki", 12.0, 55.0), ("atlantis", longitude, latitude), ("helsinki", None, latitude)):
         with pytest.raises(CitygrainError):
             ground_at(here, *wrong)
+
+
+def test_an_upload_is_seen_as_the_model_knows_its_channels(studio, tmp_path):
+    """The model that ships knows service roads as streets, and squares as footways."""
+    cells = np.random.default_rng(0).integers(0, 90, (len(CHANNEL_NAMES), 64, 64), np.uint8)
+    path = tmp_path / "today.tif"
+    write_geotiff(path, cells, CHANNEL_NAMES, Grid("EPSG:32635", 385_000, 6_672_000, 8.0, 64, 64))
+    seen = dict(zip(studio.spec.channels, ground_of(studio, path).layout.astype(int), strict=True))
+    band = dict(zip(CHANNEL_NAMES, cells.astype(int), strict=True))
+    assert studio.spec.raster_format == 1
+    assert np.array_equal(seen["walk"], band["walk"] + band["square"])
+    assert np.array_equal(seen["street"], np.rint(band["street"] + 1.6 * band["service"]))
+    assert np.array_equal(seen["building"], band["building"])
 
 
 def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):

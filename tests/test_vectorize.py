@@ -88,6 +88,14 @@ def test_one_file_and_a_prepared_place_are_taken_too(cities, sampled, tmp_path):
     assert shapely.box(*box).buffer(1e-6).contains(shapely.box(*houses.total_bounds))
 
 
+def test_a_prepared_place_of_an_earlier_format_is_refused(tmp_path):
+    write(tmp_path / "town" / "layout.tif", crossing())
+    (tmp_path / "town" / "place.json").write_text('{"format": 1}')
+    for layouts in (tmp_path / "town", tmp_path / "town" / "layout.tif"):
+        with pytest.raises(DataError, match="prepared again"):
+            vectorized(layouts, tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_processes_make_what_one_makes(tmp_path):
     for i in range(12):

@@ -24,11 +24,22 @@ from citygrain import checkpoint
 from citygrain.config import load_config
 from citygrain.errors import CheckpointError, ConditionError, ConfigError, DataError, TrainingError
 from citygrain.sample import run as sample
+from citygrain.spec import LayoutSpec
 from citygrain.training import run as training
 from citygrain.training.callbacks import ProgressBar, SampleGrid
 from citygrain.training.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_run_does_not_go_on_where_its_places_hold_something_else():
+    spec = LayoutSpec(("building", "street"), 8, 8.0)
+    training._check_begun(replace(spec, places=("a",)), spec, Path("runs/old"))
+    for begun in (replace(spec, raster_format=1), replace(spec, channels=("building",))):
+        with pytest.raises(TrainingError, match=r"prepared anew since[\s\S]*another name"):
+            training._check_begun(begun, spec, Path("runs/old"))
+
+
 SMALL = [
     "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=16", "data.batch_size=8",
     "data.batches_per_epoch=4", "data.val_windows=8", "data.statistics_windows=64", "trainer=cpu",
