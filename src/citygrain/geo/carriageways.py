@@ -165,7 +165,7 @@ def _too_wide(solid: NDArray[np.bool_], width: float) -> Box | None:
     core, count = ndimage.label(_all_within(solid, ndimage.minimum_filter(solid, square), deep), AROUND)
     if not count:
         return None
-    large = np.bincount(core.ravel()) >= width
+    large = np.bincount(core.ravel()) >= 1.5 * width
     large[0] = False
     if not large.any():
         return None
