@@ -13,10 +13,10 @@ one), how its orientations spread (entropy in nat, weighted by length), and how 
 when the polygons are drawn again (intersection over union).
 
 With `--topology`, files that places were made of (in order; OpenStreetMap extracts or tiles), how the networks of
-arterials and streets hang together is measured on the same windows, on the vectors and on the source's own lines, noded:
-means over windows of the share of the largest part, of junctions of four ways, of dead ends, and of the network within
-400 m of junctions. Nodes that the window's edge makes do not count, nor do stubs shorter than a street is wide, on either
-side. The build of another checkout is measured by running it with that one's `src` first on PYTHONPATH.
+arterials and streets hang together is measured on the same windows, on the vectors and on the source's own lines,
+noded: means over windows of the share of the largest part, of junctions of four ways, of dead ends, and of the network
+within 400 m of junctions. Nodes that the window's edge makes do not count, nor do stubs shorter than a street is wide,
+on either side. With another checkout's `src` first on PYTHONPATH, it is that build which is measured.
 
 With `--picture`, features of two windows of each place are drawn: those at the 75th and the 95th percentile of what
 buildings and streets cover.

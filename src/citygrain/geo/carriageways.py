@@ -4,8 +4,10 @@ Two carriageways that lie nearer than they are wide are one band, whose skeleton
 lie half a width from its edges. So the band's outline, to a tenth of a cell, is moved inwards by half a width: of one
 way nothing is left, and of a divided road the ground between the lines of its carriageways.
 
-Ways that cross a divided road are cut off where they come near it, as thinning bends them there, and led straight on: to
-the carriageway, and across to the other one where
+Of a roundabout, likewise, the ring is the outline of its island moved outwards by half a width.
+
+Ways that come near are cut off there, as thinning bends them, and led straight on to the carriageway. They are led
+across to the other one where
 
 - a way of another kind is drawn across both, not only up to the first;
 - a way is of the road's own kind, or ends at the road's edge, where nothing tells: most of those cross.
@@ -163,7 +165,7 @@ def _too_wide(solid: NDArray[np.bool_], width: float) -> Box | None:
     core, count = ndimage.label(_all_within(solid, ndimage.minimum_filter(solid, square), deep), AROUND)
     if not count:
         return None
-    large = np.bincount(core.ravel()) >= width
+    large = np.bincount(core.ravel()) >= 1.5 * width
     large[0] = False
     if not large.any():
         return None
@@ -327,7 +329,7 @@ def _without_mouths(
 
 @dataclass(frozen=True)
 class _Arrival:
-    """A way of a `kind` that comes to the road about a ground: it is kept up to `start`, and goes straight on from there.
+    """A way of a `kind` that comes to the road about a ground: kept up to `start`, it goes straight on from there.
 
     It meets the near carriageway at `near` and the other one at `far`, which is None where that is too far off.
     """
@@ -414,27 +416,27 @@ def _straight_on(
     arrivals: Sequence[_Arrival], grounds: Sequence[Ground], bands: Sequence[Band], level: float
 ) -> list[shapely.LineString]:
     """Draw ways that come to divided roads on to the first carriageway, or across; opposite ones are one way."""
-    made = []
+    made: list[shapely.LineString] = []
     done: set[int] = set()
     for i, one in enumerate(arrivals):
         if i in done:
             continue
-        crosses = one.far is not None and (
+        end = one.near
+        if one.far is not None and (
             one.kind == grounds[one.road].kind
             or not _covered(bands, one.kind, one.near, level)
             or _covered(bands, one.kind, one.far, level)
-        )
-        end = one.far if crosses else one.near
-        if crosses:
+        ):
+            end = one.far
             within = OPPOSITE * bands[grounds[one.road].kind][1]
             opposite = [
-                (math.dist(one.far, other.near), j)
+                (gap, j)
                 for j, other in enumerate(arrivals)
                 if j > i
                 and j not in done
                 and other.road == one.road
                 and other.far is not None
-                and math.dist(one.far, other.near) < within
+                and (gap := math.dist(end, other.near)) < within
                 and one.ahead @ other.ahead < -0.7
             ]
             if opposite:

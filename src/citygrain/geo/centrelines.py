@@ -4,16 +4,17 @@ A way is drawn as a band of one width, so its centreline is the skeleton of the 
 scikit-image), taken apart at its junctions into chains, and cleared of what thinning a raster leaves behind:
 
 - where coverage pales, a way goes on as long as it hangs together with what does not pale: models draw streets so;
-- two carriageways that lie nearer than they are wide are one band that is too wide: where it is, its two centrelines
-  are the lines half a width from its edges. Narrower gaps than a band between two ways are closed;
+- two carriageways that lie nearer than they are wide are one band that is too wide, and the mouths of a roundabout are
+  most of its outer edge: there, the lines are those half a width from the band's edges (`carriageways`). Narrower gaps
+  than a band between two ways are closed;
 - chains are staircases, and hug one side of the band: their cells are drawn to the centre of what is covered around
   them, smoothed over a few cells and simplified (Douglas & Peucker 1973);
-- a crossing comes out as two forks a band's width apart: junctions that near become one;
+- a crossing comes out as two forks, which become one, as junctions do that are very near;
 - ends of bands sprout into their corners: of shoots shorter than the band is wide, unless the window's edge cut them,
   only the one stays in which the way goes on. Dead ends come out up to half a width short.
 
-The coverage is continued beyond the window's edge before it is thinned, and lines are cut at the edge afterwards, so
-that a way which leaves the window reaches its edge.
+The coverage is mirrored at the window's edge before it is thinned, and lines are cut at the edge afterwards, so that a
+way which leaves the window reaches its edge; what lies along the edge, and shoots to it, are left out.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ SMOOTHED = 2
 EDGE = 0.75
 """Cells from the window's edge within which a line says nothing."""
 
-SAME_JUNCTION = 0.75
+SAME_JUNCTION = 0.85
 """Widths of a way within which two junctions are one."""
 
 SHOOT = 0.7
@@ -127,7 +128,7 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     grounds = [
         ground
         for kind, band in enumerate(layers)
-        if band[1] >= APART * finer
+        if band[1] > APART * finer
         for ground in enclosed(kind, band, level, (near * finer) ** 2, frame)
     ]
     if grounds:
@@ -292,7 +293,7 @@ _Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class _Bands:
-    """Coverage and width of each kind of way, in cells of the window, and the coverage from which a cell is a band's."""
+    """Coverage and width of each kind of way, in cells of the window, and the least coverage of a band's cells."""
 
     bands: Sequence[tuple[NDArray[np.float32], float]]
     level: float
@@ -585,9 +586,7 @@ def _courses(ways: Sequence[_Edge], near: float, far: float) -> list[tuple[float
         mx, my = (ax + bx) / 2, (ay + by) / 2
         mx, my = mx + share * (mx - (cx + dx) / 2), my + share * (my - (cy + dy) / 2)
         found.append((2.0, (mx, my), (mx + bx - ax, my + by - ay)))
-    for i in left:
-        found.append((1.0, at[i][0], _along(ways[i].xy, min(far, ways[i].length()))))
-    return found
+    return found + [(1.0, at[i][0], _along(ways[i].xy, min(far, ways[i].length()))) for i in left]
 
 
 def _along(xy: Sequence[_Point], distance: float) -> _Point:

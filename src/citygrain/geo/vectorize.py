@@ -177,7 +177,7 @@ class Vectors:
         return _noded({kind: np.array(found, object) for kind, found in lines.items()}, self.grid)
 
     def graph(self, network: str = "drive") -> nx.MultiDiGraph:
-        """Return a network, or `"all"` for the streets, service roads, cycle tracks and footways `together`, as a graph like osmnx's.
+        """Return a network as a graph like osmnx's, or `"all"`: streets, service roads, tracks and footways `together`.
 
         Nodes have `x`, `y` and `street_count`; edges, one each way, have `osmid`, `length` in metres, `highway`,
         `oneway`, `reversed`, `width` and `geometry`. The graph knows its CRS. `osmnx.basic_stats`, its routing and
