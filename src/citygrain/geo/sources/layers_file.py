@@ -485,13 +485,14 @@ def _wrong_shape(rule: LayerRule, dimensions: NDArray[np.int64], path: Path, wor
     areas = WIDTHS[rule.channel] is None
     wanted = ("polygons, or lines with width_m" if rule.channel == "water" else "polygons") if areas else "lines"
     held = " and ".join(counts) or "empty geometries"
-    lines = "a width makes lines areas: source.rules=[{channel:water,width_m:…}]; or "
+    with_width = "a width makes lines areas: source.rules=[{channel:water,width_m:…}]; or "
+    remedy = with_width if rule.channel == "water" and "lines" in counts else ""
     return SourceError(
         f"{path.name} holds {held} only{f' where {words}' if words else ''}, and {rule.channel} is not drawn of such.",
         expected=wanted,
         got=", ".join(f"{n:,} {shape}" for shape, n in counts.items()) or f"{len(dimensions):,} empty geometries",
-        remedy=f"{lines if rule.channel == 'water' and 'lines' in counts else ''}take a file of {wanted.partition(',')[0]} for "
-        f"{rule.channel}, or leave it out: it is unknown then",
+        remedy=f"{remedy}take a file of {wanted.partition(',')[0]} for {rule.channel}, or leave it out: "
+        "it is unknown then",
     )
 
 
