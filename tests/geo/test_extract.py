@@ -20,7 +20,7 @@ from citygrain.errors import SourceError
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, _extract
 from citygrain.geo.sources._extract import look_over
-from citygrain.geo.sources.osmfile import BROKEN_RELATIONS, CUT_AREAS, OsmFile
+from citygrain.geo.sources.osmfile import BROKEN_RELATIONS, CUT_AREAS, OPEN_WAYS, OsmFile
 
 WEST, SOUTH, EAST, NORTH = BBOX = (9.99, 49.99, 10.01, 50.01)
 META = 'version="3" timestamp="2024-05-06T07:08:09Z"'
@@ -167,18 +167,27 @@ def deleted(made: Map) -> list[str]:
 
 
 def with_a_deleted_corner(made: Map) -> str:
-    """The first node of a house, and a member of the court, were deleted while their users were not touched."""
+    """The first node of a house, and a hole of the court, were deleted while their users were not touched."""
     number = len(made.nodes) + 1
     ways = dict(made.ways)
     refs, tags = ways[200]
     ways[200] = ([number, *refs[:-1], number], tags)
     members, relation_tags = made.relations[500]
     extra = f'<way id="899" action="delete"><nd ref="{number}"/><nd ref="1"/><nd ref="2"/></way>'
-    new = Map(made.nodes, ways, {500: ([*members, ("way", 899, "outer")], relation_tags)})
+    new = Map(made.nodes, ways, {500: ([*members, ("way", 899, "inner")], relation_tags)})
     lon, lat = WEST, SOUTH
     corner = f'<node id="{number}" action="delete" lat="{lat}" lon="{lon}"/>'
     shown = Map({**made.nodes, number: (lon, lat)}, ways)
     return xml(corner, nodes_of(made), ways_of(shown), extra, relations_of(new))
+
+
+def hidden(made: Map) -> list[str]:
+    """What a server says of deleted objects, some older than the objects that came back under their numbers."""
+    more = Map(dict(made.nodes))
+    more.block(800, 5, 5, 40, building="yes")
+    new = {i: xy for i, xy in more.nodes.items() if i not in made.nodes}
+    meta = 'visible="false" version="1"'
+    return [*nodes_of(Map(new), meta), *ways_of(more, meta), *ways_of(made, meta), *relations_of(made, meta)]
 
 
 def needed(made: Map, ways: set[int]) -> Map:
@@ -205,6 +214,13 @@ DRESSES: dict[str, Callable[[Map], str]] = {
     "negative numbers": lambda m: xml(everything(negative(m), "")),
     "negative numbers, relations first": lambda m: xml(everything(negative(m), "")[::-1]),
     "deleted objects": lambda m: xml(everything(m), deleted(m)),
+    "hidden objects": lambda m: xml(everything(m), hidden(m)),
+    "hidden objects first": lambda m: xml(hidden(m), everything(m)),
+    "a planet's bounds too": lambda m: xml(everything(m), head=bounds(-180, -90, 180, 90) + bounds(*BBOX)),
+    "bounds of an empty place": lambda m: xml(everything(m), head=bounds(*BBOX) + bounds(20, 20, 20.1, 20.1)),
+    "a country's and empty bounds": lambda m: xml(
+        everything(m), head=bounds(20, 20, 21, 21) + bounds(5.8, 47.2, 15.1, 55.1) + bounds(*BBOX) + bounds(0, 0, 1, 1)
+    ),
     "deleted corner and member": with_a_deleted_corner,
     "locations on ways": lambda m: xml(nodes_of(m), ways_of(m, located=True), relations_of(m)),
     "locations on ways, no nodes": lambda m: xml(ways_of(m, located=True), relations_of(m)),
@@ -250,6 +266,95 @@ def test_a_map_that_is_half_new_keeps_both_halves(plain: Features, tmp_path: Pat
     found = read(save(tmp_path / "half.osm", xml(everything(renumbered))))
     assert drawn(found) == drawn(plain)
     assert "way/-200" in set(found["building"].osmid)
+
+
+GONE = ['action="delete"', 'visible="false"', "visible='false' version='4'", 'action="delete" visible="true"']
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("mark", GONE)
+@pytest.mark.parametrize("gone", ["node", "way", "relation", "node without a place"])
+def test_what_is_marked_as_deleted_is_gone(tmp_path: Path, plain: Features, mark: str, gone: str, order: int) -> None:
+    made = city()
+    number = {"way": 100, "relation": 500}.get(gone, made.ways[100][0][0])
+    kind = gone.partition(" ")[0]
+    start = f'<{kind} id="{number}" '
+    before = start + META.partition(" ")[0] * ("version" in mark)
+    lines = [line.replace(before, f"{start}{mark} ") for line in everything(made)]
+    if "without" in gone:
+        lines = [line.partition(" lat=")[0] + "/>" if line.startswith(start) else line for line in lines]
+    found = read(save(tmp_path / "gone.osm", xml(lines[::order])))
+    counts = {name: found.counts[name] - n for name, n in plain.counts.items() if found.counts[name] != n}
+    if kind == "node":  # of three, the line keeps two
+        assert counts == {}
+        assert found["street"].length.sum() < plain["street"].length.sum() - 500
+    else:
+        assert counts == {"street": -1} if kind == "way" else {"building": -1}
+    assert found.skipped == {}
+
+
+@pytest.mark.parametrize("mark", GONE[:2])
+@pytest.mark.parametrize("role", ["outer", ""])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_area_that_lost_a_part_of_its_outline_is_counted_and_not_drawn(
+    tmp_path: Path, plain: Features, mark: str, role: str, sign: int
+) -> None:
+    made = city()
+    made.block(403, 40, 70, 8)
+    members = [("way", 400, role), ("way", 401, role), ("way", 402, "inner"), ("way", 403, role)]
+    for lost in ({403}, {400, 401, 403}):
+        dressed = replace(made, relations={500: (members, {"type": "multipolygon", "building": "yes"})})
+        dressed = dressed if sign > 0 else negative(dressed)
+        lines = everything(dressed)
+        for way in lost:
+            lines = [line.replace(f'<way id="{sign * way}"', f'<way id="{sign * way}" {mark}') for line in lines]
+        found = read(save(tmp_path / "lost.osm", xml(lines)))
+        assert found.counts["building"] == plain.counts["building"] - 1
+        assert found.skipped == {CUT_AREAS: 1}
+
+
+def test_an_area_that_lost_a_hole_is_whole(tmp_path: Path, plain: Features) -> None:
+    lines = [line.replace('<way id="402"', '<way id="402" action="delete"') for line in everything(city())]
+    found = read(save(tmp_path / "whole.osm", xml(lines)))
+    assert found.counts == plain.counts
+    more = found["building"].area.sum() - plain["building"].area.sum()
+    hole = shapely.box(*(v * 2e-4 for v in (0, 0, 8, 8))).area / shapely.box(*(v * 2e-4 for v in (0, 0, 3, 3))).area
+    assert more == pytest.approx(hole * plain["building"].area.min(), rel=0.01)
+
+
+def pieces(content: bytes, size: int) -> list[bytes]:
+    return [content[i : i + size] for i in range(0, len(content), size)]
+
+
+@pytest.mark.parametrize("size", [300, 4000, 10**7])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("pack", [bz2.compress, gzip.compress], ids=["bz2", "gz"])
+def test_a_file_packed_in_pieces_is_read_to_its_end(
+    tmp_path: Path, plain: Features, pack: Callable[[bytes], bytes], size: int, order: int
+) -> None:
+    text = xml(everything(city())[::order]).encode()
+    for name, parts in (("pieces", pieces(text, size)), ("empty", [b"", *pieces(text, size), b"", b""])):
+        path = save(tmp_path / f"{name}.osm.{'bz2' if pack is bz2.compress else 'gz'}", b"".join(map(pack, parts)))
+        found = read(path)
+        assert drawn(found) == drawn(plain)
+        assert found.provenance["file"] == path.name
+
+
+def test_other_formats_packed_in_pieces(tmp_path: Path) -> None:
+    source = save(tmp_path / "plain.osm", xml(everything(city()), head=""))
+    with osmium.SimpleWriter(str(tmp_path / "city.opl")) as writer:
+        for thing in osmium.FileProcessor(source):
+            writer.add(thing)
+    for content in ((tmp_path / "city.opl").read_bytes(), o5m(city())):
+        path = save(tmp_path / "pieces.osm.bz2", b"".join(map(bz2.compress, pieces(content, 500))))
+        assert drawn(read(path)) == drawn(read(source))
+
+
+@pytest.mark.parametrize("cut", [40, 300, 900])
+def test_a_file_packed_in_pieces_and_cut_is_refused(tmp_path: Path, cut: int) -> None:
+    content = b"".join(map(bz2.compress, pieces(xml(everything(city())).encode(), 500)))
+    with pytest.raises(SourceError, match="cut short"):
+        read(save(tmp_path / "cut.osm.bz2", content[:-cut]))
 
 
 def formats(folder: Path, text: str) -> Iterator[Path]:
@@ -380,6 +485,25 @@ def test_what_is_cut_is_not_broken_and_what_is_broken_is(tmp_path: Path, houses:
     assert found.skipped == {BROKEN_RELATIONS: 2, CUT_AREAS: 2}
 
 
+def test_an_open_way_that_should_be_an_area_is_counted(tmp_path: Path) -> None:
+    made = city()
+    (members, tags) = made.relations[500]
+    corners = [(2, 2), (4, 2), (4, 4)]
+    made.way(600, corners, building="yes")
+    made.way(601, corners, leisure="park")
+    made.way(602, corners[:2], closed=True, natural="water")  # there and back
+    made.way(603, corners, highway="footway", area="yes")  # drawn as the line that it is
+    made.way(604, corners, building="no")
+    made.way(605, corners, waterway="river", natural="water")
+    made.way(606, corners, natural="tree_row")
+    made.way(607, [*corners, corners[0]], building="yes")  # closed by a node of its own
+    made.ways[401] = (made.ways[401][0], {"building": "yes"})  # part of a court that is drawn
+    made.relations[500] = (members, tags)
+    found = read(save(tmp_path / "open.osm", xml(everything(made))))
+    assert found.counts["building"] == 32
+    assert found.skipped == {OPEN_WAYS: 3}
+
+
 def test_real_extracts_have_few_broken_relations(shared_osm: Path) -> None:
     west, south, east, north = OsmFile(path := shared_osm / "porto" / "porto_vh.osm.pbf").extent()
     found = read(path, (west, south, east, north))
@@ -395,6 +519,31 @@ def test_two_bounds_apart_cover_two_places_and_nothing_between(tmp_path: Path) -
     place = Place.from_bbox("hand", BBOX)
     assert OsmFile(path).extent() == pytest.approx(BBOX)
     assert read(path).valid.area == pytest.approx(place.utm.area / 2, rel=0.01)
+
+
+def test_a_planets_bounds_say_nothing_beside_those_of_two_places_far_apart(tmp_path: Path) -> None:
+    here = many(300)
+    far = replace(here, nodes={i: (lon - 130, lat - 85) for i, (lon, lat) in here.nodes.items()})
+    both = [
+        line.replace('id="', 'id="9').replace('ref="', 'ref="9') if part is far else line
+        for part in (here, far)
+        for line in everything(part)
+    ]
+    near, away = BBOX, (WEST - 130, SOUTH - 85, EAST - 130, NORTH - 85)
+    path = save(tmp_path / "both.osm", xml(both, head=bounds(-180, -90, 180, 90) + bounds(*near) + bounds(*away)))
+    covered = look_over(path).covered
+    assert covered.equals(shapely.union_all([shapely.box(*near), shapely.box(*away)]))
+
+
+def test_a_village_among_many_nodes_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only some of the nodes of a large file are kept, and none of them may lie in the village."""
+    made = many(300)
+    made.way(9000, [(500, 500), (501, 501)], highway="residential")
+    village = (WEST + 0.098, SOUTH + 0.098, WEST + 0.102, SOUTH + 0.102)
+    head = bounds(*BBOX) + bounds(*village) + bounds(20, 20, 20.1, 20.1)
+    monkeypatch.setattr(_extract, "SAMPLE", 16)
+    covered = look_over(save(tmp_path / "village.osm", xml(everything(made), head=head))).covered
+    assert covered.equals(shapely.union_all([shapely.box(*BBOX), shapely.box(*village)]))
 
 
 def box_of(made: Map) -> list[float]:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
-from citygrain.geo.sources import Features, features
+from citygrain.geo.sources import EmptyLayerWarning, Features, features
+from citygrain.geo.sources.combined import Combined
 from citygrain.geo.sources.layers_file import (
     NO_EXTENT,
     NO_GEOMETRY,
@@ -70,6 +71,21 @@ def read(path: Path, place: Place = PLACE, **options: Any) -> Features:
     if "rules" not in options:
         options.setdefault("channel", "building")
     return LayersFile(path, LICENCE, **options).features(place)
+
+
+def town() -> dict[str, list[shapely.Geometry]]:
+    """Points, lines, polygons and collections all over the place, and beyond it."""
+    polygons = list(houses().geometry)
+    lines = [shapely.LineString([shape.centroid, (shape.bounds[0], shape.bounds[1])]) for shape in polygons]
+    points = [shape.centroid for shape in polygons]
+    return {
+        "points": points,
+        "lines": lines,
+        "polygons": polygons,
+        "multipoints": [shapely.MultiPoint([point]) for point in points],
+        "multilines": [shapely.MultiLineString([line]) for line in lines],
+        "collections of points": [shapely.GeometryCollection([point]) for point in points],
+    }
 
 
 # What is read --------------------------------------------------------------------------------------------------------
@@ -140,8 +156,6 @@ def test_rules_sort_features_by_their_columns(tmp_path: Path) -> None:
         "channel": "green",
         "width_m": None,
     }
-    # A channel that has a rule is known, even where nothing fits.
-    assert "parking" not in read(path, rules=[{"channel": "parking", "where": {"code": 99}}]).unknown
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,6 +187,103 @@ def test_lines_of_networks_have_the_width_of_their_channel(tmp_path: Path) -> No
     assert found.skipped == {OTHER_SHAPE: 1}, "the area of a street is no length"
     # Lines in a channel of areas have no width of their own.
     assert read(write(frame, tmp_path / "lines.gpkg"), channel="water").skipped == {OTHER_SHAPE: 3}
+
+
+WRONG_SHAPES = [
+    ("points", "building", "holds points only.*polygons.*points.*take a file of polygons"),
+    ("multipoints", "green", "holds points only.*polygons"),
+    ("collections of points", "parking", "holds points only.*polygons"),
+    ("points", "street", "holds points only.*expected: lines.*take a file of lines"),
+    ("lines", "building", "holds lines only.*expected: polygons"),
+    ("multilines", "square", "holds lines only.*expected: polygons"),
+    ("lines", "water", r"holds lines only.*polygons, or lines with width_m.*width_m:…"),
+    ("polygons", "street", "holds polygons only.*expected: lines.*unknown then"),
+    ("polygons", "rail", "holds polygons only.*expected: lines"),
+]
+
+
+@pytest.mark.parametrize(("held", "channel", "words"), WRONG_SHAPES)
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "parquet"])
+def test_a_file_of_the_wrong_shape_is_no_empty_channel(
+    tmp_path: Path, held: str, channel: str, words: str, suffix: str
+) -> None:
+    frame = gpd.GeoDataFrame({"use": ["x"] * 196}, geometry=town()[held], crs=PLACE.crs)
+    path = write(frame, tmp_path / f"odd.{suffix}")
+    good = write(houses(), tmp_path / "good.gpkg")
+    part = LayersFile(path, LICENCE, channel)
+    base = LayersFile(good, LICENCE, "green" if channel != "green" else "building")
+    for source in (part, Combined(base, {"odd": part}), Combined(part, {"good": base})):
+        with pytest.raises(SourceError, match=rf"(?s)odd\.{suffix} {words}") as error:
+            source.features(PLACE)
+        assert channel in str(error.value)
+    # Elsewhere in the file there is nothing better.
+    corner = Place.from_bbox("corner", (9.0003, 50.0003, 9.0006, 50.0006))
+    with pytest.raises(SourceError, match=f"(?s){words}"):
+        part.features(corner)
+
+
+def test_a_rule_of_the_wrong_shape_is_told_with_what_it_fits(tmp_path: Path) -> None:
+    shapes = town()
+    frame = gpd.GeoDataFrame(
+        {"cover": ["lake"] * 196 + ["stream"] * 196 + ["well"] * 196},
+        geometry=[*shapes["polygons"], *shapes["lines"], *shapes["points"]],
+        crs=PLACE.crs,
+    )
+    path = write(frame, tmp_path / "mixed.gpkg")
+    lakes = {"channel": "water", "where": {"cover": "lake"}}
+    for wrong, words in (
+        ({"channel": "water", "where": {"cover": "stream"}}, "holds lines only where cover: stream.*width_m"),
+        ({"channel": "water", "where": {"cover": ["well"]}, "width_m": 2.0}, "holds points only where cover: well"),
+        ({"channel": "street", "where": {"cover": ["lake", "well"]}}, "polygons and points only where"),
+    ):
+        with pytest.raises(SourceError, match=f"(?s){words}"):
+            read(path, rules=[lakes, wrong])
+    found = read(path, rules=[lakes, {"channel": "water", "where": {"cover": "stream"}, "width_m": 2.0}])
+    assert found.counts["water"] > 160
+    # A shape that is wrong here and right elsewhere in the file is a feature that is counted, and no mistake.
+    frame = gpd.GeoDataFrame(geometry=[shapes["lines"][60], *shapes["polygons"][:14]], crs=PLACE.crs)
+    found = read(write(frame, tmp_path / "line.gpkg"))
+    assert found.counts["building"] == 0
+    assert found.skipped == {OTHER_SHAPE: 1}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_values_that_nothing_has_are_told_with_those_that_there_are(tmp_path: Path, suffix: str) -> None:
+    path = write(houses(), tmp_path / f"houses.{suffix}")
+    for where, words in (
+        ({"use": "flats"}, "use: flats.*choices:.*flat.*did you mean: flat"),
+        ({"use": ["house", "barn"]}, "use: house, barn.*got: +house, barn.*choices:.*shed"),
+        ({"floors": 9}, "floors: 9.*choices:.*4"),
+        ({"floors": [1, 2], "use": "church"}, "floors: 1, 2 and use: church.*got: +church.*choices:.*shop"),
+    ):
+        rules = [{"channel": "building", "where": where}]
+        source = LayersFile(path, LICENCE, rules=rules)
+        with pytest.raises(SourceError, match=rf"(?s)Nothing in houses\.{suffix} makes building.*{words}"):
+            source.features(PLACE)
+        both = Combined(LayersFile(path, LICENCE, "green"), {"houses": source})
+        with pytest.raises(SourceError, match="makes building"):
+            both.features(PLACE)
+        # Where another rule makes the channel it is a word too many.
+        with pytest.warns(EmptyLayerWarning, match=r"houses.* within quarter makes building.*has the values: "):
+            found = read(path, rules=[{"channel": "building", "where": {"use": "flat"}}, *rules])
+        assert found.counts["building"] > 0
+
+
+def test_values_that_only_the_rest_of_a_file_has_are_told(tmp_path: Path) -> None:
+    frame = houses().assign(use=np.where(houses().intersects(PLACE.utm), "flat", "church"))
+    path = write(frame, tmp_path / "houses.gpkg")
+    with pytest.warns(EmptyLayerWarning, match=r"houses.gpkg within quarter makes square.*use has the values: flat\."):
+        found = read(path, rules=[{"channel": "square", "where": {"use": "church"}}, {"channel": "building"}])
+    assert found.counts["square"] == 0
+    assert "square" not in found.unknown
+
+
+def test_a_rule_behind_another_is_no_mistake(tmp_path: Path) -> None:
+    path = write(houses(), tmp_path / "houses.gpkg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read(path, rules=[{"channel": "building"}, {"channel": "building", "where": {"use": "flat"}}])
+    assert set(found["building"]["kind"]) == {"building"}
 
 
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
@@ -244,6 +355,41 @@ def test_a_crs_that_is_not_said(tmp_path: Path) -> None:
     assert read(wrong, crs=PLACE.crs).counts["building"] > 80, "who knows better says so"
     with pytest.raises(SourceError, match="The CRS of bare"):
         read(path, crs="EPSG:1")
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:3857", "EPSG:31467", "EPSG:3035"])
+def test_metres_that_pass_for_degrees_are_told(tmp_path: Path, crs: str) -> None:
+    path = tmp_path / "metres.geojson"
+    path.write_text(houses().to_crs(crs).to_json(drop_id=True, to_wgs84=False).replace('"crs"', '"was"'))
+    for ask in (LayersFile(path, LICENCE, "building").extent, lambda: read(path)):
+        with pytest.raises(SourceError, match=r"(?s)metres.geojson are no degrees.*source\.crs=EPSG:…"):
+            ask()
+    assert read(path, crs=crs).counts["building"] > 80
+    named = write(houses().to_crs(crs).set_crs(4326, allow_override=True), tmp_path / "named.gpkg")
+    with pytest.raises(SourceError, match=r"(?s)named.gpkg are no degrees.*source\.crs=EPSG:…"):
+        read(named)
+
+
+@pytest.mark.parametrize("told", ["EPSG:32633", "EPSG:4326", "EPSG:3857", "EPSG:32756", "EPSG:2154"])
+@pytest.mark.parametrize("true", ["EPSG:32632", "EPSG:4326"])
+def test_a_crs_that_puts_a_file_elsewhere_is_named(tmp_path: Path, told: str, true: str) -> None:
+    if told == true:
+        return
+    path = write(houses().to_crs(true), tmp_path / "houses.gpkg")
+    with pytest.raises(SourceError, match=r"(?s)houses\.gpkg.*source\.crs=EPSG:…"):
+        read(path, crs=told)
+    named = write(houses().to_crs(true).set_crs(told, allow_override=True), tmp_path / "named.gpkg")
+    with pytest.raises(SourceError, match=r"(?s)named\.gpkg.*source\.crs=EPSG:…"):
+        read(named)
+
+
+def test_latitudes_that_come_first_are_told(tmp_path: Path) -> None:
+    for lon, place in ((9.0, PLACE), (139.0, Place.from_bbox("far", (139.0, 50.0, 139.014, 50.009)))):
+        frame = houses().to_crs(4326)
+        moved = frame.translate(lon - 9.0)
+        frame["geometry"] = [shapely.transform(shape, lambda xy: xy[:, ::-1]) for shape in moved]
+        with pytest.raises(SourceError, match=r"latitude.* swapped|latitudes come first"):
+            read(write(frame, tmp_path / f"swapped_{lon:g}.gpkg"), place)
 
 
 WRONG: dict[str, bytes] = {

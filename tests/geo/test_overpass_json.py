@@ -98,12 +98,69 @@ def without_tags_first(elements: Elements) -> Elements:
     return [*twice, *elements[::-1], *twice[::2]]
 
 
+def negative(elements: Elements) -> Elements:
+    """The elements as an editor has them before they are uploaded."""
+    found = []
+    for element in elements:
+        turned = {**element, "id": -element["id"]}
+        if "nodes" in element:
+            turned["nodes"] = [-number for number in element["nodes"]]
+        if "members" in element:
+            turned["members"] = [{**member, "ref": -member["ref"]} for member in element["members"]]
+        found.append(turned)
+    return found
+
+
+def half_negative(elements: Elements) -> Elements:
+    """New nodes in old ways."""
+    new = {e["id"] for e in elements if e["type"] == "node" and e["id"] % 2}
+    return [
+        {**e, "id": -e["id"]}
+        if e["type"] == "node" and e["id"] in new
+        else {**e, "nodes": [-n if n in new else n for n in e["nodes"]]}
+        if e["type"] == "way"
+        else e
+        for e in elements
+    ]
+
+
+def with_nothing(elements: Elements) -> Elements:
+    """Keys that are there and hold nothing."""
+    return [
+        {
+            "tags": None,
+            **{key: value for key, value in element.items() if value != {}},
+            **(
+                {"members": [{**member, "role": member.get("role") or None} for member in element["members"]]}
+                if "members" in element
+                else {}
+            ),
+        }
+        for element in elements
+    ]
+
+
+def among_others(elements: Elements) -> Elements:
+    """What `out count`, `is_in`, `make` and `convert` add."""
+    count = {"type": "count", "id": 0, "tags": {"nodes": "3", "ways": "2", "total": "5"}}
+    area = {"type": "area", "id": 3600000001, "tags": {"name": "Town", "landuse": "residential"}}
+    made = [{"type": "stat", "id": 1, "tags": {"building": "7"}}, {"type": "timeline", "tags": {"highway": "x"}}]
+    return [count, area, *elements, *made, count]
+
+
 FORMS: dict[str, Callable[[Elements], Elements]] = {
     "as asked by Overpass": lambda e: e,
     "out body; >; out skel qt": without_tags_first,
     "out geom": with_geometry,
     "out tags geom": lambda e: with_geometry(e, numbers=False),
     "nodes and geometry": lambda e: [*e, *with_geometry(e)],
+    "negative numbers": negative,
+    "negative numbers, geometry": lambda e: with_geometry(negative(e)),
+    "some negative numbers": half_negative,
+    "null": with_nothing,
+    "null, geometry": lambda e: with_nothing(with_geometry(e)),
+    "counts and areas": among_others,
+    "counts and areas, geometry": lambda e: among_others(with_geometry(e)),
     "no roles": lambda e: [
         {**x, "members": [{**m, "role": ""} for m in x["members"]]} if "members" in x else x for x in e
     ],
@@ -381,7 +438,15 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "nothing but blanks": (b"   ", "is no JSON"),
     "too deep": (b"[" * 100_000, "is no JSON"),
     "binary": (b"\xff\xfe\x00", "is no JSON"),
-    "a page": (b"<html><body>busy</body></html>", "is no JSON"),
+    "a page": (b"<html><body>busy</body></html>", "(?s)a web page, not map data.*busy.*browser"),
+    "a page that says what it is": (
+        b'\xef\xbb\xbf\n<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01//EN"><HTML lang="en"><HEAD></HEAD></HTML>',
+        "a web page, not map data",
+    ),
+    "a page in XML": (
+        b'<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE html><html xmlns="x"><p>Error: runtime error</p></html>',
+        "(?s)a web page, not map data.*runtime error",
+    ),
     "XML": (b"<?xml version='1.0'?><osm version='0.6'></osm>", "(?s)is no JSON.*source=file"),
     "GeoJSON": (b'{"type": "FeatureCollection", "features": []}', "(?s)is GeoJSON.*source=layers"),
     "a geometry": (b'{"type": "Polygon", "coordinates": []}', "(?s)is GeoJSON.*source=layers"),
@@ -396,8 +461,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         json.dumps(reply(["way", {**WAY, "geometry": [{"lat": 1, "lon": 1}, {"lat": 2, "lon": 2}]}])).encode(),
         "no element of a map",
     ),
-    "a new way of an editor": (
-        json.dumps(reply([{**WAY, "id": -1, "geometry": [{"lat": 1, "lon": 1}, {"lat": 2, "lon": 2}]}])).encode(),
+    "a way with the number 0": (
+        json.dumps(reply([{**WAY, "id": 0, "geometry": [{"lat": 1, "lon": 1}, {"lat": 2, "lon": 2}]}])).encode(),
         "no element of a map",
     ),
     "a node off the Earth": (

@@ -30,6 +30,11 @@ TAGGED = 1 << 30
 NOWHERE = (1 << 63) - 1
 """Number of a node that no file holds."""
 
+NEW = 1 << 40
+"""Added to what an editor counts down from -1 for its new nodes; larger than OpenStreetMap's numbers."""
+
+KINDS = ("node", "way", "relation")
+
 LONGEST_TAG = 255
 """Characters of a tag's value in OpenStreetMap."""
 
@@ -79,6 +84,8 @@ class Elements:
     def add(self, elements: Iterable[Mapping[str, Any]], osm_date: str | None) -> None:
         """Add the elements of a reply, in any order, with node elements or with geometries of their own.
 
+        A count, an area or a derived element makes nothing and is passed over.
+
         Raises
         ------
         BadElementError
@@ -92,17 +99,22 @@ class Elements:
                 raise BadElementError(f"{str(element)[:80]}: {str(error).partition('(#')[0]}") from error
 
     def _add(self, element: Mapping[str, Any], version: int) -> None:
-        kind, number = element["type"], element["id"]
-        if not isinstance(number, int) or number <= 0:
+        kind = element["type"]
+        if kind not in KINDS:
+            return
+        number = element["id"]
+        if not isinstance(number, int) or isinstance(number, bool) or number == 0:
             raise TypeError("its number is none")
-        tags = {str(k): str(v)[:LONGEST_TAG] for k, v in element.get("tags", {}).items()} if kind != "node" else {}
+        tags = {}
+        if kind != "node":
+            tags = {str(k): str(v)[:LONGEST_TAG] for k, v in (element.get("tags") or {}).items() if v is not None}
         if kind == "node" and "lat" in element:
-            self._writer.add_node(Node(id=number, version=version, location=position(element)))
+            self._writer.add_node(Node(id=_positive(number), version=version, location=position(element)))
         elif kind == "way" and ("nodes" in element or "geometry" in element):
             nodes = self._nodes(element.get("nodes"), element.get("geometry"), version)
             self._writer.add_way(Way(id=number, version=version + TAGGED * bool(tags), nodes=nodes, tags=tags))
         elif kind == "relation" and "members" in element:
-            members = [self._member(member) for member in element["members"]]
+            members = [self._member(member) for member in element["members"] or ()]
             self._writer.add_relation(
                 Relation(id=number, version=version + TAGGED * bool(tags), members=members, tags=tags)
             )
@@ -111,6 +123,8 @@ class Elements:
         self, numbers: Sequence[int] | None, geometry: Sequence[Mapping[str, Any] | None] | None, version: int
     ) -> Sequence[int]:
         """Numbers of a way's nodes; its geometry, where it has one, places them."""
+        if numbers is not None:
+            numbers = [_positive(number) for number in numbers]
         if geometry is None:
             return numbers or ()
         if numbers is None:
@@ -126,7 +140,7 @@ class Elements:
         if member["type"] == "way" and geometry is not None:
             complete = 1 + sum(point is not None for point in geometry)
             self._writer.add_way(Way(id=member["ref"], version=complete, nodes=self._nodes(None, geometry, 1)))
-        return str(member["type"])[0], member["ref"], str(member.get("role", ""))
+        return str(member["type"])[0], member["ref"], str(member.get("role") or "")
 
     def sorted(self) -> Path:
         """Return the file of all elements, by type and number, each once; nothing can be added any more."""
@@ -184,6 +198,11 @@ def _minutes(osm_date: str | None) -> int:
         return max(1, int(datetime.fromisoformat(osm_date or "").timestamp()) // 60)
     except ValueError:
         return 1
+
+
+def _positive(number: int) -> int:
+    """Number of a node as osmium can look it up."""
+    return number if number >= 0 else NEW - number
 
 
 def _number(lonlat: tuple[float, float]) -> int:

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import mmap
 import re
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -55,8 +57,14 @@ FAR_LARGER = 10.0
 FEW_NODES, CITY_DEG = 1000, 1.0
 """So few nodes may well lie in a corner of a true box, if that is no wider than a city."""
 
+CELLS = 32
+"""A box wider than a city is cut into so many cells a side, to see whether the data fill it."""
+
 SAMPLE = 1 << 16
 """Nodes, at least, that tell where a file's data lie; half as many again at most twice as sparsely."""
+
+NEXT_STREAM = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
+"""First bytes of a stream of bzip2 and of its first block, or of the end of one that is empty."""
 
 PACKED: dict[bytes, str] = {b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
 
@@ -68,6 +76,9 @@ STRANGERS: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3", "an sqlite database", "vector tiles (.mbtiles) are read by source=vectortiles"),
 )
 """First bytes → what it is, and what to do."""
+
+Box = tuple[float, float, float, float]
+"""West, south, east, north, in degrees."""
 
 GEOMETRY_REMEDY = "end the query with `out body; >; out skel qt;`, without geom and center, and save its reply"
 
@@ -112,7 +123,8 @@ class Extract:
             When the file is untidy and too large for a copy.
         """
         if self.tidy:
-            yield self.path
+            with plain_errors(self.path), _in_one_stream(self.path, self.kind) as (path, _):
+                yield path
             return
         if self.objects > MAX_UNTIDY:
             raise SourceError(
@@ -143,31 +155,37 @@ def _look_over(path: Path, _changed_ns: int, _size: int) -> Extract:
     with plain_errors(path):
         kind = kind_of(path)
         markup = _Markup.of(path, kind) if kind.startswith("osm") else _Markup()
-        file = osmium.io.File(str(path), kind)
-        header = osmium.FileProcessor(file).header
-        if header.has_multiple_object_versions or path.name.lower().endswith(HISTORIES):
-            raise SourceError(
-                f"{path} is a history: it holds every version of its objects.",
-                expected="the objects of one day",
-                remedy=f"osmium time-filter {path.name} 2024-01-01T00:00:00Z -o that_day.osm.pbf (package osmium-tool)",
-            )
-        located = markup.located or has_locations(header) or kind.startswith("opl")
-        things: Iterator[Any] = iter(osmium.FileProcessor(file, _NODES_WAYS_RELATIONS))
-        count = _Count.of(things, located)
+        with _in_one_stream(path, kind) as (whole, whole_kind):
+            file = osmium.io.File(str(whole), whole_kind)
+            header = osmium.FileProcessor(file).header
+            if header.has_multiple_object_versions or path.name.lower().endswith(HISTORIES):
+                raise SourceError(
+                    f"{path} is a history: it holds every version of its objects.",
+                    expected="the objects of one day",
+                    remedy=f"osmium time-filter {path.name} 2024-01-01T00:00:00Z -o that_day.osm.pbf "
+                    "(package osmium-tool)",
+                )
+            located = markup.located or has_locations(header) or kind.startswith("opl")
+            things: Iterator[Any] = iter(osmium.FileProcessor(file, _NODES_WAYS_RELATIONS))
+            count = _Count.of(things, located)
+            box = header.box()
+            boxes = markup.boxes
+            if not boxes and box.valid():
+                boxes = [(box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat)]
+            lonlat = count.lonlat
+            if count.step > 1 and len(boxes) > 1:
+                nodes: Iterator[Any] = iter(osmium.FileProcessor(file, osmium.osm.NODE))
+                lonlat = np.concatenate([lonlat, _missed(boxes, lonlat, nodes)])
     if not len(count.lonlat):
         raise SourceError(
             f"{path} holds no nodes{'' if count.objects else ', nor anything else'}, so nothing of it has a place.",
             got=f"{count.objects:,} objects",
             remedy="download it again; Overpass adds the nodes of ways with `(._;>;);` before `out`",
         )
-    box = header.box()
-    boxes = markup.boxes
-    if not boxes and box.valid():
-        boxes = [(box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat)]
     return Extract(
         path=path,
         kind=kind,
-        covered=_covered(boxes, count.lonlat),
+        covered=_covered(boxes, lonlat),
         date=header.get("osmosis_replication_timestamp") or markup.date,
         objects=count.objects,
         # Only .osm.pbf says in its header that all its ways hold their locations; elsewhere some may.
@@ -232,13 +250,11 @@ def plain_errors(path: Path) -> Iterator[None]:
     # ValueError: a number, time or text that is none. EOFError: packed and cut.
     except (RuntimeError, ValueError, osmium.InvalidLocationError, expat.ExpatError, zlib.error, EOFError) as error:
         if "No space left" in str(error):
-            raise SourceError(
-                f"There is no room for a sorted copy of {path}.",
-                got=error,
-                remedy="free some space, or name another folder for temporary files: TMPDIR=…",
-            ) from error
+            raise _no_room(path, error) from error
         raise _damaged(path, error) from error
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _no_room(path, error) from error
         if error.errno is not None:
             raise
         raise _damaged(path, error) from error  # gzip and bz2 say so of bytes that are none of theirs
@@ -248,7 +264,7 @@ def plain_errors(path: Path) -> Iterator[None]:
 class _Markup:
     """What only the text of an XML file tells: osmium keeps one of its `<bounds>` and no editor's marks."""
 
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
     date: str | None = None
     deleted: dict[str, set[int]] = field(default_factory=lambda: {"n": set(), "w": set(), "r": set()})
     located: bool = False
@@ -331,6 +347,8 @@ class _Count:
     tidy: bool = True
     lonlat: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     """Longitudes and latitudes of some of the nodes, `(n, 2)`."""
+    step: int = 1
+    """One node in so many is among them."""
 
     @classmethod
     def of(cls, things: Iterator[Any], located: bool) -> _Count:
@@ -356,22 +374,62 @@ class _Count:
             if len(xy) > 2 * SAMPLE:
                 del xy[::2]
                 step *= 2
-        return cls(objects, tidy, np.array(xy, dtype=np.float64).reshape(-1, 2) / 1e7)
+        return cls(objects, tidy, np.array(xy, dtype=np.float64).reshape(-1, 2) / 1e7, step)
 
 
-def _covered(boxes: list[tuple[float, float, float, float]], lonlat: NDArray[np.float64]) -> BaseGeometry:
+def _covered(boxes: list[Box], lonlat: NDArray[np.float64]) -> BaseGeometry:
     """What a file covers, in degrees: what its header says, unless its nodes lie elsewhere or in a far smaller area.
 
     Tools that filter a file leave the header as it was: of a planet, a country. A box smaller than the data is true:
-    the extract was cut there, and its ways and relations are complete.
+    the extract was cut there, and its ways and relations are complete. Of several boxes each is looked at alone, so
+    that what was joined to a true one says nothing.
     """
     nodes = _around(lonlat)
-    said = shapely.union_all([shapely.box(*box) for box in boxes])
-    if not said.intersects(nodes):
+    found = {box: lonlat[_within(box, lonlat)] for box in boxes}
+    told = [box for box, inside in found.items() if len(inside)]
+    if len(told) > 1:
+        told = [box for box in told if _tells(box, found[box])] or told
+    said = shapely.union_all([shapely.box(*box) for box in told])
+    if said.is_empty:
         return nodes
     west, south, east, north = said.bounds
     few = len(lonlat) < FEW_NODES and max(east - west, north - south) < CITY_DEG
     return said if few or said.area <= FAR_LARGER * nodes.area else nodes
+
+
+def _within(box: Box, lonlat: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mask of the nodes in a box, `(n,)`."""
+    west, south, east, north = box
+    lon, lat = lonlat.T
+    return (west <= lon) & (lon <= east) & (south <= lat) & (lat <= north)
+
+
+def _tells(box: Box, inside: NDArray[np.float64]) -> bool:
+    """Whether one box of several is no larger than what lies in it; data in two cities fill no planet."""
+    west, south, east, north = box
+    wide = max(east - west, north - south) >= CITY_DEG
+    if len(inside) < FEW_NODES and not wide:
+        return True
+    if (east - west) * (north - south) > FAR_LARGER * _around(inside).area:
+        return False
+    cells = np.floor((inside - (west, south)) / (east - west, north - south) * CELLS)
+    return not wide or FAR_LARGER * len(np.unique(cells, axis=0)) >= min(CELLS**2, len(inside))
+
+
+def _missed(boxes: list[Box], lonlat: NDArray[np.float64], nodes: Iterator[Any]) -> NDArray[np.float64]:
+    """One node of each box that none of a sample lies in, `(n, 2)`: a village among the boxes of a country."""
+    empty = [box for box in boxes if not _within(box, lonlat).any()]
+    found: list[tuple[float, float]] = []
+    for node in nodes if empty else ():
+        location = node.location
+        if location.valid():
+            hit = [box for box in empty if box[0] <= location.lon <= box[2] and box[1] <= location.lat <= box[3]]
+            if hit:
+                found.append((location.lon, location.lat))
+                empty = [box for box in empty if box not in hit]
+        if not empty:
+            break
+    return np.array(found, np.float64).reshape(-1, 2)
 
 
 def _around(lonlat: NDArray[np.float64]) -> BaseGeometry:
@@ -434,6 +492,7 @@ def _newest(versions: Iterable[_Record]) -> _Record:
     last = max(record.version for record in known)
     known = [record for record in known if record.version == last]
     newest = known[-1]
+    newest.visible = all(record.visible for record in known)
     newest.tags = max((record.tags for record in known), key=len)
     newest.parts = max((record.parts for record in known), key=len)
     newest.timestamp = max(record.timestamp for record in known)
@@ -445,10 +504,11 @@ def _tidy_copy(extract: Extract, folder: Path) -> Path:
     with plain_errors(extract.path):
         ordered, tidy = folder / "sorted.osm.pbf", folder / "tidy.osm.pbf"
         reader = osmium.MergeInputReader()
-        with extract.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            mapped: Any = content
-            reader.add_buffer(mapped, extract.kind)
-        with osmium.SimpleWriter(osmium.io.File(str(ordered), "pbf,locations_on_ways=true")) as writer:
+        # Of packed bytes in memory osmium reads the first stream alone.
+        with _plain_copy(extract.path, extract.kind) as (path, kind), _mapped(path) as content:
+            reader.add_buffer(content, kind)
+        # Only the form of a history has room for the mark of what is deleted.
+        with osmium.SimpleWriter(osmium.io.File(str(ordered), "pbf,locations_on_ways=true,history=true")) as writer:
             reader.apply(writer, simplify=False)
         del reader
         on_ways = _locations_on_ways(ordered)
@@ -521,7 +581,12 @@ class _Copier:
         self._write(self._writer.add_way, osmium.osm.mutable.Way, record, nodes=nodes)
 
     def _relation(self, record: _Record) -> None:
-        members = [member for member in record.parts if member[1] not in self._deleted[member[0]]]
+        # Without a part of its outline an area stays open; a hole that is gone is none.
+        members = [
+            member
+            for member in record.parts
+            if member[1] not in self._deleted[member[0]] or (member[0] == "w" and member[2] != "inner")
+        ]
         self._write(self._writer.add_relation, osmium.osm.mutable.Relation, record, members=members)
 
     def _numbered(self, node: int) -> int:
@@ -559,6 +624,14 @@ def _changes(path: Path) -> SourceError:
     )
 
 
+def _no_room(path: Path, error: object) -> SourceError:
+    return SourceError(
+        f"There is no room for a sorted or unpacked copy of {path}.",
+        got=error,
+        remedy="free some space, or name another folder for temporary files: TMPDIR=…",
+    )
+
+
 def _stranger(path: Path, what: str, remedy: str) -> SourceError:
     return SourceError(
         f"{path} is no OpenStreetMap extract, whatever its name says.",
@@ -583,6 +656,46 @@ def _unpacked(path: Path, packed: str) -> Iterator[IO[bytes]]:
     opener: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(packed, open)
     with opener(path, "rb") as file:
         yield file
+
+
+@contextlib.contextmanager
+def _in_one_stream(path: Path, kind: str) -> Iterator[tuple[Path, str]]:
+    """Path and format of a file with the same content, of which osmium reads all: the file itself, or a copy.
+
+    Programs that pack on several cores write a stream after the other; osmium stops at the end of the first.
+    """
+    if not kind.endswith(".bz2") or not _has_streams(path):
+        yield path, kind
+        return
+    with _plain_copy(path, kind) as plain:
+        yield plain
+
+
+@contextlib.contextmanager
+def _plain_copy(path: Path, kind: str) -> Iterator[tuple[Path, str]]:
+    """Path and format of a file with the same content that is not packed: the file itself, or a copy."""
+    plain, _, packed = kind.partition(".")
+    if not packed:
+        yield path, kind
+        return
+    with tempfile.TemporaryDirectory(prefix="citygrain-") as folder:
+        copy = Path(folder) / "unpacked"
+        with _unpacked(path, f".{packed}") as content, copy.open("wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        yield copy, plain
+
+
+def _has_streams(path: Path) -> bool:
+    """Whether a file packed by bzip2 holds several streams; each begins at a whole byte."""
+    with _mapped(path) as content:
+        return NEXT_STREAM.search(content, 1) is not None
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[Any]:
+    """Content of a file, as far as it is looked at."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
 
 
 _NODES_WAYS_RELATIONS = osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION

@@ -79,7 +79,7 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: t
     return path
 
 
-def outside(place: Place, extent: BBox, path: Path) -> SourceError:
+def outside(place: Place, extent: BBox, path: Path, remedy: str | None = None) -> SourceError:
     """Return the error of a place that a file does not cover, with the hint that lies nearest."""
     south_first = shapely.box(place.bbox[1], place.bbox[0], place.bbox[3], place.bbox[2])
     swapped = south_first.intersects(shapely.box(*extent))
@@ -89,5 +89,5 @@ def outside(place: Place, extent: BBox, path: Path) -> SourceError:
         got=f"[{', '.join(f'{v:.4f}' for v in place.bbox)}]",
         remedy="latitude and longitude of the bbox look swapped"
         if swapped
-        else "take an extract that covers the place, or leave the bbox out to take the file's own extent",
+        else remedy or "take an extract that covers the place, or leave the bbox out to take the file's own extent",
     )

@@ -10,6 +10,7 @@ of its values make a channel. Everything else is unknown, not absent.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from shapely.geometry.base import BaseGeometry
 from citygrain.errors import ConfigError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES, CHANNELS
 from citygrain.geo.place import WGS84, Place
-from citygrain.geo.sources import Features, Progress
+from citygrain.geo.sources import EmptyLayerWarning, Features, Progress
 from citygrain.geo.sources._files import BBox, one_path, outside
 from citygrain.geo.sources._identity import fingerprint
 
@@ -41,6 +42,12 @@ PARQUET = (".parquet", ".geoparquet")
 COLLECTION = 7
 """Type id of shapely."""
 
+TOLD_VALUES = 30
+"""Values of a column, the most frequent, that are told at most."""
+
+SHAPES = ("points", "lines", "polygons")
+"""Names of geometries by their dimension."""
+
 EDGE_PIECES = 64
 """Pieces that each edge of the file's box is cut into before it is projected: it may be straight in no other CRS."""
 
@@ -48,6 +55,8 @@ NO_GEOMETRY = "features without geometry"
 NO_EXTENT = "geometries without extent"
 NOT_DRAWN = "features of no rule"
 OTHER_SHAPE = "geometries of a shape that their channel does not draw"
+
+CRS_REMEDY = "source.crs=EPSG:…"
 
 WIDTHS = {channel.name: channel.width_m for channel in CHANNELS}
 
@@ -176,7 +185,13 @@ class LayersFile:
         Raises
         ------
         SourceError
-            When the file is missing, damaged or elsewhere, or lacks a layer or a column.
+            When the file is missing, damaged or elsewhere, lacks a layer or a column, holds nothing that the rules of a
+            channel fit, or nothing of a shape that it draws.
+
+        Warns
+        -----
+        EmptyLayerWarning
+            When a rule fits nothing in the place.
         """
         report = progress or (lambda _fraction, _message: None)
         rules = self.all_rules
@@ -185,7 +200,7 @@ class LayersFile:
             file = _open(self)
             covered = _to_degrees(file)
             if not place.area.intersects(covered):
-                raise outside(place, covered.bounds, file.path)
+                raise outside(place, covered.bounds, file.path, _crs_remedy(self, file))
             columns = sorted({column for rule in rules for column in rule.where})
             for column in columns:
                 if column not in file.columns:
@@ -193,9 +208,15 @@ class LayersFile:
                         f"{file.path.name} has no such column.", got=column, choices=[str(c) for c in file.columns]
                     )
             frame, missing = file.read(columns, _box_in(place, file.crs))
-        report(0.5, f"{len(frame):,} features")
-        skipped = Counter({NO_GEOMETRY: missing})
-        frame = _sound(frame, place, file.crs, skipped)
+            report(0.5, f"{len(frame):,} features")
+            skipped = Counter({NO_GEOMETRY: missing})
+            frame = _sound(frame, place, file.crs, skipped)
+            idle = [rule for rule in rules if not _drawn_by(rule, frame).any()]
+            if idle:
+                whole, _ = file.read(columns, None)
+                drawn = {rule.channel for rule in rules if _matches(whole, rule.where).any()}
+                for rule in idle:
+                    _check_rule(rule, whole, frame, rule.channel in drawn, file.path, place)
         layers = _sorted(frame, rules, place.crs, skipped)
         provenance = {
             "kind": "layers",
@@ -227,13 +248,14 @@ class _File:
     crs: pyproj.CRS
     bounds: tuple[float, float, float, float]
 
-    def read(self, columns: list[str], box: tuple[float, float, float, float]) -> tuple[gpd.GeoDataFrame, int]:
+    def read(self, columns: list[str], box: BBox | None) -> tuple[gpd.GeoDataFrame, int]:
         """Read some columns of what meets a box in the file's CRS, and count features without geometry anywhere."""
         info = pyogrio.read_info(self.path, layer=self.layer)
         nowhere = f'"{info["geometry_name"]}" IS NULL' if info["geometry_name"] else "OGR_GEOMETRY IS NULL"
         # With their geometries, which are none: without, GDAL takes all for missing.
         missing = pyogrio.read_dataframe(self.path, layer=self.layer, columns=[], where=nowhere)
-        return pyogrio.read_dataframe(self.path, layer=self.layer, columns=columns, bbox=box), len(missing)
+        frame = pyogrio.read_dataframe(self.path, layer=self.layer, columns=columns, bbox=box)
+        return frame[~shapely.is_missing(frame.geometry.to_numpy())], len(missing)
 
 
 @dataclass(frozen=True)
@@ -243,14 +265,14 @@ class _Parquet(_File):
     geometry: str
     indexed: bool
 
-    def read(self, columns: list[str], box: tuple[float, float, float, float]) -> tuple[gpd.GeoDataFrame, int]:
+    def read(self, columns: list[str], box: BBox | None) -> tuple[gpd.GeoDataFrame, int]:
         """Read as `_File` does; without a column of boxes, all of it."""
-        box_of = {"bbox": box} if self.indexed else {}
+        box_of = {"bbox": box} if self.indexed and box else {}
         frame = gpd.read_parquet(self.path, columns=[*columns, self.geometry], **box_of)
         batches = pq.ParquetFile(self.path).iter_batches(columns=[self.geometry])
         missing = sum(batch.column(0).null_count for batch in batches)
         frame = frame[~shapely.is_missing(frame.geometry.to_numpy())]
-        return frame if self.indexed else frame[frame.intersects(shapely.box(*box))], missing
+        return frame if self.indexed or not box else frame[frame.intersects(shapely.box(*box))], missing
 
 
 def _open(source: LayersFile) -> _File:
@@ -315,13 +337,23 @@ def _crs(source: LayersFile, path: Path, told: Any) -> pyproj.CRS:
         ) from error
     raise SourceError(
         f"{path} does not say in which CRS its coordinates are.",
-        remedy="source.crs=EPSG:…, a .prj beside a Shapefile, or GeoJSON in longitude, latitude",
+        remedy=f"{CRS_REMEDY}, a .prj beside a Shapefile, or GeoJSON in longitude, latitude",
     )
 
 
 def _to_degrees(file: _File) -> BaseGeometry:
     """Box of a file, longitude and latitude, its edges followed."""
     left, bottom, right, top = file.bounds
+    if file.crs.is_geographic and (max(abs(bottom), abs(top)) > 90.01 or max(abs(left), abs(right)) > 360.01):
+        swapped = max(map(abs, file.bounds)) <= 180 and max(abs(left), abs(right)) <= 90
+        raise SourceError(
+            f"The coordinates of {file.path} are no degrees, and {file.crs.name} has degrees.",
+            expected="longitudes within ±180 and latitudes within ±90",
+            got=f"{left:g} to {right:g}, and {bottom:g} to {top:g}",
+            remedy="its latitudes come first, and longitudes must"
+            if swapped
+            else f"say in which CRS they are: {CRS_REMEDY}; GeoJSON itself says nothing but degrees",
+        )
     box = shapely.box(left, bottom, right, top)
     edge = max(right - left, top - bottom)
     if not edge > 0:
@@ -330,7 +362,21 @@ def _to_degrees(file: _File) -> BaseGeometry:
     found: BaseGeometry = shapely.transform(
         shapely.segmentize(box, edge / EDGE_PIECES), lambda xy: np.column_stack(project(xy[:, 0], xy[:, 1]))
     )
+    if not np.isfinite(found.bounds).all():
+        raise SourceError(
+            f"The coordinates of {file.path} are nowhere on the Earth in {file.crs.name}.",
+            got=f"{left:g} to {right:g}, and {bottom:g} to {top:g}",
+            remedy=f"say in which CRS they are: {CRS_REMEDY}",
+        )
     return found
+
+
+def _crs_remedy(source: LayersFile, file: _File) -> str:
+    """What to do where a file lies elsewhere than the place."""
+    told = (
+        f"source.crs={source.crs} puts it there" if source.crs else f"by the file's own word it is in {file.crs.name}"
+    )
+    return f"take a file that covers the place; if it should, its CRS is another ({told}): {CRS_REMEDY}"
 
 
 def _box_in(place: Place, crs: pyproj.CRS) -> tuple[float, float, float, float]:
@@ -343,9 +389,7 @@ def _box_in(place: Place, crs: pyproj.CRS) -> tuple[float, float, float, float]:
 
 def _sound(frame: gpd.GeoDataFrame, place: Place, crs: pyproj.CRS, skipped: Counter[str]) -> gpd.GeoDataFrame:
     """Return features in the place's CRS that are valid and meet it; what cannot be used is counted."""
-    geometry = shapely.force_2d(frame.geometry.to_numpy())
-    mixed = shapely.get_type_id(geometry) == COLLECTION
-    geometry[mixed] = [_of_one_kind(collection) for collection in geometry[mixed]]
+    geometry = shapely.force_2d(_of_one_dimension(frame))
     mended = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
     geometry = np.where(shapely.get_dimensions(geometry) == 2, mended, geometry)
     geometry = place.project(geometry, crs.to_wkt())
@@ -358,6 +402,14 @@ def _sound(frame: gpd.GeoDataFrame, place: Place, crs: pyproj.CRS, skipped: Coun
     return frame.set_geometry(gpd.GeoSeries(geometry, index=frame.index, crs=place.crs))[usable]
 
 
+def _of_one_dimension(frame: gpd.GeoDataFrame) -> NDArray[np.object_]:
+    """Geometries of features, of a collection those parts that count."""
+    geometry: NDArray[np.object_] = np.array(frame.geometry.to_numpy(), dtype=object)
+    mixed = shapely.get_type_id(geometry) == COLLECTION
+    geometry[mixed] = [_of_one_kind(collection) for collection in geometry[mixed]]
+    return geometry
+
+
 def _of_one_kind(collection: BaseGeometry) -> BaseGeometry:
     """Return the areas of a collection, its lines where there are none."""
     parts = shapely.get_parts(shapely.get_parts(collection))
@@ -365,19 +417,98 @@ def _of_one_kind(collection: BaseGeometry) -> BaseGeometry:
     return shapely.union_all(parts[dimensions == dimensions.max(initial=0)])
 
 
+def _draws(rule: LayerRule, dimensions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mask of the geometries that a rule's channel draws, `(n,)`.
+
+    Areas in a channel of lines would be taken for lengths; lines without a width cannot be drawn.
+    """
+    width = WIDTHS[rule.channel]
+    lines = dimensions == 1 if width or rule.width_m else np.zeros(len(dimensions), bool)
+    return lines if width else lines | (dimensions == 2)
+
+
+def _drawn_by(rule: LayerRule, frame: gpd.GeoDataFrame) -> NDArray[np.bool_]:
+    """Mask of the features that a rule would draw if it were the only one, `(n,)`."""
+    return _matches(frame, rule.where) & _draws(rule, shapely.get_dimensions(frame.geometry.to_numpy()))
+
+
+def _check_rule(
+    rule: LayerRule, whole: gpd.GeoDataFrame, inside: gpd.GeoDataFrame, drawn: bool, path: Path, place: Place
+) -> None:
+    """Refuse a rule whose channel nothing of a whole file fits, though of the right shape; warn of one without use.
+
+    An empty channel would count as known: there would be no houses, where there was but a wrong word.
+    """
+    fits = _matches(whole, rule.where)
+    words = " and ".join(f"{column}: {_listed(wanted)}" for column, wanted in rule.where.items())
+    if fits.any():
+        dimensions = shapely.get_dimensions(_of_one_dimension(whole[fits]))
+        if not _draws(rule, dimensions).any():
+            raise _wrong_shape(rule, dimensions, path, words)
+    elif not drawn:
+        column, values = _misfit(rule.where, whole)
+        raise SourceError(
+            f"Nothing in {path.name} makes {rule.channel}: no feature has {words}.",
+            expected=f"a value that {column} has",
+            got=_listed(rule.where[column]),
+            choices=values,
+            remedy=f"write one of these, or leave the rule out: {rule.channel} is unknown then",
+        )
+    if rule.where and not _matches(inside, rule.where).any():
+        column, values = _misfit(rule.where, inside)
+        warnings.warn(
+            f"Nothing of {path.name} within {place.name} makes {rule.channel} by the rule {words}. "
+            f"There, {column} has the values: {', '.join(values) or 'none'}.",
+            EmptyLayerWarning,
+            stacklevel=3,
+        )
+
+
+def _listed(wanted: Any) -> str:
+    """One value of a rule, or several, in words."""
+    return ", ".join(map(str, wanted)) if isinstance(wanted, list | tuple) else str(wanted)
+
+
+def _misfit(where: Mapping[str, Any], frame: gpd.GeoDataFrame) -> tuple[str, list[str]]:
+    """Return the first column that leaves nothing of what the columns before it fit, and the values that it has."""
+    column = ""
+    for column in where:
+        hit = _matches(frame, {column: where[column]})
+        if not hit.any():
+            break
+        frame = frame[hit]
+    return column, frame[column].dropna().astype("str").value_counts().index[:TOLD_VALUES].tolist()
+
+
+def _wrong_shape(rule: LayerRule, dimensions: NDArray[np.int64], path: Path, words: str) -> SourceError:
+    counts = Counter(SHAPES[dimension] for dimension in dimensions[dimensions >= 0])
+    areas = WIDTHS[rule.channel] is None
+    wanted = ("polygons, or lines with width_m" if rule.channel == "water" else "polygons") if areas else "lines"
+    held = " and ".join(counts) or "empty geometries"
+    with_width = "a width makes lines areas: source.rules=[{channel:water,width_m:…}]; or "
+    remedy = with_width if rule.channel == "water" and "lines" in counts else ""
+    return SourceError(
+        f"{path.name} holds {held} only{f' where {words}' if words else ''}, and {rule.channel} is not drawn of such.",
+        expected=wanted,
+        got=", ".join(f"{n:,} {shape}" for shape, n in counts.items()) or f"{len(dimensions):,} empty geometries",
+        remedy=f"{remedy}take a file of {wanted.partition(',')[0]} for {rule.channel}, or leave it out: "
+        "it is unknown then",
+    )
+
+
 def _sorted(
     frame: gpd.GeoDataFrame, rules: Sequence[LayerRule], crs: str, skipped: Counter[str]
 ) -> dict[str, gpd.GeoDataFrame]:
     """Sort features into layers by the rules: in each channel by the first that fits."""
-    lines = (shapely.get_dimensions(frame.geometry.to_numpy()) == 1).astype(bool)
+    dimensions = shapely.get_dimensions(frame.geometry.to_numpy())
+    lines = dimensions == 1
     parts: dict[str, list[gpd.GeoDataFrame]] = {rule.channel: [] for rule in rules}
     seen = {name: np.zeros(len(frame), bool) for name in parts}
     for rule in rules:
         hit = _matches(frame, rule.where) & ~seen[rule.channel]
         seen[rule.channel] |= hit
         width = WIDTHS[rule.channel] or rule.width_m
-        # Areas in a channel of lines would be taken for lengths; lines without a width cannot be drawn.
-        drawn = hit & np.where(lines, width is not None, WIDTHS[rule.channel] is None)
+        drawn = hit & _draws(rule, dimensions)
         skipped[OTHER_SHAPE] += int((hit & ~drawn).sum())
         first = next(iter(rule.where), None)
         kind = frame[first][drawn].astype("str") if first else rule.channel

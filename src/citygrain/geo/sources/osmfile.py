@@ -32,7 +32,17 @@ from shapely.geometry.base import BaseGeometry
 from citygrain.errors import SourceError
 from citygrain.files import sha256
 from citygrain.geo.coastline import sea
-from citygrain.geo.layers import COASTLINE, OSM_KEYS, OSM_SELECTORS, is_of_interest, layers_from_osm, remainder
+from citygrain.geo.layers import (
+    ANY,
+    COASTLINE,
+    OSM_KEYS,
+    OSM_RULES,
+    OSM_SELECTORS,
+    is_of_interest,
+    is_ruled,
+    layers_from_osm,
+    remainder,
+)
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._extract import (
@@ -65,10 +75,14 @@ NO_TIME = datetime.fromtimestamp(0, UTC)
 AREA_RELATIONS = ("multipolygon", "boundary")
 """Types of relation of which osmium makes areas."""
 
+CLOSED_NODES = 4
+"""A triangle's, whose first is its last."""
+
 BROKEN_RELATIONS = "broken relations"
 CUT_AREAS = "areas cut by the edge of the extract"
 LOST_WAYS = "ways without nodes"
 OPEN_AREAS = "closed ways that enclose no area"
+OPEN_WAYS = "open ways with the tags of an area"
 
 
 @dataclass(frozen=True)
@@ -173,6 +187,7 @@ class _Reader:
         self._geometries: list[BaseGeometry] = []
         self._asked: dict[int, list[int]] = {}  # relation → its member ways
         self._made: set[int] = set()
+        self._open: set[int] = set()
 
     @property
     def newest(self) -> str | None:
@@ -214,13 +229,19 @@ class _Reader:
 
         Only at the end of the file: areas come out in batches, many before their relation goes by.
         """
+        # The outline of a relation often has the tags of its area too, and that is drawn, or counted once.
+        self.skipped[OPEN_WAYS] += len(self._open.difference(*self._asked.values()))
         unmade = {relation: ways for relation, ways in self._asked.items() if relation not in self._made}
         members = {way for ways in unmade.values() for way in ways}
         whole: set[int] = set()
         if members:
-            wanted = osmium.FileProcessor(file, osmium.osm.WAY).with_filter(osmium.filter.IdFilter(members))
+            wanted = osmium.FileProcessor(file, osmium.osm.WAY)
+            if min(members) > 0:  # the filter takes no others
+                wanted = wanted.with_filter(osmium.filter.IdFilter(members))
             ways: Iterator[Any] = iter(wanted)
-            whole = {way.id for way in ways if all(_is_there(node, locations) for node in way.nodes)}
+            whole = {
+                way.id for way in ways if way.id in members and all(_is_there(node, locations) for node in way.nodes)
+            }
         broken = sum(whole.issuperset(ways) for ways in unmade.values())
         self.skipped[BROKEN_RELATIONS] += broken
         self.skipped[CUT_AREAS] += len(unmade) - broken
@@ -235,6 +256,8 @@ class _Reader:
         """Keep the line of a way, in as many pieces as its missing nodes leave."""
         line = is_of_interest(way.tags, "line")
         closed = way.is_closed()
+        if not _encloses(way) and not is_ruled(way.tags, "line") and _makes_area(way.tags):
+            self._open.add(way.id)
         if not line and not closed:
             return
         runs: list[list[tuple[float, float]]] = [[]]
@@ -278,6 +301,28 @@ class _Reader:
         self._geometries.append(geometry)
         if thing.timestamp > (self._newest or NO_TIME):
             self._newest = thing.timestamp
+
+
+def _encloses(way: Any) -> bool:
+    """Whether osmium takes a way for a ring; two nodes in one place close it too."""
+    if len(way.nodes) < CLOSED_NODES:
+        return False
+    first, last = way.nodes[0], way.nodes[-1]
+    return bool(first.ref == last.ref or (first.location.valid() and first.location == last.location))
+
+
+def _makes_area(tags: Any) -> bool:
+    """Whether some rule draws an area of these tags."""
+    return is_ruled(tags, "area") and any(
+        all(_is_one_of(tags.get(key), values) for key, values in rule.when.items())
+        and not any(_is_one_of(tags.get(key), values) for key, values in rule.unless.items())
+        for rule in OSM_RULES
+        if rule.shape == "area"
+    )
+
+
+def _is_one_of(value: str | None, values: tuple[str, ...]) -> bool:
+    return value is not None and (value != "no" if values == ANY else value in values)
 
 
 _WKB = osmium.geom.WKBFactory()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ from citygrain.files import sha256
 from citygrain.geo.layers import ANY, CHANNEL_NAMES, OSM_RULES, OSM_SELECTORS, Rule
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._elements import BadElementError, features_of, gathering, position, says_partial
+from citygrain.geo.sources._elements import KINDS, BadElementError, features_of, gathering, position, says_partial
 from citygrain.geo.sources._extract import _middle
 from citygrain.geo.sources._files import BBox, existing_file, outside, paths_of
 
@@ -169,13 +170,7 @@ def _read(path: Path) -> _Reply:
     try:
         reply = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        start = data[:200].lstrip()
-        raise SourceError(
-            f"{path} is no JSON, or cut short.",
-            expected="what an Overpass server says to a query that begins with [out:json]",
-            got=error,
-            remedy="as .osm it is read by source=file" if start.startswith(b"<") and b"<osm" in data[:2000] else None,
-        ) from error
+        raise _no_json(path, data[:2000], error) from error
     found = reply.get("type") if isinstance(reply, dict) else type(reply).__name__
     if not isinstance(reply, dict) or not isinstance(reply.get("elements"), list):
         geojson = isinstance(reply, dict) and ("features" in reply or "coordinates" in reply or found == "Feature")
@@ -196,6 +191,7 @@ def _read(path: Path) -> _Reply:
         )
     elements: list[Any] = reply["elements"]
     kinds = Counter(str(element.get("type")) if isinstance(element, dict) else "no element" for element in elements)
+    elements = [element for element in elements if not _makes_nothing(element)]
     if not kinds.keys() & {"way", "relation"}:
         raise SourceError(
             f"{path} holds no ways and no relations.",
@@ -205,6 +201,31 @@ def _read(path: Path) -> _Reply:
     header = reply.get("osm3s")
     date = header.get("timestamp_osm_base") if isinstance(header, dict) else None
     return _Reply(path, elements, str(date) if date else None)
+
+
+def _makes_nothing(element: Any) -> bool:
+    """Whether an element is a count, an area or another of those that Overpass derives from the map."""
+    return isinstance(element, dict) and element.get("type", "node") not in KINDS
+
+
+def _no_json(path: Path, start: bytes, error: Exception) -> SourceError:
+    """Return the error of a file that is not even JSON."""
+    expected = "what an Overpass server says to a query that begins with [out:json]"
+    markup = start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<")
+    if markup and re.search(rb"<(html|head|body)\b", start, re.IGNORECASE):
+        return SourceError(
+            f"{path} is a web page, not map data: what a server says in place of it.",
+            expected=expected,
+            got=" ".join(re.sub(r"<[^>]*>", " ", start.decode(errors="replace")).split())[:120]
+            or "a page without words",
+            remedy="open it in a browser to see what it says, wait until the server is free, and save the reply again",
+        )
+    return SourceError(
+        f"{path} is no JSON, or cut short.",
+        expected=expected,
+        got=error,
+        remedy="as .osm it is read by source=file" if markup and b"<osm" in start else "save the reply again",
+    )
 
 
 def _no_element(path: Path, error: Exception) -> SourceError:
@@ -240,7 +261,7 @@ class _Survey:
                 member["ref"]
                 for element in reply.elements
                 if element["type"] == "relation"
-                for member in element.get("members", ())
+                for member in element.get("members") or ()
                 if member["type"] == "way"
             }
             came_for = [_came_for(element, members) for element in reply.elements]
@@ -329,19 +350,19 @@ def _positions(elements: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     nodes = {e["id"]: position(e) for e in elements if e["type"] == "node" and "lat" in e}
     found: dict[Any, tuple[float, float]] = {}
     for element in elements:
-        parts = [element] if element["type"] == "way" else element.get("members", ())
+        parts = [element] if element["type"] == "way" else element.get("members") or ()
         for part in parts:
             geometry = part.get("geometry")
             if geometry is not None:
                 found |= {xy: xy for xy in (position(point) for point in geometry if point is not None)}
             elif part is element:
-                found |= {number: nodes[number] for number in element.get("nodes", ()) if number in nodes}
+                found |= {number: nodes[number] for number in element.get("nodes") or () if number in nodes}
     return np.array(list(found.values()), np.float64).reshape(-1, 2)
 
 
 def _came_for(element: Mapping[str, Any], members: set[int]) -> tuple[str, str] | None:
     """Return the one tag that an element can have come for; None when there are several, or it came as a member."""
-    tags = element.get("tags", {})
+    tags = element.get("tags") or {}
     keys = [key for key in OSM_SELECTORS if key in tags]
     if element["type"] == "node" or len(keys) != 1 or (element["type"] == "way" and element["id"] in members):
         return None

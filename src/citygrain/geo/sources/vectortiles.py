@@ -157,7 +157,7 @@ class _Tiles:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
-        self.metadata: dict[str, str] = dict(connection.execute("SELECT name, value FROM metadata"))
+        self.metadata = _metadata(connection)
         (zoom,) = connection.execute("SELECT max(zoom_level) FROM tiles").fetchone()
         if zoom is None:
             raise SourceError(f"{path} holds no tiles.", remedy="download it again")
@@ -170,14 +170,14 @@ class _Tiles:
         self._read_from = path
 
     def _said(self) -> dict[str, dict[str, str]]:
-        """What the metadata say of each layer, which may be nothing."""
+        """What the metadata say of each layer, which may be nothing, or nothing that can be read."""
         if self.metadata.get("format", FORMATS[0]).lower() not in FORMATS:
             raise self._schema_error(f"{self.metadata['format']} pictures")
         try:
             listed = json.loads(self.metadata.get("json") or "{}").get("vector_layers") or []
             layers = {str(layer["id"]): dict(layer.get("fields") or {}) for layer in listed}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(self.path, error) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}
         if layers and not SCHEMA_LAYERS & set(layers):
             raise self._schema_error(f"layers {', '.join(sorted(layers))}")
         return layers
@@ -327,10 +327,17 @@ def _tiles(path: str | Path) -> Iterator[_Tiles]:
             raise _damaged(path, error) from error
 
 
+def _metadata(connection: sqlite3.Connection) -> dict[str, str]:
+    """What a file says of itself; nothing where it has no table for that."""
+    there = connection.execute("SELECT count(*) FROM sqlite_master WHERE lower(name) = 'metadata'").fetchone()[0]
+    rows = connection.execute("SELECT name, value FROM metadata") if there else ()
+    return {str(name): str(value) for name, value in rows if value is not None}
+
+
 def _damaged(path: Path, error: object) -> SourceError:
     return SourceError(
         f"{path} is damaged, or no .mbtiles file.",
-        expected="an sqlite database with the tables tiles and metadata",
+        expected="an sqlite database with the tables tiles and, as a rule, metadata",
         got=error,
         remedy="download it again, and compare its size and hash with what the server says",
     )
