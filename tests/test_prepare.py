@@ -19,8 +19,9 @@ from rich.console import Console
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import CityRaster
-from citygrain.geo.layers import CHANNEL_NAMES, Remainder
+from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
+from citygrain.geo.sorting import Remainder
 from citygrain.geo.sources import Features
 from citygrain.prepare import prepare, run, summary
 

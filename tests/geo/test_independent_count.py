@@ -11,9 +11,9 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from citygrain.geo.layers import layers_from_osm
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
+from citygrain.geo.sorting import layers_from_osm
 from citygrain.geo.sources import features
 from citygrain.geo.sources.osmfile import OsmFile
 from geo.independent_count import (

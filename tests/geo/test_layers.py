@@ -20,13 +20,15 @@ from citygrain.geo.layers import (
     OSM_RULES,
     OSM_SELECTORS,
     SCHEMA,
+    select_channels,
+)
+from citygrain.geo.sorting import (
     Remainder,
     is_of_interest,
     layers_from_openmaptiles,
     layers_from_osm,
     remainder,
     remainder_of_tiles,
-    select_channels,
 )
 
 UTM = "EPSG:32633"

@@ -14,8 +14,9 @@ import geopandas as gpd
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import ConfigError, SourceError
-from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA, Remainder, empty_layer
+from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA, empty_layer
 from citygrain.geo.place import Place
+from citygrain.geo.sorting import Remainder
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"
 

@@ -19,8 +19,9 @@ import shapely
 from osmium.osm.mutable import Node, Relation, Way
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.geo.layers import COASTLINE, Remainder, layers_from_osm, remainder
+from citygrain.geo.layers import COASTLINE
 from citygrain.geo.place import Place
+from citygrain.geo.sorting import Remainder, layers_from_osm, remainder
 from citygrain.geo.sources import Progress
 from citygrain.geo.sources.osmfile import _Reader, _with_sea
 

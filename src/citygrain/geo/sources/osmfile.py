@@ -38,12 +38,9 @@ from citygrain.geo.layers import (
     OSM_KEYS,
     OSM_RULES,
     OSM_SELECTORS,
-    is_of_interest,
-    is_ruled,
-    layers_from_osm,
-    remainder,
 )
 from citygrain.geo.place import EDGE_DEG, Place
+from citygrain.geo.sorting import is_of_interest, is_ruled, layers_from_osm, remainder
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._extract import (
     CHANGES,
