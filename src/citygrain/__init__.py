@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from citygrain.spec import Conditions, LayoutSpec
 
 # torch's threads wait for each other many times in a layer, and by default on guard: each keeps its core from whatever
-# would make the other one ready, so that beside another busy process a layout takes several times as long. Where the
-# machine is idle, sleep costs next to nothing. OpenMP reads this while torch is loaded; afterwards it comes too late,
-# and nothing is set. Processes that are started from here inherit it. What a person has set stays.
+# would make the other one ready, so that beside another busy process a layout takes several times as long
+# (`benchmarks/threads.py`). OpenMP reads this while torch is loaded; afterwards it comes too late, and nothing is set.
+# Processes that are started from here inherit it. What a person has set stays.
 if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
