@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Self
 
 
 class CitygrainError(Exception):
@@ -46,6 +48,27 @@ class CitygrainError(Exception):
         super().__init__("\n".join(lines))
         self.problem = problem
         self.remedy = remedy
+
+    def of(self, name: str, keys: Mapping[str, str] | None = None) -> Self:
+        """Return this error told of a named part of what was asked for.
+
+        Parameters
+        ----------
+        name
+            The part, which the problem then begins with.
+        keys
+            Beginning of a key of the configuration → what it is within the part: `source.` → `source.base.`.
+        """
+
+        def told(text: str) -> str:
+            for before, after in (keys or {}).items():
+                text = after.join(re.split(rf"(?<![\w.]){re.escape(before)}(?=\w[\w.]*=)", text))
+            return text
+
+        error = type(self)(f"{name}: {told(str(self))}")
+        error.problem = f"{name}: {told(self.problem)}"
+        error.remedy = None if self.remedy is None else told(self.remedy)
+        return error
 
 
 class PlaceError(CitygrainError):

@@ -30,7 +30,7 @@ from rich.table import Table
 
 import citygrain
 from citygrain.conditions import measure
-from citygrain.errors import ConfigError, DataError, SourceError
+from citygrain.errors import CitygrainError, ConfigError, DataError, SourceError
 from citygrain.files import sha256
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import COMPLETE, CityRaster
@@ -38,7 +38,7 @@ from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place, slug
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
-from citygrain.geo.sources import Features, Source, declared
+from citygrain.geo.sources import Features, Source, declared, in_words
 from citygrain.geo.sources import features as features_of
 from citygrain.geo.sources._files import paths_of
 from citygrain.geo.sources._identity import source_request
@@ -140,7 +140,10 @@ def prepare(
             shares, valid_km2 = _draw(found, place, grid, layout, workers, report)
             report(DRAWN, "splitting and measuring blocks")
             known = [c.name for c in CHANNELS if c.name not in found.unknown]
-            blocks, split = _blocks(layout, grid, known, block_m, buffer_m, seed, workers)
+            origin = in_words(found.provenance)
+            if not any(shares.values()):
+                origin += ", which holds no tag that makes a channel there"
+            blocks, split = _blocks(layout, grid, known, block_m, buffer_m, seed, workers, origin)
             blocks.to_parquet(draft / cityraster.BLOCKS)
             manifest = {
                 "format": RASTER_FORMAT,
@@ -246,9 +249,8 @@ def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
 
 def _in_short(source: Mapping[str, Any]) -> str:
     """Where features came from, in a line: files, or a server, and the day they are of."""
-    files = [file["file"] for file in source.get("files", [source]) if "file" in file]
     day = source.get("osm_date") or source.get("date")
-    return ", ".join(files or [str(source.get("url", source["kind"]))]) + (f" ({str(day)[:10]})" if day else "")
+    return in_words(source) + (f" ({str(day)[:10]})" if day else "")
 
 
 def _told(made: Mapping[str, Any]) -> str:
@@ -294,7 +296,14 @@ def _draw(
 
 
 def _blocks(
-    layout: Path, grid: Grid, known: Sequence[str], block_m: float, buffer_m: float, seed: int, workers: int
+    layout: Path,
+    grid: Grid,
+    known: Sequence[str],
+    block_m: float,
+    buffer_m: float,
+    seed: int,
+    workers: int,
+    origin: str,
 ) -> tuple[gpd.GeoDataFrame, dict[str, float]]:
     """Split the place at its coarsest level and measure the conditions of every block there."""
     factor = cityraster.LEVELS[-1]
@@ -307,7 +316,7 @@ def _blocks(
         share = strip[public].sum(0, dtype=np.uint16) if public else COMPLETE * inside.astype(np.uint16)
         built[rows] = np.minimum(share, COMPLETE) / np.float32(COMPLETE)
         valid[rows] = inside
-    split = split_blocks(valid, built, coarse, block_m, buffer_m, seed)
+    split = split_blocks(valid, built, coarse, block_m, buffer_m, seed, origin)
     bands = [channels.index(name) for name in known]
     reading = Lock()
     with cityraster.opened(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
@@ -349,11 +358,18 @@ def _place(config: Mapping[str, Any], source: Source) -> Place:
         return Place.from_file(polygon, name)
     if query is not None:
         return Place.from_name(query, name)
+    where = "source."
     while isinstance(source, Combined):
-        source = source.base
+        source, where = source.base, f"{where}base."
     if isinstance(source, _File):
         first = paths_of(source.path)[0]
-        return Place.from_bbox(name or slug(first.name.split(".", maxsplit=1)[0]), source.extent())
+        try:
+            extent = source.extent()
+        except CitygrainError as error:
+            if where == "source.":
+                raise
+            raise error.of("base of the combined source", {"source.": where}) from error
+        return Place.from_bbox(name or slug(first.name.split(".", maxsplit=1)[0]), extent)
     if name is not None:
         return Place.from_name(name.replace("_", " "), slug(name))
     raise ConfigError(
@@ -385,12 +401,27 @@ def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
         made, request = {**made, "channels": "an older table"}, {**request, "channels": "the present table"}
     before, now = _flat(made), _flat(request)
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    changed = _changed(before, now)
     raise DataError(
-        f"{folder} is already there, made from another request.",
+        f"{folder} is already there, made from another request{f': {changed}' if changed else '.'}",
         expected={key: now.get(key) for key in differing},
         got={key: before.get(key) for key in differing},
         remedy="raster.replace=true makes it anew; another paths.data or place.name keeps both",
     )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which files of a request are no longer what they were; nothing of those that have another name."""
+    told = []
+    for key, value in now.items():
+        source = key.removesuffix(".sha256")
+        names = now.get(f"{source}.path")
+        if source == key or key not in before or names != before.get(f"{source}.path"):
+            continue
+        each = zip(*(v if isinstance(v, list) else [v] for v in (names, before[key], value)), strict=False)
+        part = source.removeprefix("source").removeprefix(".").removeprefix("parts.")
+        told += [f"{name}{f' ({part})' if part else ''}" for name, was, is_now in each if was != is_now]
+    return f"{', '.join(told)} {'has' if len(told) == 1 else 'have'} changed since." if told else ""
 
 
 def _flat(request: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -115,8 +115,47 @@ def test_a_part_that_knows_more_gives_what_it_is_told():
     assert {name: n for name, n in both.counts.items() if n != 5} == {"building": 7}
     with pytest.raises(SourceError, match="Part houses gives nothing"):
         combined(("houses", Invented({"building": 7}, "C")), ("other", whole), building="other")
-    # Told to give what it does not know, it does not know it.
-    assert combined(("houses", Invented({"building": 7}, "C")), green="houses").unknown["green"] == "C does not know"
+
+
+def test_a_part_that_does_not_know_what_it_is_told_to_give_is_at_fault():
+    houses, lakes = Invented({"building": 7}, "C"), Invented({"water": 3}, "D")
+    for channels in ({"green": "houses"}, {"building": "houses", "green": "houses"}):
+        with pytest.raises(ConfigError, match=r"(?s)^Part houses is told to give green.*C does not know"):
+            combined(("houses", houses), **channels)
+    # Not that of the part which is left with nothing to give.
+    with pytest.raises(ConfigError, match=r"(?s)^Part houses is told to give water.*choices: +lakes"):
+        combined(("lakes", lakes), ("houses", houses), water="houses")
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A source at fault."""
+
+    error: CitygrainError
+
+    def features(self, place: Place, progress: Any = None) -> Features:
+        raise self.error
+
+
+def test_an_error_of_a_part_names_it_and_the_keys_within_it():
+    good = Invented({"building": 1}, "A")
+    error = SourceError("It has no CRS.", got="source.crs", remedy="source.crs=EPSG:…, or source=file source.rules=[…]")
+    for name, source, where in (
+        ("base", Combined(Failing(error), {"b": good}), "source.base."),
+        ("b", Combined(good, {"a": good, "b": Failing(error)}), "source.parts.b."),
+        ("c", Combined(good, {"c": Combined(good, {"d": Failing(error)})}), "source.parts.c.parts.d."),
+    ):
+        with pytest.raises(SourceError) as caught:
+            source.features(PLACE)
+        text = str(caught.value)
+        assert text.startswith(f"{name} of the combined source: ")
+        assert "It has no CRS." in text
+        assert caught.value.problem == text.partition("\n")[0]
+        assert caught.value.remedy == f"{where}crs=EPSG:…, or source=file {where}rules=[…]"
+        assert caught.value.remedy in text
+        assert "got:      source.crs\n" in text, "what is not set is no key"
+    with pytest.raises(ConfigError, match="b of the combined source: no"):
+        Combined(good, {"b": Failing(ConfigError("no"))}).features(PLACE)
 
 
 def test_parameters_that_make_no_sense():
@@ -216,6 +255,8 @@ def test_a_request_changes_with_the_file_of_any_part(tmp_path: Path, houses: Pat
         run(config)
     where = "source.parts.houses.sha256" if changed == "houses.gpkg" else "source.base.sha256"
     assert where in str(error.value)
+    part = "houses" if changed == "houses.gpkg" else "base"
+    assert f"{changed} ({part}) has changed since." in error.value.problem
 
 
 def test_another_division_is_another_request(tmp_path: Path) -> None:
@@ -227,6 +268,9 @@ def test_another_division_is_another_request(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_part_is_said_plainly(tmp_path: Path, houses: Path, capsys: Any) -> None:
     for override, words in (
+        ("source.parts.houses.path=absent.gpkg", "houses of the combined source: "),
+        ("source.parts.houses.path=absent.gpkg", "source.parts.houses.path="),
+        ("source.base.path=absent.json", "base of the combined source: "),
         ("source.parts.houses.path=absent.gpkg", "is not there"),
         ("source.parts.houses.channel=house", "no such channel"),
         ("source.parts.houses.kind=house", "kind"),

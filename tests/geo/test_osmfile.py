@@ -13,11 +13,13 @@ import osmium
 import pytest
 import shapely
 
-from citygrain.errors import ConfigError, SourceError
+from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layers import ARTERIAL, CHANNEL_NAMES, SCHEMA, TUNNEL
 from citygrain.geo.place import Place
 from citygrain.geo.sources import EmptyLayerWarning, Features, features, osmfile
+from citygrain.geo.sources.combined import Combined
 from citygrain.geo.sources.osmfile import BROKEN_RELATIONS, CUT_AREAS, LOST_WAYS, OPEN_AREAS, OsmFile, _Reader
+from citygrain.prepare import prepare
 
 HELSINKI = (24.9352, 60.1642, 24.9534, 60.1791)
 KEPT = ("highway", "building")
@@ -256,6 +258,28 @@ def test_a_place_without_buildings_or_streets_warns(tmp_path: Path) -> None:
         features(place, OsmFile(xml(tmp_path / "streets.osm", STREET)))
     with pytest.warns(EmptyLayerWarning, match="no streets"):
         features(place, OsmFile(xml(tmp_path / "houses.osm", HOUSE)))
+
+
+def test_a_file_that_makes_nothing_is_named_in_words(tmp_path: Path) -> None:
+    place = Place.from_bbox("hand", (9.99, 49.99, 10.01, 50.01))
+    streets, bare = xml(tmp_path / "streets.osm", STREET), xml(tmp_path / "bare.osm", way(101, [1, 2], source="x"))
+    part = Combined(OsmFile(bare), {"roads": OsmFile(streets)}, {"street": "roads"})
+    for source, origin in ((OsmFile(streets), "streets.osm"), (part, "base: bare.osm; roads: streets.osm")):
+        with pytest.warns(EmptyLayerWarning, match=f"no buildings at all in this source. If .*, source {origin}. If"):
+            features(place, source)
+    with pytest.warns(EmptyLayerWarning, match=r"source\. bare\.osm holds no tag that makes a channel there\. If"):
+        features(place, OsmFile(bare))
+
+
+def test_a_place_too_empty_to_be_split_names_its_file(tmp_path: Path) -> None:
+    place = Place.from_bbox("hand", (9.99, 49.99, 10.01, 50.01))
+    for body, words in (
+        (way(101, [1, 2], source="x"), r"0 such blocks in map\.osm, which holds no tag that makes a channel there\n"),
+        (way(101, [1, 6, 4, 1], natural="water"), r"0 such blocks in map\.osm\n"),
+    ):
+        source = OsmFile(xml(tmp_path / "map.osm", body))
+        with pytest.warns(EmptyLayerWarning), pytest.raises(DataError, match=f"too empty(.|\n)*{words}"):
+            prepare(place, source, tmp_path / "cities", workers=1)
 
 
 def test_extent_is_the_headers_or_else_that_of_the_nodes(tmp_path: Path, sample_pbf: Path) -> None:

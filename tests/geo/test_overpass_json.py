@@ -529,7 +529,7 @@ def test_a_request_changes_with_any_of_its_files(tmp_path: Path) -> None:
     assert set(raster.unknown) == {"rail", "parking", "green"}
     assert prepare(PLACE, source, tmp_path / "cities", resolution_m=4.0, workers=1).provenance == raster.provenance
     save(two, only("building", "natural", "railway"))
-    with pytest.raises(DataError, match=r"another request.*\n.*source\.sha256"):
+    with pytest.raises(DataError, match=r"another request: two\.json has changed since\.\n.*source\.sha256"):
         prepare(PLACE, source, tmp_path / "cities", resolution_m=4.0, workers=1)
     with pytest.raises(DataError, match=r"another request.*\n.*source\.asked"):
         prepare(PLACE, OverpassJson([one, two], ["highway"]), tmp_path / "cities", resolution_m=4.0, workers=1)

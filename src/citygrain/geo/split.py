@@ -66,6 +66,7 @@ def split_blocks(
     block_m: float = BLOCK_M,
     buffer_m: float = BUFFER_M,
     seed: int = 0,
+    source: str = "",
 ) -> Split:
     """Cut a grid into blocks and deal them out, about 80 % train, 10 % val, 10 % test.
 
@@ -88,6 +89,8 @@ def split_blocks(
         Wanted edge and buffer in metres.
     seed
         Of the deal.
+    source
+        Where the place's features came from, in words, for the error.
 
     Raises
     ------
@@ -115,7 +118,7 @@ def split_blocks(
             "This place is too small, or too empty, to be split into train, val and test.",
             expected=f"at least {len(SPLITS)} blocks of {SMALLEST_BLOCK_CELLS} × {SMALLEST_BLOCK_CELLS} cells of "
             f"{grid.resolution_m:g} m, half covered by the source's data and with some street or building in it",
-            got=f"{int(usable.sum())} such blocks",
+            got=f"{int(usable.sum())} such blocks{f' in {source}' if source else ''}",
             remedy="take a larger place, a finer resolution, or a source that covers it",
         )
     names = _deal(usable, density, np.random.default_rng(seed))

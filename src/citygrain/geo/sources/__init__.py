@@ -125,6 +125,15 @@ def declared(unknown: Sequence[str] | None) -> list[str]:
     return names
 
 
+def in_words(provenance: Mapping[str, Any]) -> str:
+    """Where features came from, in a line: files or a server, of all parts."""
+    parts = provenance.get("parts")
+    if parts:
+        return "; ".join(f"{name}: {in_words(part)}" for name, part in {"base": provenance["base"], **parts}.items())
+    files = [file["file"] for file in provenance.get("files", [provenance]) if "file" in file]
+    return ", ".join(files) or str(provenance.get("url", provenance.get("kind", "this source")))
+
+
 @runtime_checkable
 class Source(Protocol):
     """Where features come from; a frozen value that holds its own parameters."""
@@ -182,12 +191,14 @@ def features(
             skipped=found.skipped,
             remainder=found.remainder,
         )
+    origin = in_words(found.provenance)
+    nothing = "" if any(found.counts.values()) else f" {origin} holds no tag that makes a channel there."
     for what, names in (("streets", ("arterial", "street")), ("buildings", ("building",))):
         if not any(found.counts[n] for n in names) and not all(n in found.unknown for n in names):
             warnings.warn(
-                f"{place.name} has no {what} at all in this source. If that is not so in reality, the extract or the "
-                f"bbox is wrong: bbox {list(place.bbox)}, source {source}. If the source holds none although there are "
-                f"some, say so, and they are not taken for nothing: raster.unknown=[{','.join(names)}]",
+                f"{place.name} has no {what} at all in this source.{nothing} If that is not so in reality, the extract "
+                f"or the bbox is wrong: bbox {list(place.bbox)}, source {origin}. If the source holds none although "
+                f"there are some, say so, and they are not taken for nothing: raster.unknown=[{','.join(names)}]",
                 EmptyLayerWarning,
                 stacklevel=2,
             )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from citygrain.errors import ConfigError, SourceError
+from citygrain.errors import CitygrainError, ConfigError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress, Source
@@ -76,7 +76,8 @@ class Combined:
         SourceError
             When one of the sources is at fault, has nothing in common with the others, or gives nothing.
         ConfigError
-            When two parts know the same channel and none is told to give it.
+            When two parts know the same channel and none is told to give it, or one is told to give what it does not
+            know.
         """
         report = progress or (lambda _fraction, _message: None)
         sources = {"base": self.base, **self.parts}
@@ -86,7 +87,11 @@ class Combined:
             def part(done: float, what: str, k: int = k, name: str = name) -> None:
                 report((k + done) / len(sources), f"{name}: {what}")
 
-            found[name] = source.features(place, part)
+            try:
+                found[name] = source.features(place, part)
+            except CitygrainError as error:
+                where = "base" if name == "base" else f"parts.{name}"
+                raise error.of(f"{name} of the combined source", {"source.": f"source.{where}."}) from error
         giver = self._givers(found)
         valid = place.utm
         for name, features in found.items():
@@ -136,6 +141,15 @@ class Combined:
     def _givers(self, found: Mapping[str, Features]) -> dict[str, str]:
         """Channel → name of the source that gives it."""
         giver, channels = dict.fromkeys(CHANNEL_NAMES, "base"), self.channels or {}
+        for channel, name in channels.items():
+            if channel in found[name].unknown:
+                raise ConfigError(
+                    f"Part {name} is told to give {channel}, and does not know it.",
+                    expected=f"a part that knows {channel}",
+                    got=f"source.channels={{{channel}:{name}}}: {found[name].unknown[channel]}",
+                    choices=[part for part in self.parts if channel not in found[part].unknown],
+                    remedy=f"leave {channel} out of source.channels, or give {name} a source that knows it",
+                )
         for name in self.parts:
             told = [channel for channel, part in channels.items() if part == name]
             given = told or [c for c in CHANNEL_NAMES if c not in found[name].unknown and c not in channels]
