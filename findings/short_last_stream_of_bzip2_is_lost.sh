@@ -5,8 +5,7 @@
 # Expected     A .bz2 may consist of several streams one after the other; parallel compressors write one for each block.
 #              All of it is read, as bzip2, Python's bz2, and osmium itself with .gz of several members do.
 # Seen         Four nodes, two in each stream: the first two come, and no error. The same in one stream, or as gzip in
-#              two members: all four. With streams of a megabyte all nodes come: what is lost is a stream that is in
-#              the reader's buffer already when the one before it ends.
+#              two members: all four. With two streams of 100,000 nodes each all nodes come: only what is short is lost.
 # Matters      Planet files are .osm.bz2 of a parallel compressor, and their last block is as short as it happens to be.
 #              Of XML one sees an error, since the closing tag is missing; of OPL, which is lines, one sees nothing.
 # Remedy       Unpack with bz2 before osmium reads, where a file has more than one stream.
