@@ -333,8 +333,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{folder} was prepared by a later citygrain.",
             expected=f"format {RASTER_FORMAT}",
             got=f"format {form}",
-            remedy=f"use that version; or prepare the place again: citygrain prepare place={folder.name} … "
-            "raster.replace=true",
+            remedy=f"prepare the place again: citygrain prepare place={folder.name} … raster.replace=true; "
+            "or use that version",
         )
     if form in range(1, RASTER_FORMAT):
         raise DataError(
