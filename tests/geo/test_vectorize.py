@@ -86,11 +86,32 @@ def test_a_straight_way_keeps_its_length_and_course(angle, kind, aside):
     vectors = seen(grid, **{kind: [way]})
     (found,) = vectors.ways["drive" if kind in NETWORKS["drive"] else kind].lines
     there = shapely.transform(way, lambda xy: xy + grid.bounds[:2])
-    assert found.length == pytest.approx(160, abs=WIDTHS[kind] + 2 * grid.resolution_m)
-    assert shapely.hausdorff_distance(there, found) < 0.6 * WIDTHS[kind] + 1.5 * grid.resolution_m
+    assert found.length == pytest.approx(160, abs=1.5 * grid.resolution_m)
+    assert shapely.hausdorff_distance(there, found) < grid.resolution_m
     straight = shapely.LineString([found.coords[0], found.coords[-1]])
     assert found.length <= 1.02 * straight.length
     assert straight.hausdorff_distance(found) < max(1.2 * grid.resolution_m, 0.3 * WIDTHS[kind])  # a wide end may hook
+
+
+@pytest.mark.parametrize("resolution_m", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("kind", ["arterial", "street", "service", "cycle", "walk", "rail"])
+@pytest.mark.parametrize("turn", [0, 12, 31, 45])
+def test_dead_ends_lie_where_they_are_drawn(kind, resolution_m, turn):
+    """Of a side way as well, and of an arc."""
+    grid = grid_of(int(256 / resolution_m), resolution_m)
+    bow = np.radians(np.linspace(10, 80, 30))
+    shapes = [
+        shapely.LineString([(30, 60), (226, 60)]),
+        shapely.LineString([(128.6, 60), (128.6, 60 + 2.5 * max(WIDTHS[kind], 2 * resolution_m))]),
+        shapely.LineString(np.stack([60 + 70 * np.cos(bow), 130 + 70 * np.sin(bow)], 1)),
+    ]
+    shapes = [shapely.affinity.rotate(shape, turn, (128, 128)) for shape in shapes]
+    tips = np.array([shapes[0].coords[0], shapes[2].coords[0], *(shape.coords[-1] for shape in shapes)])
+    ways = seen(grid, **{kind: shapes}).ways[next(name for name, kinds in NETWORKS.items() if kind in kinds)]
+    assert sorted(ways.street_count) == [1] * 5 + [3]
+    ends = ways.nodes[ways.street_count == 1] - grid.bounds[:2]
+    gap = np.hypot(*(ends[:, None] - tips).transpose(2, 0, 1))
+    assert gap.min(1).max() < max(0.75 * resolution_m, 0.08 * WIDTHS[kind])
 
 
 def test_a_way_that_leaves_the_window_reaches_its_edge():
