@@ -189,6 +189,31 @@ def test_a_way_that_crosses_a_divided_road_connects_its_carriageways(kind, cross
             assert degrees in ([[3], [3, 4]] if ends else [[4], [4, 4]]), (gap, ends)
 
 
+@pytest.mark.parametrize("angle", [90, 80, 70])
+@pytest.mark.parametrize("turn", [0.0, 6.0, 33.0])
+@pytest.mark.parametrize(
+    ("kind", "gaps", "ends"),
+    [("arterial", (10, 12, 14), False), ("street", (7, 9), False), ("arterial", (10, 12, 14), True)],
+)
+def test_two_divided_roads_of_one_kind_meet_in_four_junctions(kind, gaps, ends, turn, angle):
+    """Two of them of three ways, where one of the roads ends at the far carriageway of the other."""
+    for gap in gaps:
+        low, high = 256 - gap / 2, 256 + gap / 2
+        start = low - 0.01 if ends else -300
+        lean = np.array([[1, 0], [1 / np.tan(np.radians(angle)), 1]])
+        road = [shapely.LineString([(-300, y), (900, y)]) for y in (low, high)]
+        other = [shapely.LineString((np.array([(x, start), (x, 900)]) - 256) @ lean + 256) for x in (low, high)]
+        road, other = ([shapely.affinity.rotate(way, turn, (256, 256)) for way in ways] for ways in (road, other))
+        grid = grid_of(256)
+        ways = seen(grid, **{kind: road + other}).ways["drive"]
+        whole, degrees = topology(ways)
+        assert whole == pytest.approx(1), gap
+        assert degrees == ([3, 3, 4, 4] if ends else [4, 4, 4, 4]), gap
+        wanted = shapely.get_coordinates([shapely.intersection(one, way) for one in road for way in other])
+        nodes = ways.nodes[~ways.at_edge] - grid.bounds[:2]
+        assert np.hypot(*(nodes[:, None] - wanted).transpose(2, 0, 1)).min(0).max() < 4.0, gap
+
+
 @pytest.mark.parametrize("gap", [17, 20, 25, 30])
 @pytest.mark.parametrize("kind", ["arterial", "street"])
 def test_carriageways_far_apart_are_crossed_too(kind, gap):
