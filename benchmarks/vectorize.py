@@ -16,7 +16,8 @@ With `--topology`, files that places were made of (in order; OpenStreetMap extra
 arterials and streets hang together is measured on the same windows, on the vectors and on the source's own lines,
 noded: means over windows of the share of the largest part, of junctions of four ways, of dead ends, and of the network
 within 400 m of junctions. Nodes that the window's edge makes do not count, nor do stubs shorter than a street is wide,
-on either side. With another checkout's `src` first on PYTHONPATH, it is that build which is measured.
+on either side. With another checkout's `src` first on PYTHONPATH, it is that build which is measured. `--split val
+test` takes windows of held-out blocks, or any where a place's are smaller than a window.
 
 With `--picture`, features of two windows of each place are drawn: those at the 75th and the 95th percentile of what
 buildings and streets cover.
@@ -27,7 +28,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,26 @@ SIDE_M = 512.0
 Window = tuple[NDArray[np.uint8], tuple[str, ...], Grid]
 
 
-def windows(folder: Path, count: int, seed: int, resolution_m: float | None = None) -> Iterator[Window]:
-    """Windows of a prepared place at random, wholly within it, in its own resolution or another that it has."""
+def windows(
+    folder: Path, count: int, seed: int, resolution_m: float | None = None, splits: Sequence[str] = ("all",)
+) -> Iterator[Window]:
+    """Windows of a prepared place at random, wholly within it, in its own resolution or another that it has.
+
+    They lie within the blocks of `splits`, or anywhere where those hold no window.
+    """
     raster = CityRaster.open(folder)
     level = raster.level(resolution_m or raster.resolution_m)
     side = round(SIDE_M / level.resolution_m)
     rng = np.random.default_rng(seed)
+    within = level.valid & np.any([raster.split_mask(level.resolution_m, split) for split in splits], 0)
+    total = np.pad(within.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    fits = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side] == side**2
+    if not fits.any():
+        within = level.valid
     while count:
         row, column = (int(rng.integers(0, n - side)) for n in level.valid.shape)
         part = np.s_[row : row + side, column : column + side]
-        if level.valid[part].all():
+        if within[part].all():
             count -= 1
             left, top = level.transform.c + column * level.resolution_m, level.transform.f - row * level.resolution_m
             grid = Grid(raster.grid.crs, left, top, level.resolution_m, side, side)
@@ -223,6 +234,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--source", nargs="*", type=Path, default=[], help="the .mbtiles of each place, in order")
     parser.add_argument("--topology", nargs="*", type=Path, default=[], help="the source of each place, in order")
+    parser.add_argument("--split", nargs="+", default=["all"], help="blocks that --topology takes its windows from")
     parser.add_argument("--no-speed", action="store_true", help="leave the windows a second out")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     parser.add_argument("--seed", type=int, default=0)
@@ -247,7 +259,7 @@ def main() -> None:
         print(f"{folder.name}: " + "  ".join(f"{name} {value:.3f}" for name, value in made.items()))
     rows = []
     for folder, source in zip(args.places, args.topology, strict=False):
-        rows.append(hold_together(folder, source, list(windows(folder, args.windows, args.seed))))
+        rows.append(hold_together(folder, source, list(windows(folder, args.windows, args.seed, splits=args.split))))
         print(compared(folder.name, rows[-1]), flush=True)
     if len(rows) > 1:
         print(compared("all", np.concatenate(rows)))

@@ -86,11 +86,32 @@ def test_a_straight_way_keeps_its_length_and_course(angle, kind, aside):
     vectors = seen(grid, **{kind: [way]})
     (found,) = vectors.ways["drive" if kind in NETWORKS["drive"] else kind].lines
     there = shapely.transform(way, lambda xy: xy + grid.bounds[:2])
-    assert found.length == pytest.approx(160, abs=WIDTHS[kind] + 2 * grid.resolution_m)
-    assert shapely.hausdorff_distance(there, found) < 0.6 * WIDTHS[kind] + 1.5 * grid.resolution_m
+    assert found.length == pytest.approx(160, abs=1.5 * grid.resolution_m)
+    assert shapely.hausdorff_distance(there, found) < grid.resolution_m
     straight = shapely.LineString([found.coords[0], found.coords[-1]])
     assert found.length <= 1.02 * straight.length
     assert straight.hausdorff_distance(found) < max(1.2 * grid.resolution_m, 0.3 * WIDTHS[kind])  # a wide end may hook
+
+
+@pytest.mark.parametrize("resolution_m", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("kind", ["arterial", "street", "service", "cycle", "walk", "rail"])
+@pytest.mark.parametrize("turn", [0, 12, 31, 45])
+def test_dead_ends_lie_where_they_are_drawn(kind, resolution_m, turn):
+    """Of a side way as well, and of an arc."""
+    grid = grid_of(int(256 / resolution_m), resolution_m)
+    bow = np.radians(np.linspace(10, 80, 30))
+    shapes = [
+        shapely.LineString([(30, 60), (226, 60)]),
+        shapely.LineString([(128.6, 60), (128.6, 60 + 2.5 * max(WIDTHS[kind], 2 * resolution_m))]),
+        shapely.LineString(np.stack([60 + 70 * np.cos(bow), 130 + 70 * np.sin(bow)], 1)),
+    ]
+    shapes = [shapely.affinity.rotate(shape, turn, (128, 128)) for shape in shapes]
+    tips = np.array([shapes[0].coords[0], shapes[2].coords[0], *(shape.coords[-1] for shape in shapes)])
+    ways = seen(grid, **{kind: shapes}).ways[next(name for name, kinds in NETWORKS.items() if kind in kinds)]
+    assert sorted(ways.street_count) == [1] * 5 + [3]
+    ends = ways.nodes[ways.street_count == 1] - grid.bounds[:2]
+    gap = np.hypot(*(ends[:, None] - tips).transpose(2, 0, 1))
+    assert gap.min(1).max() < max(0.75 * resolution_m, 0.08 * WIDTHS[kind])
 
 
 def test_a_way_that_leaves_the_window_reaches_its_edge():
@@ -166,6 +187,31 @@ def test_a_way_that_crosses_a_divided_road_connects_its_carriageways(kind, cross
             whole, degrees = topology(ways)
             assert whole == pytest.approx(1), (gap, ends)
             assert degrees in ([[3], [3, 4]] if ends else [[4], [4, 4]]), (gap, ends)
+
+
+@pytest.mark.parametrize("angle", [90, 80, 70])
+@pytest.mark.parametrize("turn", [0.0, 6.0, 33.0])
+@pytest.mark.parametrize(
+    ("kind", "gaps", "ends"),
+    [("arterial", (10, 12, 14), False), ("street", (7, 9), False), ("arterial", (10, 12, 14), True)],
+)
+def test_two_divided_roads_of_one_kind_meet_in_four_junctions(kind, gaps, ends, turn, angle):
+    """Two of them of three ways, where one of the roads ends at the far carriageway of the other."""
+    for gap in gaps:
+        low, high = 256 - gap / 2, 256 + gap / 2
+        start = low - 0.01 if ends else -300
+        lean = np.array([[1, 0], [1 / np.tan(np.radians(angle)), 1]])
+        road = [shapely.LineString([(-300, y), (900, y)]) for y in (low, high)]
+        other = [shapely.LineString((np.array([(x, start), (x, 900)]) - 256) @ lean + 256) for x in (low, high)]
+        road, other = ([shapely.affinity.rotate(way, turn, (256, 256)) for way in ways] for ways in (road, other))
+        grid = grid_of(256)
+        ways = seen(grid, **{kind: road + other}).ways["drive"]
+        whole, degrees = topology(ways)
+        assert whole == pytest.approx(1), gap
+        assert degrees == ([3, 3, 4, 4] if ends else [4, 4, 4, 4]), gap
+        wanted = shapely.get_coordinates([shapely.intersection(one, way) for one in road for way in other])
+        nodes = ways.nodes[~ways.at_edge] - grid.bounds[:2]
+        assert np.hypot(*(nodes[:, None] - wanted).transpose(2, 0, 1)).min(0).max() < 4.0, gap
 
 
 @pytest.mark.parametrize("gap", [17, 20, 25, 30])

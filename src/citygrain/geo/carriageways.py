@@ -11,6 +11,8 @@ across to the other one where
 
 - a way of another kind is drawn across both, not only up to the first;
 - a way is of the road's own kind, or ends at the road's edge, where nothing tells: most of those cross.
+
+Where two divided roads of one kind cross, the ground has four corners inwards, one where each two carriageways cross.
 """
 
 from __future__ import annotations
@@ -57,6 +59,18 @@ MOUTH = 1.3
 
 OPPOSITE = 0.6
 """Widths of a way within which two ways that meet a road from either side are one that crosses it."""
+
+TURNED = 25.0
+"""Degrees by which the outline of the ground turns inwards at least where two divided roads cross."""
+
+BLUNT = 1.3
+"""Widths of a way that a side of such a corner is longer than; the corner itself is blunt."""
+
+SMOOTH = 0.08
+"""Widths of a way to which the outline is simplified before its corners are told."""
+
+ASIDE = 0.9
+"""Widths of a way by which such a corner may lie beside what goes on from another."""
 
 LARGEST = 3.0
 """Widths of a way that the radius of a roundabout's island is at most; thinning finds larger rings well."""
@@ -278,12 +292,18 @@ def divided(
     touched = shapely.intersects(lines, zone)
     parts = shapely.get_parts(shapely.difference(lines[touched], zone))
     grounds = [g if g.island else _without_mouths(g, parts, zone, bands, level) for g in grounds]
+    links = []
+    for i, g in enumerate(grounds):
+        if not g.island:
+            grounds[i], found = _crossed(g, bands[g.kind][1])
+            links += found
     islands = shapely.union_all([g.shape for g in grounds if g.island])
     sides = [
         shapely.boundary(g.shape) if g.island else shapely.difference(shapely.boundary(g.shape), islands)
         for g in grounds
     ]
     made = _led(parts[shapely.length(parts) > 0], zone, grounds, bands, level)
+    made += links
     within = shapely.clip_by_rect([*made, *sides], 0, 0, width, height)
     noded = shapely.get_parts(shapely.union_all(within, grid_size=SAME))
     noded = noded[shapely.length(noded) > 0]
@@ -325,6 +345,76 @@ def _without_mouths(
     ]
     straight = shapely.union_all(shapely.make_valid(shapes))
     return Ground(ground.kind, straight, island=False)
+
+
+@dataclass(frozen=True)
+class _Corner:
+    """Where the ground turns inwards: its two sides cross `at` a point, and go on in two directions `ahead`, `(2, 2)`.
+
+    The `tip` is what lies between the outline, which is blunt, and that point.
+    """
+
+    at: NDArray[np.float64]
+    ahead: NDArray[np.float64]
+    tip: shapely.Polygon
+
+
+def _crossed(ground: Ground, width: float) -> tuple[Ground, list[shapely.LineString]]:
+    """Lead carriageways on across the ground where divided roads of one kind cross, from one inner corner to the next.
+
+    Where one road ends at the other, its carriageways are led across to the far one. The ground is returned with sharp
+    corners there.
+    """
+    parts = shapely.orient_polygons(shapely.get_parts(shapely.simplify(ground.shape, SMOOTH * width)))
+    rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
+    corners = [corner for ring in rings for corner in _corners(shapely.get_coordinates(ring)[:-1], width)]
+    if len(corners) < 2:
+        return ground, []
+    at = np.array([corner.at for corner in corners]).repeat(2, axis=0)
+    ahead = np.concatenate([corner.ahead for corner in corners])
+    apart = at - at[:, None]
+    along = np.einsum("ijk,ik->ij", apart, ahead)
+    aside = np.abs(apart[..., 0] * ahead[:, None, 1] - apart[..., 1] * ahead[:, None, 0])
+    meets = (along > 0.25 * width) & (along < 2 * ACROSS * width) & (aside < ASIDE * width)
+    meets &= meets.T & (ahead @ ahead.T < -0.7)
+    nearest = np.where(meets, along + 3 * aside, np.inf).argmin(1)
+    pairs = [(i, int(j)) for i, j in enumerate(nearest) if i < j and meets[i, j] and nearest[j] == i]
+    links = [shapely.LineString(at[[i, j]]) for i, j in pairs]
+    paired = {i for pair in pairs for i in pair}
+    shape = shapely.difference(ground.shape, shapely.union_all([corners[i].tip for i in {i // 2 for i in paired}]))
+    for i in {i ^ 1 for i in paired} - paired:
+        ray = shapely.LineString([at[i], at[i] + 2 * ACROSS * width * ahead[i]])
+        across = shapely.get_parts(shapely.intersection(ray, shape))
+        first = across[shapely.distance(across, shapely.Point(at[i])).argmin()] if len(across) else ray
+        if first.length < ray.length - SAME:
+            links.append(first)
+    return Ground(ground.kind, shape, island=False), links
+
+
+def _corners(xy: NDArray[np.float64], width: float) -> list[_Corner]:
+    """Return where a ring with the ground to its left, each vertex once, turns inwards between two straight sides."""
+    n = len(xy)
+    step = np.roll(xy, -1, axis=0) - xy
+    run = np.hypot(*step.T)
+    out = step / np.maximum(run, SAME)[:, None]
+    into = np.roll(out, 1, axis=0)
+    turn = np.degrees(np.arctan2(into[:, 0] * out[:, 1] - into[:, 1] * out[:, 0], (into * out).sum(1)))
+    long = run > BLUNT * width
+    found = []
+    for i in np.flatnonzero(np.roll(long, 1) & (turn < 0)).tolist():
+        last = i
+        while not long[last % n] and turn[(last + 1) % n] < 0 and last < i + n:
+            last += 1
+        j = last % n
+        one, other = into[i], -out[j]
+        sine = one[0] * other[1] - one[1] * other[0]
+        if not long[j] or turn[np.arange(i, last + 1) % n].sum() > -TURNED or abs(sine) < 0.3:
+            continue
+        gap = xy[j] - xy[i]
+        at = xy[i] + one * (gap[0] * other[1] - gap[1] * other[0]) / sine
+        tip = shapely.MultiPoint([*xy[np.arange(i, last + 1) % n], at]).convex_hull
+        found.append(_Corner(at, np.array([one, other]), tip))
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ scikit-image), taken apart at its junctions into chains, and cleared of what thi
   them, smoothed over a few cells and simplified (Douglas & Peucker 1973);
 - a crossing comes out as two forks, which become one, as junctions do that are very near;
 - ends of bands sprout into their corners: of shoots shorter than the band is wide, unless the window's edge cut them,
-  only the one stays in which the way goes on. Dead ends come out up to half a width short.
+  only the one stays in which the way goes on;
+- thinning eats up ends, by up to half a width. Those that are no junction are drawn on to half a width from where
+  coverage ends, as ways are drawn with round ends.
 
 The coverage is mirrored at the window's edge before it is thinned, and lines are cut at the edge afterwards, so that a
 way which leaves the window reaches its edge; what lies along the edge, and shoots to it, are left out.
@@ -306,6 +308,14 @@ class _Bands:
                 return width
         return min(width for _, width in self.bands)
 
+    def beyond(self, points: NDArray[np.float64], ahead: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+        """Return how far ahead of points coverage falls to `level`: `(K,)`, infinite for more than `reach` cells."""
+        steps = np.arange(0, reach + 0.25, 0.25)
+        x, y = (points[:, None] + steps[:, None] * ahead[:, None]).transpose(2, 0, 1) - 0.5
+        cells = [ndimage.map_coordinates(band, [y, x], order=1, mode="nearest") for band, _ in self.bands]
+        free = np.max(cells, axis=0) < self.level
+        return np.where(free.any(1), steps[free.argmax(1)], np.inf)
+
 
 @dataclass
 class _Edge:
@@ -339,6 +349,7 @@ def _cleared(
     where = list(found)
     rim = _at_rim(edges, where, window)
     edges = _leaving(edges, where, rim, width)
+    _lengthen(edges, where, rim, width, kinds)
     edges = _joined(_unshot(edges, rim, width), rim)
     edges = _merged(edges, where, rim, width, ground, kinds)
     edges = _joined(_unshot(edges, rim, width), rim)
@@ -389,6 +400,26 @@ def _leaving(edges: list[_Edge], where: Sequence[_Point], rim: Sequence[bool], w
 
 def _degrees(edges: Sequence[_Edge]) -> Counter[int]:
     return Counter(node for e in edges for node in (e.u, e.v))
+
+
+def _lengthen(edges: Sequence[_Edge], where: list[_Point], rim: Sequence[bool], width: float, kinds: _Bands) -> None:
+    """Draw ways that end nowhere on to half a width from where their band ends; lines and `where` are changed."""
+    degree = _degrees(edges)
+    ends = [
+        (way, e) for e in edges for way in (e, e.turned()) if degree[way.u] == 1 and not rim[way.u] and way.length() > 0
+    ]
+    if not ends:
+        return
+    tips = np.array([where[way.u] for way, _ in ends])
+    behind = np.array([_along(way.xy, 1.5 * width) for way, _ in ends])
+    ahead = tips - behind
+    ahead /= np.maximum(np.hypot(*ahead.T), 1e-6)[:, None]
+    half = np.array([kinds.width(where[way.u]) / 2 for way, _ in ends])
+    more = kinds.beyond(tips, ahead, 2 * half.max() + 2) - half
+    for (way, e), far, tip, (x, y) in zip(ends, more.tolist(), tips.tolist(), ahead.tolist(), strict=True):
+        if 0 < far < math.inf:
+            where[way.u] = point = tip[0] + far * x, tip[1] + far * y
+            e.xy = [point, *e.xy[1:]] if e.u == way.u else [*e.xy[:-1], point]
 
 
 def _unshot(edges: list[_Edge], rim: Sequence[bool], width: float) -> list[_Edge]:
