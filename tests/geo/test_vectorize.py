@@ -620,7 +620,7 @@ def test_networks_hang_together_as_the_source_s_do(cities, sample_pbf):
     ours, sources = np.mean(measured, 0)
     assert len(measured) > 30
     assert ours[[0, 3]] == pytest.approx(sources[[0, 3]], rel=0.05)
-    assert ours[[1, 2]] == pytest.approx(sources[[1, 2]], rel=0.12)  # of one square kilometre: few junctions
+    assert ours[[1, 2]] == pytest.approx(sources[[1, 2]], rel=0.14)  # of one square kilometre: few junctions
 
 
 def network_topology(ways):

@@ -78,6 +78,9 @@ LARGEST = 3.0
 ROUND = 0.88
 """How round an island is at least (4π area / perimeter²; a square's is 0.79)."""
 
+LEAD = 0.75
+"""Widths of a way within which the ground of a road ends at that of another."""
+
 SAME = 1e-3
 """Lines nearer than so many cells meet."""
 
@@ -304,10 +307,28 @@ def divided(
     ]
     made = _led(parts[shapely.length(parts) > 0], zone, grounds, bands, level)
     made += links
+    for i, g in enumerate(grounds):
+        for h in grounds:
+            if h.kind < g.kind and not (g.island or h.island):
+                sides[i], led = _led_onto(sides[i], g, h, LEAD * bands[g.kind][1])
+                made += led
     within = shapely.clip_by_rect([*made, *sides], 0, 0, width, height)
     noded = shapely.get_parts(shapely.union_all(within, grid_size=SAME))
     noded = noded[shapely.length(noded) > 0]
     return np.concatenate([lines[~touched], noded])
+
+
+def _led_onto(
+    sides: shapely.Geometry, ground: Ground, other: Ground, reach: float
+) -> tuple[shapely.Geometry, list[shapely.LineString]]:
+    """Lead the carriageways of a road that ends before another divided one onto it; they do not end in each other."""
+    if not 0 < shapely.distance(ground.shape, other.shape) < reach:
+        return sides, []
+    sides = shapely.line_merge(shapely.difference(sides, shapely.buffer(other.shape, reach)))
+    kept = shapely.get_parts(sides)
+    tips = np.concatenate([shapely.get_point(kept, end) for end in (0, -1)])
+    tips = tips[shapely.distance(tips, other.shape) < reach + 0.1]
+    return sides, shapely.shortest_line(tips, other.shape).tolist()
 
 
 def _without_mouths(
