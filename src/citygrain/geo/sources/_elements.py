@@ -23,7 +23,7 @@ from citygrain.geo.layers import COASTLINE
 from citygrain.geo.place import Place
 from citygrain.geo.sorting import Remainder, layers_from_osm, remainder
 from citygrain.geo.sources import Progress
-from citygrain.geo.sources.osmfile import _Reader, _with_sea
+from citygrain.geo.sources.osmfile import _Reader, add_sea
 
 TAGGED = 1 << 30
 """Added to the version of what has tags; larger than any number of minutes since 1970."""
@@ -189,7 +189,7 @@ def features_of(elements: Elements, place: Place, covered: BaseGeometry, report:
     shapely.prepare(valid)
     frame = frame[shapely.intersects(valid, frame.geometry.to_numpy())]
     layers = layers_from_osm(frame, driving_side=place.driving_side)
-    layers["water"] = _with_sea(layers["water"], layers.pop(COASTLINE), covered, valid)
+    layers["water"] = add_sea(layers["water"], layers.pop(COASTLINE), covered, valid)
     return Found(layers, valid, reader.skipped, remainder(frame, valid, driving_side=place.driving_side))
 
 

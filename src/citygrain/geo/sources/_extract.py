@@ -436,13 +436,13 @@ def _around(lonlat: NDArray[np.float64]) -> BaseGeometry:
     """Box around the nodes of a file; two that meet at the 180th meridian if they lie on both sides of it."""
     lon = lonlat[:, 0]
     if (lon > 0).any() and (lon < 0).any() and (np.abs(lon) < 90.0).mean() < 0.01:
-        west, south, _, north = _middle(lonlat[lon > 90.0])
-        _, south_too, east, north_too = _middle(lonlat[lon < -90.0])
+        west, south, _, north = find_middle(lonlat[lon > 90.0])
+        _, south_too, east, north_too = find_middle(lonlat[lon < -90.0])
         return shapely.union(shapely.box(west, south, 180.0, north), shapely.box(-180.0, south_too, east, north_too))
-    return shapely.box(*_middle(lonlat))
+    return shapely.box(*find_middle(lonlat))
 
 
-def _middle(lonlat: NDArray[np.float64]) -> tuple[float, float, float, float]:
+def find_middle(lonlat: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Box of the middle 98 % of nodes, and on each side as much again as 1 % takes inside, up to the last node.
 
     Complete ways and relations reach far beyond a cut.

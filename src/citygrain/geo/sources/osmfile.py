@@ -143,7 +143,7 @@ class OsmFile:
         around = shapely.box(*place.bbox).buffer(AROUND_DEG, join_style="mitre")
         covered = place.project(shapely.segmentize(extract.covered.intersection(around), EDGE_DEG))
         valid = place.utm.intersection(covered)
-        layers["water"] = _with_sea(layers["water"], layers.pop(COASTLINE), covered, valid)
+        layers["water"] = add_sea(layers["water"], layers.pop(COASTLINE), covered, valid)
         provenance = {
             "kind": "file",
             "file": extract.path.name,
@@ -336,7 +336,7 @@ def _is_there(node: Any, locations: Any) -> bool:
         return False
 
 
-def _with_sea(
+def add_sea(
     water: gpd.GeoDataFrame, coast: gpd.GeoDataFrame, covered: BaseGeometry, area: BaseGeometry
 ) -> gpd.GeoDataFrame:
     """Add to the water the sea that the coastlines of an extract enclose within an area."""

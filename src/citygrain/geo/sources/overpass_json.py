@@ -35,7 +35,7 @@ from citygrain.geo.layers import ANY, CHANNEL_NAMES, OSM_RULES, OSM_SELECTORS, R
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._elements import KINDS, BadElementError, features_of, gathering, position, says_partial
-from citygrain.geo.sources._extract import _middle
+from citygrain.geo.sources._extract import find_middle
 from citygrain.geo.sources._files import BBox, existing_file, outside, paths_of
 
 SUFFIXES = (".json", ".json.gz")
@@ -324,8 +324,8 @@ class _Survey:
                 if keys[key] > MATTERS * keys.total()
             ]
             if about:
-                boxes.append(_middle(np.concatenate(about)))
-        west, south, east, north = np.transpose(boxes or [_middle(np.concatenate(self.positions))])
+                boxes.append(find_middle(np.concatenate(about)))
+        west, south, east, north = np.transpose(boxes or [find_middle(np.concatenate(self.positions))])
         box = (float(west.max()), float(south.max()), float(east.min()), float(north.min()))
         if box[0] >= box[2] or box[1] >= box[3]:
             raise SourceError(
