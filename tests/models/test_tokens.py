@@ -17,7 +17,7 @@ from citygrain.models.masked_transformer import MaskedTransformer
 from citygrain.networks.transformer import AROUND, BEFORE, Transformer
 from citygrain.networks.unet import UNet
 from citygrain.protocols import HasLikelihood, HoleFiller, Known, LearnsFromCodes, NextTokenModel, Noise, Quantized
-from citygrain.samplers.editing import Inpaint
+from citygrain.samplers.areas import Inpaint
 from citygrain.samplers.tokens import MaskedTokens, NextToken
 from citygrain.spec import Conditions, LayoutSpec
 

@@ -16,23 +16,24 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from citygrain import __version__, conditions
+from citygrain import measures
 from citygrain.checkpoint import load
-from citygrain.conditions import MEASURES, Measure, measurable, measure
-from citygrain.console import progress_bar
 from citygrain.data.codes import fingerprint
 from citygrain.data.dataset import STATISTICS, UNCHANGED, CityWindows, Rules, find_place
 from citygrain.data.transforms import to_batch
-from citygrain.devices import device_of
 from citygrain.errors import DataError
 from citygrain.evaluation.gather import Arrays, Gathered, Layouts, form_of, gather, kept_arrays, processes
 from citygrain.evaluation.morphology import FORM, FormMeasure
-from citygrain.files import sha256
+from citygrain.measures import MEASURES, Measure, measurable, measure
 from citygrain.models.code_space import CODECS
 from citygrain.models.pca import Pca
 from citygrain.plot import r_squared
 from citygrain.protocols import Codec, require
 from citygrain.spec import LayoutSpec
+from citygrain.support.console import progress_bar
+from citygrain.support.devices import device_of
+from citygrain.support.files import sha256
+from citygrain.version import __version__
 
 Floats = NDArray[np.float32]
 Values = dict[str, NDArray[np.float64]]
@@ -388,7 +389,7 @@ def _provenance(windows: CityWindows, count: int) -> list[Any]:
     """Return all that decides what the windows are, and how they are measured."""
     return [
         __version__,
-        sha256(Path(conditions.__file__)),
+        sha256(Path(measures.__file__)),
         {raster.name: dict(raster.provenance) for raster in windows.rasters},
         windows.split,
         list(windows.channels),

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 
-from citygrain.conditions import measure
 from citygrain.errors import ConfigError, DataError
 from citygrain.latent.codes import Codes, Floats, Values, about, decode, forms_of, titled
 from citygrain.latent.structure import reduced
+from citygrain.measures import measure
 from citygrain.spec import LayoutSpec
 
 PROBED = 256

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from citygrain.conditions import measurable, measure_unchecked
-from citygrain.devices import device_of
 from citygrain.errors import DataError
 from citygrain.latent.codes import Codes, titled
 from citygrain.latent.directions import CodePath, measured_path
+from citygrain.measures import measurable, measure_unchecked
+from citygrain.support.devices import device_of
 
 NEWTON_STEPS = 8
 """Steps towards each position, at most."""

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from citygrain.conditions import measure_unchecked
 from citygrain.errors import ConfigError
+from citygrain.measures import measure_unchecked
 from citygrain.protocols import Denoiser, Known, Noise, ReadsLayouts, ShowsLayouts, TellsVariance, require
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions

@@ -1,7 +1,7 @@
 """Checkpoints: from a run folder, an exported model or a file to a generator, and from a run to an exported model.
 
 Nothing in a checkpoint is executed: tensors are read with `weights_only`, and the configuration may only name what a
-model consists of, see `citygrain.targets.MODEL_PARTS`.
+model consists of, see `citygrain.support.targets.MODEL_PARTS`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from citygrain import __version__
-from citygrain.card import card
+from citygrain.checkpoint.card import card
 from citygrain.errors import CheckpointError, CitygrainError, ConfigError, DataError
-from citygrain.files import atomic_path, write_text
 from citygrain.protocols import Generator
 from citygrain.spec import LayoutSpec
-from citygrain.targets import MODEL_PARTS, check_targets, instantiate
+from citygrain.support.files import atomic_path, write_text
+from citygrain.support.targets import MODEL_PARTS, check_targets, instantiate
+from citygrain.version import __version__
 
 FORMAT = 1
 LAST = Path("checkpoints") / "last.ckpt"
 EXPORT = Path("model")
 REFERENCE = "reference"
-SHIPPED = Path(__file__).parent / "weights"
+SHIPPED = Path(__file__).parents[1] / "weights"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 INDEX = WEIGHTS + ".index.json"
 """Where weights are in several files: which tensor is in which, as Hugging Face writes it."""
