@@ -40,7 +40,6 @@ from PIL import Image
 from safetensors.numpy import load_file
 from threadpoolctl import threadpool_limits
 
-import citygrain
 from citygrain.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -278,7 +277,7 @@ def _page(path, root):
     text = re.sub(r"base64,[^\"']*", "", path.read_text(encoding="utf-8"))
     for folder in (root, KEPT):
         text = text.replace(str(folder), "")
-    yield _text("", text.replace(citygrain.__version__, ""))
+    yield _text("", re.sub(r"citygrain \d[\w.+]*", "", text))
 
 
 def _graph(path, root):
