@@ -14,10 +14,10 @@ import yaml
 import families
 import test_contract as contract
 from citygrain import conditions as measures
+from citygrain.conditions import measure
 from citygrain.config import load_config
 from citygrain.errors import SourceError
 from citygrain.geo.place import Place
-from citygrain.conditions import measure
 from citygrain.targets import instantiate
 from samplers import test_diffusion_samplers as oracle
 
@@ -39,7 +39,7 @@ def own_path(code):
 
 @pytest.fixture
 def put(tmp_path, monkeypatch):
-    """Put a page's files where it says they belong: modules into citygrain, configurations into a folder of their own."""
+    """Put the files of a page where it says they belong: modules into citygrain, configurations into a folder."""
     added = []
 
     def put(page):
@@ -118,7 +118,7 @@ def test_checkpoints_of_the_family_load_elsewhere(family, tmp_path):
 def test_the_measure_can_be_measured_beside_the_others(monkeypatch):
     written = {}
     for code in blocks("measure", "python"):
-        exec(compile(code, "measure.md", "exec"), written)  # noqa: S102  (the page's own checks are in it)
+        exec(compile(code, "measure.md", "exec"), written)
     rows = {m.name: m for m in (written["BUILDING_EDGE"], written["QUIET"])}
     monkeypatch.setattr(measures, "MEASURES", {**measures.MEASURES, **rows})
     channels = ("building", "cycle", "walk")
@@ -153,7 +153,7 @@ def test_the_sampler_is_handed_to_a_model_as_the_page_does(put):
     put("sampler")
     (code,) = (code for code in blocks("sampler", "python") if own_path(code) is None)
     written = {}
-    exec(compile(code, "sampler.md", "exec"), written)  # noqa: S102
+    exec(compile(code, "sampler.md", "exec"), written)
     assert len(written["layouts"]) == 2
 
 
@@ -166,7 +166,7 @@ def test_the_source_adds_its_trees_to_another_source(put, tmp_path, monkeypatch)
     (tmp_path / "trees.csv").write_text("lon,lat,crown_m\n24.94,60.167,8\n24.9401,60.167,6\n11.0,50.0,8\n")
     (code,) = (code for code in blocks("source", "python") if own_path(code) is None)
     written = {"place": place}
-    exec(compile(code, "source.md", "exec"), written)  # noqa: S102
+    exec(compile(code, "source.md", "exec"), written)
     found = written["found"]
     assert found.counts["green"] == 2
     assert found["green"].area.tolist() == pytest.approx([50.2, 28.2], rel=0.02)
