@@ -43,14 +43,14 @@ from scipy.stats import wasserstein_distance
 
 from adherence import levels_of
 from citygrain.checkpoint import load
-from citygrain.conditions import MEASURES, measure
-from citygrain.config import load_config
 from citygrain.data.datamodule import CityDataModule
-from citygrain.files import write_text
+from citygrain.generation.windows import draw
+from citygrain.measures import MEASURES, measure
 from citygrain.plot import r_squared, sheet
 from citygrain.protocols import Codec, HasLikelihood
-from citygrain.sample import draw
 from citygrain.spec import Batch, Conditions, LayoutSpec
+from citygrain.support.config import load_config
+from citygrain.support.files import write_text
 from citygrain.training.run import run
 
 VAE, VQ = "variational_autoencoder", "vector_quantized"

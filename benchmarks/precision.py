@@ -19,10 +19,10 @@ import rich
 from rich.table import Table
 
 from citygrain.checkpoint import load, references
-from citygrain.config import load_config
-from citygrain.devices import MIXED, SINGLE, chosen_device
-from citygrain.evaluate import request, windows_of
-from citygrain.sample import draw
+from citygrain.generation.windows import draw
+from citygrain.support.config import load_config
+from citygrain.support.devices import MIXED, SINGLE, chosen_device
+from citygrain.verbs.evaluate import request, windows_of
 
 HEADINGS = ("model", "single", "half", "times faster", "error, single", "error, half", "moved")
 

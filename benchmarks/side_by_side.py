@@ -18,9 +18,9 @@ import numpy as np
 
 from citygrain.checkpoint import load
 from citygrain.data.datamodule import CityDataModule
-from citygrain.evaluate import request
+from citygrain.generation.windows import draw
 from citygrain.plot import sheet
-from citygrain.sample import draw
+from citygrain.verbs.evaluate import request
 
 
 def main() -> None:

@@ -54,15 +54,15 @@ from citygrain.app.drawing import (
     walk_range,
 )
 from citygrain.checkpoint import Checkpoint, export, load, references
-from citygrain.conditions import measure
-from citygrain.config import load_config
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.layout_files import write_geotiff
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
+from citygrain.measures import measure
 from citygrain.plot import sheet
-from citygrain.sample import write_geotiff
+from citygrain.support.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "reference/cities_64"

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import citygrain
-from citygrain import devices
-from citygrain.config import load_config
-from citygrain.devices import chosen_device, computing_in, device_of, using_threads
 from citygrain.errors import ConfigError
-from citygrain.sample import draw, run
+from citygrain.generation.windows import draw
 from citygrain.spec import Conditions
+from citygrain.support import devices
+from citygrain.support.config import load_config
+from citygrain.support.devices import chosen_device, computing_in, device_of, using_threads
+from citygrain.verbs.sample import run
 
 CPU = torch.device("cpu")
 

@@ -20,25 +20,27 @@ from pyproj import Transformer
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from citygrain.conditions import MEASURES, measure, settled
 from citygrain.data.dataset import find_place
-from citygrain.devices import device_of
-from citygrain.edit import Site, asked_of, measured, site_in, site_of
-from citygrain.edit import write as write_edit
-from citygrain.editing import draw_area
 from citygrain.errors import CapabilityError, ConfigError, DataError
-from citygrain.files import atomic_path
+from citygrain.generation.area import draw_area
+from citygrain.generation.georeference import grids_of
+from citygrain.generation.given import given_windows
+from citygrain.generation.site import Site, asked_of, measured, site_in, site_of, write_edit
+from citygrain.generation.windows import draw
 from citygrain.geo.cityraster import MANIFEST, CityRaster
 from citygrain.geo.layers import parts_of, select_channels
+from citygrain.geo.layout_files import collected, grid_of, write_layers
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
 from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
+from citygrain.layouts import Samples, write
+from citygrain.measures import MEASURES, measure, settled
 from citygrain.plot import sheet, to_rgb
 from citygrain.protocols import Completes, Denoiser, Holds, Known, Sampler
-from citygrain.sample import Samples, draw, given_windows, grids_of, write
 from citygrain.samplers.base import fitting
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
-from citygrain.vectorize import collected, grid_of, write_layers
+from citygrain.support.devices import device_of
+from citygrain.support.files import atomic_path
 
 Picture = NDArray[np.uint8]
 Row = list[str]
@@ -332,7 +334,7 @@ def draw_layouts(
     n
         How many.
     attempts
-        How often one that misses its request is drawn, see `citygrain.sample.draw`.
+        How often one that misses its request is drawn, see `citygrain.generation.windows.draw`.
     sampler
         Another than the model's own.
 

@@ -1,4 +1,4 @@
-"""`citygrain edit`: a site redrawn inside its real surroundings, and what that changes, measured."""
+"""Sites inside their real surroundings."""
 
 from __future__ import annotations
 
@@ -11,37 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich
 import shapely
-import torch
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.features import geometry_mask
-from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.checkpoint import load
-from citygrain.conditions import MEASURES, measure
-from citygrain.console import progress_bar
-from citygrain.data.dataset import common_channels, find_place
-from citygrain.devices import chosen_device
-from citygrain.editing import draw_area
+from citygrain.data.dataset import common_channels
 from citygrain.errors import CapabilityError, ConfigError, DataError
-from citygrain.evaluation.continuity import street_ends
-from citygrain.fields import fields_of
-from citygrain.files import atomic_path, write_text
+from citygrain.generation.continuity import street_ends
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import select_channels
+from citygrain.geo.layout_files import collected, write_geotiff, write_layers
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
+from citygrain.measures import MEASURES, measure
 from citygrain.plot import sheet
-from citygrain.protocols import Denoiser, Known
-from citygrain.sample import chosen_sampler, write_geotiff
 from citygrain.spec import LayoutSpec
-from citygrain.vectorize import collected, write_layers
+from citygrain.support.files import atomic_path, write_text
 
-COLUMNS = 4
+Rows = dict[str, dict[str, dict[str, float]]]
+"""Layout → `site` or `area` → measure → value in its unit."""
 
 
 @dataclass(frozen=True)
@@ -61,72 +52,6 @@ class Site:
     layout: NDArray[np.uint8]
     free: NDArray[np.bool_]
     grid: Grid
-
-
-def run(config: Mapping[str, Any]) -> Path:
-    """Redraw what the configuration names, and write before and after.
-
-    Parameters
-    ----------
-    config
-        `conf/edit.yaml`, composed and plain.
-
-    Returns
-    -------
-    Path
-        The folder, with `sheet.png`, `layouts/before.tif`, `layouts/after_….tif`, `layouts.gpkg` and `measured.csv`.
-
-    Raises
-    ------
-    CheckpointError
-        When the checkpoint is missing or damaged.
-    DataError
-        When the place is not prepared, or the site lies outside it.
-    ConfigError, ConditionError, CapabilityError
-        For a site that is none, or what the model cannot do or does not know.
-    """
-    if config["n"] < 1 or config["batch_size"] < 1:
-        raise ConfigError("n and batch_size are at least 1.", got=f"n={config['n']}, batch_size={config['batch_size']}")
-    if not config["place"]["name"]:
-        raise ConfigError("In which prepared place does the site lie?", remedy="name it: place=helsinki")
-    generator = load(config["checkpoint"], device=chosen_device(config["device"]))
-    sampler = chosen_sampler(generator, config["sampler"])
-    spec: LayoutSpec = generator.spec
-    raster = CityRaster.open(find_place(Path(config["paths"]["data"]), config["place"]["name"]))
-    one_window = not isinstance(generator, Denoiser)
-    site = site_in(raster, spec, site_of(config, raster.crs), config["context_m"], one_window=one_window)
-    stays = _kept(spec, config["keep"])
-    known = Known(
-        torch.from_numpy(site.layout)[None].float() / 255, torch.from_numpy(~site.free | stays[:, None, None])[None]
-    )
-    fields = fields_of(spec, config["conditions"], site.grid)
-    layouts = {"before": site.layout}
-    with progress_bar("redrawing the site", config["n"]) as advance:
-        for i in range(config["n"]):
-            layouts[f"after_{i:02d}"] = draw_area(
-                generator,
-                site.free.shape,
-                fields,
-                known=known,
-                place=config["conditions"].get("place"),
-                seed=config["seed"] + i,
-                sampler=sampler,
-                strength=config["strength"],
-                begin=config["begin"],
-                overlap=config["overlap"],
-                batch_size=config["batch_size"],
-            ).numpy()
-            advance(1)
-    out = Path(config["out"])
-    rows = measured(layouts, site, spec)
-    asked = {name: float(torch.as_tensor(field)[...].float().mean()) for name, field in fields.items()}
-    write(layouts, rows, asked, site, spec, out)
-    rich.print(_table(rows, asked, config["keep"]))
-    rich.print(
-        f"pictures, GeoTIFFs and GeoPackage: {out}  [dim](in {site.grid.crs}, "
-        f"{site.free.sum() * spec.resolution_m**2 / 1e4:,.1f} ha redrawn)[/]"
-    )
-    return out
 
 
 def site_of(config: Mapping[str, Any], crs: str) -> BaseGeometry:
@@ -238,17 +163,20 @@ def _span(low: float, high: float, around: float, size: int, length: int, *, one
     return slice(start, start + count)
 
 
-def _kept(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.bool_]:
+def kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which channels are kept, `(C,)` bool.
+
+    Raises
+    ------
+    ConfigError
+        For a channel that the model does not draw.
+    """
     for name in names:
         if name not in spec.channels:
             raise ConfigError("The layouts have no such channel to keep.", got=name, choices=spec.channels)
     if len(set(names)) == len(spec.channels):
         raise ConfigError("All channels are kept, so that nothing is redrawn.", got=", ".join(names))
     return np.array([name in names for name in spec.channels])
-
-
-Rows = dict[str, dict[str, dict[str, float]]]
-"""Layout → `site` or `area` → measure → value in its unit."""
 
 
 def measured(layouts: Mapping[str, NDArray[np.uint8]], site: Site, spec: LayoutSpec) -> Rows:
@@ -286,7 +214,15 @@ def _alike(before: NDArray[np.float64], after: NDArray[np.uint8]) -> float:
     return float(np.minimum(before, after).sum()) / most if most else math.nan
 
 
-def write(
+def asked_of(name: str) -> str:
+    """Return whether a condition is asked of the site or of the whole area."""
+    return "site" if MEASURES[name].linear else "area"
+
+
+COLUMNS = 4
+
+
+def write_edit(
     layouts: Mapping[str, NDArray[np.uint8]],
     rows: Rows,
     asked: Mapping[str, float],
@@ -332,37 +268,3 @@ def write(
         np.stack(list(layouts.values())), spec.channels, out / "sheet.png", titles=titles,
         columns=min(COLUMNS, len(layouts)), resolution_m=spec.resolution_m, outline=site.free,
     )  # fmt: skip
-
-
-def asked_of(name: str) -> str:
-    """Return whether a condition is asked of the site or of the whole area."""
-    return "site" if MEASURES[name].linear else "area"
-
-
-def _table(rows: Rows, asked: Mapping[str, float], kept: Sequence[str]) -> Table:
-    after = [rows[name] for name in rows if name != "before"]
-    stays = f", {', '.join(kept)} kept" if kept else ""
-    shown = Table(
-        title=f"before and after: {len(after)} way{'s' if len(after) > 1 else ''} of redrawing the site{stays}"
-    )
-    for heading in ("measure", "unit", "of", "before", "asked", "after", "from – to"):
-        shown.add_column(heading, justify="left" if heading in {"measure", "unit", "of"} else "right")
-    for part in ("site", "area"):
-        for name, before in rows["before"][part].items():
-            values = [row[part][name] for row in after]
-            wanted = asked.get(name) if name in asked and part == asked_of(name) else None
-            if name.startswith("stayed_"):
-                continue  # the file has them
-            if part == "area" and name in rows["before"]["site"] and wanted is None:
-                continue  # the site says it
-            shown.add_row(
-                name.replace("_", " ") if name not in MEASURES else name,
-                MEASURES[name].unit if name in MEASURES else "–",
-                part,
-                f"{before:.4g}",
-                "" if wanted is None else f"{wanted:.4g}",
-                f"{np.mean(values):.4g}",
-                f"{min(values):.4g} – {max(values):.4g}",
-                style=None if wanted is None else "bold",
-            )
-    return shown

@@ -6,19 +6,26 @@ cells, or some channels, are known is drawn to fit them; and one that is known m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from citygrain.conditions import MEASURES
-from citygrain.devices import device_of
-from citygrain.errors import CapabilityError, ConditionError, DataError
-from citygrain.protocols import Denoiser, Known, Noise, Sampler
-from citygrain.samplers.editing import Area, Begin, Inpaint, Tiling
+from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
+from citygrain.generation.fields import fields_of
+from citygrain.generation.georeference import lay_side_by_side
+from citygrain.geo.rasterize import Grid
+from citygrain.layouts import Samples
+from citygrain.measures import MEASURES, measure
+from citygrain.protocols import Denoiser, Known, Noise, Sampler, Trained
+from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling
 from citygrain.spec import Conditions, LayoutSpec
+from citygrain.support.console import progress_bar
+from citygrain.support.devices import computing_in, device_of
 
 Fields = Mapping[str, float | Tensor]
 """Condition → what is asked for in its unit: a number, or `(H, W)` over an area, NaN where nothing is."""
@@ -27,7 +34,7 @@ _AT_ONCE = 256
 
 
 def draw_area(
-    generator: Any,
+    generator: Trained,
     shape: tuple[int, int],
     fields: Fields,
     *,
@@ -64,7 +71,7 @@ def draw_area(
     sampler
         Another than the generator's own.
     strength, begin
-        Where drawing begins, see `citygrain.samplers.editing.Area`.
+        Where drawing begins, see `citygrain.samplers.areas.Area`.
     overlap
         Share of a window that its neighbours share. More is smoother and takes longer.
     batch_size
@@ -118,7 +125,7 @@ def draw_area(
 
 
 def _window(
-    generator: Any,
+    generator: Trained,
     shape: tuple[int, int],
     fields: Fields,
     known: Known | None,
@@ -238,3 +245,64 @@ def _composed(drawn: Tensor, known: Known | None) -> Tensor:
         return drawn
     layout, keep = known.layout[0].cpu(), known.keep[0].cpu()
     return torch.where(keep, (layout * 255).round().to(torch.uint8), drawn)
+
+
+def draw_areas(
+    generator: Trained, sampler: Sampler | None, corner: tuple[str, float, float], config: Mapping[str, Any]
+) -> tuple[Samples, list[Grid]]:
+    """Draw areas of any extent, under conditions that may vary over them, and measure them.
+
+    Parameters
+    ----------
+    generator, sampler
+        A diffusion model; another sampler than its own.
+    corner
+        CRS, easting and northing of the north-west corner of the first.
+    config
+        `conf/sample.yaml`.
+
+    Returns
+    -------
+    samples, grids
+        Requested is the mean of what is asked for over the area, where everywhere something is.
+
+    Raises
+    ------
+    ConfigError
+        For an extent that is none.
+    CapabilityError, ConditionError, DataError
+        See `citygrain.generation.area.draw_area` and `citygrain.generation.fields.fields_of`.
+    """
+    spec: LayoutSpec = generator.spec
+    shape = _cells(spec, config["extent_m"])
+    grids = list(lay_side_by_side(shape, spec.resolution_m, config["n"], corner))
+    fields = fields_of(spec, config["conditions"], grids[0])
+    seeds = tuple(range(config["seed"], config["seed"] + config["n"]))
+    layouts = []
+    with progress_bar("drawing areas", len(seeds)) as advance:
+        for seed in seeds:
+            with computing_in(config["precision"], device_of(generator)):
+                drawn = draw_area(
+                    generator, shape, fields, place=config["conditions"].get("place"), seed=seed, sampler=sampler,
+                    batch_size=config["batch_size"],
+                )  # fmt: skip
+            layouts.append(drawn.numpy())
+            advance(1)
+    shares = np.divide(np.stack(layouts), 255, dtype=np.float32)
+    means = {name: float(torch.as_tensor(field).float().mean()) for name, field in fields.items()}
+    requested = {name: np.full(len(seeds), mean) for name, mean in means.items() if math.isfinite(mean)}
+    measured = {name: v.astype(float) for name, v in measure(shares, spec.channels, spec.resolution_m).items()}
+    return Samples(shares, requested, measured, seeds, spec), grids
+
+
+def _cells(spec: LayoutSpec, extent_m: Any) -> tuple[int, int]:
+    """Height and width in cells of `[width, height]` in metres; None is a window."""
+    if extent_m is None:
+        return spec.size_px, spec.size_px
+    try:
+        width, height = (round(float(length) / spec.resolution_m) for length in extent_m)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(
+            "An extent is a width and a height in metres.", expected="[width,height], such as [2000,1500]", got=extent_m
+        ) from None
+    return height, width
