@@ -13,12 +13,12 @@ import yaml
 
 import families
 import test_contract as contract
-from citygrain import conditions as measures
-from citygrain.conditions import measure
-from citygrain.config import load_config
+from citygrain import measures
+from citygrain.measures import measure
+from citygrain.support.config import load_config
 from citygrain.errors import SourceError
 from citygrain.geo.place import Place
-from citygrain.targets import instantiate
+from citygrain.support.targets import instantiate
 from samplers import test_diffusion_samplers as oracle
 
 ROOT = Path(__file__).resolve().parents[1]
