@@ -14,10 +14,10 @@ import yaml
 import families
 import test_contract as contract
 from citygrain import measures
-from citygrain.measures import measure
-from citygrain.support.config import load_config
 from citygrain.errors import SourceError
 from citygrain.geo.place import Place
+from citygrain.measures import measure
+from citygrain.support.config import load_config
 from citygrain.support.targets import instantiate
 from samplers import test_diffusion_samplers as oracle
 
