@@ -150,7 +150,7 @@ class Layouts:
         """
         if not len(self) or not len(other):
             return self if len(self) else other
-        mine, theirs = (of._kind for of in (self, other))
+        mine, theirs = (of.kind for of in (self, other))
         if mine != theirs:
             raise DataError("These layouts are not of the same kind.", expected=mine, got=theirs)
         names = (*self.names, *other.names)
@@ -170,7 +170,7 @@ class Layouts:
         )
 
     @property
-    def _kind(self) -> str:
+    def kind(self) -> str:
         """What layouts must have in common to be put together, in words."""
         height, width = self.cells.shape[2:]
         where = "with a place on Earth" if self.grids else "without a place on Earth"
