@@ -15,7 +15,8 @@ import shapely
 
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
-from citygrain.geo.layers import ARTERIAL, CHANNEL_NAMES, SCHEMA, TUNNEL
+from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA
+from citygrain.geo.osm_rules import ARTERIAL, TUNNEL
 from citygrain.geo.place import Place
 from citygrain.geo.sources import EmptyLayerWarning, Features, features, osmfile
 from citygrain.geo.sources.combined import Combined

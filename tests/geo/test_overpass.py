@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon, box
 
 from citygrain.errors import SourceError
-from citygrain.geo.layers import CHANNEL_NAMES, OSM_QUERY
+from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.osm_rules import OSM_QUERY
 from citygrain.geo.place import Place
 from citygrain.geo.sources import EmptyLayerWarning, Features, features
 from citygrain.geo.sources import overpass as module

@@ -31,13 +31,8 @@ from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import SourceError
 from citygrain.geo.coastline import sea
-from citygrain.geo.layers import (
-    ANY,
-    COASTLINE,
-    OSM_KEYS,
-    OSM_RULES,
-    OSM_SELECTORS,
-)
+from citygrain.geo.layers import COASTLINE
+from citygrain.geo.osm_rules import ANY, OSM_KEYS, OSM_RULES, OSM_SELECTORS
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sorting import is_of_interest, is_ruled, layers_from_osm, remainder
 from citygrain.geo.sources import Features, Progress

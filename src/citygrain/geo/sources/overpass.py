@@ -41,7 +41,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from citygrain.errors import SourceError
 from citygrain.geo._osmnx import HOMEPAGE
-from citygrain.geo.layers import OSM_QUERY
+from citygrain.geo.osm_rules import OSM_QUERY
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._elements import TOO_MUCH_WORDS, BadElementError, features_of, gathering, says_partial

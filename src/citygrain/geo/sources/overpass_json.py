@@ -30,7 +30,8 @@ import shapely
 from numpy.typing import NDArray
 
 from citygrain.errors import ConfigError, SourceError
-from citygrain.geo.layers import ANY, CHANNEL_NAMES, OSM_RULES, OSM_SELECTORS, Rule
+from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.osm_rules import ANY, OSM_RULES, OSM_SELECTORS, Rule
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._elements import KINDS, BadElementError, features_of, gathering, position, says_partial
