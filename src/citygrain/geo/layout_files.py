@@ -17,8 +17,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from citygrain.errors import DataError
-from citygrain.geo._osmnx import borrowed
 from citygrain.geo.cityraster import LAYOUT, read_manifest
+from citygrain.geo.osmnx_session import borrow_osmnx
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, vectorize
@@ -223,7 +223,7 @@ def write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) -
 
 def write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
     """Write a GraphML file for each layout and network that has ways, and for all but rail as one."""
-    with borrowed() as ox:
+    with borrow_osmnx() as ox:
         for layout, vectors in named.items():
             for network in vectors.networks:
                 path = folder / f"{layout}_{network}.graphml"
