@@ -30,8 +30,9 @@ from citygrain.generation.site import Site, locate_site, read_site
 from citygrain.generation.windows import draw
 from citygrain.geo.cityraster import MANIFEST, CityRaster
 from citygrain.geo.layers import parts_of, select_channels
-from citygrain.geo.layout_files import grid_of, write_layers
+from citygrain.geo.layout_files import grid_of
 from citygrain.geo.rasterize import Grid
+from citygrain.geo.vector_files import write_layers
 from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure, settled
