@@ -18,18 +18,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from citygrain import measures
-from citygrain.data.dataset import (
-    MIN_BUILT,
-    MIN_VALID,
-    STATISTICS,
-    Augmentation,
-    Balance,
-    CityWindows,
-    Rules,
-    common_channels,
-    find_place,
-    whole_batch,
-)
+from citygrain.data.dataset import STATISTICS, CityWindows, find_place, whole_batch
+from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, Balance, Rules, common_channels
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
 from citygrain.geo.cityraster import CityRaster
@@ -355,7 +345,7 @@ class CityDataModule(pl.LightningDataModule):
             "limits": self.limits,
             "seed": self.seed,
             **({} if self.raster_format == RASTER_FORMAT else {"raster_format": self.raster_format}),
-            **({} if self.augmentation == Augmentation() else {"augmentation": asdict(self.augmentation)}),
+            **({} if self.augmentation == SYMMETRIC else {"augmentation": asdict(self.augmentation)}),
         }
 
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from citygrain.data.dataset import UNCHANGED, Augmentation, Balance, CityWindows, Rules, find_place
+from citygrain.data.dataset import CityWindows, find_place
+from citygrain.data.rules import UNCHANGED, Augmentation, Balance, Rules
 from citygrain.errors import CheckpointError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.rasterize import Grid
