@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from citygrain.checkpoint import load
-from citygrain.data.dataset import CityWindows, Rules, find_place
+from citygrain.data.dataset import CityWindows, find_place
+from citygrain.data.rules import Rules
 from citygrain.evaluation.boundary import boundary_scores
 from citygrain.evaluation.morphology import FORM, morphology
 from citygrain.geo.rasterize import Grid

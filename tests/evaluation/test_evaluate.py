@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from citygrain import load
-from citygrain.data.dataset import CityWindows, Rules
+from citygrain.data.dataset import CityWindows
+from citygrain.data.rules import Rules
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation import gather
 from citygrain.evaluation.morphology import FORM, Form

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from citygrain.data.dataset import CityWindows, Rules, find_place
+from citygrain.data.dataset import CityWindows, find_place
+from citygrain.data.rules import Rules
 from citygrain.errors import ConfigError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.rasterize import Grid

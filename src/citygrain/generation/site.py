@@ -17,7 +17,7 @@ from pyproj import Transformer
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.data.dataset import common_channels
+from citygrain.data.rules import common_channels
 from citygrain.errors import CapabilityError, ConfigError, DataError
 from citygrain.generation.continuity import street_ends
 from citygrain.geo.cityraster import CityRaster

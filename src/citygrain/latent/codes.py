@@ -20,7 +20,8 @@ from torch import nn
 from citygrain import measures
 from citygrain.checkpoint import load
 from citygrain.data.codes import fingerprint
-from citygrain.data.dataset import STATISTICS, UNCHANGED, CityWindows, Rules, find_place
+from citygrain.data.dataset import STATISTICS, CityWindows, find_place
+from citygrain.data.rules import UNCHANGED, Rules
 from citygrain.data.transforms import to_batch
 from citygrain.errors import DataError
 from citygrain.evaluation.gather import Arrays, Gathered, Layouts, form_of, gather, kept_arrays, processes

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from citygrain.data.dataset import CityWindows, Rules, built_channels, common_channels, find_place
+from citygrain.data.dataset import CityWindows, find_place
+from citygrain.data.rules import Rules, built_channels, common_channels
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.gather import Gathered, Layouts, gather, processes
