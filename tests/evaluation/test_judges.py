@@ -6,11 +6,11 @@ import torch
 
 from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import DataError
-from citygrain.evaluation.adherence import Sweep, levels, retrieved, sweep, sweepable
 from citygrain.evaluation.distribution import frechet
 from citygrain.evaluation.embedding import LayoutEmbedding, _crops, kept, learned
 from citygrain.evaluation.gather import coarse_of
 from citygrain.evaluation.memorisation import nearest
+from citygrain.evaluation.obedience import Sweep, levels, retrieved, sweep, sweepable
 from citygrain.evaluation.two_sample import two_sample
 from citygrain.spec import ALL_PLACES, LayoutSpec
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +60,7 @@ class How:
     rng: np.random.Generator
 
 
-Disruption = Callable[[Layouts, How], Layouts]
+Disrupt = Callable[[Layouts, How], Layouts]
 
 
 def scatter(layouts: Layouts, how: How) -> Layouts:
@@ -140,7 +139,7 @@ def blur(layouts: Layouts, how: How) -> Layouts:
     return ndimage.gaussian_filter(layouts, (0, 0, sigma, sigma), mode="nearest")
 
 
-DISRUPTIONS: Mapping[str, Disruption] = MappingProxyType({
+DISRUPTIONS: Mapping[str, Disrupt] = MappingProxyType({
     "buildings moved": scatter,
     "buildings deleted": delete,
     "streets cut": cut,
@@ -187,6 +186,31 @@ class Verdict:
         return bool((np.array(self.values) > best_to_come + self.noise).any())
 
 
+@dataclass(frozen=True)
+class JudgedMetrics:
+    """What every metric says of real windows that are disrupted by degrees.
+
+    Attributes
+    ----------
+    windows
+        How many were disrupted.
+    degrees
+        From 0, not at all, to 1.
+    metrics
+        Metric → disruption → its value at each degree; the larger, the worse.
+    noise
+        Metric → by how much it varies between equal sets.
+    left_out
+        Metric that is not to be trusted → why.
+    """
+
+    windows: int
+    degrees: tuple[float, ...]
+    metrics: Mapping[str, Mapping[str, tuple[float, ...]]]
+    noise: Mapping[str, float]
+    left_out: Mapping[str, str]
+
+
 def unreliable(verdicts: Mapping[str, Mapping[str, Verdict]]) -> dict[str, str]:
     """Name the metrics that are not to be trusted, and why.
 
@@ -215,7 +239,7 @@ def judge_metrics(
     *,
     windows: int = 128,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> JudgedMetrics:
     """Let every metric judge real windows, disrupted by degrees, against other real ones.
 
     Parameters
@@ -230,12 +254,6 @@ def judge_metrics(
         How many of the first set are disrupted.
     seed
         Of the disruptions.
-
-    Returns
-    -------
-    dict
-        `metrics`: metric → disruption → what it says at each of `degrees`, the larger the worse; the `noise` of each;
-        and those `left_out`, with the reason.
     """
     n = min(windows, len(real))
     undisrupted = apart(real, others, slice(0, n), seed)
@@ -247,30 +265,25 @@ def judge_metrics(
             interval = wasserstein(values[:n], others.values[name], resamples=100, seed=seed)
             noise[name] = float(np.fmax(noise[name], (interval.high - interval.low) / 2))
     judged: dict[str, list[dict[str, float]]] = {}
-    for kind, disruption in DISRUPTIONS.items():
+    for kind, disrupt in DISRUPTIONS.items():
         judged[kind] = [undisrupted]
         for degree in DEGREES:
 
-            def made(positions: range, disruption: Disruption = disruption, degree: float = degree) -> Layouts:
+            def made(positions: range, disrupt: Disrupt = disrupt, degree: float = degree) -> Layouts:
                 rng = np.random.default_rng((seed, positions.start))
-                return disruption(real.chosen(positions), How(channels, cell_m, degree, rng))
+                return disrupt(real.chosen(positions), How(channels, cell_m, degree, rng))
 
             found = gathered(f"{kind.replace(' ', '_')}_{degree:g}", n, made, real.parts[0].parent)
             judged[kind].append(apart(found, others, slice(0, n), seed))
     metrics = {
-        name: {kind: [values[name] for values in series] for kind, series in judged.items()} for name in undisrupted
+        name: {kind: tuple(values[name] for values in series) for kind, series in judged.items()}
+        for name in undisrupted
     }
     verdicts = {
-        name: {kind: Verdict(tuple(series), noise[name]) for kind, series in by.items() if np.isfinite(series).all()}
+        name: {kind: Verdict(series, noise[name]) for kind, series in by.items() if np.isfinite(series).all()}
         for name, by in metrics.items()
     }
-    return {
-        "windows": n,
-        "degrees": [0.0, *DEGREES],
-        "metrics": metrics,
-        "noise": noise,
-        "left_out": unreliable(verdicts),
-    }
+    return JudgedMetrics(n, (0.0, *DEGREES), metrics, noise, unreliable(verdicts))
 
 
 def apart(of: Gathered, others: Gathered, part: slice, seed: int) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from citygrain.data.datamodule import CityDataModule
 from citygrain.data.transforms import INVERSE, SYMMETRIES, turn
+from citygrain.evaluation.gather import PART, Gathered, coarse_of
+from citygrain.support.console import progress_bar
+
+COPY_PERCENTILE = 1.0
+"""A generated layout that is nearer to a training window than all but this share of held-out windows is suspect."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,34 @@ class Nearest:
     distance: NDArray[np.float32]
     index: NDArray[np.int64]
     symmetry: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Whether a model copies its training windows.
+
+    Attributes
+    ----------
+    training_windows
+        How many were searched.
+    limit
+        Distance that all but `COPY_PERCENTILE` % of the held-out windows keep from every training window.
+    share_closer
+        Share of generated layouts that are nearer than the limit.
+    expected
+        That share of held-out windows.
+    median_distance
+        Of `generated` layouts and of `real` held-out windows to their nearest training window.
+    n
+        Generated layouts.
+    """
+
+    training_windows: int
+    limit: float
+    share_closer: float
+    expected: float
+    median_distance: Mapping[str, float]
+    n: int
 
 
 def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]]) -> Nearest:
@@ -64,3 +98,32 @@ def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]
         seen += len(part)
     cells = queries.shape[1]
     return Nearest((best / cells**0.5).numpy(), index.numpy(), symmetry.numpy())
+
+
+def nearest_of(of: Gathered, training: CityDataModule, count: int) -> Nearest:
+    """Find the nearest training window of each layout, among the first `count` that the model saw."""
+
+    def parts() -> Iterator[NDArray[np.float32]]:
+        with progress_bar("looking for copies", count) as advance:
+            for start in range(0, count, PART):
+                positions = range(start, min(start + PART, count))
+                yield coarse_of(training.batch("train", positions).layout)
+                advance(len(positions))
+
+    return nearest(of.coarse, parts())
+
+
+def judge_copies(generated: Nearest, real: Nearest, training_windows: int) -> Copies:
+    """Return how many generated layouts are as near to training windows as held-out windows hardly ever are."""
+    limit = float(np.percentile(real.distance, COPY_PERCENTILE))
+    closer = generated.distance < limit
+    return Copies(
+        training_windows=training_windows,
+        limit=limit,
+        share_closer=float(closer.mean()),
+        expected=COPY_PERCENTILE / 100,
+        median_distance={
+            name: float(np.median(found.distance)) for name, found in (("generated", generated), ("real", real))
+        },
+        n=len(closer),
+    )

@@ -19,6 +19,8 @@ from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import DataError
 from citygrain.evaluation.embedding import LayoutEmbedding
 from citygrain.evaluation.gather import Layouts
+from citygrain.evaluation.sets import Sets
+from citygrain.spec import LayoutSpec
 from citygrain.support.console import progress_bar
 
 STEPS, BATCH = 300, 32
@@ -27,6 +29,9 @@ MEASURED = 1024
 
 LEAST = 16
 """Fewer layouts of a kind cannot be learned from and tested on."""
+
+SHOWN_BYTES = 2**28
+"""Bytes of each set that the network is shown at most: 8,192 layouts of 8 channels and 64 × 64 cells."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,39 @@ class TwoSample:
     low: float
     high: float
     n: int
+
+
+@dataclass(frozen=True)
+class ToldApart:
+    """How well generated layouts, and the other real windows of the floor, can be told from held-out windows."""
+
+    generated: TwoSample
+    floor: TwoSample
+
+
+def tell_apart(sets: Sets, spec: LayoutSpec, *, steps: int = STEPS, seed: int = 0) -> ToldApart:
+    """Train a network to tell generated layouts from held-out windows, and another to tell the floor from them.
+
+    Parameters
+    ----------
+    sets
+        The layouts, of which no more are shown than memory can hold.
+    spec
+        Of the generator.
+    steps, seed
+        As for `two_sample`.
+    """
+    shown = count_shown(spec, len(sets.real))
+    real = sets.real.layouts(shown)
+    return ToldApart(
+        generated=two_sample(sets.generated.layouts(shown), real, steps=steps, seed=seed),
+        floor=two_sample(sets.floor.layouts(shown), real, steps=steps, seed=seed),
+    )
+
+
+def count_shown(spec: LayoutSpec, n: int) -> int:
+    """Return how many of `n` layouts a network is shown."""
+    return min(n, SHOWN_BYTES // (len(spec.channels) * spec.size_px**2))
 
 
 def two_sample(made: Layouts, real: Layouts, *, steps: int = STEPS, seed: int = 0) -> TwoSample:

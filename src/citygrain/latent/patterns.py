@@ -21,7 +21,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from citygrain.errors import DataError
-from citygrain.evaluation.report import number, write_page
+from citygrain.evaluation.pages import number, write_page
 from citygrain.latent.codes import Codes, about, titled
 from citygrain.latent.directions import CodePath, Probes, moves, probe, traverse
 from citygrain.latent.figures import Picture, curves_of, steps_of

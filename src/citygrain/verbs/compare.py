@@ -25,7 +25,7 @@ from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.gather import Gathered, Layouts, gather, processes
 from citygrain.evaluation.morphology import FORM, FormMeasure, bias, orientation_entropy, orientation_order
-from citygrain.evaluation.report import write_report
+from citygrain.evaluation.pages import write_page
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT
 from citygrain.geo.split import WHOLE
@@ -149,7 +149,7 @@ def run(config: Mapping[str, Any]) -> Path:
     _pictures(compared, report, out, resolution_m)
     write_text(out / "measures.csv", _csv(report))
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_report({**report, "citygrain": __version__}, out, "comparison")
+    write_page(out / "report.html", "citygrain.evaluation", "comparison", report={**report, "citygrain": __version__})
     rich.print(_table(report))
     rich.print(f"report: {out / 'report.html'}   table: {out / 'measures.csv'}")
     return out
