@@ -20,14 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from citygrain.checkpoint import load
-from citygrain.data.dataset import STATISTICS
 from citygrain.data.trained_on import TrainedOn
-from citygrain.evaluation.embedding import kept
-from citygrain.evaluation.gather import PART, Layouts, gather
+from citygrain.evaluation.gather import PART, Cells, gather
 from citygrain.evaluation.memorisation import nearest_of
 from citygrain.evaluation.options import Classifier, Embedding, Memorisation
 from citygrain.evaluation.realism import compare_sets
-from citygrain.evaluation.sets import Sets
+from citygrain.evaluation.sets import Sets, learn_embedding
 from citygrain.evaluation.two_sample import tell_apart
 
 
@@ -41,15 +39,9 @@ def main() -> None:
     generator = load(args.checkpoint)
     spec = generator.spec
     data = TrainedOn.of(generator).data(args.data, val_windows=args.layouts, test_windows=args.layouts)
-    embedding, _ = kept(
-        data.root / STATISTICS,
-        {key: value for key, value in data.provenance().items() if key != "limits"},
-        lambda start, count: data.batch("train", range(start, start + count)).layout,
-        size_px=spec.size_px,
-        steps=Embedding().steps,
-    )
+    embedding, _ = learn_embedding(data, Embedding().steps)
 
-    def layouts_of(positions: range) -> Layouts:
+    def layouts_of(positions: range) -> Cells:
         windows = data.batch("train", range(len(positions))).layout
         return (windows.numpy() * 255).round().astype(np.uint8)
 

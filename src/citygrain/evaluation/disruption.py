@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from citygrain.evaluation.distribution import frechet, kernel, overlap, wasserstein
-from citygrain.evaluation.gather import Gathered, Layouts
+from citygrain.evaluation.gather import Cells, Gathered
 from citygrain.geo.vectorize import NETWORKS
 
 DEGREES = (0.25, 0.5, 0.75, 1.0)
@@ -60,10 +60,10 @@ class How:
     rng: np.random.Generator
 
 
-Disrupt = Callable[[Layouts, How], Layouts]
+Disrupt = Callable[[Cells, How], Cells]
 
 
-def scatter(layouts: Layouts, how: How) -> Layouts:
+def scatter(layouts: Cells, how: How) -> Cells:
     """Move every building by up to `SCATTER_M` times the degree."""
 
     def moved(building: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -82,7 +82,7 @@ def scatter(layouts: Layouts, how: How) -> Layouts:
     return _buildings(layouts, how.channels, moved)
 
 
-def delete(layouts: Layouts, how: How) -> Layouts:
+def delete(layouts: Cells, how: How) -> Cells:
     """Delete a share of the buildings, the degree."""
 
     def thinned(building: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -93,7 +93,7 @@ def delete(layouts: Layouts, how: How) -> Layouts:
     return _buildings(layouts, how.channels, thinned)
 
 
-def cut(layouts: Layouts, how: How) -> Layouts:
+def cut(layouts: Cells, how: How) -> Cells:
     """Cut ways off at random places on them, `CUTS_PER_KM2` times the degree."""
     ways = [how.channels.index(name) for kinds in NETWORKS.values() for name in kinds if name in how.channels]
     out = layouts.copy()
@@ -111,7 +111,7 @@ def cut(layouts: Layouts, how: How) -> Layouts:
     return out
 
 
-def turn_blocks(layouts: Layouts, how: How) -> Layouts:
+def turn_blocks(layouts: Cells, how: How) -> Cells:
     """Turn each tile of `TILE_M` about its middle, by up to `TURN_DEG` times the degree."""
     out = layouts.copy()
     edge = max(4, round(TILE_M / how.cell_m))
@@ -124,7 +124,7 @@ def turn_blocks(layouts: Layouts, how: How) -> Layouts:
     return out
 
 
-def salt(layouts: Layouts, how: How) -> Layouts:
+def salt(layouts: Cells, how: How) -> Cells:
     """Fill `SALT` times the degree of the cells, each in one channel at random."""
     out = layouts.copy()
     n, kinds, height, width = out.shape
@@ -133,7 +133,7 @@ def salt(layouts: Layouts, how: How) -> Layouts:
     return out
 
 
-def blur(layouts: Layouts, how: How) -> Layouts:
+def blur(layouts: Cells, how: How) -> Cells:
     """Blur by a Gaussian of `BLUR_M` times the degree."""
     sigma = BLUR_M * how.degree / how.cell_m
     return ndimage.gaussian_filter(layouts, (0, 0, sigma, sigma), mode="nearest")
@@ -150,8 +150,8 @@ DISRUPTIONS: Mapping[str, Disrupt] = MappingProxyType({
 
 
 def _buildings(
-    layouts: Layouts, channels: Sequence[str], change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-) -> Layouts:
+    layouts: Cells, channels: Sequence[str], change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> Cells:
     out = layouts.copy()
     if "building" in channels:
         for layout in out:
@@ -269,7 +269,7 @@ def judge_metrics(
         judged[kind] = [undisrupted]
         for degree in DEGREES:
 
-            def made(positions: range, disrupt: Disrupt = disrupt, degree: float = degree) -> Layouts:
+            def made(positions: range, disrupt: Disrupt = disrupt, degree: float = degree) -> Cells:
                 rng = np.random.default_rng((seed, positions.start))
                 return disrupt(real.chosen(positions), How(channels, cell_m, degree, rng))
 

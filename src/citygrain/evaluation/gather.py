@@ -40,7 +40,7 @@ _MEASURED, _SAMPLE = "measured_", "sample_"
 SOMEWHERE = "EPSG:32631"
 """Form does not depend on where a layout lies; its features need some CRS in metres."""
 
-Layouts = NDArray[np.uint8]
+Cells = NDArray[np.uint8]
 """`(N, C, H, W)`, coverage 0–255."""
 
 Arrays = dict[str, Any]
@@ -74,12 +74,12 @@ class Gathered:
     def __len__(self) -> int:
         return len(self.points)
 
-    def layouts(self, count: int | None = None) -> Layouts:
+    def layouts(self, count: int | None = None) -> Cells:
         """Return the first layouts, `(n, C, H, W)`, 0–255; all by default."""
         needed = math.ceil((len(self) if count is None else count) / PART)
         return np.concatenate([_layouts(path) for path in self.parts[:needed]])[:count]
 
-    def chosen(self, index: Sequence[int]) -> Layouts:
+    def chosen(self, index: Sequence[int]) -> Cells:
         """Return some layouts, `(n, C, H, W)`, 0–255."""
         part, position = np.divmod(np.asarray(index), PART)
         layouts = np.empty((len(part), *_layouts(self.parts[0]).shape[1:]), np.uint8)
@@ -88,9 +88,9 @@ class Gathered:
         return layouts
 
 
-def _layouts(path: Path) -> Layouts:
+def _layouts(path: Path) -> Cells:
     with np.load(path) as file:
-        layouts: Layouts = file["layouts"]
+        layouts: Cells = file["layouts"]
         return layouts
 
 
@@ -100,7 +100,7 @@ def coarse_of(layouts: Tensor) -> NDArray[np.float32]:
     return coarse
 
 
-def form_of(layout: Layouts, *, channels: Sequence[str], resolution_m: float, service: bool = False) -> Form:
+def form_of(layout: Cells, *, channels: Sequence[str], resolution_m: float, service: bool = False) -> Form:
     """Measure one layout `(C, H, W)`."""
     grid = Grid(SOMEWHERE, 500_000.0, 0.0, resolution_m, layout.shape[2], layout.shape[1])
     return morphology(layout, channels, grid, service=service)
@@ -119,7 +119,7 @@ def processes(workers: int) -> Iterator[Callable[..., Iterator[Form]]]:
 def gather(
     name: str,
     count: int,
-    layouts_of: Callable[[range], Layouts],
+    layouts_of: Callable[[range], Cells],
     folder: Path,
     *,
     channels: Sequence[str],

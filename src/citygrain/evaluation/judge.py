@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import rich
 
 from citygrain.data.datamodule import CityDataModule
-from citygrain.data.dataset import STATISTICS
 from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.curves import training_curves
 from citygrain.evaluation.disruption import judge_metrics
-from citygrain.evaluation.embedding import kept
 from citygrain.evaluation.gather import gather, processes
 from citygrain.evaluation.memorisation import judge_copies, nearest_of
 from citygrain.evaluation.obedience import judge_obedience, sweep_conditions, sweepable
@@ -23,8 +22,9 @@ from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memo
 from citygrain.evaluation.pictures import draw_pictures
 from citygrain.evaluation.realism import compare_sets, find_failures
 from citygrain.evaluation.report import Report, UsedEmbedding
-from citygrain.evaluation.sets import Drawing, gather_sets, parts_folder
+from citygrain.evaluation.sets import Drawing, gather_sets, learn_embedding, parts_folder
 from citygrain.evaluation.two_sample import tell_apart
+from citygrain.generation.requests import chosen_sampler
 from citygrain.generation.windows import check_attempts
 from citygrain.geo.split import WHOLE
 from citygrain.protocols import Sampler, Trained
@@ -58,7 +58,7 @@ def evaluate(
     obedience: Obedience = Obedience(),
     disrupt: bool = False,
     disruption: Disruption = Disruption(),
-    sampler: Sampler | None = None,
+    sampler: Sampler | Mapping[str, Any] | None = None,
     data: str | Path = "data/cities",
     checkpoint: str | Path | None = None,
 ) -> Report:
@@ -96,7 +96,7 @@ def evaluate(
     disrupt, disruption
         Whether metrics are tested on real windows that are disrupted, and how; metrics that fail are not summed up.
     sampler
-        Another than the generator's own.
+        Another than the generator's own, or knobs of its own that are turned: `{"steps": 24}`.
     data
         Folder of all prepared places.
     checkpoint
@@ -121,17 +121,11 @@ def evaluate(
     check_precision(precision)
     _check_obedience(obedience, generator.spec)
     spec, out = generator.spec, Path(out)
+    drawing = Drawing(generator, chosen_sampler(generator, sampler), precision, batch_size)
     asked = tuple(ask) if ask is not None else ("place",) if places is None else spec.scalars
     _check_asked(asked, spec, places)
     home, windows, n = _find_windows(generator, data, places, against, n)
-    learned, file = kept(
-        home.root / STATISTICS,
-        {key: value for key, value in home.provenance().items() if key != "limits"},
-        lambda start, count: home.batch("train", range(start, start + count)).layout,
-        size_px=spec.size_px,
-        steps=embedding.steps,
-    )
-    drawing = Drawing(generator, sampler, precision, batch_size)
+    learned, file = learn_embedding(home, embedding.steps)
     folder = parts_folder(out, drawing, (home, windows), file.name, [n, against, seed, asked])
     judged_metrics = None
     with processes(workers or os.cpu_count() or 1) as mapped:

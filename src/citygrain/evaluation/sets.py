@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from citygrain.data.datamodule import CityDataModule
+from citygrain.data.dataset import STATISTICS
 from citygrain.data.rules import Augmentation
 from citygrain.data.trained_on import TrainedOn
 from citygrain.evaluation.distribution import shuffled
-from citygrain.evaluation.gather import Gathered, Layouts
+from citygrain.evaluation.embedding import LayoutEmbedding, kept
+from citygrain.evaluation.gather import Cells, Gathered
 from citygrain.evaluation.morphology import FORM
 from citygrain.generation.windows import draw
 from citygrain.geo.split import WHOLE
-from citygrain.layouts import Samples
+from citygrain.layouts import Layouts
 from citygrain.protocols import Sampler, Trained, module_of
 from citygrain.spec import Batch, Conditions, LayoutSpec
 from citygrain.support.devices import SINGLE
@@ -70,16 +72,12 @@ class Drawing:
     precision: str
     batch_size: int
 
-    def draw(self, asked: Conditions, seeds: Sequence[int], attempts: int = 1) -> Samples:
+    def draw(self, asked: Conditions, seeds: Sequence[int], attempts: int = 1) -> Layouts:
         """Draw one layout a condition."""
         return draw(
             self.generator, asked, seeds, sampler=self.sampler, attempts=attempts, precision=self.precision,
             batch_size=self.batch_size,
         )  # fmt: skip
-
-    def draw_cells(self, asked: Conditions, seeds: Sequence[int]) -> Layouts:
-        """Draw one layout a condition, `(N, C, H, W)`, 0–255."""
-        return (self.draw(asked, seeds).layouts * 255).round().astype(np.uint8)
 
     def digest(self) -> list[object]:
         """Return what decides which layouts are drawn, plain."""
@@ -148,19 +146,19 @@ def gather_sets(
             "train", places=data.rasters, augmentation=Augmentation(), seed=seed + 1
         )
 
-    def generated(positions: range) -> Layouts:
+    def generated(positions: range) -> Cells:
         windows = data.batch(against, chosen[positions.start : positions.stop])
         scalars = {name: windows.conditions.scalars[:, spec.scalars.index(name)] for name in ask if name != "place"}
         asked = request(spec, windows, scalars, place="place" in ask)
-        return drawing.draw_cells(asked, range(seed + positions.start, seed + positions.stop))
+        return drawing.draw(asked, range(seed + positions.start, seed + positions.stop)).cells
 
-    def real(positions: range) -> Layouts:
+    def real(positions: range) -> Cells:
         return held_out.__getitems__(chosen[positions.start : positions.stop]).layout.numpy()
 
-    def floor(positions: range) -> Layouts:
+    def floor(positions: range) -> Cells:
         return others.__getitems__(spare[positions.start : positions.stop]).layout.numpy()
 
-    def ceiling(positions: range) -> Layouts:
+    def ceiling(positions: range) -> Cells:
         return shuffled(floor(positions), seed=positions.start)
 
     return Sets(
@@ -168,6 +166,17 @@ def gather_sets(
         floor=gathered("floor", n, floor, folder),
         ceiling=gathered("ceiling", n, ceiling, folder),
         generated=gathered("generated", n, generated, folder),
+    )
+
+
+def learn_embedding(training: CityDataModule, steps: int) -> tuple[LayoutEmbedding, Path]:
+    """Return an embedding of the windows that a model was trained on, and its file, which is kept beside the places."""
+    return kept(
+        training.root / STATISTICS,
+        {key: value for key, value in training.provenance().items() if key != "limits"},
+        lambda start, count: training.batch("train", range(start, start + count)).layout,
+        size_px=training.rules.size_px,
+        steps=steps,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import DataError
 from citygrain.evaluation.embedding import LayoutEmbedding
-from citygrain.evaluation.gather import Layouts
+from citygrain.evaluation.gather import Cells
 from citygrain.evaluation.sets import Sets
 from citygrain.spec import LayoutSpec
 from citygrain.support.console import progress_bar
@@ -87,7 +87,7 @@ def count_shown(spec: LayoutSpec, n: int) -> int:
     return min(n, SHOWN_BYTES // (len(spec.channels) * spec.size_px**2))
 
 
-def two_sample(made: Layouts, real: Layouts, *, steps: int = STEPS, seed: int = 0) -> TwoSample:
+def two_sample(made: Cells, real: Cells, *, steps: int = STEPS, seed: int = 0) -> TwoSample:
     """Train a small network to tell two sets of layouts `(N, C, H, W)`, `(M, C, H, W)`, 0–255, apart, and test it.
 
     Of each, as many as the smaller set has; half is learned from, turned at random, half is held out. The network is

@@ -24,7 +24,7 @@ from citygrain.data.dataset import STATISTICS, CityWindows, find_place
 from citygrain.data.rules import UNCHANGED, Rules
 from citygrain.data.transforms import to_batch
 from citygrain.errors import DataError
-from citygrain.evaluation.gather import Arrays, Gathered, Layouts, form_of, gather, kept_arrays, processes
+from citygrain.evaluation.gather import Arrays, Cells, Gathered, form_of, gather, kept_arrays, processes
 from citygrain.evaluation.morphology import FORM, FormMeasure
 from citygrain.measures import MEASURES, Measure, measurable, measure
 from citygrain.models.code_space import CODECS
@@ -407,7 +407,7 @@ def _forms(
 ) -> Values:
     """Measure the urban form of windows; what is kept does not depend on the codec."""
 
-    def layouts_of(positions: range) -> Layouts:
+    def layouts_of(positions: range) -> Cells:
         return (read(positions) * 255).round().astype(np.uint8)
 
     with processes(workers) as mapped:

@@ -23,7 +23,7 @@ from citygrain.data.dataset import CityWindows, find_place
 from citygrain.data.rules import Rules, built_channels, common_channels
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
-from citygrain.evaluation.gather import Gathered, Layouts, gather, processes
+from citygrain.evaluation.gather import Cells, Gathered, gather, processes
 from citygrain.evaluation.morphology import FORM, FormMeasure, bias, orientation_entropy, orientation_order
 from citygrain.evaluation.pages import write_page
 from citygrain.geo.cityraster import CityRaster
@@ -176,11 +176,11 @@ def _format_of(formats: Mapping[str, int]) -> int:
     return raster_format
 
 
-def _bytes(windows: CityWindows, positions: range) -> Layouts:
+def _bytes(windows: CityWindows, positions: range) -> Cells:
     return windows.__getitems__(positions).layout.numpy()
 
 
-def _part(layouts: Layouts, positions: range) -> Layouts:
+def _part(layouts: Cells, positions: range) -> Cells:
     return layouts[positions.start : positions.stop]
 
 
@@ -203,7 +203,7 @@ def _flow(
     return middles, np.concatenate(parts).astype(float)
 
 
-def _generated(folder: Path) -> tuple[Layouts, tuple[str, ...], float, int]:
+def _generated(folder: Path) -> tuple[Cells, tuple[str, ...], float, int]:
     """Read the layouts that `citygrain sample` wrote, with their channels, resolution and format."""
     path = folder / "layouts.npz"
     try:
@@ -221,7 +221,7 @@ def _generated(folder: Path) -> tuple[Layouts, tuple[str, ...], float, int]:
 def _windows(
     config: Mapping[str, Any],
     rasters: Sequence[CityRaster],
-    made: Mapping[str, tuple[Layouts, tuple[str, ...], float, int]],
+    made: Mapping[str, tuple[Cells, tuple[str, ...], float, int]],
 ) -> tuple[float, int]:
     """Return resolution and size in cells of all windows: those of generated layouts, or as asked for."""
     sizes = {(resolution_m, layouts.shape[-1]) for layouts, _, resolution_m, _ in made.values()}

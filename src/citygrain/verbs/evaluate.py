@@ -14,22 +14,14 @@ from citygrain.checkpoint import load
 from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
 from citygrain.evaluation.report import PAGE, Report
-from citygrain.generation.windows import chosen_sampler
 from citygrain.support.console import make_table
 from citygrain.support.devices import chosen_device
-from citygrain.support.options import parse
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where prepared places are."""
-
-    data: str
+from citygrain.support.options import Paths, parse
 
 
 @dataclass(frozen=True)
 class Options:
-    """`conf/evaluate.yaml`, typed."""
+    """`conf/evaluate.yaml`."""
 
     checkpoint: str
     n: int
@@ -49,23 +41,12 @@ class Options:
     obedience: Obedience
     disrupt: bool
     disruption: Disruption
-    sampler: Mapping[str, Any]
+    sampler: dict[str, Any]
     paths: Paths
 
 
-def run(config: Mapping[str, Any]) -> Path:
-    """Evaluate a model, write the report, and print its main figures.
-
-    Parameters
-    ----------
-    config
-        `conf/evaluate.yaml`, composed and plain.
-
-    Returns
-    -------
-    Path
-        The folder of the report.
-    """
+def run(config: Mapping[str, Any]) -> Report:
+    """Evaluate a model, write the report, and print its main figures."""
     options = parse(Options, config)
     generator = load(options.checkpoint, device=chosen_device(options.device))
     report = evaluate(
@@ -86,14 +67,14 @@ def run(config: Mapping[str, Any]) -> Path:
         obedience=options.obedience,
         disrupt=options.disrupt,
         disruption=options.disruption,
-        sampler=chosen_sampler(generator, options.sampler),
+        sampler=options.sampler,
         data=options.paths.data,
         checkpoint=options.checkpoint,
     )
     for table in tables_of(report):
         rich.print(table)
     rich.print(f"report: {options.out / PAGE}")
-    return options.out
+    return report
 
 
 def tables_of(report: Report) -> list[Table]:

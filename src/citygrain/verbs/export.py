@@ -16,7 +16,7 @@ from citygrain.support.options import parse
 
 @dataclass(frozen=True)
 class Options:
-    """`conf/export.yaml`, typed."""
+    """`conf/export.yaml`."""
 
     checkpoint: str
     out: Path
@@ -26,22 +26,7 @@ class Options:
 
 
 def run(config: Mapping[str, Any]) -> Path:
-    """Write the averaged weights of a checkpoint, its configuration and its card into a folder that `load` takes.
-
-    Parameters
-    ----------
-    config
-        `conf/export.yaml`, composed and plain.
-
-    Raises
-    ------
-    CheckpointError
-        When the checkpoint is missing or damaged.
-    ConfigError
-        For files of no size.
-    DataError
-        When the evaluation is missing, damaged, or one of another model.
-    """
+    """Write the averaged weights of a checkpoint, its configuration and its card into a folder that `load` takes."""
     options = parse(Options, config)
     checkpoint = read(options.checkpoint)
     report = None
