@@ -111,7 +111,7 @@ def main() -> None:
             out = args.out / name / ("unseen" if places else "held_out")
             more = [f"places=[{','.join(places)}]", "against=all", "obedience.conditions=[]"] if places else []
             config = load_config("evaluate", [f"checkpoint={checkpoint}", f"out={out}", *more, *args.set])
-            report = run(config)
+            report = Report.read(run(config))
             seconds = None if places else seconds_per_layout(checkpoint, config)
             first.append(realism(name, of, report, seconds))
             if not places:

@@ -134,7 +134,7 @@ def test_houston_is_compared_on_its_streets(cities, houston, tmp_path):
     assert set(raster.unknown) == set(lacking)
     with pytest.raises(DataError, match=r"another request(.|\n)*unknown(.|\n)*rail"):
         prepare(place, source, tmp_path / "places", block_m=500, buffer_m=56)
-    out = run(comparison(cities, tmp_path / "out", f"places=[{raster.path},helsinki]")).folder
+    out = run(comparison(cities, tmp_path / "out", f"places=[{raster.path},helsinki]"))
     found = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert set(found["missing"]["houston"]) == set(lacking)
     for m in found["measures"]:

@@ -33,8 +33,8 @@ class Options:
     paths: Paths
 
 
-def run(config: Mapping[str, Any]) -> Comparison:
-    """Compare what the configuration names, write the report, and print what separates the places best."""
+def run(config: Mapping[str, Any]) -> Path:
+    """Compare what the configuration names, write the report, print its head, and return its folder."""
     options = parse(Options, config)
     comparison = compare(
         options.places,
@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any]) -> Comparison:
     )
     rich.print(table_of(comparison))
     rich.print(f"report: {options.out / PAGE}   table: {options.out / TABLE}")
-    return comparison
+    return options.out
 
 
 def table_of(comparison: Comparison) -> Table:

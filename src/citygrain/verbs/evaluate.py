@@ -45,8 +45,8 @@ class Options:
     paths: Paths
 
 
-def run(config: Mapping[str, Any]) -> Report:
-    """Evaluate a model, write the report, and print its main figures."""
+def run(config: Mapping[str, Any]) -> Path:
+    """Evaluate a model, write the report, print its main figures, and return its folder."""
     options = parse(Options, config)
     generator = load(options.checkpoint, device=chosen_device(options.device))
     report = evaluate(
@@ -74,7 +74,7 @@ def run(config: Mapping[str, Any]) -> Report:
     for table in tables_of(report):
         rich.print(table)
     rich.print(f"report: {options.out / PAGE}")
-    return report
+    return options.out
 
 
 def tables_of(report: Report) -> list[Table]:

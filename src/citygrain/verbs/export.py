@@ -26,7 +26,7 @@ class Options:
 
 
 def run(config: Mapping[str, Any]) -> Path:
-    """Write the averaged weights of a checkpoint, its configuration and its card into a folder that `load` takes."""
+    """Write the averaged weights of a checkpoint, its configuration and its card into a folder, and return it."""
     options = parse(Options, config)
     checkpoint = read(options.checkpoint)
     report = None
