@@ -19,7 +19,8 @@ from citygrain.checkpoint import load
 from citygrain.data.dataset import CityWindows, find_place
 from citygrain.data.rules import Rules
 from citygrain.evaluation.boundary import boundary_scores
-from citygrain.evaluation.morphology import FORM, morphology
+from citygrain.evaluation.form import FORM
+from citygrain.evaluation.morphology import measure_form
 from citygrain.geo.rasterize import Grid
 from citygrain.latent import codec_of
 
@@ -51,7 +52,10 @@ def main() -> None:
         print(f"{name:30} variance explained {1 - float(rest):6.2f}  edges met {edges[name].f:6.2f}")
     grid = Grid("EPSG:32632", 500_000, 6_000_000, spec.resolution_m, spec.size_px, spec.size_px)
     forms = [
-        [morphology((layout.numpy() * 255).round().astype(np.uint8), spec.channels, grid).values for layout in layouts]
+        [
+            measure_form((layout.numpy() * 255).round().astype(np.uint8), spec.channels, grid).values
+            for layout in layouts
+        ]
         for layouts in (real, decoded)
     ]
     for name in SHOWN:

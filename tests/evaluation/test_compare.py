@@ -12,8 +12,8 @@ from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.comparison import _choose_format, compare
 from citygrain.evaluation.effect import cliffs_delta, separation
+from citygrain.evaluation.form import FORM
 from citygrain.evaluation.gather import Gathered
-from citygrain.evaluation.morphology import FORM
 from citygrain.evaluation.separation import ComparedPlace, rank_measures
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import RASTER_FORMAT

@@ -14,8 +14,8 @@ from citygrain.data.rules import Rules
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation import gather, sets
 from citygrain.evaluation.distribution import Distance
+from citygrain.evaluation.form import FORM, Form
 from citygrain.evaluation.judge import places_seen
-from citygrain.evaluation.morphology import FORM, Form
 from citygrain.evaluation.realism import MeasureDistance, find_failures
 from citygrain.support.config import load_config
 from citygrain.training.run import run as train

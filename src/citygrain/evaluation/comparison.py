@@ -19,8 +19,8 @@ from citygrain.data.dataset import CityWindows, find_place
 from citygrain.data.rules import MIN_BUILT, MIN_VALID, Rules, built_channels, common_channels
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.comparison_pictures import draw_pictures
+from citygrain.evaluation.form import FORM, Form
 from citygrain.evaluation.gather import PART, Cells, Gathered, gather, processes
-from citygrain.evaluation.morphology import FORM, Form
 from citygrain.evaluation.separation import ComparedPlace, Comparison, Least, pool_orientation, rank_measures
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from citygrain.evaluation.morphology import FORM
+from citygrain.evaluation.form import FORM
 from citygrain.evaluation.separation import ComparedPlace, Comparison
 from citygrain.measures import MEASURES
 from citygrain.plot import distributions, place_map, ranges, roses, sheet, stacked

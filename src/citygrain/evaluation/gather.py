@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from citygrain.evaluation.embedding import LayoutEmbedding
-from citygrain.evaluation.morphology import Form, morphology
+from citygrain.evaluation.form import Form
+from citygrain.evaluation.morphology import measure_form
 from citygrain.geo.rasterize import Grid
 from citygrain.support.console import progress_bar
 from citygrain.support.files import atomic_path
@@ -56,7 +57,7 @@ class Gathered:
     values
         Measure → `(N,)` in its unit; NaN where there is nothing to measure.
     samples
-        What lies behind the medians, all layouts together, see `citygrain.evaluation.morphology.Form`.
+        What lies behind the medians, all layouts together, see `citygrain.evaluation.form.Form`.
     points
         `(N, D)` in the embedding; D is 0 without one.
     coarse
@@ -103,7 +104,7 @@ def coarse_of(layouts: Tensor) -> NDArray[np.float32]:
 def form_of(layout: Cells, *, channels: Sequence[str], resolution_m: float, service: bool = False) -> Form:
     """Measure one layout `(C, H, W)`."""
     grid = Grid(SOMEWHERE, 500_000.0, 0.0, resolution_m, layout.shape[2], layout.shape[1])
-    return morphology(layout, channels, grid, service=service)
+    return measure_form(layout, channels, grid, service=service)
 
 
 @contextmanager

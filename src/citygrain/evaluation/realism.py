@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citygrain.evaluation.distribution import Distance, frechet, kernel, overlap, wasserstein
+from citygrain.evaluation.form import FORM, find_bias
 from citygrain.evaluation.gather import Gathered
-from citygrain.evaluation.morphology import FORM, bias
 from citygrain.evaluation.sets import Sets
 from citygrain.geo.vectorize import NETWORKS
 from citygrain.measures import MEASURES
@@ -158,7 +158,7 @@ def compare_sets(sets: Sets, spec: LayoutSpec, *, bootstrap: int, seed: int) -> 
             unit=about.unit,
             group=getattr(about, "group", "conditions"),
             spread=spread,
-            bias=bias(name, spec.resolution_m),
+            bias=find_bias(name, spec.resolution_m),
             generated=generated,
             floor=floor,
             ceiling=ceiling,

@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from citygrain.evaluation.effect import cliffs_delta, separation
+from citygrain.evaluation.form import FORM, FormMeasure, find_bias
 from citygrain.evaluation.gather import Gathered
-from citygrain.evaluation.morphology import FORM, FormMeasure, bias, orientation_entropy, orientation_order
+from citygrain.evaluation.networks import orientation_entropy, orientation_order
 from citygrain.evaluation.pages import TEMPLATES, render, write_page
 from citygrain.measures import MEASURES, Measure
 from citygrain.support.files import write_json, write_text
@@ -259,7 +260,7 @@ def rank_measures(places: Sequence[ComparedPlace], resolution_m: float) -> tuple
                 label=about.label,
                 unit=about.unit,
                 formula=about.formula,
-                bias=bias(name, resolution_m),
+                bias=find_bias(name, resolution_m),
                 separation=separation(list(known.values())) if len(known) > 1 else None,
                 delta=cliffs_delta(*known.values()) if len(known) == len(places) == 2 else None,
                 places=spread,

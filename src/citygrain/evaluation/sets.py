@@ -18,8 +18,8 @@ from citygrain.data.rules import Augmentation
 from citygrain.data.trained_on import TrainedOn
 from citygrain.evaluation.distribution import shuffled
 from citygrain.evaluation.embedding import LayoutEmbedding, kept
+from citygrain.evaluation.form import FORM
 from citygrain.evaluation.gather import Cells, Gathered
-from citygrain.evaluation.morphology import FORM
 from citygrain.generation.windows import draw
 from citygrain.geo.split import WHOLE
 from citygrain.layouts import Layouts

@@ -24,8 +24,8 @@ from citygrain.data.dataset import STATISTICS, CityWindows, find_place
 from citygrain.data.rules import UNCHANGED, Rules
 from citygrain.data.transforms import to_batch
 from citygrain.errors import DataError
+from citygrain.evaluation.form import FORM, FormMeasure
 from citygrain.evaluation.gather import Arrays, Cells, Gathered, form_of, gather, kept_arrays, processes
-from citygrain.evaluation.morphology import FORM, FormMeasure
 from citygrain.measures import MEASURES, Measure, measurable, measure
 from citygrain.models.code_space import CODECS
 from citygrain.models.pca import Pca
