@@ -22,10 +22,10 @@ import numpy as np
 from citygrain.checkpoint import load
 from citygrain.data.trained_on import TrainedOn
 from citygrain.evaluation.gather import PART, Cells, gather
-from citygrain.evaluation.memorisation import nearest_of
+from citygrain.evaluation.memorisation import search_training
 from citygrain.evaluation.options import Classifier, Embedding, Memorisation
 from citygrain.evaluation.realism import compare_sets
-from citygrain.evaluation.sets import Sets, learn_embedding
+from citygrain.evaluation.sets import Sets, find_embedding
 from citygrain.evaluation.two_sample import tell_apart
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     generator = load(args.checkpoint)
     spec = generator.spec
     data = TrainedOn.of(generator).data(args.data, val_windows=args.layouts, test_windows=args.layouts)
-    embedding, _ = learn_embedding(data, Embedding().steps)
+    embedding, _ = find_embedding(data, Embedding().steps)
 
     def layouts_of(positions: range) -> Cells:
         windows = data.batch("train", range(len(positions))).layout
@@ -63,7 +63,7 @@ def main() -> None:
         realism = compare_sets(sets, spec, bootstrap=200, seed=0)
         tell_apart(sets, spec, steps=Classifier().steps)
         for of in (sets.generated, sets.real):
-            nearest_of(of, data, Memorisation().windows)
+            search_training(of, data, Memorisation().windows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{args.layouts:,} layouts, {len(realism.measures)} measures: at most {peak:.2f} GiB")
 

@@ -18,7 +18,7 @@ import torch
 from citygrain.checkpoint import load
 from citygrain.data.dataset import CityWindows, find_place
 from citygrain.data.rules import Rules
-from citygrain.evaluation.boundary import boundary_scores
+from citygrain.evaluation.boundary import score_boundaries
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.morphology import measure_form
 from citygrain.geo.rasterize import Grid
@@ -46,7 +46,7 @@ def main() -> None:
     real = windows.__getitems__(range(min(args.windows, len(windows)))).layout.float() / 255
     with torch.no_grad():
         decoded = codec.decode(codec.encode(real))
-    edges = boundary_scores(decoded, real, spec.channels, spec.resolution_m)
+    edges = score_boundaries(decoded, real, spec.channels, spec.resolution_m)
     for i, name in enumerate(spec.channels):
         rest = (decoded[:, i] - real[:, i]).square().mean() / real[:, i].var()
         print(f"{name:30} variance explained {1 - float(rest):6.2f}  edges met {edges[name].f:6.2f}")

@@ -15,7 +15,7 @@ from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation import gather, sets
 from citygrain.evaluation.distribution import Distance
 from citygrain.evaluation.form import FORM, Form
-from citygrain.evaluation.judge import places_seen
+from citygrain.evaluation.judge import list_seen_places
 from citygrain.evaluation.realism import MeasureDistance, find_failures
 from citygrain.support.config import load_config
 from citygrain.training.run import run as train
@@ -150,7 +150,7 @@ def test_the_html_stands_alone(report):
 
 def test_a_repeated_command_makes_nothing_again_and_says_the_same(report, model, cities, monkeypatch):
     before = (report / "report.json").read_text(encoding="utf-8")
-    monkeypatch.setattr(gather, "form_of", lambda *_, **__: pytest.fail("it has been measured"))
+    monkeypatch.setattr(gather, "measure_window", lambda *_, **__: pytest.fail("it has been measured"))
     monkeypatch.setattr(sets, "draw", lambda *_, **__: pytest.fail("it has been drawn"))
     run(evaluation(model, cities, report, "disrupt=true", "disruption.windows=12"))
     assert (report / "report.json").read_text(encoding="utf-8") == before
@@ -214,7 +214,7 @@ def test_all_of_an_unseen_place_are_two_halves_one_to_compare_with_and_one_for_t
     def coverage_alone(layout, **_):
         return Form({"coverage": float(layout[0].mean() / 255)}, {})
 
-    monkeypatch.setattr(gather, "form_of", coverage_alone)  # that of a whole city takes a minute
+    monkeypatch.setattr(gather, "measure_window", coverage_alone)  # that of a whole city takes a minute
     every = evaluation(
         model, cities, tmp_path / "out", f"places=[{twin}]", "ask=[coverage]", "batch_size=128",
         "obedience.conditions=[]", "against=all",
@@ -243,7 +243,7 @@ def test_what_the_codec_and_what_a_training_went_on_from_learned_has_been_seen_a
     before = {"places": ["tokyo"], "begun_from": {"places": ["paris"]}}
     codec = SimpleNamespace(spec=of("helsinki", "vienna"))
     generator = SimpleNamespace(spec=of("helsinki"), provenance={"begun_from": before}, codec=codec)
-    assert places_seen(generator) == {"helsinki", "vienna", "tokyo", "paris"}
+    assert list_seen_places(generator) == {"helsinki", "vienna", "tokyo", "paris"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Embedding, Memorisation, Obedience
 from citygrain.evaluation.report import PAGE, REPORT, Report
 from citygrain.support.config import load_config
-from citygrain.verbs.evaluate import Options, tables_of
+from citygrain.verbs.evaluate import Options, make_screen_tables
 
 SMALL = {
     "n": 16, "batch_size": 8, "workers": 1, "bootstrap": 5, "embedding": Embedding(2), "classifier": Classifier(2),
@@ -108,7 +108,7 @@ def test_the_card_takes_a_report_as_it_is_or_as_its_file_has_it(report, model):
 
 
 def test_an_evaluation_is_taken_up_by_the_same_weights_and_by_no_others(report, model, cities, monkeypatch):
-    monkeypatch.setattr(gather, "form_of", lambda *_, **__: pytest.fail("it is measured again"))
+    monkeypatch.setattr(gather, "measure_window", lambda *_, **__: pytest.fail("it is measured again"))
     again = evaluate(model, data=cities, out=report.folder, **SMALL)
     assert again.to_dict() == report.to_dict()
     with torch.no_grad():
@@ -160,5 +160,5 @@ def test_the_page_the_screen_and_the_card_have_one_name_for_each_figure(report, 
     headings = [heading.strip() for heading in row.strip("| ").split("|")][1:]
     assert headings[:2] == ["unit", "slope"]
     assert not [heading for heading in headings if f"<th>{heading}</th>" not in page]
-    screen = {str(column.header) for table in tables_of(report) for column in table.columns} - {"", "distance"}
+    screen = {str(column.header) for table in make_screen_tables(report) for column in table.columns} - {"", "distance"}
     assert not [heading for heading in screen if f"<th>{heading}</th>" not in page]

@@ -20,7 +20,7 @@ from citygrain.data.rules import MIN_BUILT, MIN_VALID, Rules, built_channels, co
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.comparison_pictures import draw_pictures
 from citygrain.evaluation.form import FORM, Form
-from citygrain.evaluation.gather import PART, Cells, Gathered, gather, processes
+from citygrain.evaluation.gather import PART, Cells, Gathered, gather, start_processes
 from citygrain.evaluation.separation import ComparedPlace, Comparison, Least, pool_orientation, rank_measures
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT
@@ -69,8 +69,8 @@ def compare(
     service
         Whether service roads belong to the drive network, which the literature measures without them.
     workers
-        Processes that measure urban form; None for one a core. They are started anew, so that a script calls this below
-        `if __name__ == "__main__":`, or with one.
+        Processes that measure urban form; None for one a core. A script that starts several has to call this below
+        `if __name__ == "__main__":`.
     out
         Folder of `report.html`, `report.json`, `measures.csv`, the pictures, and the parts that a repeated comparison
         takes up.
@@ -102,7 +102,7 @@ def compare(
     built = built_channels(rasters)
     rules = Rules(size_px, resolution_m, min_valid, min_built)
     out = Path(out)
-    with processes(workers or os.cpu_count() or 1) as mapped:
+    with start_processes(workers or os.cpu_count() or 1) as mapped:
         measuring = Measuring(out / "parts", resolution_m, service, mapped)
         compared = [_measure_place(raster, measuring, rules, n, built, raster_format) for raster in rasters]
         compared += [_measure_layouts(name, layouts, measuring) for name, layouts in made.items()]
@@ -137,7 +137,7 @@ class Measuring:
     service
         Whether service roads belong to the drive network.
     mapped
-        A `map`, such as `processes` hands out.
+        A `map`, such as `start_processes` hands out.
     """
 
     parts: Path

@@ -1,7 +1,8 @@
-"""Judging the judges: real windows are disrupted by degrees, and a metric has to say so.
+"""The test of the metrics: real windows are disrupted by degrees, and a metric has to get worse with each.
 
-Usual metrics of generated city layouts have been found to favour disrupted ones. A metric that falls, or does not rise
-steadily, while buildings are scattered and streets are cut, is named and left out of what sums up an evaluation.
+Usual metrics of generated city layouts have been found to favour disrupted ones. A metric that gets better while
+buildings are scattered or streets are cut, or that responds to nothing, is named, and left out of the summary of an
+evaluation.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SCATTER_M = 24.0
 
 CUT_M = 12.0
 CUTS_PER_KM2 = 300
-"""Radius of a cut, and how many there are."""
+"""Radius of a cut, and cuts on a square kilometre."""
 
 TILE_M = 128.0
 TURN_DEG = 45.0
@@ -40,7 +41,7 @@ BLUR_M = 16.0
 
 @dataclass(frozen=True)
 class How:
-    """What there is to be disrupted, and how far.
+    """How layouts are disrupted.
 
     Attributes
     ----------
@@ -51,7 +52,7 @@ class How:
     degree
         From 0 to 1.
     rng
-        Where chance comes from.
+        Draws the random numbers.
     """
 
     channels: Sequence[str]
@@ -161,12 +162,12 @@ def _buildings(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a metric makes of a disruption.
+    """How a metric responds to a disruption.
 
     Attributes
     ----------
     values
-        At no disruption, and at each degree; the larger, the worse.
+        Of the metric, without disruption and at each degree; the larger, the worse.
     noise
         By how much the metric varies between equal sets.
     """
@@ -201,7 +202,7 @@ class JudgedMetrics:
     noise
         Metric → by how much it varies between equal sets.
     left_out
-        Metric that is not to be trusted → why.
+        Metric that cannot be trusted → why.
     """
 
     windows: int
@@ -211,13 +212,13 @@ class JudgedMetrics:
     left_out: Mapping[str, str]
 
 
-def unreliable(verdicts: Mapping[str, Mapping[str, Verdict]]) -> dict[str, str]:
-    """Name the metrics that are not to be trusted, and why.
+def find_unreliable(verdicts: Mapping[str, Mapping[str, Verdict]]) -> dict[str, str]:
+    """Return the metrics that cannot be trusted, and why.
 
     Parameters
     ----------
     verdicts
-        Metric → disruption → what it made of it.
+        Metric → disruption → how it responds.
     """
     found = {}
     for metric, by in verdicts.items():
@@ -240,7 +241,7 @@ def judge_metrics(
     windows: int = 128,
     seed: int = 0,
 ) -> JudgedMetrics:
-    """Let every metric judge real windows, disrupted by degrees, against other real ones.
+    """Disrupt real windows by degrees, and let every metric compare them with other real windows.
 
     Parameters
     ----------
@@ -256,12 +257,12 @@ def judge_metrics(
         Of the disruptions.
     """
     n = min(windows, len(real))
-    undisrupted = apart(real, others, slice(0, n), seed)
-    halves = [apart(real, others, part, seed) for part in (slice(0, n // 2), slice(n // 2, n))]
+    undisrupted = measure_metrics(real, others, slice(0, n), seed)
+    halves = [measure_metrics(real, others, part, seed) for part in (slice(0, n // 2), slice(n // 2, n))]
     # A half varies √2 times as much as the whole, and the difference of two √2 times as much as each.
     noise = {name: abs(halves[0][name] - halves[1][name]) / 2 for name in undisrupted}
     for name, values in real.values.items():
-        if name in noise:  # two halves may agree by chance
+        if name in noise:  # two halves may be equal by chance
             interval = wasserstein(values[:n], others.values[name], resamples=100, seed=seed)
             noise[name] = float(np.fmax(noise[name], (interval.high - interval.low) / 2))
     judged: dict[str, list[dict[str, float]]] = {}
@@ -274,7 +275,7 @@ def judge_metrics(
                 return disrupt(real.chosen(positions), How(channels, cell_m, degree, rng))
 
             found = gathered(f"{kind.replace(' ', '_')}_{degree:g}", n, made, real.parts[0].parent)
-            judged[kind].append(apart(found, others, slice(0, n), seed))
+            judged[kind].append(measure_metrics(found, others, slice(0, n), seed))
     metrics = {
         name: {kind: tuple(values[name] for values in series) for kind, series in judged.items()}
         for name in undisrupted
@@ -283,10 +284,10 @@ def judge_metrics(
         name: {kind: Verdict(series, noise[name]) for kind, series in by.items() if np.isfinite(series).all()}
         for name, by in metrics.items()
     }
-    return JudgedMetrics(n, (0.0, *DEGREES), metrics, noise, unreliable(verdicts))
+    return JudgedMetrics(n, (0.0, *DEGREES), metrics, noise, find_unreliable(verdicts))
 
 
-def apart(of: Gathered, others: Gathered, part: slice, seed: int) -> dict[str, float]:
+def measure_metrics(of: Gathered, others: Gathered, part: slice, seed: int) -> dict[str, float]:
     """Return every metric of a part of a set against another set; the larger, the worse."""
     measures = {
         name: wasserstein(values[part], others.values[name], resamples=0).value

@@ -1,7 +1,7 @@
-"""The measures of urban form: what each is called, its unit, its formula, where it comes from, what vectors do to it.
+"""The table of the measures of urban form: name, unit, formula and source of each, and its bias.
 
-Beside the conditions (`citygrain.measures.MEASURES`), which are read off the raster, these are measures of features;
-`citygrain.evaluation.morphology` measures them.
+Conditions (`citygrain.measures.MEASURES`) are read off the cells. These measures are taken on features, by
+`citygrain.evaluation.morphology`.
 
 References
 ----------
@@ -96,7 +96,7 @@ class Form:
     values
         Measure → value in its unit; NaN where the layout has nothing to measure. Conditions are among them.
     samples
-        What lies behind the medians, to be pooled over layouts: `footprint_area`, `compactness`, `elongation`,
+        What the medians are medians of, to be pooled over layouts: `footprint_area`, `compactness`, `elongation`,
         `nearest_building`, `setback`, `block_area`, `block_shape`; and for each network its `…_segment_length`, and
         `…_bearing` with `…_bearing_length`, in degrees from the grid's north and metres.
     """

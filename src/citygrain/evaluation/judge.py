@@ -13,16 +13,16 @@ import rich
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluation.curves import training_curves
+from citygrain.evaluation.curves import read_curves
 from citygrain.evaluation.disruption import judge_metrics
-from citygrain.evaluation.gather import gather, processes
-from citygrain.evaluation.memorisation import judge_copies, nearest_of
-from citygrain.evaluation.obedience import judge_obedience, sweep_conditions, sweepable
+from citygrain.evaluation.gather import gather, start_processes
+from citygrain.evaluation.memorisation import judge_copies, search_training
+from citygrain.evaluation.obedience import judge_obedience, list_sweepable, sweep_conditions
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
 from citygrain.evaluation.pictures import draw_pictures
 from citygrain.evaluation.realism import compare_sets, find_failures
 from citygrain.evaluation.report import Report, UsedEmbedding
-from citygrain.evaluation.sets import Drawing, gather_sets, learn_embedding, parts_folder
+from citygrain.evaluation.sets import Drawing, find_embedding, gather_sets, name_parts_folder
 from citygrain.evaluation.two_sample import tell_apart
 from citygrain.generation.requests import chosen_sampler
 from citygrain.generation.windows import check_attempts
@@ -33,7 +33,7 @@ from citygrain.support.devices import SINGLE, check_precision
 from citygrain.version import __version__
 
 AGAINST = ("test", "val", WHOLE)
-"""The windows that layouts can be compared with: held-out blocks, or all of places that were not trained on."""
+"""Windows to compare with: those of held-out blocks, or all windows of places that the model was not trained on."""
 
 LEAST = 16
 """Fewer layouts than this say nothing."""
@@ -71,13 +71,13 @@ def evaluate(
     n
         Layouts that are drawn, at most as many as there are held-out windows.
     against
-        The held-out windows that they are compared with: `test` or `val`; of places that the model never saw also
-        `all`, of which as many again are the floor.
+        The held-out windows that they are compared with: `test` or `val`. For places that the model never saw also
+        `all`: half of their windows are then the floor.
     places
         Prepared places whose held-out windows they are compared with, by name or folder; None for those of training.
     ask
-        What each layout is asked to be, as one held-out window is: `place`, or conditions. None asks for its place, or
-        for all conditions where the places are others.
+        What each layout is asked to be, as its held-out window is: `place`, and names of conditions. None asks for the
+        place, or for all conditions where `places` are given.
     seed
         Layout *i* is drawn with `seed` + *i*, whatever the batch size.
     batch_size
@@ -85,8 +85,8 @@ def evaluate(
     precision
         Numbers that the model computes in, see `citygrain.support.devices.computing_in`.
     workers
-        Processes that measure urban form; None for one a core. They are started anew, so that a script calls this below
-        `if __name__ == "__main__":`, or with one.
+        Processes that measure urban form; None for one a core. A script that starts several has to call this below
+        `if __name__ == "__main__":`.
     out
         Folder of `report.html`, `report.json`, the pictures, and the parts that a repeated evaluation takes up.
     bootstrap
@@ -94,7 +94,8 @@ def evaluate(
     embedding, classifier, memorisation, obedience
         How each of the judges works.
     disrupt, disruption
-        Whether metrics are tested on real windows that are disrupted, and how; metrics that fail are not summed up.
+        Whether the metrics themselves are tested on disrupted real windows, and on how many. Metrics that fail are left
+        out of the summary.
     sampler
         Another than the generator's own, or knobs of its own that are turned: `{"steps": 24}`.
     data
@@ -125,10 +126,10 @@ def evaluate(
     asked = tuple(ask) if ask is not None else ("place",) if places is None else spec.scalars
     _check_asked(asked, spec, places)
     home, windows, n = _find_windows(generator, data, places, against, n)
-    learned, file = learn_embedding(home, embedding.steps)
-    folder = parts_folder(out, drawing, (home, windows), file.name, [n, against, seed, asked])
+    learned, file = find_embedding(home, embedding.steps)
+    folder = name_parts_folder(out, drawing, (home, windows), file.name, [n, against, seed, asked])
     judged_metrics = None
-    with processes(workers or os.cpu_count() or 1) as mapped:
+    with start_processes(workers or os.cpu_count() or 1) as mapped:
         gathered = partial(
             gather, channels=spec.channels, resolution_m=spec.resolution_m, embedding=learned, mapped=mapped
         )
@@ -137,7 +138,7 @@ def evaluate(
             judged_metrics = judge_metrics(
                 sets.real, sets.floor, gathered, spec.channels, spec.resolution_m, windows=disruption.windows, seed=seed
             )
-    near, near_real = (nearest_of(of, home, memorisation.windows) for of in (sets.generated, sets.real))
+    near, near_real = (search_training(of, home, memorisation.windows) for of in (sets.generated, sets.real))
     answers = sweep_conditions(drawing, home, windows, folder, obedience, against=against, seed=seed)
     realism = compare_sets(sets, spec, bootstrap=bootstrap, seed=seed)
     report = Report(
@@ -161,7 +162,7 @@ def evaluate(
         memorisation=judge_copies(near, near_real, memorisation.windows),
         obedience=judge_obedience(answers, spec, attempts=obedience.attempts, seed=seed),
         failures=find_failures(sets, realism.measures),
-        curves={} if checkpoint is None else training_curves(checkpoint),
+        curves={} if checkpoint is None else read_curves(checkpoint),
         folder=out,
     )
     draw_pictures(report, sets, near, near_real, answers, home, out)
@@ -172,12 +173,12 @@ def evaluate(
 def _find_windows(
     generator: Trained, data: str | Path, places: Sequence[str] | None, against: str, n: int
 ) -> tuple[CityDataModule, CityDataModule, int]:
-    """Return the windows of training, those to compare with, which may be the same, and how many of these there are."""
+    """Return the windows of training, the windows to compare with, which may be the same, and how many are compared."""
     trained_on = TrainedOn.of(generator)
     home = trained_on.data(data, val_windows=n, test_windows=n)
     windows = home if places is None else trained_on.data(data, places, val_windows=n, test_windows=n)
     names = [raster.name for raster in windows.rasters]
-    if against == WHOLE and (known := [name for name in names if name in places_seen(generator)]):
+    if against == WHOLE and (known := [name for name in names if name in list_seen_places(generator)]):
         raise ConfigError(
             "All windows are held out only of places that the model was not trained on.",
             got=f"against={WHOLE} of {', '.join(known)}",
@@ -203,7 +204,7 @@ def _check_obedience(obedience: Obedience, spec: LayoutSpec) -> None:
     low, high = obedience.between
     if not 0 <= low < high <= 100:
         raise ConfigError("A sweep goes from one of the percentiles to a higher one.", got=list(obedience.between))
-    possible = sweepable(spec)
+    possible = list_sweepable(spec)
     for name in obedience.conditions or ():
         if name not in possible:
             raise ConfigError("This condition cannot be swept.", got=name, choices=possible)
@@ -221,8 +222,8 @@ def _check_asked(asked: Sequence[str], spec: LayoutSpec, places: Sequence[str] |
             raise ConfigError("This model cannot be asked for it.", got=name, choices=("place", *spec.scalars))
 
 
-def places_seen(generator: Trained) -> set[str]:
-    """Return the names of all places that a generator, its codec, or a training that its own went on from has seen."""
+def list_seen_places(generator: Trained) -> set[str]:
+    """Return the names of all places that a model has seen: in its training, its codec's, and those before its own."""
     codec = getattr(generator, "codec", None)
     seen = {*generator.spec.places, *(() if codec is None else codec.spec.places)}
     made = generator.provenance.get("begun_from")

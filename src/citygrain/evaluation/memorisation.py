@@ -1,4 +1,4 @@
-"""Whether layouts are copies: how near each comes to a window that the model was trained on, however it is turned."""
+"""Whether layouts are copies: how near each comes to any window that the model was trained on, however it is turned."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.transforms import INVERSE, SYMMETRIES, turn
-from citygrain.evaluation.gather import PART, Gathered, coarse_of
+from citygrain.evaluation.gather import PART, Gathered, coarsen
 from citygrain.support.console import progress_bar
 
 COPY_PERCENTILE = 1.0
-"""A generated layout that is nearer to a training window than all but this share of held-out windows is suspect."""
+"""Percentage of the held-out windows that may be nearer to a training window than a layout which is suspected."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,17 @@ class Copies:
     n: int
 
 
-def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]]) -> Nearest:
+def find_nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]]) -> Nearest:
     """Find the nearest training window of each layout, over the 8 symmetries of the square.
 
     Parameters
     ----------
     layouts
-        Coarse pictures `(N, C, h, h)` of generated or held-out layouts: a copy that is off by a cell is a copy.
+        Coarse pictures `(N, C, h, h)` of generated or held-out layouts: coarse, so that a copy that is off by a cell
+        is found.
     training
-        Those of training windows, in parts `(M, C, h, h)`, which need not fit into memory together. The standard
-        deviations are those of the first part.
+        Coarse pictures of training windows, in parts `(M, C, h, h)`, which need not fit into memory together. The
+        standard deviations are those of the first part.
     """
     n = len(layouts)
     best = torch.full((n,), torch.inf)
@@ -88,7 +89,7 @@ def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]
         if spread is None:
             spread = coarse.std((0, 2, 3), keepdim=True).clamp_min(0.02)
             queries = (torch.from_numpy(layouts) / spread).flatten(1)
-        # Turned are the few windows of a part, back, instead of the many layouts.
+        # The few windows of a part are turned back, instead of turning the many layouts.
         turned = torch.cat([turn(coarse / spread, INVERSE[s]) for s in range(SYMMETRIES)])
         least, where = torch.cdist(queries, turned.flatten(1)).min(1)
         closer = least < best
@@ -100,17 +101,17 @@ def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]
     return Nearest((best / cells**0.5).numpy(), index.numpy(), symmetry.numpy())
 
 
-def nearest_of(of: Gathered, training: CityDataModule, count: int) -> Nearest:
+def search_training(of: Gathered, training: CityDataModule, count: int) -> Nearest:
     """Find the nearest training window of each layout, among the first `count` that the model saw."""
 
     def parts() -> Iterator[NDArray[np.float32]]:
         with progress_bar("looking for copies", count) as advance:
             for start in range(0, count, PART):
                 positions = range(start, min(start + PART, count))
-                yield coarse_of(training.batch("train", positions).layout)
+                yield coarsen(training.batch("train", positions).layout)
                 advance(len(positions))
 
-    return nearest(of.coarse, parts())
+    return find_nearest(of.coarse, parts())
 
 
 def judge_copies(generated: Nearest, real: Nearest, training_windows: int) -> Copies:

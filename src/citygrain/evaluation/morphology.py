@@ -1,17 +1,19 @@
 """Urban form of one layout: buildings, blocks, streets and how they meet, measured on its vectors.
 
-Beside the conditions (`citygrain.measures.MEASURES`), which are read off the raster, these are measures of features:
-they are taken on what `citygrain.geo.vectorize` makes of a layout, by the same code for real and for generated ones.
+Conditions (`citygrain.measures.MEASURES`) are read off the cells. Measures of form (`citygrain.evaluation.form.FORM`)
+are taken on the features that `citygrain.geo.vectorize` makes of the cells, by the same code for real and for generated
+layouts.
 
-A layout is a cut-out, so its edge cuts buildings, blocks and streets in two:
+The edge of a layout cuts buildings, blocks and streets in two. Therefore:
 
-- shapes (compactness, the length of a segment, the area of a block) are those of features that the edge does not touch;
-- counts take a feature that touches *k* sides of the layout for 2⁻ᵏ features, the mean of the four unbiased counting
-  frames (Gundersen 1977);
-- where a street meets the edge is no node of it: neither a dead end nor a crossing.
+- a shape (compactness, the length of a segment, the area of a block) is measured on features that the edge does not
+  touch;
+- in counts, a feature that touches *k* sides of the layout counts as 2⁻ᵏ features: the mean of the four unbiased
+  counting frames (Gundersen 1977);
+- the point where a street meets the edge is no node: it counts neither as a dead end nor as a crossing.
 
-What a layout has none of has no shape: such a measure is NaN, never 0. Densities and shares of ground are 0 then. A
-measure whose channels are not known is left out.
+A layout without any building has no shape of buildings: such a measure is NaN, never 0. Densities and shares of ground
+are 0 then. A measure whose channels are not known is left out.
 
 References
 ----------
@@ -39,7 +41,7 @@ from citygrain.geo.vectorize import NETWORKS, Vectors, Ways, vectorize
 from citygrain.measures import measure
 
 LOOK_EVERY_M = 10.0
-"""Steps along a street from which one looks to both sides, from its middle line."""
+"""Distance along a street's middle line between the points from which fronts are looked for."""
 
 TOUCH_M = 1e-3
 """What comes this near to the layout's edge touches it."""
@@ -64,14 +66,14 @@ def measure_form(
     grid
         Where the cells lie, in a CRS in metres.
     vectors
-        What `citygrain.geo.vectorize` made of it, where that has been done.
+        What `citygrain.geo.vectorize` made of the layout, where that has been done.
     service
         Whether service roads belong to the drive network, which the literature measures without them.
 
     Raises
     ------
     DataError
-        For another shape, values that are no coverage, or channels of which nothing is known.
+        For another shape, values that are no coverage, or unknown channels.
     """
     vectors = vectors or vectorize(layout, channels, grid, service=service)
     cells = np.asarray(layout)
@@ -87,7 +89,7 @@ def measure_form(
 
 
 def measure_vectors(vectors: Vectors) -> Form:
-    """Measure all of `FORM` that features tell, so that a source's own can be measured beside a layout's."""
+    """Measure all of `FORM` that features tell. The features of a source can be measured in the same way."""
     values: dict[str, float] = {}
     samples: dict[str, NDArray[np.float64]] = {}
 
@@ -112,7 +114,7 @@ def measure_vectors(vectors: Vectors) -> Form:
 
 
 def _sides_touched(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.int64]:
-    """How many sides of the layout each shape touches."""
+    """Count the sides of the layout that each shape touches."""
     outer = np.array(grid.bounds) + np.array([1, 1, -1, -1]) * TOUCH_M
     bounds = shapely.bounds(shapes)
     touched: NDArray[np.int64] = (bounds[:, :2] < outer[:2]).sum(1) + (bounds[:, 2:] > outer[2:]).sum(1)
@@ -176,9 +178,9 @@ def _measure_street_edge(buildings: NDArray[np.object_], streets: Ways, grid: Gr
 
 
 def _look_aside(lines: NDArray[np.object_], buildings: NDArray[np.object_]) -> NDArray[np.float64]:
-    """How far one sees to the left and to the right of ways, `(N, 2)` in metres, until a building or `SIGHT_M`.
+    """Measure how far one sees to the left and right of ways, `(N, 2)` in metres: to a building, or `SIGHT_M`.
 
-    `momepy.street_profile` looks from a way's two ends as well, where it sees nothing and takes them for open.
+    `momepy.street_profile` looks from the two ends of a way as well; it sees nothing there, and takes them for open.
     """
     length = shapely.length(lines)
     count = np.maximum(1, np.round(length / LOOK_EVERY_M)).astype(int)

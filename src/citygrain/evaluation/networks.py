@@ -67,9 +67,9 @@ def orientation_entropy(bearings: ArrayLike, weights: ArrayLike | None = None, *
     weights
         `(N,)`, such as lengths; all alike by default.
     corrected
-        Add what few ways take off the entropy on average, (K − 1) / 2N, with K bins that are taken of the half circle
-        and N ways (Miller 1955); for unequal weights N is (Σw)² / Σw². 36 bins of evenly spread bearings look ordered
-        where there are few: φ is .40 with 20 ways and .016 with 500 without it.
+        Whether to correct for few ways, which have too small an entropy: of evenly spread bearings, 20 ways have a φ of
+        .40, and 500 ways one of .016. Added is (K − 1) / 2N, with K bins of the half circle that hold any of the N ways
+        (Miller 1955); for unequal weights N is (Σw)² / Σw².
     """
     degrees = np.asarray(bearings, float)
     weight = np.ones(len(degrees)) if weights is None else np.asarray(weights, float)

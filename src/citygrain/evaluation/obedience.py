@@ -1,4 +1,4 @@
-"""Obedience: one condition after another is asked for at rising levels, and measured on what was drawn."""
+"""Obedience: one condition after another is asked for at rising levels, and measured on the layouts that were drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from citygrain.data.datamodule import CityDataModule
-from citygrain.evaluation.gather import PART, Arrays, kept_arrays
+from citygrain.evaluation.gather import PART, Arrays, keep_arrays
 from citygrain.evaluation.options import Obedience
 from citygrain.evaluation.sets import Drawing, request
 from citygrain.measures import MEASURES, settled
@@ -30,7 +30,7 @@ Values = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """One condition asked for at some levels, and everything measured on what came.
+    """One condition, asked for at some levels, and all that was measured on the layouts that came.
 
     Attributes
     ----------
@@ -48,12 +48,12 @@ class Sweep:
 
     @property
     def slope(self) -> float:
-        """Of the best straight line through measured against asked; 1 is obedience, 0 none."""
+        """Slope of the best straight line through measured against asked: 1 is obedience, 0 is none."""
         return float(np.polyfit(self.asked, self.measured[self.name], 1)[0])
 
     @property
     def r_squared(self) -> float:
-        """About the line measured = asked, see `citygrain.plot.r_squared`."""
+        """R² about the line measured = asked, see `citygrain.plot.r_squared`."""
         return r_squared(self.asked, self.measured[self.name])
 
     @property
@@ -62,10 +62,10 @@ class Sweep:
         return float(np.abs(self.measured[self.name] - self.asked).mean())
 
     def drift(self, spec: LayoutSpec) -> float:
-        """How far the other measures move along: from the lowest to the highest level, in standard deviations.
+        """How far the other conditions move from the lowest to the highest level, in standard deviations.
 
-        The mean, over the other measures, of how far their mean changes. Some of it is no fault: where there are more
-        buildings there is less green. Compare with real windows of these levels (*retrieval*).
+        It is the mean, over the other conditions, of how far their mean changes. Some of it is no fault: where there
+        are more buildings there is less green. Compare with the drift of real windows of these levels (*retrieval*).
         """
         low, high = self.asked == self.asked.min(), self.asked == self.asked.max()
         moved = [
@@ -76,7 +76,7 @@ class Sweep:
         return float(np.mean(moved)) if moved else math.nan
 
     def fit(self, spec: LayoutSpec) -> Fit:
-        """Return what the sweep comes to, in numbers."""
+        """Return the figures of the sweep."""
         return Fit(self.slope, self.r_squared, self.mae, self.drift(spec))
 
 
@@ -141,13 +141,13 @@ class Obeyed:
     corrected: Fit | None = None
 
 
-def levels(spec: LayoutSpec, name: str, count: int, low: float = 10, high: float = 90) -> NDArray[np.float64]:
-    """Evenly spread values of a condition between two percentiles of the training windows, in its unit."""
+def space_levels(spec: LayoutSpec, name: str, count: int, low: float = 10, high: float = 90) -> NDArray[np.float64]:
+    """Return evenly spaced values of a condition between two percentiles of the training windows, in its unit."""
     return np.linspace(spec.quantile(name, low), spec.quantile(name, high), count)
 
 
-def sweep(name: str, asked: ArrayLike, each: int, draw: Callable[[Values], Values]) -> Sweep:
-    """Ask for each level of a condition on so many layouts.
+def ask_levels(name: str, asked: ArrayLike, each: int, draw: Callable[[Values], Values]) -> Sweep:
+    """Ask for each level of a condition, and measure the layouts that are drawn.
 
     Parameters
     ----------
@@ -156,21 +156,21 @@ def sweep(name: str, asked: ArrayLike, each: int, draw: Callable[[Values], Value
     asked
         Levels in its unit.
     each
-        Layouts a level.
+        Layouts of each level.
     draw
-        What is asked of N layouts, condition → `(N,)`, to every measure of them.
+        Draws N layouts for what is asked of them, condition → `(N,)`, and returns every measure of them.
     """
     values = np.repeat(np.asarray(asked, float), each)
     return Sweep(name, values, draw({name: values}))
 
 
-def retrieved(name: str, asked: ArrayLike, each: int, pool: Values) -> Sweep:
-    """Answer with real windows: the `each` whose measure comes nearest to each level (the *retrieval* baseline).
+def retrieve_windows(name: str, asked: ArrayLike, each: int, pool: Values) -> Sweep:
+    """Answer with real windows (the *retrieval* baseline): for each level, those whose measure is nearest to it.
 
     Parameters
     ----------
     name, asked, each
-        As for `sweep`.
+        As for `ask_levels`.
     pool
         Measures of the real windows.
     """
@@ -179,8 +179,8 @@ def retrieved(name: str, asked: ArrayLike, each: int, pool: Values) -> Sweep:
     return Sweep(name, np.repeat(values, len(chosen) // len(values)), {k: v[chosen] for k, v in pool.items()})
 
 
-def sweepable(spec: LayoutSpec, names: Sequence[str] | None = None) -> list[str]:
-    """Conditions that can be swept: those that differ between training windows, and are not settled by given channels.
+def list_sweepable(spec: LayoutSpec, names: Sequence[str] | None = None) -> list[str]:
+    """Return the conditions that can be swept: training windows differ in them, and given channels do not settle them.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def sweep_conditions(
     against: str,
     seed: int,
 ) -> dict[str, Answers]:
-    """Sweep every condition, and answer the same requests with real windows, and with layouts that are asked nothing.
+    """Sweep every condition; answer each sweep with real windows too, and with layouts that are asked for nothing.
 
     Parameters
     ----------
@@ -242,19 +242,19 @@ def sweep_conditions(
     def drawn(asked: Values, attempts: int = 1) -> Arrays:
         of = [*asked, str(wanted.levels), str(wanted.each), *(f"{p:g}" for p in wanted.between)]
         tried = [f"attempts_{attempts}"] if attempts > 1 else []
-        return kept_arrays(folder / f"sweep_{'_'.join(of + tried)}.npz", partial(measured, asked, attempts))
+        return keep_arrays(folder / f"sweep_{'_'.join(of + tried)}.npz", partial(measured, asked, attempts))
 
-    names = sweepable(spec, wanted.conditions)
+    names = list_sweepable(spec, wanted.conditions)
     unasked = drawn({}) if names else {}
     found = {}
     with progress_bar("sweeping conditions", len(names)) as advance:
         for name in names:
-            asked = levels(spec, name, wanted.levels, *wanted.between)
+            asked = space_levels(spec, name, wanted.levels, *wanted.between)
             found[name] = Answers(
-                model=sweep(name, asked, wanted.each, drawn),
-                retrieval=retrieved(name, asked, wanted.each, pool),
+                model=ask_levels(name, asked, wanted.each, drawn),
+                retrieval=retrieve_windows(name, asked, wanted.each, pool),
                 unconditional=Sweep(name, np.repeat(asked, wanted.each), unasked),
-                corrected=sweep(name, asked, wanted.each, partial(drawn, attempts=wanted.attempts))
+                corrected=ask_levels(name, asked, wanted.each, partial(drawn, attempts=wanted.attempts))
                 if wanted.attempts > 1
                 else None,
             )

@@ -50,19 +50,19 @@ def render(package: str, template: str, *, folder: Path = Path(), **values: Any)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, percent=percent)
+    environment.filters.update(number=format_number, percent=format_percent)
     environment.globals["picture"] = lambda name: _inlined(folder / name)
     return environment.get_template(f"{template}.html.jinja").render(**values, attribution=ATTRIBUTION)
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """Return a number with so many significant digits; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
-def percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
     """Return a share as a percentage."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.1%}"
 

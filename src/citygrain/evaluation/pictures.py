@@ -11,7 +11,7 @@ from citygrain.data.datamodule import CityDataModule
 from citygrain.data.transforms import turn
 from citygrain.evaluation.memorisation import Nearest
 from citygrain.evaluation.obedience import Answers
-from citygrain.evaluation.pages import number
+from citygrain.evaluation.pages import format_number
 from citygrain.evaluation.report import Report
 from citygrain.evaluation.sets import Sets
 from citygrain.plot import curves, distance_chart, histograms, requested_measured, sheet
@@ -90,7 +90,7 @@ def _draw_failures(report: Report, sets: Sets, path: Path) -> None:
             ("generated", sets.generated, failure.generated),
         ):
             layouts.append(of.chosen(found.typical))
-            titles += [f"{title} {number(of.values[failure.measure][i], 2)}" for i in found.typical]
+            titles += [f"{title} {format_number(of.values[failure.measure][i], 2)}" for i in found.typical]
     sheet(
         np.concatenate(layouts), report.channels, path, titles=titles, columns=SHOWN, resolution_m=report.resolution_m
     )

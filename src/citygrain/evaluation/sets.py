@@ -16,8 +16,8 @@ from citygrain.data.datamodule import CityDataModule
 from citygrain.data.dataset import STATISTICS
 from citygrain.data.rules import Augmentation
 from citygrain.data.trained_on import TrainedOn
-from citygrain.evaluation.distribution import shuffled
-from citygrain.evaluation.embedding import LayoutEmbedding, kept
+from citygrain.evaluation.distribution import shuffle_tiles
+from citygrain.evaluation.embedding import LayoutEmbedding, keep_embedding
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.gather import Cells, Gathered
 from citygrain.generation.windows import draw
@@ -31,20 +31,20 @@ from citygrain.version import __version__
 
 @dataclass(frozen=True)
 class Sets:
-    """Four sets of layouts, as many in each.
+    """Four sets with the same number of layouts.
 
     Attributes
     ----------
     real
         Held-out windows, which the other sets are compared with.
     floor
-        Other real windows: what real layouts differ by. They are train windows or, where all windows are held out, the
-        other half of these, by chance.
+        Other real windows, which say how far real layouts are from each other. They are train windows. Where all
+        windows are held out, half of them are the floor, chosen at random.
     ceiling
-        The windows of the floor, each with its tiles shuffled: the same ground without any form. Shuffled held-out
-        windows would keep what is held out about them, and come nearer to these than the floor does.
+        The windows of the floor, each with its tiles shuffled: the same shares without any form. They are not made from
+        the held-out windows: those would keep their shares when shuffled, and might come nearer than the floor.
     generated
-        Layouts of the model, each asked for what the held-out window at its place is.
+        Layouts of the model. Layout *i* is asked to be what held-out window *i* is.
     """
 
     real: Gathered
@@ -73,7 +73,7 @@ class Drawing:
     batch_size: int
 
     def draw(self, asked: Conditions, seeds: Sequence[int], attempts: int = 1) -> Layouts:
-        """Draw one layout a condition."""
+        """Draw one layout for each condition."""
         return draw(
             self.generator, asked, seeds, sampler=self.sampler, attempts=attempts, precision=self.precision,
             batch_size=self.batch_size,
@@ -95,7 +95,7 @@ class Drawing:
 
 
 def request(spec: LayoutSpec, windows: Batch, scalars: Mapping[str, Tensor], *, place: bool = False) -> Conditions:
-    """Ask for some scalars `(B,)`, on the given channels of real windows, and at their places if need be."""
+    """Ask for some scalars `(B,)`, around the given channels of real windows, and for their places if need be."""
     given = {name: windows.layout[:, spec.channels.index(name)] for name in spec.given}
     asked = Conditions.request(spec, len(windows.layout), scalars, given or None)
     if place:
@@ -131,7 +131,7 @@ def gather_sets(
     against
         The held-out windows: `val`, `test`, or `all` of places that the model never saw.
     ask
-        What generated layouts are asked to be, as the held-out window at their place is: conditions, and `place`.
+        What a generated layout is asked to be, as its held-out window is: conditions, and `place`.
     seed
         Generated layout *i* is drawn with `seed` + *i*.
     """
@@ -159,7 +159,7 @@ def gather_sets(
         return others.__getitems__(spare[positions.start : positions.stop]).layout.numpy()
 
     def ceiling(positions: range) -> Cells:
-        return shuffled(floor(positions), seed=positions.start)
+        return shuffle_tiles(floor(positions), seed=positions.start)
 
     return Sets(
         real=gathered("real", n, real, folder),
@@ -169,9 +169,9 @@ def gather_sets(
     )
 
 
-def learn_embedding(training: CityDataModule, steps: int) -> tuple[LayoutEmbedding, Path]:
+def find_embedding(training: CityDataModule, steps: int) -> tuple[LayoutEmbedding, Path]:
     """Return an embedding of the windows that a model was trained on, and its file, which is kept beside the places."""
-    return kept(
+    return keep_embedding(
         training.root / STATISTICS,
         {key: value for key, value in training.provenance().items() if key != "limits"},
         lambda start, count: training.batch("train", range(start, start + count)).layout,
@@ -180,7 +180,7 @@ def learn_embedding(training: CityDataModule, steps: int) -> tuple[LayoutEmbeddi
     )
 
 
-def parts_folder(
+def name_parts_folder(
     out: Path, drawing: Drawing, windows: Sequence[CityDataModule], embedding: str, told: Sequence[object]
 ) -> Path:
     """Return the folder of the parts, whose name stands for all that decides what they hold.

@@ -49,12 +49,12 @@ def run(config: Mapping[str, Any]) -> Path:
         out=options.out,
         data=options.paths.data,
     )
-    rich.print(table_of(comparison))
+    rich.print(make_screen_table(comparison))
     rich.print(f"report: {options.out / PAGE}   table: {options.out / TABLE}")
     return options.out
 
 
-def table_of(comparison: Comparison) -> Table:
+def make_screen_table(comparison: Comparison) -> Table:
     """Return what the screen shows of a comparison."""
     places = comparison.places
     shown = make_table(

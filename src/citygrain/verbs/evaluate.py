@@ -71,13 +71,13 @@ def run(config: Mapping[str, Any]) -> Path:
         data=options.paths.data,
         checkpoint=options.checkpoint,
     )
-    for table in tables_of(report):
+    for table in make_screen_tables(report):
         rich.print(table)
     rich.print(f"report: {options.out / PAGE}")
     return options.out
 
 
-def tables_of(report: Report) -> list[Table]:
+def make_screen_tables(report: Report) -> list[Table]:
     """Return what the screen shows of a report."""
     worst, measures = report.worst_measures(), report.realism.measures
     form = make_table(
