@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 import citygrain
-from citygrain.data.dataset import CityWindows, Rules
+from citygrain.data.dataset import CityWindows
+from citygrain.data.rules import Rules
 from citygrain.generation.area import draw_area
 from citygrain.generation.continuity import seam_contrast, street_ends
 from citygrain.plot import sheet
