@@ -61,7 +61,7 @@ from citygrain.geo.layout_files import write_geotiff
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
 from citygrain.measures import measure
-from citygrain.plot import sheet
+from citygrain.plot import make_sheet, save_figure
 from citygrain.support.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -385,7 +385,7 @@ def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):
     text = tmp_path / "layout.tif"
     text.write_text("no picture")
     photo = tmp_path / "photo.png"
-    sheet(np.zeros((1, 1, 8, 8)), ["water"], photo)
+    save_figure(make_sheet(np.zeros((1, 1, 8, 8)), ["water"]), photo)
     other = tmp_path / "coarse.tif"
     layout, _, crs, channels = bands(file)
     write_geotiff(other, layout, channels, Grid(crs.to_string(), 0, 0, 4.0, 64, 64))

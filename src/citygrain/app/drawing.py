@@ -35,7 +35,7 @@ from citygrain.geo.vectorize import vectorize
 from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
 from citygrain.layouts import Samples, write
 from citygrain.measures import MEASURES, measure, settled
-from citygrain.plot import sheet, to_rgb
+from citygrain.plot import make_sheet, to_rgb
 from citygrain.protocols import Completes, Denoiser, Holds, Known, Sampler
 from citygrain.samplers.base import fitting
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
@@ -380,8 +380,10 @@ def _sheet(
 ) -> Picture:
     columns = columns or {1: 1, 2: 2, 3: 2, 4: 2, 5: 3, 6: 3}.get(len(layouts), 4)
     scale = max(1, SHEET_PX // columns // layouts.shape[-1])
-    return sheet(
-        layouts, spec.channels, titles=titles, columns=columns, scale=scale, resolution_m=spec.resolution_m, **more
+    return np.asarray(
+        make_sheet(
+            layouts, spec.channels, titles=titles, columns=columns, scale=scale, resolution_m=spec.resolution_m, **more
+        )
     )
 
 
