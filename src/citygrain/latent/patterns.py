@@ -29,6 +29,7 @@ from citygrain.latent.following import follow
 from citygrain.measures import measurable
 from citygrain.plot import INK, save_figure, show_layout
 from citygrain.plot.style import new_figure
+from citygrain.protocols import Codec
 from citygrain.support.console import progress_bar
 
 ENDS = 0.05
@@ -123,7 +124,7 @@ class Card:
 
 
 def pattern_card(
-    codec: Any,
+    codec: Codec,
     measure: str,
     train: Codes,
     held_out: Codes,
@@ -223,7 +224,7 @@ def _draw_examples(figure: SubFigure, measure: str, codes: Codes, index: NDArray
 
 
 def write_cards(
-    codec: Any,
+    codec: Codec,
     measures: Sequence[str],
     train: Codes,
     held_out: Codes,
