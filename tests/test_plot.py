@@ -198,9 +198,10 @@ def test_a_figure_is_drawn_where_it_is_told_and_nowhere_else(name):
 
 @pytest.mark.parametrize("name", AXES)
 def test_without_axes_a_figure_is_made_that_pyplot_does_not_keep(name):
+    kept = plt.get_fignums()
     drawn = AXES[name](None)
     assert isinstance(drawn, Axes)
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == kept
     picture = pixels(drawn)
     edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     assert (edge == rgb(PAPER)).all(), "something is cut off"
@@ -208,9 +209,10 @@ def test_without_axes_a_figure_is_made_that_pyplot_does_not_keep(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_several_axes_come_as_a_figure_of_which_nothing_is_cut_off(name):
+    kept = plt.get_fignums()
     drawn = FIGURES[name]()
     assert isinstance(drawn, Figure)
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == kept
     picture = pixels(drawn)
     edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     assert (edge == rgb(PAPER)).all()

@@ -40,7 +40,6 @@ from PIL import Image
 from safetensors.numpy import load_file
 from threadpoolctl import threadpool_limits
 
-import citygrain
 from citygrain.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +56,9 @@ SHARE, NEXT_TO_NOTHING, MISSES = 0.05, 0.02, 0.1
 
 EXTENT = 0.25
 """Share by which lengths and areas of vectors may differ: a few cells join or part ways."""
+
+SUMMED = 1.1e-3
+"""Share by which four digits of a measured value may differ, where the last one was rounded the other way."""
 
 PACKAGES = (
     "torch", "numpy", "scipy", "scikit-image", "scikit-learn", "networkx", "shapely", "rasterio", "geopandas", "pandas",
@@ -275,7 +277,7 @@ def _page(path, root):
     text = re.sub(r"base64,[^\"']*", "", path.read_text(encoding="utf-8"))
     for folder in (root, KEPT):
         text = text.replace(str(folder), "")
-    yield _text("", text.replace(citygrain.__version__, ""))
+    yield _text("", re.sub(r"citygrain \d[\w.+]*", "", text))
 
 
 def _graph(path, root):
@@ -339,8 +341,10 @@ def differences(before, now, *, exactly):
     for name in sorted(digests.keys() & digests_now.keys()):
         if digests[name] == digests_now[name]:
             continue
-        if exactly:
+        if exactly and not ("measured" in name and _equal(coarse[name]["values"], coarse_now[name]["values"])):
             wrong.append(f"{name}: other bytes")
+        elif exactly:
+            pass
         elif "cells" in coarse[name]:
             off = _off(coarse[name]["cells"], coarse_now[name]["cells"])
             if off > CLOSE:
@@ -355,6 +359,20 @@ def differences(before, now, *, exactly):
             if len(missed) > MISSES * len(leaves):
                 wrong.append(f"{name}: {len(missed)} of {len(leaves)} values differ, such as {sorted(missed)[:3]}")
     return wrong
+
+
+def _equal(before, now):
+    """Whether measured values are the same up to the order in which they were summed.
+
+    A layout was measured as it came out of the network, in the memory order of that tensor; now it is measured by its
+    cells, so that it measures the same when it is opened again.
+    """
+    mine, theirs = _leaves(before), _leaves(now)
+    same = (
+        np.isclose(theirs[key], value, rtol=SUMMED) if isinstance(value, float) else theirs[key] == value
+        for key, value in mine.items()
+    )
+    return mine.keys() == theirs.keys() and all(same)
 
 
 def _off(before, now):
