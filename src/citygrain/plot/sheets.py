@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +24,8 @@ from citygrain.plot.style import COLOURS, DPI, INK, PAPER, to_image
 
 FONT, HEADING_FONT = 8.5, 13
 
-MARGIN, GAP, LINE, SWATCH = 18, 12, 18, 10
-"""Pixels: around a sheet, between layouts, a line of the legend, a colour in the legend."""
+MARGIN, GAP, CAPTION, LINE, SWATCH = 18, 12, 15, 18, 10
+"""Pixels: around a sheet, between layouts, a line of a caption, a line of the legend, a colour in the legend."""
 
 LAYOUT_PX = 192
 """About the width of a layout whose scale nobody chose."""
@@ -180,24 +180,23 @@ def _enlarge(picture: Picture, scale: int, outline: NDArray[np.bool_] | None = N
     return enlarged
 
 
-@dataclass(frozen=True)
-class _Page:
-    """Sizes of a sheet in pixels. Places on it are pixels from the left and from below, as matplotlib counts them."""
+class _Canvas:
+    """A figure of so many pixels. Places on it are pixels from the left and from below, as matplotlib counts them."""
 
-    wide: int
-    high: int
-    caption: int
-    columns: int
-    width: int
-    height: int
-    top: int
-    bottom: int
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
 
-    def corner(self, i: int) -> tuple[int, int]:
-        """Return the lower left corner of the i-th layout."""
-        row, column = divmod(i, self.columns)
-        down = self.top + row * (self.high + self.caption + GAP) + self.high + self.caption
-        return MARGIN + column * (self.wide + GAP), self.height - down
+    def write(self, left: float, under: float, text: str, size: float = FONT) -> None:
+        x, y = left / self.width, under / self.height
+        self.figure.text(x, y, text, va="baseline", color=INK, fontsize=size)
+
+    def fill(self, left: float, under: float, wide: float, high: float, colour: str = INK) -> None:
+        corner = left / self.width, under / self.height
+        self.figure.add_artist(Rectangle(corner, wide / self.width, high / self.height, color=colour, linewidth=0))
+
+    def paste(self, left: float, under: float, picture: Picture) -> None:
+        self.figure.figimage(picture, left, under, origin="upper")
 
 
 def _compose(
@@ -218,27 +217,23 @@ def _compose(
     columns = columns or math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
     high, wide = pictures[0].shape[:2]
-    captions = [_wrap(title, wide) for title in titles or ()]
-    caption = 15 * max(map(len, captions)) + 6 if captions else 0
+    captions = [_wrap(title, wide) for title in titles or [""] * len(pictures)]
+    above = CAPTION * max(map(len, captions)) + 6 if titles else 0
     width = 2 * MARGIN + columns * wide + (columns - 1) * GAP
     foot = _place_foot([n for n in reversed(PAINTED) if n in legend], width, _scale_bar(pixels_per_m, wide))
     top = MARGIN + (34 if heading else 0)
     bottom = MARGIN + (12 + LINE * (foot[-1].line + 1) if foot else 0)
-    height = top + rows * (high + caption) + (rows - 1) * GAP + bottom
-    page = _Page(wide, high, caption, columns, width, height, top, bottom)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-
-    def write(left: float, under: float, text: str, size: float = FONT) -> None:
-        figure.text(left / width, under / height, text, va="baseline", color=INK, fontsize=size)
-
-    write(MARGIN, height - MARGIN - 14, heading, HEADING_FONT)
-    for i, picture in enumerate(pictures):
-        left, under = page.corner(i)
-        figure.figimage(picture, left, under, origin="upper")
-        for line, text in enumerate(reversed(captions[i] if captions else ())):
-            write(left, under + high + 6 + 15 * line, text)
-    _draw_foot(figure, page, foot, write)
-    return to_image(figure)
+    height = top + rows * (above + high) + (rows - 1) * GAP + bottom
+    canvas = _Canvas(width, height)
+    canvas.write(MARGIN, height - MARGIN - 14, heading, HEADING_FONT)
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        row, column = divmod(i, columns)
+        left, under = MARGIN + column * (wide + GAP), height - top - row * (above + high + GAP) - above - high
+        canvas.paste(left, under, picture)
+        for line, text in enumerate(reversed(caption)):
+            canvas.write(left, under + high + 6 + CAPTION * line, text)
+    _draw_foot(canvas, foot, bottom - 12)
+    return to_image(canvas.figure)
 
 
 @dataclass(frozen=True)
@@ -265,20 +260,16 @@ def _place_foot(legend: Sequence[str], width: int, scale_bar: tuple[str, float] 
     return placed
 
 
-def _draw_foot(figure: Figure, page: _Page, foot: Sequence[_Entry], write: Callable[[float, float, str], None]) -> None:
-    def box(left: float, under: float, wide: float, high: float, colour: str = INK) -> None:
-        corner = left / page.width, under / page.height
-        figure.add_artist(Rectangle(corner, wide / page.width, high / page.height, color=colour, linewidth=0))
-
+def _draw_foot(canvas: _Canvas, foot: Sequence[_Entry], top: float) -> None:
     for entry in foot:
-        left, under = entry.left, page.bottom - 12 - LINE * (entry.line + 1) + 4
+        left, under = entry.left, top - LINE * (entry.line + 1) + 4
         if entry.bar:
-            box(left, under, entry.bar, 2)
-            box(left, under, 2, 7)
-            box(left + entry.bar - 2, under, 2, 7)
+            canvas.fill(left, under, entry.bar, 2)
+            for end in (left, left + entry.bar - 2):
+                canvas.fill(end, under, 2, 7)
         else:
-            box(left, under - 1, SWATCH, SWATCH, COLOURS[entry.text])
-        write(left + (entry.bar or SWATCH) + 5, under, entry.text)
+            canvas.fill(left, under - 1, SWATCH, SWATCH, COLOURS[entry.text])
+        canvas.write(left + (entry.bar or SWATCH) + 5, under, entry.text)
 
 
 def _scale_bar(pixels_per_m: float | None, wide: int) -> tuple[str, float] | None:
