@@ -21,7 +21,7 @@ from citygrain.generation.georeference import lay_side_by_side
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import Samples
 from citygrain.measures import MEASURES, measure
-from citygrain.protocols import Denoiser, Known, Noise, Sampler
+from citygrain.protocols import Denoiser, Known, Noise, Sampler, Trained
 from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import progress_bar
@@ -34,7 +34,7 @@ _AT_ONCE = 256
 
 
 def draw_area(
-    generator: Any,
+    generator: Trained,
     shape: tuple[int, int],
     fields: Fields,
     *,
@@ -125,7 +125,7 @@ def draw_area(
 
 
 def _window(
-    generator: Any,
+    generator: Trained,
     shape: tuple[int, int],
     fields: Fields,
     known: Known | None,
@@ -248,7 +248,7 @@ def _composed(drawn: Tensor, known: Known | None) -> Tensor:
 
 
 def draw_areas(
-    generator: Any, sampler: Sampler | None, corner: tuple[str, float, float], config: Mapping[str, Any]
+    generator: Trained, sampler: Sampler | None, corner: tuple[str, float, float], config: Mapping[str, Any]
 ) -> tuple[Samples, list[Grid]]:
     """Draw areas of any extent, under conditions that may vary over them, and measure them.
 

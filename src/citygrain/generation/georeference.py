@@ -12,6 +12,7 @@ from pyproj.exceptions import CRSError
 from citygrain.errors import ConfigError
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import COLUMNS
+from citygrain.protocols import Trained
 from citygrain.spec import LayoutSpec
 
 GAP_CELLS = 8
@@ -19,7 +20,7 @@ GAP_CELLS = 8
 
 
 def grids_of(
-    generator: Any, n: int, georeference: Mapping[str, Any], asked_place: str | None, columns: int = COLUMNS
+    generator: Trained, n: int, georeference: Mapping[str, Any], asked_place: str | None, columns: int = COLUMNS
 ) -> list[Grid]:
     """Return where `n` layouts lie: side by side, from the corner that `georeference` names or that of a place.
 

@@ -14,6 +14,7 @@ from citygrain.data.rules import Rules
 from citygrain.errors import ConfigError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.rasterize import Grid
+from citygrain.protocols import Trained
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Windows:
     name: str
 
 
-def given_windows(generator: Any, config: Mapping[str, Any]) -> Windows:
+def given_windows(generator: Trained, config: Mapping[str, Any]) -> Windows:
     """Take `n` windows of a prepared place for a model that is given channels, evenly spread; in turn where fewer.
 
     Raises

@@ -14,7 +14,7 @@ from torch import Tensor
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.layouts import Samples
 from citygrain.measures import measure, settled
-from citygrain.protocols import Noise, Sampler
+from citygrain.protocols import Noise, Sampler, Trained
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import progress_bar
 from citygrain.support.devices import SINGLE, computing_in, device_of
@@ -25,7 +25,7 @@ NEAR = 0.02
 
 
 def draw(
-    generator: Any,
+    generator: Trained,
     conditions: Conditions,
     seeds: Sequence[int],
     *,
@@ -153,7 +153,7 @@ def combinations(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**asked, **dict(zip(levels, chosen, strict=True))} for chosen in product(*levels.values())]
 
 
-def chosen_sampler(generator: Any, config: Mapping[str, Any]) -> Sampler | None:
+def chosen_sampler(generator: Trained, config: Mapping[str, Any]) -> Sampler | None:
     """Return the sampler that a configuration names or whose knobs it turns; None for the generator's own as it is.
 
     Raises

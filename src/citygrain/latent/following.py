@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from citygrain.errors import DataError
 from citygrain.latent.codes import Codes, titled
 from citygrain.latent.directions import CodePath, measured_path
 from citygrain.measures import measurable, measure_unchecked
+from citygrain.protocols import Codec
 from citygrain.support.devices import device_of
 
 NEWTON_STEPS = 8
@@ -37,7 +37,7 @@ RIDGE = 1e-3
 
 
 def follow(
-    codec: Any,
+    codec: Codec,
     codes: ArrayLike,
     target: str,
     steps: ArrayLike,

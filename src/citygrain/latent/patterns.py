@@ -28,6 +28,7 @@ from citygrain.latent.figures import Picture, curves_of, steps_of
 from citygrain.latent.following import follow
 from citygrain.measures import measurable
 from citygrain.plot import DPI, INK, PAPER, plain, save, to_rgb
+from citygrain.protocols import Codec
 from citygrain.support.console import progress_bar
 
 ENDS = 0.05
@@ -122,7 +123,7 @@ class Card:
 
 
 def pattern_card(
-    codec: Any,
+    codec: Codec,
     measure: str,
     train: Codes,
     held_out: Codes,
@@ -228,7 +229,7 @@ def _examples(figure: SubFigure, measure: str, codes: Codes, index: NDArray[np.i
 
 
 def write_cards(
-    codec: Any,
+    codec: Codec,
     measures: Sequence[str],
     train: Codes,
     held_out: Codes,
