@@ -25,7 +25,7 @@ Report = Callable[[float, str], None]
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar of `total` pieces of work that vanishes at the end; call what it hands out with each number done.
 
-    A notebook shows it where ipywidgets is installed, and nothing otherwise.
+    A terminal shows it, and so does a notebook where ipywidgets is installed; a file does not.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -60,5 +60,6 @@ def share_bar(what: str, also: Report | None = None) -> Iterator[Report]:
 
 def _vanishing(*columns: ProgressColumn) -> Progress:
     console = rich.get_console()
-    hidden = console.is_jupyter and find_spec("ipywidgets") is None  # rich would warn at every turn
+    # Without ipywidgets rich would warn at every turn; in a file it would leave an empty line.
+    hidden = find_spec("ipywidgets") is None if console.is_jupyter else not console.is_terminal
     return Progress(*columns, console=console, transient=True, disable=hidden)
