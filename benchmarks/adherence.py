@@ -93,7 +93,7 @@ def main() -> None:
             "mae_unconditional": float(np.abs(asked - free.measured[name]).mean()),
         }
         requested[name], measured[name] = asked, got
-        pictures.append(samples.layouts.reshape(args.levels, args.samples, *spec.shape)[:, :2])
+        pictures.append(samples.shares.reshape(args.levels, args.samples, *spec.shape)[:, :2])
         titles += [
             f"{name} {v:.3g}\n→ {g:.3g}"
             for v, gs in zip(values, got.reshape(args.levels, -1), strict=True)

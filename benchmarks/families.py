@@ -158,8 +158,8 @@ def evaluate(recipe: str, args: argparse.Namespace, held_out: Batch) -> dict[str
     made = draw(generator, alike, range(len(alike)), show_progress=True)
     count += len(alike)
     row["layouts_per_second"] = count / (time.perf_counter() - started)
-    row["wasserstein"] = distances(made.layouts, held_out.layout.numpy(), spec)
-    np.save(args.out / f"{recipe}.npy", (made.layouts[: args.columns] * 255).astype(np.uint8))
+    row["wasserstein"] = distances(made.shares, held_out.layout.numpy(), spec)
+    np.save(args.out / f"{recipe}.npy", (made.shares[: args.columns] * 255).astype(np.uint8))
     return row
 
 

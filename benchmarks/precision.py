@@ -56,7 +56,7 @@ def main() -> None:
                 seconds[precision].append((time.perf_counter() - started) / args.batch)
                 off = np.abs(made[precision].measured["coverage"] - made[precision].requested["coverage"])
                 errors[precision].append(float(off.mean()) / spec.spread("coverage"))
-            whole, half = made[SINGLE].layouts, made[MIXED].layouts
+            whole, half = made[SINGLE].shares, made[MIXED].shares
             moved.append(float(np.abs(whole - half).mean()))
             apart.append(float(np.abs(whole - np.roll(whole, 1, 0)).mean()))
         single, mixed = (statistics.median(seconds[precision][1:]) for precision in (SINGLE, MIXED))

@@ -98,7 +98,7 @@ def test_a_window_of_an_area_is_a_window():
     from citygrain.generation.windows import draw
     from citygrain.spec import Conditions
 
-    window = draw(model, Conditions.request(model.spec, 1, {"coverage": 0.3}), [9], sampler=sampler).layouts[0]
+    window = draw(model, Conditions.request(model.spec, 1, {"coverage": 0.3}), [9], sampler=sampler).shares[0]
     assert (torch.from_numpy(window * 255).round() - drawn).abs().max() <= 1
 
 

@@ -32,7 +32,7 @@ from citygrain.geo.sources.overpass import Overpass
 from citygrain.geo.sources.overpass_json import OverpassJson
 from citygrain.geo.sources.vectortiles import VectorTiles
 from citygrain.support.config import group_defaults, instantiate, load_config
-from citygrain.verbs.prepare import Options, Paths, Raster, Where, run, summary
+from citygrain.verbs.prepare import Options, Raster, Where, run, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -499,7 +499,6 @@ def test_the_function_has_the_keywords_and_defaults_of_the_verb():
     assert taken == {**written, "unknown": ()}
     assert asdict(Where()) == plain["place"]
     assert asdict(Raster()) == {**plain["raster"], "unknown": ()}
-    assert {f.name for f in fields(Paths)} == set(plain["paths"])
     assert {f.name for f in fields(Options)} == {"source", *plain}
 
 

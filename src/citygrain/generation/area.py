@@ -7,7 +7,7 @@ cells, or some channels, are known is drawn to fit them; and one that is known m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,15 @@ from torch import Tensor
 
 from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
 from citygrain.generation.fields import fields_of
-from citygrain.generation.georeference import lay_side_by_side
-from citygrain.geo.rasterize import Grid
-from citygrain.layouts import Samples
-from citygrain.measures import MEASURES, measure
+from citygrain.generation.georeference import Georeference, corner_of, lay_side_by_side
+from citygrain.generation.requests import Level
+from citygrain.layouts import Layouts
+from citygrain.measures import MEASURES
 from citygrain.protocols import Denoiser, Known, Noise, Sampler, Trained
 from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import progress_bar
-from citygrain.support.devices import computing_in, device_of
+from citygrain.support.devices import SINGLE, computing_in, device_of
 
 Fields = Mapping[str, float | Tensor]
 """Condition → what is asked for in its unit: a number, or `(H, W)` over an area, NaN where nothing is."""
@@ -248,55 +248,78 @@ def _composed(drawn: Tensor, known: Known | None) -> Tensor:
 
 
 def draw_areas(
-    generator: Trained, sampler: Sampler | None, corner: tuple[str, float, float], config: Mapping[str, Any]
-) -> tuple[Samples, list[Grid]]:
-    """Draw areas of any extent, under conditions that may vary over them, and measure them.
+    generator: Trained,
+    seeds: Sequence[int],
+    conditions: Mapping[str, Level],
+    *,
+    extent_m: Sequence[float] | None = None,
+    georeference: Georeference = Georeference(),
+    sampler: Sampler | None = None,
+    precision: str = SINGLE,
+    batch_size: int = 64,
+) -> Layouts:
+    """Draw areas of any extent, under conditions that may vary over them.
 
     Parameters
     ----------
-    generator, sampler
-        A diffusion model; another sampler than its own.
-    corner
-        CRS, easting and northing of the north-west corner of the first.
-    config
-        `conf/sample.yaml`.
+    generator
+        A diffusion model.
+    seeds
+        One for each area.
+    conditions
+        What is asked for, see `citygrain.generation.fields.fields_of`.
+    extent_m
+        Width and height in metres; those of a window by default.
+    georeference
+        Where the first one lies.
+    sampler
+        Another than the generator's own.
+    precision, batch_size
+        As for `citygrain.generation.windows.draw`.
 
     Returns
     -------
-    samples, grids
-        Requested is the mean of what is asked for over the area, where everywhere something is.
+    Layouts
+        What they are said to be requested is the mean over the area, where all of it is asked for something.
 
     Raises
     ------
     ConfigError
-        For an extent that is none.
+        For an extent or a place on Earth that is none.
     CapabilityError, ConditionError, DataError
-        See `citygrain.generation.area.draw_area` and `citygrain.generation.fields.fields_of`.
+        See `draw_area` and `citygrain.generation.fields.fields_of`.
     """
-    spec: LayoutSpec = generator.spec
-    shape = _cells(spec, config["extent_m"])
-    grids = list(lay_side_by_side(shape, spec.resolution_m, config["n"], corner))
-    fields = fields_of(spec, config["conditions"], grids[0])
-    seeds = tuple(range(config["seed"], config["seed"] + config["n"]))
-    layouts = []
+    spec = generator.spec
+    place = conditions.get("place")
+    asked_place = None if place is None else str(place)
+    corner = corner_of(generator.provenance["data"]["places"], georeference, asked_place)
+    shape = _cells(spec, extent_m)
+    grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner))
+    fields = fields_of(spec, conditions, grids[0])
+    areas = []
     with progress_bar("drawing areas", len(seeds)) as advance:
         for seed in seeds:
-            with computing_in(config["precision"], device_of(generator)):
+            with computing_in(precision, device_of(generator)):
                 drawn = draw_area(
-                    generator, shape, fields, place=config["conditions"].get("place"), seed=seed, sampler=sampler,
-                    batch_size=config["batch_size"],
-                )  # fmt: skip
-            layouts.append(drawn.numpy())
+                    generator, shape, fields, place=asked_place, seed=seed, sampler=sampler, batch_size=batch_size
+                )
+            areas.append(drawn.numpy())
             advance(1)
-    shares = np.divide(np.stack(layouts), 255, dtype=np.float32)
     means = {name: float(torch.as_tensor(field).float().mean()) for name, field in fields.items()}
     requested = {name: np.full(len(seeds), mean) for name, mean in means.items() if math.isfinite(mean)}
-    measured = {name: v.astype(float) for name, v in measure(shares, spec.channels, spec.resolution_m).items()}
-    return Samples(shares, requested, measured, seeds, spec), grids
+    return Layouts(
+        np.stack(areas),
+        spec.channels,
+        spec.resolution_m,
+        grids,
+        seeds=tuple(seeds),
+        requested=requested,
+        raster_format=spec.raster_format,
+    )
 
 
-def _cells(spec: LayoutSpec, extent_m: Any) -> tuple[int, int]:
-    """Height and width in cells of `[width, height]` in metres; None is a window."""
+def _cells(spec: LayoutSpec, extent_m: Sequence[float] | None) -> tuple[int, int]:
+    """Return height and width in cells of a width and a height in metres; None is a window."""
     if extent_m is None:
         return spec.size_px, spec.size_px
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyproj import CRS
@@ -13,16 +14,45 @@ from citygrain.errors import ConfigError
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import COLUMNS
 from citygrain.protocols import Trained
-from citygrain.spec import LayoutSpec
 
 GAP_CELLS = 8
 """Cells between neighbouring layouts where they lie side by side on the map."""
 
 
+@dataclass(frozen=True)
+class Georeference:
+    """Where layouts lie: side by side, from a north-west corner to the east and to the south.
+
+    Parameters
+    ----------
+    place
+        At the north-west corner of this training place; None for the place that is asked for, or else the first.
+    crs
+        Or in this projected CRS in metres,
+    origin
+        at this easting and northing.
+    """
+
+    place: str | None = None
+    crs: str | None = None
+    origin: tuple[float, float] | None = None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What is said of it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 def grids_of(
-    generator: Trained, n: int, georeference: Mapping[str, Any], asked_place: str | None, columns: int = COLUMNS
-) -> list[Grid]:
-    """Return where `n` layouts lie: side by side, from the corner that `georeference` names or that of a place.
+    generator: Trained,
+    n: int,
+    georeference: Georeference = Georeference(),
+    *,
+    place: str | None = None,
+    columns: int = COLUMNS,
+    shape: tuple[int, int] | None = None,
+) -> tuple[Grid, ...]:
+    """Return where `n` layouts lie.
 
     Parameters
     ----------
@@ -31,40 +61,46 @@ def grids_of(
     n
         How many.
     georeference
-        As in `conf/sample.yaml`: `place`, `crs` and `origin`, each of which may be None.
-    asked_place
-        The place that the layouts were asked to be like; they lie there unless told otherwise.
+        Where the first one lies.
+    place
+        The place that the layouts are asked to be like; they lie there unless told otherwise.
     columns
         How many lie in a row from west to east.
+    shape
+        Height and width of a layout in cells; a window by default.
 
     Raises
     ------
     ConfigError
         For a place on Earth that cannot be.
     """
-    spec: LayoutSpec = generator.spec
-    corner = corner_of(generator.provenance["data"]["places"], georeference, asked_place)
-    return list(lay_side_by_side(spec.shape[1:], spec.resolution_m, n, corner, columns))
+    spec = generator.spec
+    corner = corner_of(generator.provenance["data"]["places"], georeference, place)
+    return tuple(lay_side_by_side(shape or spec.shape[1:], spec.resolution_m, n, corner, columns))
 
 
 def corner_of(
-    places: Mapping[str, Any], georeference: Mapping[str, Any], asked_place: str | None
+    places: Mapping[str, Any], georeference: Georeference, asked_place: str | None
 ) -> tuple[str, float, float]:
-    """CRS, easting and northing of the first layout's north-west corner."""
-    crs, origin = georeference["crs"], georeference["origin"]
-    if (crs is None) != (origin is None) or (crs is not None and georeference["place"] is not None):
+    """Return CRS, easting and northing of the first layout's north-west corner."""
+    crs, origin = georeference.crs, georeference.origin
+    if (crs is None) != (origin is None) or (crs is not None and georeference.place is not None):
         raise ConfigError(
             "Where the layouts lie is not clear.",
             expected="georeference.place, or both georeference.crs and georeference.origin, or none",
-            got={k: v for k, v in georeference.items() if v is not None},
+            got=georeference.said,
         )
     if crs is not None:
         try:
-            east, north = map(float, origin)
+            east, north = map(float, origin or ())
         except (TypeError, ValueError):
             east = north = math.nan
         if not math.isfinite(east + north):
-            raise ConfigError("An origin is an easting and a northing in metres.", expected="[x,y]", got=origin)
+            raise ConfigError(
+                "An origin is an easting and a northing in metres.",
+                expected="[x,y]",
+                got=None if origin is None else list(origin),
+            )
         try:
             known = CRS.from_user_input(crs)
         except CRSError as error:
@@ -76,7 +112,7 @@ def corner_of(
                 "Layouts are laid out in metres.", got=crs, expected="a projected CRS in metres, such as EPSG:32633"
             )
         return known.to_string(), east, north
-    name = georeference["place"] or asked_place or next(iter(places), "")
+    name = georeference.place or asked_place or next(iter(places), "")
     if name not in places:
         raise ConfigError("The checkpoint knows no such place to put the layouts at.", got=name, choices=places)
     left, top = places[name]["grid"]["left_top"]

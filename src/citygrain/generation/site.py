@@ -1,14 +1,11 @@
-"""Sites inside their real surroundings."""
+"""Sites inside their real surroundings: where they lie, and what is there."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import shapely
@@ -19,20 +16,11 @@ from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.rules import common_channels
 from citygrain.errors import CapabilityError, ConfigError, DataError
-from citygrain.generation.continuity import street_ends
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import select_channels
-from citygrain.geo.layout_files import collected, write_geotiff, write_layers
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import vectorize
-from citygrain.measures import MEASURES, measure
-from citygrain.plot import sheet
 from citygrain.spec import LayoutSpec
-from citygrain.support.files import atomic_path, write_text
-
-Rows = dict[str, dict[str, dict[str, float]]]
-"""Layout → `site` or `area` → measure → value in its unit."""
 
 
 @dataclass(frozen=True)
@@ -54,43 +42,58 @@ class Site:
     grid: Grid
 
 
-def site_of(config: Mapping[str, Any], crs: str) -> BaseGeometry:
-    """Return the site that a configuration names, in a CRS in metres.
+def locate_site(
+    crs: str,
+    *,
+    at: Sequence[float] | None = None,
+    size_m: float = 200.0,
+    site: str | Path | BaseGeometry | None = None,
+) -> BaseGeometry:
+    """Return the outline of a site in a CRS in metres.
+
+    Parameters
+    ----------
+    crs
+        The CRS.
+    at, size_m
+        Longitude and latitude of the middle of a square site, and its edge in metres.
+    site
+        Or a file with its polygon, or a polygon in degrees.
 
     Raises
     ------
     ConfigError
-        When it is named in no way or in two, or is no place on Earth.
+        When the site is said in no way or in two, or is no place on Earth.
     PlaceError
         For a file without a polygon.
     """
-    if (config["at"] is None) == (config["site"] is None):
+    if (at is None) == (site is None):
         raise ConfigError(
             "Where is the site?",
             expected="at=[longitude,latitude], or site=<file with a polygon>",
-            got={key: config[key] for key in ("at", "site")},
+            got={"at": at, "site": site},
         )
     to_metres = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-    if config["site"] is not None:
-        area = Place.from_file(config["site"]).area
+    if site is not None:
+        area = site if isinstance(site, BaseGeometry) else Place.from_file(site).area
         projected: BaseGeometry = shapely.transform(area, lambda xy: np.column_stack(to_metres.transform(*xy.T)))
         return projected
     try:
-        longitude, latitude = map(float, config["at"])
+        longitude, latitude = map(float, at or ())
         x, y = to_metres.transform(longitude, latitude)
     except (TypeError, ValueError):
         x = y = math.inf
-    if not math.isfinite(x + y) or not config["size_m"] > 0:
+    if not math.isfinite(x + y) or not size_m > 0:
         raise ConfigError(
             "This is no site.",
             expected="at=[longitude,latitude] in degrees, size_m > 0",
-            got=f"at={config['at']}, size_m={config['size_m']}",
+            got=f"at={at if at is None else list(at)}, size_m={size_m}",
         )
-    half = config["size_m"] / 2
+    half = size_m / 2
     return shapely.box(x - half, y - half, x + half, y + half)
 
 
-def site_in(
+def read_site(
     raster: CityRaster, spec: LayoutSpec, site: BaseGeometry, context_m: float, *, one_window: bool = False
 ) -> Site:
     """Read a site and what is around it from a prepared place.
@@ -177,94 +180,3 @@ def kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.bool_]:
     if len(set(names)) == len(spec.channels):
         raise ConfigError("All channels are kept, so that nothing is redrawn.", got=", ".join(names))
     return np.array([name in names for name in spec.channels])
-
-
-def measured(layouts: Mapping[str, NDArray[np.uint8]], site: Site, spec: LayoutSpec) -> Rows:
-    """Measure layouts, on the site and on the whole area, and how they go together with what was there before.
-
-    Of the site stands what the shares of its cells tell; what looks at where things are needs the whole area. Besides,
-    of the site: the share of the streets that go on across its edge, and what `stayed`, Σ min / Σ max of the coverage
-    before and after over its cells (Ružička 1958), of everything and of each channel.
-    """
-    rows: Rows = {}
-    before = layouts["before"][:, site.free].astype(np.float64)
-    for name, layout in layouts.items():
-        shares = layout.astype(np.float32) / 255
-        whole = measure(shares, spec.channels, spec.resolution_m)
-        # The cells of the site in one row: nothing but their shares is measured there.
-        inside = measure(shares[:, None, site.free], spec.channels, spec.resolution_m)
-        going_on, ends = street_ends(shares, site.free, spec.channels)
-        rows[name] = {
-            "site": {
-                **{key: float(value) for key, value in inside.items() if MEASURES[key].of is None},
-                "streets_going_on": going_on / ends if ends else math.nan,
-                "stayed": _alike(before, layout[:, site.free]),
-                **{
-                    f"stayed_{channel}": _alike(before[i], layout[i, site.free])
-                    for i, channel in enumerate(spec.channels)
-                },
-            },
-            "area": {key: float(value) for key, value in whole.items()},
-        }
-    return rows
-
-
-def _alike(before: NDArray[np.float64], after: NDArray[np.uint8]) -> float:
-    most = float(np.maximum(before, after).sum())
-    return float(np.minimum(before, after).sum()) / most if most else math.nan
-
-
-def asked_of(name: str) -> str:
-    """Return whether a condition is asked of the site or of the whole area."""
-    return "site" if MEASURES[name].linear else "area"
-
-
-COLUMNS = 4
-
-
-def write_edit(
-    layouts: Mapping[str, NDArray[np.uint8]],
-    rows: Rows,
-    asked: Mapping[str, float],
-    site: Site,
-    spec: LayoutSpec,
-    out: Path,
-) -> None:
-    """Write GeoTIFFs, `layouts.gpkg`, `measured.csv` and `sheet.png` of a site before and after.
-
-    Parameters
-    ----------
-    layouts
-        `before`, and each `after_…`.
-    rows
-        What `measured` tells of them.
-    asked
-        Condition → what was asked for, in its unit.
-    site, spec
-        Where they lie, and what they are.
-    out
-        The folder; it is made where it is missing.
-    """
-    for stale in sorted((out / "layouts").glob("after_*.tif")):
-        if stale.stem not in layouts:
-            stale.unlink()  # of a larger set that this one replaces
-    for name, layout in layouts.items():
-        with atomic_path(out / "layouts" / f"{name}.tif") as temporary:
-            write_geotiff(temporary, layout, spec.channels, site.grid)
-    named = {name: vectorize(layout, spec.channels, site.grid) for name, layout in layouts.items()}
-    write_layers(collected(named), "gpkg", out)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["layout", "of", "measure", "unit", "asked", "measured"])
-    for name, parts in rows.items():
-        for part, values in parts.items():
-            for key, value in values.items():
-                unit = MEASURES[key].unit if key in MEASURES else "–"
-                wanted = f"{asked[key]:.6g}" if key in asked and name != "before" and part == asked_of(key) else ""
-                writer.writerow([name, part, key, unit, wanted, f"{value:.6g}"])
-    write_text(out / "measured.csv", text.getvalue())
-    titles = [name.replace("_", " ") for name in layouts]
-    sheet(
-        np.stack(list(layouts.values())), spec.channels, out / "sheet.png", titles=titles,
-        columns=min(COLUMNS, len(layouts)), resolution_m=spec.resolution_m, outline=site.free,
-    )  # fmt: skip

@@ -1,27 +1,26 @@
-"""Layouts of one window each, drawn with a model and measured."""
+"""Layouts of one window each, drawn with a model, and drawn again where they miss what is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from itertools import product
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from citygrain.errors import CapabilityError, ConfigError
-from citygrain.layouts import Samples
+from citygrain.errors import ConfigError
+from citygrain.geo.rasterize import Grid
+from citygrain.layouts import COLUMNS, Layouts
 from citygrain.measures import measure, settled
 from citygrain.protocols import Noise, Sampler, Trained
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import progress_bar
-from citygrain.support.devices import SINGLE, computing_in, device_of
-from citygrain.support.targets import check_signatures, instantiate
+from citygrain.support.devices import SINGLE, check_precision, computing_in, device_of
 
 NEAR = 0.02
-"""Standard deviations over the training windows: an error that no further attempt is made for."""
+"""An error that is small enough, in standard deviations over the training windows: no further attempt is made."""
 
 
 def draw(
@@ -34,13 +33,16 @@ def draw(
     precision: str = SINGLE,
     batch_size: int = 64,
     show_progress: bool = False,
-) -> Samples:
-    """Draw one layout a condition and measure it.
+    grids: Sequence[Grid] = (),
+    columns: int = COLUMNS,
+) -> Layouts:
+    """Draw one layout for each condition.
 
-    With several attempts, a layout that misses its request is drawn again from the same seed, more being asked for
-    where too little came and less where too much, and the nearest is kept: a control loop around any generator, where
-    the feedback inside of a sampler (`tolerance`) takes one that is differentiable. Nearest is by the sum of squared
-    errors in standard deviations over the training windows, so more attempts are never farther off.
+    With several attempts, a layout that misses its request is measured and drawn again from the same seed. More is
+    asked for where it had too little, less where it had too much, and the nearest of all attempts is kept. Nearest is
+    the layout with the smallest sum of squared errors, in standard deviations over the training windows; so more
+    attempts never end farther off. This works with every generator. A sampler's own feedback (`tolerance`) needs a
+    generator that is differentiable.
 
     Parameters
     ----------
@@ -61,13 +63,19 @@ def draw(
         How many are drawn at once.
     show_progress
         Show a bar.
+    grids, columns
+        Where the layouts lie, and how many stand in a row, see `Layouts`.
 
-    Returns
-    -------
-    Samples
-        The layouts as they are written: in steps of 1/255, as in a city raster.
+    Raises
+    ------
+    ConfigError
+        For attempts, a precision or a batch size that are none.
     """
-    spec: LayoutSpec = generator.spec
+    check_attempts(attempts)
+    check_precision(precision)
+    if batch_size < 1:
+        raise ConfigError("A batch holds one layout or more.", expected="batch_size ≥ 1", got=batch_size)
+    spec = generator.spec
     device = device_of(generator)
     layouts = []
     with progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
@@ -82,14 +90,22 @@ def draw(
 
             layouts.append(_nearest_attempt(spec, conditions[part], attempts, drawn))
             advance(len(layouts[-1]))
-    joined = torch.cat(layouts)
-    measured = measure(joined, spec.channels, spec.resolution_m)
+    cells = (torch.cat(layouts) * 255).round().to(torch.uint8).numpy()
     requested = {
         name: np.where(conditions.present[:, i], conditions.scalars[:, i].double(), np.nan)
         for i, name in enumerate(spec.scalars)
         if conditions.present[:, i].any()
     }
-    return Samples(joined.numpy(), requested, {k: v.double().numpy() for k, v in measured.items()}, tuple(seeds), spec)
+    return Layouts(
+        cells,
+        spec.channels,
+        spec.resolution_m,
+        tuple(grids),
+        seeds=tuple(seeds),
+        requested=requested,
+        raster_format=spec.raster_format,
+        columns=columns,
+    )
 
 
 def _nearest_attempt(
@@ -136,46 +152,3 @@ def check_attempts(attempts: Any) -> None:
     """
     if not isinstance(attempts, int) or attempts < 1:
         raise ConfigError("A layout is drawn once at least.", expected="attempts ≥ 1, whole", got=attempts)
-
-
-def combinations(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return every combination of the conditions whose value is a list of levels: the last one varies fastest.
-
-    Raises
-    ------
-    ConfigError
-        For an empty list.
-    """
-    levels = {name: value for name, value in asked.items() if isinstance(value, list | tuple)}
-    for name, value in levels.items():
-        if not value:
-            raise ConfigError(f"A list of levels holds some: {name}.", expected="such as [p10,p50,p90]", got=[])
-    return [{**asked, **dict(zip(levels, chosen, strict=True))} for chosen in product(*levels.values())]
-
-
-def chosen_sampler(generator: Trained, config: Mapping[str, Any]) -> Sampler | None:
-    """Return the sampler that a configuration names or whose knobs it turns; None for the generator's own as it is.
-
-    Raises
-    ------
-    CapabilityError
-        For a knob that the generator's own sampler does not have.
-    """
-    given = {name: value for name, value in config.items() if value is not None}
-    if "_target_" in given:
-        chosen: Sampler = instantiate(given)
-        return chosen
-    if not given:
-        return None
-    knobs = [f.name for f in fields(generator.sampler)]
-    for name in given:
-        if name not in knobs:
-            raise CapabilityError(
-                f"{type(generator.sampler).__name__}, the sampler of this model, has no such knob.",
-                got=name,
-                choices=knobs,
-            )
-    kind = type(generator.sampler)
-    check_signatures({"_target_": f"{kind.__module__}.{kind.__qualname__}", **given}, "sampler")
-    own: Sampler = replace(generator.sampler, **given)
-    return own

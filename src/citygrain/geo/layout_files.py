@@ -73,10 +73,8 @@ def layouts_in(path: Path) -> list[Path]:
     return found
 
 
-def read(
-    path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str, float], service: bool = False
-) -> Vectors:
-    """Read a GeoTIFF of coverage with named bands, and vectorise it.
+def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
+    """Read a GeoTIFF of coverage with named bands.
 
     Parameters
     ----------
@@ -84,8 +82,11 @@ def read(
         The file: uint8, 255 = covered, or floats in [0, 1].
     bounds
         `(left, bottom, right, top)` in its CRS: only this part; None for all.
-    smallest_m2, service
-        See `citygrain.geo.vectorize.vectorize`.
+
+    Returns
+    -------
+    cells, channels, grid
+        `(C, H, W)` as they are in the file, the names of the bands, and where the cells lie.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def read(
             cells: NDArray[Any] = tif.read(window=window)
             left, top = whole.transform @ (window.col_off, window.row_off)
             grid = Grid(whole.crs, left, top, whole.resolution_m, int(window.width), int(window.height))
-            channels = [name or "" for name in tif.descriptions]
+            channels = tuple(name or "" for name in tif.descriptions)
     except RasterioError as error:
         raise DataError(f"{path} cannot be read as a GeoTIFF.", got=error) from error
     if not all(channels):
@@ -116,6 +117,14 @@ def read(
             f"The bands of {path} have no names, so that nobody knows what they are.",
             expected="a description for each band, as `citygrain sample` and `prepare` write",
         )
+    return cells, channels, grid
+
+
+def read(
+    path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str, float], service: bool = False
+) -> Vectors:
+    """Read a GeoTIFF of coverage with named bands, and vectorise it."""
+    cells, channels, grid = read_layout(path, bounds)
     return vectorize(cells, channels, grid, smallest_m2=smallest_m2, service=service)
 
 

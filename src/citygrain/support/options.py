@@ -5,11 +5,19 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Folders that every verb may have."""
+
+    data: Path
+    runs: Path | None = None
 
 
 def parse(kind: type[T], plain: Mapping[str, Any]) -> T:

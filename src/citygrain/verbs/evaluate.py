@@ -33,7 +33,8 @@ from citygrain.evaluation.memorisation import Nearest, nearest
 from citygrain.evaluation.morphology import FORM, bias
 from citygrain.evaluation.report import number, write_report
 from citygrain.evaluation.two_sample import two_sample
-from citygrain.generation.windows import check_attempts, chosen_sampler, draw
+from citygrain.generation.requests import chosen_sampler
+from citygrain.generation.windows import check_attempts, draw
 from citygrain.geo.split import WHOLE
 from citygrain.geo.vectorize import NETWORKS
 from citygrain.measures import MEASURES
@@ -298,7 +299,7 @@ def _sets(
         made = draw(
             generator, asked, seeds, sampler=sampler, precision=config["precision"], batch_size=config["batch_size"]
         )
-        return (made.layouts * 255).round().astype(np.uint8)
+        return made.cells
 
     def real(positions: range) -> Layouts:
         return held_out.__getitems__(chosen[positions.start : positions.stop]).layout.numpy()

@@ -12,15 +12,8 @@ from rich.table import Table
 from citygrain.data.pack import MB, pack, size_of
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.sources import ATTRIBUTION
-from citygrain.support.options import parse
+from citygrain.support.options import Paths, parse
 from citygrain.support.targets import Plain
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where files are."""
-
-    data: Path
 
 
 @dataclass(frozen=True)

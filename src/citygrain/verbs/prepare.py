@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import rich
@@ -18,7 +17,7 @@ from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNELS
 from citygrain.geo.sources import in_words
 from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS
-from citygrain.support.options import parse
+from citygrain.support.options import Paths, parse
 from citygrain.support.targets import Plain, instantiate
 
 TOLD = 0.005
@@ -46,13 +45,6 @@ class Raster:
     workers: int | None = None
     unknown: Sequence[str] = ()
     replace: bool = False
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where files are."""
-
-    data: Path
 
 
 @dataclass(frozen=True)
