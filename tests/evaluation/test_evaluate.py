@@ -15,10 +15,10 @@ from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation import gather
 from citygrain.evaluation.morphology import FORM, Form
 from citygrain.support.config import load_config
-from citygrain.training.run import run as train
 from citygrain.verbs import evaluate
 from citygrain.verbs.evaluate import failures, learned_from, run
 from citygrain.verbs.export import run as export
+from citygrain.verbs.train import run as train
 
 pytestmark = [
     pytest.mark.slow,

@@ -34,9 +34,14 @@ KINDS = (
 class _File(Protocol):
     """A source that is a file, or several, and so has an extent of its own."""
 
-    path: Any
+    @property
+    def path(self) -> str | Path | Sequence[str | Path]:
+        """The file, or the files."""
+        ...
 
-    def extent(self) -> tuple[float, float, float, float]: ...
+    def extent(self) -> tuple[float, float, float, float]:
+        """Return `(west, south, east, north)` in degrees."""
+        ...
 
 
 def choose_source(source: Source | str | Path) -> Source:
