@@ -18,9 +18,9 @@ import numpy as np
 
 from citygrain.checkpoint import load
 from citygrain.data.datamodule import CityDataModule
+from citygrain.evaluation.sets import request
 from citygrain.generation.windows import draw
 from citygrain.plot import sheet
-from citygrain.verbs.evaluate import request
 
 
 def main() -> None:

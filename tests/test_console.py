@@ -38,3 +38,10 @@ def test_whoever_listens_beside_a_bar_is_told_the_same():
     with console.share_bar("working", lambda done, now: told.append((done, now))) as report:
         report(0.5, "half")
     assert told == [(0.5, "half")]
+
+
+def test_a_table_has_its_texts_on_the_left_and_its_numbers_on_the_right():
+    table = console.make_table("places", "measure", "unit", "value", texts=2)
+    assert [str(column.header) for column in table.columns] == ["measure", "unit", "value"]
+    assert [column.justify for column in table.columns] == ["left", "left", "right"]
+    assert [column.justify for column in console.make_table("", "a", "b").columns] == ["left", "right"]

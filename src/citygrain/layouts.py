@@ -24,10 +24,10 @@ from rich.table import Table
 from torch import Tensor
 
 from citygrain.errors import ConditionError, DataError
-from citygrain.geo.cityraster import LAYOUT
 from citygrain.geo.layers import RASTER_FORMAT
-from citygrain.geo.layout_files import collected, layouts_in, read_layout, write_geotiff
+from citygrain.geo.layout_files import find_layouts, name_layout, read_layout, write_geotiff
 from citygrain.geo.rasterize import Grid
+from citygrain.geo.vector_files import collect_layers
 from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
 from citygrain.measures import MEASURES, measure
 from citygrain.plot import sheet
@@ -148,8 +148,10 @@ class Layouts:
         DataError
             For layouts of other channels, another resolution, size or format, or where only some lie somewhere.
         """
-        mine, theirs = ((of.channels, of.resolution_m, of.cells.shape[2:], of.raster_format) for of in (self, other))
-        if mine != theirs or bool(self.grids) != bool(other.grids):
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        mine, theirs = (of.kind for of in (self, other))
+        if mine != theirs:
             raise DataError("These layouts are not of the same kind.", expected=mine, got=theirs)
         names = (*self.names, *other.names)
         nan = [np.full(len(of), np.nan) for of in (self, other)]
@@ -165,6 +167,16 @@ class Layouts:
                 name: np.concatenate([self.requested.get(name, nan[0]), other.requested.get(name, nan[1])])
                 for name in {**self.requested, **other.requested}
             },
+        )
+
+    @property
+    def kind(self) -> str:
+        """What layouts must have in common to be put together, in words."""
+        height, width = self.cells.shape[2:]
+        where = "with a place on Earth" if self.grids else "without a place on Earth"
+        return (
+            f"{height} × {width} cells of {self.resolution_m:g} m, format {self.raster_format}, {where}: "
+            f"{', '.join(self.channels)}"
         )
 
     @property
@@ -372,7 +384,7 @@ class Layouts:
             When the layouts lie nowhere.
         """
         found = self.features(service=service, smallest_m2=smallest_m2)
-        return collected(dict(zip(self.names, found, strict=True)))
+        return collect_layers(dict(zip(self.names, found, strict=True)))
 
     def graph(self, network: str = "drive", *, service: bool = False) -> nx.MultiDiGraph:
         """Return a network of one layout as a graph like osmnx's, in its CRS; `"all"` puts the networks together.
@@ -432,7 +444,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
     >>> citygrain.open_layout("out/sample/layouts/layout_0000.tif").graph("drive")  # doctest: +SKIP
     """
     path = Path(path)
-    files = layouts_in(path)
+    files = find_layouts(path)
     found = [read_layout(file, bounds) for file in files]
     kinds = {(channels, cells.shape, grid.resolution_m) for cells, channels, grid in found}
     if len(kinds) > 1:
@@ -443,7 +455,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
             remedy="open them one by one",
         )
     channels, _, resolution_m = kinds.pop()
-    names = tuple(file.parent.name if file.name == LAYOUT else file.stem for file in files)
+    names = tuple(map(name_layout, files))
     layouts = Layouts(
         np.stack([_as_bytes(cells) for cells, _, _ in found]),
         channels,

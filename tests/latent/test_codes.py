@@ -12,7 +12,7 @@ from citygrain.checkpoint import load
 from citygrain.data.dataset import CityWindows
 from citygrain.data.rules import Rules
 from citygrain.errors import CapabilityError, DataError
-from citygrain.evaluation.morphology import FORM
+from citygrain.evaluation.form import FORM
 from citygrain.latent import (
     codec_of,
     decode,

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from citygrain.errors import DataError
-from citygrain.evaluation.morphology import FORM
+from citygrain.evaluation.form import FORM
 from citygrain.latent.patterns import PATTERNS, pattern_card, write_cards
 from citygrain.measures import MEASURES, measure
 from toy_codecs import SPEC, Bent, codes_of, halves

@@ -30,13 +30,14 @@ from citygrain.generation.site import Site, locate_site, read_site
 from citygrain.generation.windows import draw
 from citygrain.geo.cityraster import MANIFEST, CityRaster
 from citygrain.geo.layers import parts_of, select_channels
-from citygrain.geo.layout_files import grid_of, write_layers
+from citygrain.geo.layout_files import grid_of
 from citygrain.geo.rasterize import Grid
+from citygrain.geo.vector_files import write_layers
 from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure, settled
 from citygrain.plot import sheet, to_rgb
-from citygrain.protocols import Completes, Denoiser, Holds, Sampler
+from citygrain.protocols import Completes, Denoiser, Holds, Sampler, Trained
 from citygrain.samplers.base import fitting
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
 from citygrain.support.devices import device_of
@@ -135,7 +136,7 @@ class Studio:
     """
 
     name: str
-    generator: Any
+    generator: Trained
     data: Path
     turn: threading.Lock
 
@@ -555,7 +556,7 @@ def draw_walk(
             layout = draw(studio.generator, request, [first], sampler=sampler).tensor
             start = codec.encode(layout.to(device_of(codec))).float().cpu().numpy()
         now = float(measure(decode(codec, start), spec.channels, spec.resolution_m)[target][0])
-        wanted = np.linspace(*ends, count)  # both are numbers
+        wanted = np.linspace(*ends, count)  # type: ignore[arg-type]  # both are numbers
         path = follow(codec, start, target, [0, *(wanted - now)], studio.likely, hold=keep)
     return Walk(path, target, wanted, keep)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from citygrain.errors import CitygrainError, ConfigError, SourceError
+from citygrain.geo.osm.formats import CHANGES, HISTORIES
+from citygrain.geo.osm.formats import SUFFIXES as OSM_SUFFIXES
 from citygrain.geo.place import Place, slug
 from citygrain.geo.sources import Source
-from citygrain.geo.sources._extract import CHANGES, HISTORIES
-from citygrain.geo.sources._extract import SUFFIXES as OSM_SUFFIXES
-from citygrain.geo.sources._files import paths_of
 from citygrain.geo.sources.combined import Combined
+from citygrain.geo.sources.files import list_paths
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.overpass import Overpass
 from citygrain.geo.sources.overpass_json import SUFFIXES as REPLY_SUFFIXES
@@ -166,7 +166,7 @@ def _covered_place(source: Source, name: str | None) -> Place | None:
         source, where = source.base, f"{where}base."
     if not isinstance(source, _File):
         return None
-    first = paths_of(source.path)[0]
+    first = list_paths(source.path)[0]
     try:
         extent = source.extent()
     except CitygrainError as error:

@@ -16,6 +16,7 @@ from citygrain.errors import ConfigError, DataError
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import COMPLETE, CityRaster
 from citygrain.geo.geotiff import TILE, GeoTiffWriter
+from citygrain.geo.raster_folder import draft_folder, lock_folder, recover_folder, write_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.geo.split import SPLITS, cells_of
@@ -211,9 +212,9 @@ def pack_place(
     valid[:height, :width] &= level.valid
     blocks.loc[~kept, "valid"] = 0.0
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with cityraster.locked(folder):
-        cityraster.recover(folder)
-        with cityraster.drafted(folder) as draft:
+    with lock_folder(folder):
+        recover_folder(folder)
+        with draft_folder(folder) as draft:
             layout = draft / cityraster.LAYOUT
             owners = raster.provenance.get("attribution", ATTRIBUTION)
             with GeoTiffWriter(layout, grid, raster.channels, cityraster.LEVELS, owners) as writer:
@@ -239,7 +240,7 @@ def pack_place(
                 },
             }
             manifest.pop("request", None)  # prepare must not take it for a raster that it has made
-            cityraster.write_manifest(draft, manifest)
+            write_manifest(draft, manifest)
     return CityRaster.open(folder)
 
 

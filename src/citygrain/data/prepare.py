@@ -31,10 +31,11 @@ from citygrain.geo.cityraster import COMPLETE, CityRaster
 from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place
+from citygrain.geo.raster_folder import draft_folder, lock_folder, recover_folder, refuse_strangers, write_manifest
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
 from citygrain.geo.sources import Features, Source, declared, in_words
 from citygrain.geo.sources import features as features_of
-from citygrain.geo.sources._identity import source_request
+from citygrain.geo.sources.identity import identify_source
 from citygrain.geo.split import BLOCK_M, BUFFER_M, split_blocks
 from citygrain.measures import measure
 from citygrain.support.console import Report, share_bar
@@ -122,7 +123,7 @@ def prepare(
     request = _plain(
         {
             "place": place.to_dict(),
-            "source": source_request(source),
+            "source": identify_source(source),
             "resolution_m": float(resolution_m),
             "block_m": float(block_m),
             "buffer_m": float(buffer_m),
@@ -131,20 +132,20 @@ def prepare(
             **({"unknown": unknown} if unknown else {}),
         }
     )
-    with share_bar(f"preparing {place.name}", progress) as report, cityraster.locked(folder):
-        recovered = cityraster.recover(folder)
+    with share_bar(f"preparing {place.name}", progress) as report, lock_folder(folder):
+        recovered = recover_folder(folder)
         existing = None if replace else _existing(folder, request)
         if existing is not None:
             report(1.0, recovered or "already there, made from the same request")
             return existing
         existed = folder.exists()
-        cityraster.refuse_strangers(folder)
+        refuse_strangers(folder)
         found = features_of(place, source, lambda done, what: report(done * READ, what), unknown=unknown)
         grid = Grid.covering(place.bounds_utm, place.crs, resolution_m)
-        with cityraster.drafted(folder) as draft:
+        with draft_folder(folder) as draft:
             manifest = _write(draft, found, place, grid, deal, workers or _cores(), report)
             report(0.99, "moving it into place")
-            cityraster.write_manifest(draft, _plain({**manifest, "request": request, "versions": _versions()}))
+            write_manifest(draft, _plain({**manifest, "request": request, "versions": _versions()}))
         report(1.0, "; ".join(filter(None, [recovered, "replaced" if existed else "written"])))
         return CityRaster.open(folder)
 
@@ -237,7 +238,7 @@ def _blocks(
     split = split_blocks(valid, built, coarse, deal.block_m, deal.buffer_m, deal.seed, origin)
     bands = [channels.index(name) for name in known]
     reading = Lock()
-    with cityraster.opened(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+    with cityraster.open_level(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
 
         def conditions(box: NDArray[np.float64]) -> dict[str, Any]:
             window = from_bounds(*box, coarse.transform).round_lengths().round_offsets()

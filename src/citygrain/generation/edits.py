@@ -27,7 +27,7 @@ from citygrain.generation.fields import fields_of
 from citygrain.generation.requests import Level, chosen_sampler
 from citygrain.generation.site import Site, kept_channels, locate_site, read_site
 from citygrain.geo.cityraster import CityRaster
-from citygrain.geo.layout_files import write_layers
+from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts, picture_html, show_picture
 from citygrain.measures import MEASURES, measure
 from citygrain.plot import sheet

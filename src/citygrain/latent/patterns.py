@@ -21,7 +21,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from citygrain.errors import DataError
-from citygrain.evaluation.report import number, write_page
+from citygrain.evaluation.pages import format_number, write_page
 from citygrain.latent.codes import Codes, about, titled
 from citygrain.latent.directions import CodePath, Probes, moves, probe, traverse
 from citygrain.latent.figures import Picture, curves_of, steps_of
@@ -224,7 +224,7 @@ def _examples(figure: SubFigure, measure: str, codes: Codes, index: NDArray[np.i
     for axis, layout, value in zip(axes, layouts, codes.measured[measure][index], strict=True):
         axis.imshow(to_rgb(layout, codes.spec.channels), interpolation="antialiased")
         axis.set(xticks=[], yticks=[])
-        axis.set_xlabel(number(float(value), 2), color=INK, fontsize=8.5)
+        axis.set_xlabel(format_number(float(value), 2), color=INK, fontsize=8.5)
         plain(axis)
 
 

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 Report = Callable[[float, str], None]
 """Called with the share that is done, 0 to 1, and what is being done."""
@@ -63,3 +64,21 @@ def _vanishing(*columns: ProgressColumn) -> Progress:
     # Without ipywidgets rich would warn at every turn; in a file it would leave an empty line.
     hidden = find_spec("ipywidgets") is None if console.is_jupyter else not console.is_terminal
     return Progress(*columns, console=console, transient=True, disable=hidden)
+
+
+def make_table(title: str, *headings: str, texts: int = 1) -> Table:
+    """Make an empty table for the screen: its first columns hold text and stand left, the others hold numbers.
+
+    Parameters
+    ----------
+    title
+        What stands above it.
+    headings
+        One a column.
+    texts
+        How many of the columns hold text.
+    """
+    table = Table(title=title)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i < texts else "right")
+    return table
