@@ -23,8 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import citygrain
-from citygrain.data.dataset import CityWindows
-from citygrain.data.rules import Rules
+from citygrain.data.trained_on import TrainedOn
 from citygrain.generation.area import draw_area
 from citygrain.generation.continuity import seam_contrast, street_ends
 from citygrain.plot import make_sheet, save_figure
@@ -47,18 +46,8 @@ def main() -> None:
     model = citygrain.load(args.checkpoint)
     spec = model.spec
     size = spec.size_px
-    rules = Rules(**model.provenance["data"]["rules"])
-    windows = [
-        CityWindows(
-            [args.data / place],
-            "test",
-            rules,
-            channels=spec.channels,
-            limit=args.windows,
-            raster_format=spec.raster_format,
-        )
-        for place in args.places
-    ]
+    trained_on = TrainedOn.of(model)
+    windows = [trained_on.windows("test", args.data, [place], limit=args.windows) for place in args.places]
     real = torch.cat([of.__getitems__(range(len(of))).layout for of in windows])
     quarter = slice(size // 4, size - size // 4)
     free = np.zeros((size, size), bool)
