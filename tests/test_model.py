@@ -83,7 +83,6 @@ def test_a_sampler_is_an_object_or_knobs_of_the_own_one(model):
         model.sample(1, sampler={"stepps": 3})
 
 
-@pytest.mark.slow
 def test_a_site_is_redrawn_as_the_command_line_does_it(model, cities, tmp_path):
     where = ["place=helsinki", "at=[24.9414,60.1735]", f"paths.data={cities}", "n=1", "keep=[arterial]"]
     asked = ["conditions.coverage=0.4", "conditions.place=copenhagen", "sampler.steps=2"]
