@@ -137,7 +137,7 @@ def test_an_evaluation_is_taken_up_by_the_same_weights_and_by_no_others(report, 
 def test_a_notebook_is_refused_what_the_command_line_is(more, words, model, cities, tmp_path):
     with pytest.raises(ConfigError, match=words):
         evaluate(model, data=cities, out=tmp_path, **SMALL | more)
-    assert not (tmp_path / REPORT).exists()
+    assert not any(tmp_path.iterdir()), "refused before anything is drawn"
 
 
 def test_the_function_has_the_keywords_and_the_defaults_of_the_command_line():
