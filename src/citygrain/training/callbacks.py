@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from citygrain.errors import ConfigError
-from citygrain.plot import sheet
+from citygrain.plot import make_sheet, save_figure
 from citygrain.protocols import Codec, FitsPrior, Noise
 from citygrain.spec import Conditions, LayoutSpec
 
@@ -175,8 +175,7 @@ class SampleGrid(Callback):
 
     def _save(self, layouts: Tensor, spec: LayoutSpec, trainer: pl.Trainer, folder: str) -> None:
         path = Path(trainer.default_root_dir) / folder / f"step_{trainer.global_step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet(layouts.numpy(), spec.channels, path=path, columns=self.columns)
+        save_figure(make_sheet(layouts.numpy(), spec.channels, columns=self.columns), path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(folder, [str(path)], step=trainer.global_step)
