@@ -16,7 +16,7 @@ from torch import Tensor
 
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError
-from citygrain.plot import sheet
+from citygrain.plot import make_sheet, save_figure
 from citygrain.protocols import Codec, FitsPrior, Generator, Noise, require
 from citygrain.spec import Conditions, LayoutSpec
 
@@ -178,8 +178,7 @@ class SampleGrid(Callback):
 
     def _save(self, layouts: Tensor, spec: LayoutSpec, trainer: pl.Trainer, folder: str) -> None:
         path = Path(trainer.default_root_dir) / folder / f"step_{trainer.global_step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet(layouts.numpy(), spec.channels, path=path, columns=self.columns)
+        save_figure(make_sheet(layouts.numpy(), spec.channels, columns=self.columns), path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(folder, [str(path)], step=trainer.global_step)
