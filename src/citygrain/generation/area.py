@@ -292,7 +292,7 @@ def draw_areas(
     spec = generator.spec
     place = conditions.get("place")
     asked_place = None if place is None else str(place)
-    corner = corner_of(generator.provenance["data"]["places"], georeference, asked_place)
+    corner = corner_of(generator, georeference, asked_place)
     shape = _cells(spec, extent_m)
     grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner))
     fields = fields_of(spec, conditions, grids[0])
