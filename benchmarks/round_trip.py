@@ -23,9 +23,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.morphology import measure_vectors
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.place import Place
 from citygrain.geo.sources import features
 from citygrain.geo.sources.vectortiles import VectorTiles

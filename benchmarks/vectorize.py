@@ -45,7 +45,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from skimage.morphology import skeletonize
 
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.cityraster import CityRaster
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows
 from citygrain.data.pack import pack
 from citygrain.data.rules import Rules
 from citygrain.errors import ConfigError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.support.config import load_config
 from citygrain.verbs.pack import Options, run
 

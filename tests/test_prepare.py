@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.inputs import choose_source
 from citygrain.data.prepare import prepare
+from citygrain.data.raster_folder import lock_folder
 from citygrain.errors import ConfigError, DataError, PlaceError, SourceError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
-from citygrain.geo.raster_folder import lock_folder
 from citygrain.geo.sorting import Remainder
 from citygrain.geo.sources import Features
 from citygrain.geo.sources.osmfile import OsmFile
@@ -285,7 +285,7 @@ from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_prepare import PLACE, Town, contents
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 
 CALLS = [(os, n) for n in ("fsync", "unlink", "rmdir", "mkdir", "rename", "replace")]

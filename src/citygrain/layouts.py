@@ -26,6 +26,7 @@ from torch import Tensor
 from citygrain.errors import ConditionError, DataError
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.layout_files import find_layouts, name_layout, read_layout, write_geotiff
+from citygrain.geo.raster_files import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vector_files import collect_layers
 from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
@@ -443,7 +444,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
     """
     path = Path(path)
     files = find_layouts(path)
-    found = [read_layout(file, bounds) for file in files]
+    found = [_known_channels(file, *read_layout(file, bounds)) for file in files]
     kinds = {(channels, cells.shape, grid.resolution_m) for cells, channels, grid in found}
     if len(kinds) > 1:
         raise DataError(
@@ -462,6 +463,15 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
         names,
     )
     return replace(layouts, **_asked(path / ARRAYS, layouts)) if path.is_dir() else layouts
+
+
+def _known_channels(
+    file: Path, cells: NDArray[Any], channels: tuple[str, ...], grid: Grid
+) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
+    """Leave out channels that the source of a prepared place cannot know: 0 says nothing there."""
+    manifest = read_manifest(file.parent) if file.name == LAYOUT else None
+    known = [i for i, name in enumerate(channels) if manifest is None or name not in manifest["unknown"]]
+    return cells[known], tuple(channels[i] for i in known), grid
 
 
 def _as_bytes(cells: NDArray[Any]) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.checkpoint import export, load, read
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
 from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
@@ -21,7 +22,6 @@ from citygrain.generation.georeference import Georeference, grids_of
 from citygrain.generation.given import Given
 from citygrain.generation.requests import Level
 from citygrain.generation.sampling import sample
-from citygrain.geo.cityraster import CityRaster
 from citygrain.latent.codes import Codes, codec_of, decode, encode_places
 from citygrain.layouts import Layouts
 from citygrain.protocols import Sampler, Trained

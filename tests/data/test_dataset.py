@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows, _hash, _mixed, whole_batch
 from citygrain.data.rules import Allowed, Augmentation, Rules, _box_sums, common_channels
 from citygrain.data.transforms import cut_out, to_batch, turn
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.spec import LayoutSpec
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.comparison import _choose_format, compare
@@ -15,7 +16,6 @@ from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.gather import Gathered
 from citygrain.evaluation.separation import ComparedPlace, rank_measures
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.place import Place
 from citygrain.geo.sources.overpass import Overpass

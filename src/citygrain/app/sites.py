@@ -17,11 +17,11 @@ from rasterio.windows import Window
 
 from citygrain.app.shown import Row, format_number, label_of, make_page_sheet, zip_folder
 from citygrain.app.studio import Studio, check_seed, prepared_places
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.errors import ConfigError, DataError
 from citygrain.generation import edits
 from citygrain.generation.site import Site, locate_site, read_site
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import parts_of, select_channels
 from citygrain.geo.layout_files import grid_of
 from citygrain.geo.rasterize import Grid

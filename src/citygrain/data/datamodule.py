@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from citygrain import measures
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.codes import CodeBank
 from citygrain.data.dataset import STATISTICS, CityWindows, find_place, whole_batch
 from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, Balance, Rules, common_channels
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.measures import MEASURES, mappable, measurable
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from citygrain.data.cityraster import CityRaster, Level
 from citygrain.data.rules import (
     SYMMETRIC,
     UNCHANGED,
@@ -30,8 +31,8 @@ from citygrain.data.rules import (
 )
 from citygrain.data.transforms import SYMMETRIES, RawBatch, turn
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import MANIFEST, CityRaster, Level
 from citygrain.geo.layers import RASTER_FORMAT, parts_of, select_channels
+from citygrain.geo.raster_files import MANIFEST
 
 STATISTICS = ".cache"
 """Folder beside the places that keeps measured statistics; it may be deleted at any time."""

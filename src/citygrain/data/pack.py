@@ -11,12 +11,13 @@ import numpy as np
 import rich
 from numpy.typing import NDArray
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
+from citygrain.data.raster_folder import draft_folder, lock_folder, recover_folder, write_manifest
 from citygrain.errors import ConfigError, DataError
-from citygrain.geo import cityraster
-from citygrain.geo.cityraster import COMPLETE, CityRaster
+from citygrain.geo import raster_files
 from citygrain.geo.geotiff import TILE, GeoTiffWriter
-from citygrain.geo.raster_folder import draft_folder, lock_folder, recover_folder, write_manifest
+from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.geo.split import SPLITS, cells_of
@@ -120,7 +121,7 @@ def pack(
         raise ConfigError("A limit is a number of megabytes.", expected="above 0, or null", got=limit_mb)
     if out.resolve() == data.resolve():
         raise ConfigError("A pack is another folder than that of the places.", got=out, remedy="another out=…")
-    names = places or sorted(path.parent.name for path in data.glob(f"*/{cityraster.MANIFEST}"))
+    names = places or sorted(path.parent.name for path in data.glob(f"*/{raster_files.MANIFEST}"))
     rasters = [CityRaster.open(find_place(data, name)) for name in names]
     if not rasters:
         raise DataError("There is nothing to pack.", got=f"no prepared place in {data}", remedy="citygrain prepare")
@@ -215,16 +216,16 @@ def pack_place(
     with lock_folder(folder):
         recover_folder(folder)
         with draft_folder(folder) as draft:
-            layout = draft / cityraster.LAYOUT
+            layout = draft / raster_files.LAYOUT
             owners = raster.provenance.get("attribution", ATTRIBUTION)
-            with GeoTiffWriter(layout, grid, raster.channels, cityraster.LEVELS, owners) as writer:
+            with GeoTiffWriter(layout, grid, raster.channels, raster_files.LEVELS, owners) as writer:
                 for top in range(0, grid.height, TILE):
                     rows = slice(top, min(top + TILE, grid.height))
                     strip = np.zeros((len(raster.channels), rows.stop - top, grid.width), np.uint8)
                     part = level.array[:, rows]
                     strip[:, : part.shape[1], :width] = _stepped(part, step)
                     writer.write(strip * valid[rows], valid[rows])
-            blocks.to_parquet(draft / cityraster.BLOCKS)
+            blocks.to_parquet(draft / raster_files.BLOCKS)
             manifest = {
                 **raster.provenance,
                 "resolution_m": resolution_m,
@@ -247,7 +248,7 @@ def pack_place(
 def _grid(raster: CityRaster, resolution_m: float) -> Grid:
     """Return the cells of a level, with those to the east and south that its overviews need."""
     level = raster.level(resolution_m)
-    most = max(cityraster.LEVELS)
+    most = max(raster_files.LEVELS)
     height, width = (-(-n // most) * most for n in level.valid.shape)
     return Grid(raster.crs, raster.grid.left, raster.grid.top, resolution_m, width, height)
 

@@ -23,15 +23,16 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import from_bounds
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.inputs import OVERPASS, choose_place, choose_source
+from citygrain.data.raster_folder import draft_folder, lock_folder, recover_folder, refuse_strangers, write_manifest
 from citygrain.data.rules import BUILT
 from citygrain.errors import DataError, SourceError
-from citygrain.geo import cityraster
-from citygrain.geo.cityraster import COMPLETE, CityRaster
+from citygrain.geo import raster_files
 from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place
-from citygrain.geo.raster_folder import draft_folder, lock_folder, recover_folder, refuse_strangers, write_manifest
+from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
 from citygrain.geo.sources import Features, Source, declared, in_words
 from citygrain.geo.sources import features as features_of
@@ -163,7 +164,7 @@ def _write(
     draft: Path, found: Features, place: Place, grid: Grid, deal: _Deal, workers: int, report: Report
 ) -> dict[str, Any]:
     """Write the GeoTIFF and the table of blocks; return what `place.json` says of them."""
-    layout = draft / cityraster.LAYOUT
+    layout = draft / raster_files.LAYOUT
     shares, valid_km2 = _draw(found, place, grid, layout, workers, report)
     report(DRAWN, "splitting and measuring blocks")
     known = [c.name for c in CHANNELS if c.name not in found.unknown]
@@ -171,7 +172,7 @@ def _write(
     if not any(shares.values()):
         origin += ", which holds no tag that makes a channel there"
     blocks, split = _blocks(layout, grid, known, deal, workers, origin)
-    blocks.to_parquet(draft / cityraster.BLOCKS)
+    blocks.to_parquet(draft / raster_files.BLOCKS)
     return {
         "format": RASTER_FORMAT,
         "attribution": found.provenance["attribution"],
@@ -207,7 +208,7 @@ def _draw(
     names = [c.name for c in CHANNELS]
     covered, cells = np.zeros(len(names)), 0
     row = 0
-    with GeoTiffWriter(path, grid, names, cityraster.LEVELS, found.provenance["attribution"], workers) as writer:
+    with GeoTiffWriter(path, grid, names, raster_files.LEVELS, found.provenance["attribution"], workers) as writer:
         for strip, inside in zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True):
             valid = inside > COMPLETE // 2
             if not valid.all():
@@ -225,12 +226,12 @@ def _blocks(
     layout: Path, grid: Grid, known: Sequence[str], deal: _Deal, workers: int, origin: str
 ) -> tuple[gpd.GeoDataFrame, dict[str, float]]:
     """Split the place into blocks and measure the conditions of each, at the coarsest level."""
-    factor = cityraster.LEVELS[-1]
+    factor = raster_files.LEVELS[-1]
     coarse = grid.coarser(factor)
     channels = [c.name for c in CHANNELS]
     built, valid = (np.zeros((coarse.height, coarse.width), np.float32) for _ in range(2))
     public = [channels.index(name) for name in BUILT if name in known]
-    for rows, inside, strip in cityraster.read_strips(layout, factor):
+    for rows, inside, strip in raster_files.read_strips(layout, factor):
         # A source that knows no building and no street, such as one of parks: all its ground counts as built.
         share = strip[public].sum(0, dtype=np.uint16) if public else COMPLETE * inside.astype(np.uint16)
         built[rows] = np.minimum(share, COMPLETE) / np.float32(COMPLETE)
@@ -238,7 +239,7 @@ def _blocks(
     split = split_blocks(valid, built, coarse, deal.block_m, deal.buffer_m, deal.seed, origin)
     bands = [channels.index(name) for name in known]
     reading = Lock()
-    with cityraster.open_level(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+    with raster_files.open_level(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
 
         def conditions(box: NDArray[np.float64]) -> dict[str, Any]:
             window = from_bounds(*box, coarse.transform).round_lengths().round_offsets()
@@ -264,7 +265,7 @@ def _one_thread_each() -> Iterator[None]:
 
 def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
     """Open the city raster that is there, if there is one; refuse one that was made from another request."""
-    manifest = cityraster.read_manifest(folder)
+    manifest = raster_files.read_manifest(folder)
     if manifest is None:
         return None
     made = manifest.get("request", {})

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import COMPLETE, CityRaster
 from citygrain.geo.layers import PARTS, RASTER_FORMAT, parts_of
+from citygrain.geo.raster_files import COMPLETE
 
 BUILT = ("building", "arterial", "street")
 """Channels that make a place a city: their summed share of a window is its built share."""

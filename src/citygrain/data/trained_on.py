@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows, find_place
 from citygrain.data.rules import UNCHANGED, Augmentation, Balance, Rules
 from citygrain.errors import CheckpointError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.rasterize import Grid
 from citygrain.protocols import Trained
 from citygrain.spec import LayoutSpec

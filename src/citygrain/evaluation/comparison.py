@@ -15,6 +15,7 @@ import numpy as np
 import rich
 from numpy.typing import NDArray
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows, find_place
 from citygrain.data.rules import MIN_BUILT, MIN_VALID, Rules, built_channels, common_channels
 from citygrain.errors import ConfigError, DataError
@@ -22,7 +23,6 @@ from citygrain.evaluation.comparison_pictures import draw_pictures
 from citygrain.evaluation.form import FORM, Form
 from citygrain.evaluation.gather import PART, Cells, Gathered, gather, start_processes
 from citygrain.evaluation.separation import ComparedPlace, Comparison, Least, pool_orientation, rank_measures
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT
 from citygrain.geo.split import WHOLE
 from citygrain.layouts import ARRAYS, Layouts

@@ -20,6 +20,7 @@ from PIL import Image
 from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.errors import ConfigError
 from citygrain.generation.area import Fields, draw_area
@@ -27,7 +28,6 @@ from citygrain.generation.continuity import street_ends
 from citygrain.generation.fields import fields_of
 from citygrain.generation.requests import Level, chosen_sampler
 from citygrain.generation.site import Site, kept_channels, locate_site, read_site
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts, picture_html, show_picture
 from citygrain.measures import MEASURES, measure

@@ -9,8 +9,8 @@ from pathlib import Path
 import rich
 from rich.table import Table
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.pack import MB, pack, size_of
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.support.options import Paths, parse
 from citygrain.support.targets import Plain

@@ -12,8 +12,8 @@ from typing import Any
 import rich
 from rich.table import Table
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNELS
 from citygrain.geo.sources import in_words
 from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS
