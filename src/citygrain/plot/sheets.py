@@ -196,7 +196,7 @@ class _Canvas:
         self.figure.add_artist(Rectangle(corner, wide / self.width, high / self.height, color=colour, linewidth=0))
 
     def paste(self, left: float, under: float, picture: Picture) -> None:
-        self.figure.figimage(picture, left, under, origin="upper")
+        self.figure.figimage(picture, round(left), round(under), origin="upper")
 
 
 def _compose(
