@@ -12,9 +12,8 @@ from citygrain.checkpoint import Checkpoint
 from citygrain.checkpoint.card import card
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluation import gather
+from citygrain.evaluation import Classifier, Embedding, Memorisation, Obedience, gather
 from citygrain.evaluation.judge import evaluate
-from citygrain.evaluation.options import Classifier, Embedding, Memorisation, Obedience
 from citygrain.evaluation.report import PAGE, REPORT, Report
 from citygrain.support.config import load_config
 from citygrain.verbs.evaluate import Options, make_screen_tables
