@@ -95,6 +95,7 @@ def test_a_notebook_shows_the_head_of_the_report(report):
     assert html.index(worst.label) < html.index(report.worst_measures()[-1].label)
     assert str(report.folder / PAGE) in html
     assert "nan" not in html.lower()
+    assert repr(report).startswith("Report(speckled: 16 layouts against test windows of helsinki; ")
 
 
 def test_the_card_takes_a_report_as_it_is_or_as_its_file_has_it(report, model):
