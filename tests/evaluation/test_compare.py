@@ -235,6 +235,7 @@ def test_a_notebook_shows_what_separates_best(compared):
     assert [html.index(f"<td>{m.label}</td>") for m in compared.measures[:12]]
     assert f"<td>{compared.measures[12].label}</td>" not in html
     assert str(compared.folder) in html
+    assert repr(compared) == "Comparison(6 windows of helsinki, 6 windows of mine)"
 
 
 def test_the_function_has_the_keywords_and_the_defaults_of_the_command_line():
