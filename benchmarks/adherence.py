@@ -22,11 +22,11 @@ import torch
 from rich.table import Table
 
 from citygrain.checkpoint import load
-from citygrain.files import write_text
+from citygrain.generation.windows import draw
 from citygrain.plot import r_squared, requested_measured, sheet
-from citygrain.sample import draw
 from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun
 from citygrain.spec import Conditions, LayoutSpec
+from citygrain.support.files import write_text
 
 SAMPLERS = {kind.__name__: kind for kind in (Euler, Heun, DpmSolver, Ancestral)}
 
@@ -93,7 +93,7 @@ def main() -> None:
             "mae_unconditional": float(np.abs(asked - free.measured[name]).mean()),
         }
         requested[name], measured[name] = asked, got
-        pictures.append(samples.layouts.reshape(args.levels, args.samples, *spec.shape)[:, :2])
+        pictures.append(samples.shares.reshape(args.levels, args.samples, *spec.shape)[:, :2])
         titles += [
             f"{name} {v:.3g}\n→ {g:.3g}"
             for v, gs in zip(values, got.reshape(args.levels, -1), strict=True)

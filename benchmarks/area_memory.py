@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from citygrain.checkpoint import load
-from citygrain.editing import draw_area
+from citygrain.generation.area import draw_area
 from citygrain.samplers.diffusion import Euler
 
 BATCH = 16

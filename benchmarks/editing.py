@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 import citygrain
-from citygrain.console import progress_bar
 from citygrain.data.dataset import CityWindows, Rules
-from citygrain.editing import draw_area
-from citygrain.evaluation.continuity import seam_contrast, street_ends
-from citygrain.files import write_text
+from citygrain.generation.area import draw_area
+from citygrain.generation.continuity import seam_contrast, street_ends
 from citygrain.plot import sheet
 from citygrain.protocols import Known
-from citygrain.samplers.editing import Tiling
+from citygrain.samplers.areas import Tiling
+from citygrain.support.console import progress_bar
+from citygrain.support.files import write_text
 
 SHOWN = 8
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from citygrain.checkpoint import load
-from citygrain.config import load_config
 from citygrain.data.dataset import STATISTICS
-from citygrain.evaluate import classified, nearest_of, realism, windows_of
 from citygrain.evaluation.embedding import kept
 from citygrain.evaluation.gather import PART, Layouts, gather
 from citygrain.evaluation.two_sample import two_sample
+from citygrain.support.config import load_config
+from citygrain.verbs.evaluate import classified, nearest_of, realism, windows_of
 
 
 def main() -> None:

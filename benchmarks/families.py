@@ -43,14 +43,14 @@ from scipy.stats import wasserstein_distance
 
 from adherence import levels_of
 from citygrain.checkpoint import load
-from citygrain.conditions import MEASURES, measure
-from citygrain.config import load_config
 from citygrain.data.datamodule import CityDataModule
-from citygrain.files import write_text
+from citygrain.generation.windows import draw
+from citygrain.measures import MEASURES, measure
 from citygrain.plot import r_squared, sheet
 from citygrain.protocols import Codec, HasLikelihood
-from citygrain.sample import draw
 from citygrain.spec import Batch, Conditions, LayoutSpec
+from citygrain.support.config import load_config
+from citygrain.support.files import write_text
 from citygrain.training.run import run
 
 VAE, VQ = "variational_autoencoder", "vector_quantized"
@@ -158,8 +158,8 @@ def evaluate(recipe: str, args: argparse.Namespace, held_out: Batch) -> dict[str
     made = draw(generator, alike, range(len(alike)), show_progress=True)
     count += len(alike)
     row["layouts_per_second"] = count / (time.perf_counter() - started)
-    row["wasserstein"] = distances(made.layouts, held_out.layout.numpy(), spec)
-    np.save(args.out / f"{recipe}.npy", (made.layouts[: args.columns] * 255).astype(np.uint8))
+    row["wasserstein"] = distances(made.shares, held_out.layout.numpy(), spec)
+    np.save(args.out / f"{recipe}.npy", (made.shares[: args.columns] * 255).astype(np.uint8))
     return row
 
 

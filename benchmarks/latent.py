@@ -22,8 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 import citygrain
-from citygrain.conditions import measurable
-from citygrain.files import write_text
 from citygrain.latent import (
     classify_places,
     codec_of,
@@ -37,6 +35,8 @@ from citygrain.latent import (
     traverse,
 )
 from citygrain.latent.figures import path_picture, probe_bars
+from citygrain.measures import measurable
+from citygrain.support.files import write_text
 
 
 def main() -> None:

@@ -22,12 +22,12 @@ from typing import Any
 import torch
 
 from citygrain.checkpoint import load, references
-from citygrain.config import load_config
 from citygrain.data.datamodule import CityDataModule
-from citygrain.evaluate import request, run, windows_of
-from citygrain.files import write_text
-from citygrain.sample import draw
+from citygrain.generation.windows import draw
 from citygrain.spec import LayoutSpec
+from citygrain.support.config import load_config
+from citygrain.support.files import write_text
+from citygrain.verbs.evaluate import request, run, windows_of
 
 BATCH = 16
 

@@ -39,9 +39,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from citygrain.config import load_config
 from citygrain.data.datamodule import CityDataModule
-from citygrain.files import write_text
 from citygrain.models.diffusion import Diffusion
 from citygrain.models.variational_autoencoder import VariationalAutoencoder
 from citygrain.networks.resnet import ResNetDecoder, ResNetEncoder
@@ -49,6 +47,8 @@ from citygrain.networks.unet import UNet
 from citygrain.protocols import Noise
 from citygrain.samplers.diffusion import Euler
 from citygrain.spec import Batch, Conditions, LayoutSpec
+from citygrain.support.config import load_config
+from citygrain.support.files import write_text
 
 CODE = 8
 Step = Callable[[Batch], None]

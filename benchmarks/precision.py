@@ -19,10 +19,10 @@ import rich
 from rich.table import Table
 
 from citygrain.checkpoint import load, references
-from citygrain.config import load_config
-from citygrain.devices import MIXED, SINGLE, chosen_device
-from citygrain.evaluate import request, windows_of
-from citygrain.sample import draw
+from citygrain.generation.windows import draw
+from citygrain.support.config import load_config
+from citygrain.support.devices import MIXED, SINGLE, chosen_device
+from citygrain.verbs.evaluate import request, windows_of
 
 HEADINGS = ("model", "single", "half", "times faster", "error, single", "error, half", "moved")
 
@@ -56,7 +56,7 @@ def main() -> None:
                 seconds[precision].append((time.perf_counter() - started) / args.batch)
                 off = np.abs(made[precision].measured["coverage"] - made[precision].requested["coverage"])
                 errors[precision].append(float(off.mean()) / spec.spread("coverage"))
-            whole, half = made[SINGLE].layouts, made[MIXED].layouts
+            whole, half = made[SINGLE].shares, made[MIXED].shares
             moved.append(float(np.abs(whole - half).mean()))
             apart.append(float(np.abs(whole - np.roll(whole, 1, 0)).mean()))
         single, mixed = (statistics.median(seconds[precision][1:]) for precision in (SINGLE, MIXED))

@@ -32,13 +32,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rich.table import Table
 
+from citygrain.data.prepare import prepare
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize
 from citygrain.geo.sources import Source, features
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.vectortiles import VectorTiles
-from citygrain.prepare import prepare
 
 WINDOW_M = 512
 FINER = 4

@@ -24,12 +24,12 @@ import shapely
 from numpy.typing import NDArray
 
 from citygrain.evaluation.morphology import FORM, vector_form
-from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.place import Place
 from citygrain.geo.sources import features
 from citygrain.geo.sources.vectortiles import VectorTiles
 from citygrain.geo.vectorize import AREAS, noded, vectorize
+from citygrain.support.files import write_text
 from vectorize import Window, windows
 
 SHIPPED = Path(__file__).resolve().parents[1] / "src" / "citygrain" / "evaluation" / "round_trip.json"

@@ -18,9 +18,9 @@ import numpy as np
 
 from citygrain.checkpoint import load
 from citygrain.data.datamodule import CityDataModule
-from citygrain.evaluate import request
+from citygrain.generation.windows import draw
 from citygrain.plot import sheet
-from citygrain.sample import draw
+from citygrain.verbs.evaluate import request
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         scalars = {name: shown.conditions.scalars[:, i] for i, name in enumerate(spec.scalars)}
         asked = request(spec, shown, scalars, place=True)
         made = draw(generator, asked, range(args.seed, args.seed + len(mine)), attempts=args.attempts)
-        rows += [shown.layout.numpy(), made.layouts]
+        rows += [shown.layout.numpy(), made.shares]
         titles += [[f"{place}, real"] * len(mine), [f"{place}, generated"] * len(mine)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet(

@@ -37,9 +37,9 @@ def shared_osm() -> Path:
 @pytest.fixture(scope="session")
 def cities(sample_pbf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of prepared places that holds one, `helsinki`, prepared once a test process from the sample extract."""
+    from citygrain.data.prepare import prepare
     from citygrain.geo.place import Place
     from citygrain.geo.sources.osmfile import OsmFile
-    from citygrain.prepare import prepare
 
     folder = tmp_path_factory.mktemp("cities")
     source = OsmFile(str(sample_pbf))

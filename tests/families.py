@@ -13,11 +13,11 @@ import torch
 import yaml
 
 from citygrain.checkpoint import build
-from citygrain.config import config_text, find_file, group_defaults, groups
 from citygrain.models.code_space import CODECS
 from citygrain.protocols import FitsPrior
 from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
-from citygrain.targets import find_target
+from citygrain.support.config import config_text, find_file, group_defaults, groups
+from citygrain.support.targets import find_target
 
 PARTS = ("network", "schedule", "sparsity", "critic", "objective")
 

@@ -54,15 +54,15 @@ from citygrain.app.drawing import (
     walk_range,
 )
 from citygrain.checkpoint import Checkpoint, export, load, references
-from citygrain.conditions import measure
-from citygrain.config import load_config
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.layout_files import write_geotiff
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
+from citygrain.measures import measure
 from citygrain.plot import sheet
-from citygrain.sample import write_geotiff
+from citygrain.support.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "reference/cities_64"
@@ -173,7 +173,7 @@ def test_a_sliders_value_is_the_request_and_the_picture_is_measured(studio, draw
     spec = studio.spec
     assert set(drawn.samples.requested) == {"coverage"}
     assert np.allclose(drawn.samples.requested["coverage"], 0.3)
-    again = measure(drawn.samples.layouts, spec.channels, spec.resolution_m)
+    again = measure(drawn.samples.shares, spec.channels, spec.resolution_m)
     rows = {row[0]: row for row in drawn.rows}
     assert all(len(row) == len(HEADINGS) for row in drawn.rows)
     assert drawn.rows[0] == ["building coverage (GSI)", "share", "0.3", *drawn.rows[0][3:]]
@@ -191,7 +191,7 @@ def test_downloads_hold_what_is_shown_at_its_place_on_earth(studio, drawn, tmp_p
     place = studio.generator.provenance["data"]["places"]["los_angeles"]
     for i, file in enumerate(files):
         layout, transform, crs, channels = bands(file)
-        assert np.array_equal(layout, np.rint(drawn.samples.layouts[i] * 255))
+        assert np.array_equal(layout, np.rint(drawn.samples.shares[i] * 255))
         assert channels == studio.spec.channels
         assert crs.to_string() == place["crs"]
         assert (transform.a, transform.f) == (8.0, place["grid"]["left_top"][1])
@@ -216,11 +216,11 @@ def test_two_people_at_once_get_their_own(studio, quick, tmp_path):
         alone = draw_layouts(studio, {"coverage": seed / 100}, tmp_path / "alone" / str(seed), seed=seed, n=1,
                              sampler=quick)  # fmt: skip
         # Up to one level of 255: another thread may round the last bit of a sum another way.
-        assert np.abs(mine.samples.layouts - alone.samples.layouts).max() < 1.5 / 255
+        assert np.abs(mine.samples.shares - alone.samples.shares).max() < 1.5 / 255
         assert np.abs(mine.picture.astype(float) - alone.picture).mean() < 0.5
         assert np.allclose(mine.samples.requested["coverage"], seed / 100)
         assert mine.zipped.parent == tmp_path / str(seed)
-    first, second = (drawn.samples.layouts for drawn in at_once)
+    first, second = (drawn.samples.shares for drawn in at_once)
     assert np.abs(first - second).max() > 0.5
 
 

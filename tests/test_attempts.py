@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import families
-from citygrain.config import load_config
 from citygrain.errors import ConfigError
+from citygrain.generation.windows import NEAR, check_attempts, draw
 from citygrain.protocols import Noise
-from citygrain.sample import NEAR, check_attempts, draw, run
 from citygrain.spec import Conditions
+from citygrain.support.config import load_config
+from citygrain.verbs.sample import run
 
 SPEC = families.spec()
 SPREAD = SPEC.spread("coverage")

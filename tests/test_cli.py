@@ -13,9 +13,9 @@ import torch
 
 import citygrain
 from citygrain.__main__ import VERBS, main
-from citygrain.config import group_defaults
 from citygrain.errors import DataError
 from citygrain.spec import OutOfRangeWarning
+from citygrain.support.config import group_defaults
 
 SRC = Path(citygrain.__file__).parents[1]
 

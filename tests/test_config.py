@@ -11,10 +11,10 @@ from hypothesis import example, settings
 from hypothesis import given as given_from
 from hypothesis import strategies as st
 
-from citygrain import config, targets
-from citygrain.config import config_dir, folder_name, group_defaults, groups, load_config, sweep
 from citygrain.errors import ConfigError
-from citygrain.targets import MODEL_PARTS, check_signatures, check_targets, find_target, instantiate
+from citygrain.support import config, targets
+from citygrain.support.config import config_dir, folder_name, group_defaults, groups, load_config, sweep
+from citygrain.support.targets import MODEL_PARTS, check_signatures, check_targets, find_target, instantiate
 
 VERBS = sorted(file.stem for file in config_dir().glob("*.yaml"))
 FILES = sorted(file.relative_to(config_dir()).with_suffix("").as_posix() for file in config_dir().rglob("*.yaml"))
@@ -281,14 +281,14 @@ ATTACKS = [
     "citygrain.spec.__builtins__.eval",
     "citygrain.spec.LayoutSpec.__class__",
     "citygrain.errors.get_close_matches",
-    "citygrain.config.load_config",
-    "citygrain.targets.instantiate",
+    "citygrain.support.config.load_config",
+    "citygrain.support.targets.instantiate",
     "citygrain.__main__.main",
-    "citygrain.prepare.run",
-    "citygrain.prepare.shutil.rmtree",
-    "citygrain.files.write_text",
-    "citygrain.card.write_text",
-    "citygrain.export.run",
+    "citygrain.verbs.prepare.run",
+    "citygrain.verbs.prepare.shutil.rmtree",
+    "citygrain.support.files.write_text",
+    "citygrain.checkpoint.card.write_text",
+    "citygrain.verbs.export.run",
     "citygrain.checkpoint.export",
     "citygrain.geo.place.Place.from_name",
     "citygrain.geo.sources.features",

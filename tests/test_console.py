@@ -5,7 +5,7 @@ import warnings
 import rich
 from rich.console import Console
 
-from citygrain import console
+from citygrain.support import console
 
 
 def test_a_notebook_without_ipywidgets_is_not_warned_of_it(monkeypatch):

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import families
 from citygrain.checkpoint import Checkpoint, build, export, load
-from citygrain.conditions import measure
-from citygrain.editing import draw_area
 from citygrain.errors import CapabilityError, ConditionError
+from citygrain.generation.area import draw_area
+from citygrain.measures import measure
 from citygrain.protocols import (
     Codec,
     FitsPrior,
@@ -28,8 +28,8 @@ from citygrain.protocols import (
     Noise,
     ShowsLayouts,
 )
+from citygrain.samplers.areas import KEEPERS
 from citygrain.samplers.diffusion import Heun
-from citygrain.samplers.editing import KEEPERS
 from citygrain.samplers.implicit import Truncated
 from citygrain.samplers.prior import FittedMixture, Normal
 from citygrain.spec import Batch, Conditions

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import citygrain
-from citygrain import devices
-from citygrain.config import load_config
-from citygrain.devices import chosen_device, computing_in, device_of, using_threads
 from citygrain.errors import ConfigError
-from citygrain.sample import draw, run
+from citygrain.generation.windows import draw
 from citygrain.spec import Conditions
+from citygrain.support import devices
+from citygrain.support.config import load_config
+from citygrain.support.devices import chosen_device, computing_in, device_of, using_threads
+from citygrain.verbs.sample import run
 
 CPU = torch.device("cpu")
 
@@ -37,8 +38,8 @@ def test_in_half_precision_layouts_are_hardly_others_and_obey_as_exactly():
     model = citygrain.load("reference/cities_64")
     asked = Conditions.request(model.spec, 8, {"coverage": torch.linspace(0.05, 0.3, 8), "cycle": 2.0})
     whole, half = (draw(model, asked, range(8), precision=precision) for precision in ("32-true", "bf16-mixed"))
-    moved = abs(whole.layouts - half.layouts).mean()
-    assert 0 < moved < 0.1 * abs(whole.layouts - whole.layouts.mean(0)).mean()
+    moved = abs(whole.shares - half.shares).mean()
+    assert 0 < moved < 0.1 * abs(whole.shares - whole.shares.mean(0)).mean()
     for name in ("coverage", "cycle"):
         error = abs(half.measured[name] - half.requested[name]).mean() / model.spec.spread(name)
         assert error < 0.05

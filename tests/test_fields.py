@@ -7,7 +7,7 @@ import torch
 from affine import Affine
 
 from citygrain.errors import ConditionError, DataError
-from citygrain.fields import fields_of, varies
+from citygrain.generation.fields import fields_of, varies
 from citygrain.geo.rasterize import Grid
 from citygrain.spec import PERCENTILES, LayoutSpec
 

@@ -12,11 +12,11 @@ import shapely
 
 from citygrain.__main__ import main
 from citygrain.data.dataset import CityWindows, Rules
+from citygrain.data.prepare import prepare
 from citygrain.errors import DataError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.place import Place
 from citygrain.geo.sources.osmfile import OsmFile
-from citygrain.prepare import prepare
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "citygrain"
 
-LAYERS = (
-    ("errors", "files", "console"),
-    ("spec", "targets", "config", "devices", "geo"),
-    ("protocols", "conditions", "networks", "plot", "card"),
-    ("prepare", "vectorize", "fields", "data", "samplers", "checkpoint"),
-    ("models", "editing", "latent", "sample", "training", "evaluation"),
-    ("evaluate", "compare", "edit", "export", "pack"),
-    ("app",),
-    ("__main__",),
+ROOMS = (
+    *("errors", "version", "support"),
+    *("geo", "spec", "measures", "protocols"),
+    *("networks", "data", "samplers", "models", "checkpoint"),
+    *("plot", "layouts", "generation", "evaluation", "latent", "training"),
+    *("model", "app", "verbs", "__main__"),
 )
-LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+"""Every room of the package; one imports from itself and from those before it."""
 
 MODULES = {
     ".".join(("citygrain", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
@@ -53,15 +50,21 @@ def users(package):
 def test_the_reader_of_imports_sees_them():
     assert "torch" in imports(MODULES["citygrain.spec"])
     assert "citygrain.errors" in imports(MODULES["citygrain.spec"])
-    assert "citygrain.config" in users("hydra")
+    assert "citygrain.support.config" in users("hydra")
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m != "citygrain"])
 def test_imports_point_one_way(module):
-    assert part(module) in LAYER, f"{module} has no layer: say in LAYERS where it belongs"
+    assert part(module) in ROOMS, f"{module} has no room: say in ROOMS where it belongs"
     for imported in imports(MODULES[module]):
         if imported.startswith("citygrain."):
-            assert LAYER[part(imported)] <= LAYER[part(module)], f"{module} imports {imported} from a layer above"
+            assert ROOMS.index(part(imported)) <= ROOMS.index(part(module)), f"{module} imports {imported}"
+
+
+def test_only_the_command_line_knows_the_verbs():
+    assert not [
+        m for m in MODULES if part(m) not in {"verbs", "__main__"} and any("verbs" in i for i in imports(MODULES[m]))
+    ]
 
 
 def test_no_module_needs_itself():
@@ -81,7 +84,7 @@ def test_geo_knows_no_torch():
 
 
 def test_hydra_is_known_to_config_alone():
-    assert users("hydra") | users("omegaconf") == {"citygrain.config"}
+    assert users("hydra") | users("omegaconf") == {"citygrain.support.config"}
 
 
 def test_lightning_stays_in_the_datamodule_and_in_training():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from citygrain.config import load_config
 from citygrain.data.dataset import CityWindows, Rules
 from citygrain.errors import ConfigError, DataError
 from citygrain.geo.cityraster import CityRaster
-from citygrain.pack import run
+from citygrain.support.config import load_config
+from citygrain.verbs.pack import run
 
 
 def packed(cities, out, *more):

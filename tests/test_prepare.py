@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import CityRaster
@@ -23,7 +24,7 @@ from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.sorting import Remainder
 from citygrain.geo.sources import Features
-from citygrain.prepare import prepare, run, summary
+from citygrain.verbs.prepare import run, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -240,7 +241,7 @@ def test_a_real_limit_on_file_size_is_an_error_too(tmp_path):
         sys.path[:0] = {[str(ROOT / "src"), str(ROOT / "tests")]!r}
         from test_prepare import PLACE, Town
         from citygrain.errors import DataError
-        from citygrain.prepare import prepare
+        from citygrain.data.prepare import prepare
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:
@@ -277,7 +278,7 @@ sys.path[:0] = {paths!r}
 from test_prepare import PLACE, Town, contents
 from citygrain.errors import DataError
 from citygrain.geo.cityraster import CityRaster
-from citygrain.prepare import prepare
+from citygrain.data.prepare import prepare
 
 CALLS = [(os, n) for n in ("fsync", "unlink", "rmdir", "mkdir", "rename", "replace")]
 base, old = Path({base!r}), {old!r}
@@ -361,7 +362,7 @@ def test_killed_at_random_moments_the_next_run_finishes(tmp_path):
         sys.path[:0] = {[str(ROOT / "src"), str(ROOT / "tests")]!r}
         from test_prepare import Town
         from citygrain.geo.place import Place
-        from citygrain.prepare import prepare
+        from citygrain.data.prepare import prepare
         print("go", flush=True)
         prepare(Place.from_bbox("city", (12.5, 55.6, 12.58, 55.64)), Town(), {str(tmp_path)!r})
         print("done", flush=True)

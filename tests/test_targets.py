@@ -13,9 +13,9 @@ import yaml
 
 import citygrain
 from citygrain.checkpoint import SHIPPED
-from citygrain.config import config_dir
 from citygrain.errors import ConfigError
-from citygrain.targets import BUILDING_BLOCKS, MODEL_PARTS, check_targets, find_target
+from citygrain.support.config import config_dir
+from citygrain.support.targets import BUILDING_BLOCKS, MODEL_PARTS, check_targets, find_target
 
 MODULES = {
     module.name: importlib.import_module(module.name)
@@ -222,7 +222,7 @@ def test_a_users_own_family_is_named_where_it_stands(tmp_path, monkeypatch):
 
 def test_who_names_something_else_learns_what_may_be_named():
     with pytest.raises(ConfigError) as caught:
-        find_target("citygrain.files.write_text")
+        find_target("citygrain.support.files.write_text")
     said = str(caught.value)
     for word in (
         "write_text",

@@ -9,11 +9,12 @@ import rasterio
 import shapely
 from affine import Affine
 
-from citygrain.config import load_config
 from citygrain.errors import ConfigError, DataError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
-from citygrain.vectorize import LARGEST_CELLS, run
+from citygrain.geo.layout_files import LARGEST_CELLS
+from citygrain.support.config import load_config
+from citygrain.verbs.vectorize import run
 
 CRS = "EPSG:32633"
 
@@ -217,7 +218,7 @@ def test_layers_without_features_keep_their_types(tmp_path):
 
 
 def test_a_whole_city_is_to_be_named_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("citygrain.vectorize.LARGEST_CELLS", 64)
+    monkeypatch.setattr("citygrain.geo.layout_files.LARGEST_CELLS", 64)
     assert LARGEST_CELLS > 64
     with pytest.raises(DataError, match=r"bounds=\[left,bottom,right,top\]"):
         vectorized(write(tmp_path / "x.tif", crossing()), tmp_path / "out")

@@ -8,11 +8,11 @@ import torch
 
 import citygrain
 from citygrain.checkpoint import INDEX, SHIPPED, WEIGHTS, Checkpoint, export, files_of, read, references
-from citygrain.config import load_config
 from citygrain.errors import CheckpointError, ConfigError
-from citygrain.export import run
 from citygrain.protocols import Noise
 from citygrain.spec import Conditions
+from citygrain.support.config import load_config
+from citygrain.verbs.export import run
 
 LARGEST_BYTES = 16_000_000
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from citygrain.config import config_dir
+from citygrain.support.config import config_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from citygrain.conditions import measurable
 from citygrain.latent import Codes
+from citygrain.measures import measurable
 from citygrain.models.code_space import CodeSpace
 from citygrain.spec import LayoutSpec
 

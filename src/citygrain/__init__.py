@@ -7,10 +7,12 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from citygrain.version import __version__
+
 if TYPE_CHECKING:
     from citygrain.checkpoint import load
-    from citygrain.conditions import measure
     from citygrain.geo.place import Place
+    from citygrain.measures import measure
     from citygrain.spec import Conditions, LayoutSpec
 
 # torch's threads wait for each other many times in a layer, and by default on guard: each keeps its core from whatever
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__version__ = "0.1.0"
 __all__ = ["Conditions", "LayoutSpec", "Place", "__version__", "load", "measure"]
 
 _HOMES = {
@@ -28,7 +29,7 @@ _HOMES = {
     "LayoutSpec": "citygrain.spec",
     "Place": "citygrain.geo.place",
     "load": "citygrain.checkpoint",
-    "measure": "citygrain.conditions",
+    "measure": "citygrain.measures",
 }
 
 

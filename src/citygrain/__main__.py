@@ -47,7 +47,7 @@ class Verb:
 
 VERBS = {
     "prepare": Verb(
-        "citygrain.prepare",
+        "citygrain.verbs.prepare",
         "OpenStreetMap to a city raster: one GeoTIFF in metres, its blocks split and measured",
         "citygrain prepare place=copenhagen",
         (
@@ -58,14 +58,14 @@ VERBS = {
         ),
     ),
     "pack": Verb(
-        "citygrain.pack",
+        "citygrain.verbs.pack",
         "prepared places to a folder small enough to travel: coarser cells, fewer steps of coverage, as much as fits",
         "citygrain pack places=[copenhagen,los_angeles] resolution_m=4 limit_mb=60",
         ("citygrain train data.places=[copenhagen,los_angeles] data.resolution_m=4 paths.data=out/packed",),
         run_key="out",
     ),
     "train": Verb(
-        "citygrain.training.run",
+        "citygrain.verbs.train",
         "city rasters to a generator that can be asked for a density, a mobility, a place",
         "citygrain train experiment=demo",
         (
@@ -75,7 +75,7 @@ VERBS = {
         run_key="name",
     ),
     "sample": Verb(
-        "citygrain.sample",
+        "citygrain.verbs.sample",
         "a generator to layouts: PNG, GeoTIFF, and what was asked against what was measured",
         "citygrain sample checkpoint=runs/demo n=16 conditions.coverage=0.4",
         (
@@ -86,7 +86,7 @@ VERBS = {
         run_key="out",
     ),
     "evaluate": Verb(
-        "citygrain.evaluate",
+        "citygrain.verbs.evaluate",
         "a generator against held-out windows: realism, obedience, copies; a report to read and one to compute with",
         "citygrain evaluate checkpoint=runs/demo n=256",
         (
@@ -97,14 +97,14 @@ VERBS = {
         run_key="out",
     ),
     "compare": Verb(
-        "citygrain.compare",
+        "citygrain.verbs.compare",
         "places, real or generated: what separates them, measure by measure, as HTML, PNG and CSV",
         "citygrain compare places=[copenhagen,los_angeles]",
         ("citygrain compare places=[copenhagen,los_angeles] generated=[out/sample]",),
         run_key="out",
     ),
     "edit": Verb(
-        "citygrain.edit",
+        "citygrain.verbs.edit",
         "a site redrawn inside its real surroundings, under conditions: before and after, measured and georeferenced",
         "citygrain edit checkpoint=runs/demo place=helsinki at=[24.9414,60.1735] conditions.coverage=0.4",
         (
@@ -114,19 +114,19 @@ VERBS = {
         run_key="out",
     ),
     "app": Verb(
-        "citygrain.app",
+        "citygrain.verbs.app",
         "a page in the browser, served by this machine: ask a model by sliders, look, measure, download",
         "citygrain app",
         ("citygrain app checkpoint=[reference/cities_64,runs/demo] port=8000 open_browser=true",),
     ),
     "export": Verb(
-        "citygrain.export",
+        "citygrain.verbs.export",
         "a run to a model that travels: weights, configuration and model card, without what training needs",
         "citygrain export checkpoint=runs/demo out=out/model half=true",
         run_key="out",
     ),
     "vectorize": Verb(
-        "citygrain.vectorize",
+        "citygrain.verbs.vectorize",
         "layouts to buildings, open spaces and street graphs: GeoPackage, GeoJSON, GeoParquet, GraphML",
         "citygrain vectorize layouts=out/sample out=out/vectors",
         (
@@ -182,7 +182,7 @@ def _dispatch(request: Request, out: Console, err: Console) -> int:
     if "--help" in request.flags:
         _help(out, request)
         return 0
-    config = importlib.import_module("citygrain.config")
+    config = importlib.import_module("citygrain.support.config")
     if "--cfg" in request.flags:
         out.print(
             Text(config.config_text(request.verb, request.overrides, request.config_dirs).rstrip()), soft_wrap=True
@@ -195,17 +195,17 @@ def _dispatch(request: Request, out: Console, err: Console) -> int:
 
 
 def _run(verb: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
-    config = importlib.import_module("citygrain.config")
+    config = importlib.import_module("citygrain.support.config")
     plain = config.load_config(verb, overrides, config_dirs)
     config.check_signatures(plain)
-    with importlib.import_module("citygrain.devices").using_threads(plain.get("threads")):
+    with importlib.import_module("citygrain.support.devices").using_threads(plain.get("threads")):
         VERBS[verb].run(plain)
 
 
 def _multirun(request: Request, out: Console, err: Console) -> int:
     """Run every combination, one after another; one that fails does not stop the others."""
     verb = str(request.verb)
-    config = importlib.import_module("citygrain.config")
+    config = importlib.import_module("citygrain.support.config")
     jobs = config.sweep(request.overrides)
     taken: dict[str, Sequence[str]] = {}
     failed = 0
@@ -291,7 +291,7 @@ def _overview(out: Console) -> None:
 
 def _help(out: Console, request: Request) -> None:
     verb, dirs = str(request.verb), request.config_dirs
-    config = importlib.import_module("citygrain.config")
+    config = importlib.import_module("citygrain.support.config")
     about = VERBS[verb]
     out.print(f"[bold]citygrain {verb}[/] \\[group=option] \\[key=value] …", highlight=False)
     out.print(f"{about.does[0].upper()}{about.does[1:]}.", highlight=False, markup=False)

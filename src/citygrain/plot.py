@@ -22,11 +22,11 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from numpy.typing import ArrayLike, NDArray
 
-from citygrain.conditions import MEASURES
 from citygrain.errors import DataError
-from citygrain.files import atomic_path
 from citygrain.geo.layers import CHANNELS, WIDTHS
 from citygrain.geo.vectorize import Vectors
+from citygrain.measures import MEASURES
+from citygrain.support.files import atomic_path
 
 PAPER = "#f8f5ee"
 INK = "#33313a"

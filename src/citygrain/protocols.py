@@ -6,8 +6,8 @@ inherits a stub that raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,11 @@ class Noise:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A frozen value that holds one family's sampling knobs and runs its handle."""
+    """A frozen dataclass that holds one family's sampling knobs and runs its handle."""
 
-    def __call__(self, model: Any, conditions: Conditions, noise: Noise) -> Tensor:
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __call__(self, model: object, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw `(B, …)` in the space of the model's handle."""
         ...
 
@@ -72,7 +74,7 @@ class Known(NamedTuple):
 class Completes(Protocol):
     """A sampler that can draw the rest of layouts of which parts are known."""
 
-    def complete(self, model: Any, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
+    def complete(self, model: object, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw `(B, …)` in the space of the model's handle, in agreement with what is known."""
         ...
 
@@ -92,9 +94,18 @@ class Holds(Protocol):
 
 @runtime_checkable
 class Generator(Protocol):
-    """A generative model of layouts given conditions."""
+    """A generative model of layouts given conditions.
+
+    Attributes
+    ----------
+    spec
+        What its layouts are, and what can be asked of them.
+    sampler
+        The one that `sample` uses unless another is given.
+    """
 
     spec: LayoutSpec
+    sampler: Sampler
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return scalars to log for layouts `(B, C, H, W)` in [0, 1]; `"loss"` is the one to minimise."""
@@ -106,9 +117,31 @@ class Generator(Protocol):
 
 
 @runtime_checkable
-class Codec(Protocol):
-    """A family with a code: it turns layouts into smaller tensors and back."""
+class Trained(Generator, Protocol):
+    """A generator that `citygrain.load` has read: it knows what it was made of.
 
+    Attributes
+    ----------
+    provenance
+        Places, windows, versions, and how far training had come, as the checkpoint says.
+    """
+
+    provenance: Mapping[str, Any]
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A family with a code: it turns layouts into smaller tensors and back.
+
+    Attributes
+    ----------
+    spec
+        What its layouts are.
+    code_shape
+        Of the code of one layout.
+    """
+
+    spec: LayoutSpec
     code_shape: tuple[int, int, int]
 
     def encode(self, layout: Tensor) -> Tensor:
@@ -186,6 +219,11 @@ class ShowsLayouts(Protocol):
 @runtime_checkable
 class ReadsLayouts(ShowsLayouts, Holds, Protocol):
     """A handle whose clean tensors can be made of layouts, and seen as them."""
+
+
+@runtime_checkable
+class DenoisesLayouts(Denoiser, ReadsLayouts, Protocol):
+    """A denoiser whose clean tensors can be made of layouts, and seen as them."""
 
 
 @runtime_checkable
@@ -321,6 +359,11 @@ class Invertible(Protocol):
 
 
 @runtime_checkable
+class InvertsLayouts(Invertible, ShowsLayouts, Protocol):
+    """A bijection whose clean tensors can be seen as layouts."""
+
+
+@runtime_checkable
 class EnergyModel(Protocol):
     """The handle of `Langevin`: an energy whose low places are clean tensors with noise of a known size in them."""
 
@@ -365,7 +408,23 @@ class HasLikelihood(Protocol):
         ...
 
 
-def require(model: Any, capability: type, wanted_by: str, works_with: Sequence[str]) -> Any:
+def module_of(model: object) -> nn.Module:
+    """Return a model as the torch module that it is as well.
+
+    Raises
+    ------
+    CapabilityError
+        When it is none.
+    """
+    if not isinstance(model, nn.Module):
+        raise CapabilityError("A model is a torch.nn.Module.", got=type(model).__name__)
+    return model
+
+
+Capability = TypeVar("Capability")
+
+
+def require(model: object, capability: type[Capability], wanted_by: str, works_with: Sequence[str]) -> Capability:
     """Return the model, or refuse it when it lacks a capability, naming the families that have it.
 
     Raises

@@ -273,7 +273,7 @@ class Conditions:
         cls,
         spec: LayoutSpec,
         batch: int,
-        asked: Mapping[str, float | str | Tensor | None],
+        asked: Mapping[str, Any],
         given: Mapping[str, Tensor] | None = None,
     ) -> Conditions:
         """Ask for named conditions in physical units or percentiles, the same for the whole batch.

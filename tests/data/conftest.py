@@ -8,9 +8,9 @@ import pytest
 import shapely
 import torch
 
+from citygrain.data.prepare import prepare
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features
-from citygrain.prepare import prepare
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from citygrain import conditions
-from citygrain.conditions import MEASURES, measure
+from citygrain import measures
 from citygrain.data.datamodule import CityDataModule, EpochSampler
 from citygrain.errors import ConditionError, DataError
+from citygrain.measures import MEASURES, measure
 from citygrain.spec import ALL_PLACES, LayoutSpec
 
 PLACES = ["squareville", "wideham"]
@@ -112,8 +112,8 @@ def test_windows_are_had_without_waiting_for_statistics(writable, monkeypatch):
 def test_statistics_of_another_definition_are_not_taken(writable, monkeypatch, tmp_path_factory):
     module(writable).prepare_spec()
     changed = tmp_path_factory.mktemp("other") / "conditions.py"
-    changed.write_text(Path(conditions.__file__).read_text() + "\n")
-    monkeypatch.setattr(conditions, "__file__", str(changed))
+    changed.write_text(Path(measures.__file__).read_text() + "\n")
+    monkeypatch.setattr(measures, "__file__", str(changed))
     module(writable).prepare_spec()
     assert len(list((writable / ".cache").iterdir())) == 2
 

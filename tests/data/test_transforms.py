@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from citygrain.conditions import mappable, measurable, measure, measure_maps
 from citygrain.data.transforms import INVERSE, SYMMETRIES, RawBatch, cut_out, to_batch, turn
 from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.measures import mappable, measurable, measure, measure_maps
 from citygrain.spec import LayoutSpec
 
 

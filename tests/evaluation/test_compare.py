@@ -6,9 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from citygrain.compare import Compared, compare, run
-from citygrain.conditions import MEASURES
-from citygrain.config import load_config
+from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.gather import Gathered
@@ -17,7 +15,9 @@ from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.place import Place
 from citygrain.geo.sources.overpass import Overpass
-from citygrain.prepare import prepare
+from citygrain.measures import MEASURES
+from citygrain.support.config import load_config
+from citygrain.verbs.compare import Compared, compare, run
 from geo.overpass_server import serve
 
 # Effect sizes
@@ -178,7 +178,7 @@ def test_generated_layouts_set_the_resolution(generated, cities, tmp_path):
 
 
 def test_layouts_of_models_that_know_other_channels_are_not_compared():
-    from citygrain.compare import _format_of
+    from citygrain.verbs.compare import _format_of
 
     assert _format_of({}) == RASTER_FORMAT
     assert _format_of({"old": 1}) == 1

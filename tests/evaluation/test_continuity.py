@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from citygrain.evaluation.continuity import seam_contrast, street_ends
+from citygrain.generation.continuity import seam_contrast, street_ends
 
 CHANNELS = ("building", "arterial", "street")
 

@@ -8,15 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from citygrain import evaluate, load
-from citygrain.config import load_config
+from citygrain import load
 from citygrain.data.dataset import CityWindows, Rules
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluate import failures, learned_from, run
 from citygrain.evaluation import gather
 from citygrain.evaluation.morphology import FORM, Form
-from citygrain.export import run as export
+from citygrain.support.config import load_config
 from citygrain.training.run import run as train
+from citygrain.verbs import evaluate
+from citygrain.verbs.evaluate import failures, learned_from, run
+from citygrain.verbs.export import run as export
 
 pytestmark = [
     pytest.mark.slow,

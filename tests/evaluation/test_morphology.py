@@ -11,7 +11,6 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from citygrain.conditions import measurable
 from citygrain.errors import DataError
 from citygrain.evaluation.morphology import (
     FORM,
@@ -24,6 +23,7 @@ from citygrain.evaluation.morphology import (
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import noded
+from citygrain.measures import measurable
 
 SIDE = 400
 GRID = Grid("EPSG:32633", 500_000.0, 6_000_000.0, 2.0, SIDE // 2, SIDE // 2)

@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import shapely
 
+from citygrain.data.prepare import prepare
 from citygrain.errors import DataError
 from citygrain.geo import cityraster, geotiff
 from citygrain.geo.cityraster import CityRaster
@@ -22,7 +23,6 @@ from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import Features
-from citygrain.prepare import prepare
 
 PLACE = Place.from_bbox("somewhere", (12.50, 55.60, 12.52, 55.612))
 

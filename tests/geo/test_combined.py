@@ -17,7 +17,7 @@ import shapely
 from rich.console import Console
 
 from citygrain.__main__ import main
-from citygrain.config import load_config
+from citygrain.data.prepare import prepare
 from citygrain.errors import CitygrainError, ConfigError, DataError, SourceError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
@@ -28,8 +28,9 @@ from citygrain.geo.sources.layers_file import LayersFile
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.overpass import Overpass
 from citygrain.geo.sources.overpass_json import OverpassJson
-from citygrain.prepare import prepare, run, summary
-from citygrain.targets import instantiate
+from citygrain.support.config import load_config
+from citygrain.support.targets import instantiate
+from citygrain.verbs.prepare import run, summary
 from geo.test_overpass_json import only, save, town
 
 pytestmark = pytest.mark.filterwarnings("ignore::citygrain.geo.sources.EmptyLayerWarning")

@@ -15,6 +15,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from citygrain.data.pack import pack
+from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
@@ -28,8 +30,7 @@ from citygrain.geo.sources.layers_file import (
     LayersFile,
     _matches,
 )
-from citygrain.pack import pack
-from citygrain.prepare import prepare, run
+from citygrain.verbs.prepare import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::citygrain.geo.sources.EmptyLayerWarning")
 

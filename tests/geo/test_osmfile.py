@@ -13,13 +13,13 @@ import osmium
 import pytest
 import shapely
 
+from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layers import ARTERIAL, CHANNEL_NAMES, SCHEMA, TUNNEL
 from citygrain.geo.place import Place
 from citygrain.geo.sources import EmptyLayerWarning, Features, features, osmfile
 from citygrain.geo.sources.combined import Combined
 from citygrain.geo.sources.osmfile import BROKEN_RELATIONS, CUT_AREAS, LOST_WAYS, OPEN_AREAS, OsmFile, _Reader
-from citygrain.prepare import prepare
 
 HELSINKI = (24.9352, 60.1642, 24.9534, 60.1791)
 KEPT = ("highway", "building")

@@ -13,6 +13,7 @@ import osmium
 import pytest
 import shapely
 
+from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
@@ -20,7 +21,6 @@ from citygrain.geo.sources import Features, features
 from citygrain.geo.sources.osmfile import CUT_AREAS, LOST_WAYS, OsmFile
 from citygrain.geo.sources.overpass import Overpass
 from citygrain.geo.sources.overpass_json import OverpassJson
-from citygrain.prepare import prepare
 from geo.overpass_server import serve
 from geo.test_overpass import METRE_EAST, METRE_NORTH, SOUTH, WEST, Town
 

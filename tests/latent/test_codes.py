@@ -9,7 +9,6 @@ import torch
 
 import families
 from citygrain.checkpoint import load
-from citygrain.conditions import measure
 from citygrain.data.dataset import CityWindows, Rules
 from citygrain.errors import CapabilityError, DataError
 from citygrain.evaluation.morphology import FORM
@@ -23,6 +22,7 @@ from citygrain.latent import (
     probe,
     reconstruct,
 )
+from citygrain.measures import measure
 from citygrain.spec import LayoutSpec
 from toy_codecs import SPEC, Blind, Identity, codes_of
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from citygrain.conditions import measure
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.morphology import FORM
 from citygrain.latent import follow, interpolate, moves, place_direction, probe, traverse
+from citygrain.measures import measure
 from toy_codecs import SPEC, Bent, Identity, codes_of, halves
 
 RNG = np.random.default_rng(0)

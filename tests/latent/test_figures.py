@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from citygrain.conditions import measure
 from citygrain.errors import DataError
 from citygrain.latent import disentanglement, probe, project, traverse
 from citygrain.latent.figures import confusion_chart, information_chart, latent_map, path_picture, probe_bars
+from citygrain.measures import measure
 from citygrain.plot import PAPER, hue
 from toy_codecs import SPEC, Identity, codes_of, halves
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from citygrain.conditions import MEASURES, measure
 from citygrain.errors import DataError
 from citygrain.evaluation.morphology import FORM
 from citygrain.latent.patterns import PATTERNS, pattern_card, write_cards
+from citygrain.measures import MEASURES, measure
 from toy_codecs import SPEC, Bent, codes_of, halves
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 import families
-from citygrain.conditions import measure
 from citygrain.errors import ConditionError, ConfigError
+from citygrain.measures import measure
 from citygrain.models.adversarial import Hinge, LeastSquares, NonSaturating
 from citygrain.models.pix2pix import Pix2Pix
 from citygrain.networks.critic import PatchCritic, ResidualCritic

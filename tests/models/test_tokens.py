@@ -17,7 +17,7 @@ from citygrain.models.masked_transformer import MaskedTransformer
 from citygrain.networks.transformer import AROUND, BEFORE, Transformer
 from citygrain.networks.unet import UNet
 from citygrain.protocols import HasLikelihood, HoleFiller, Known, LearnsFromCodes, NextTokenModel, Noise, Quantized
-from citygrain.samplers.editing import Inpaint
+from citygrain.samplers.areas import Inpaint
 from citygrain.samplers.tokens import MaskedTokens, NextToken
 from citygrain.spec import Conditions, LayoutSpec
 
@@ -30,6 +30,7 @@ class Cells(nn.Module):
     def __init__(self, side, book_size=2, factor=1):
         super().__init__()
         self.code_shape, self.book_size, self.factor = (1, side, side), book_size, factor
+        self.spec = spec(side * factor)
 
     def encode(self, layout):
         return nn.functional.avg_pool2d(layout[:, :1], self.factor)

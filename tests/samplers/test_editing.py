@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.protocols import Known, Noise
+from citygrain.samplers.areas import Area, Inpaint, Tiling
 from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun
-from citygrain.samplers.editing import Area, Inpaint, Tiling
 from citygrain.samplers.prior import Normal
 from citygrain.spec import Conditions, LayoutSpec
 

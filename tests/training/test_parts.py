@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as torch_schedules
 
-from citygrain.config import config_dir, load_config
 from citygrain.data.codes import CodeBank
 from citygrain.errors import ConfigError, DataError
-from citygrain.files import atomic_path, write_text
 from citygrain.spec import Batch, Conditions, LayoutSpec
-from citygrain.targets import instantiate
+from citygrain.support.config import config_dir, load_config
+from citygrain.support.files import atomic_path, write_text
+from citygrain.support.targets import instantiate
 from citygrain.training import lr_schedules
 from citygrain.training.callbacks import ExponentialMovingAverage, StochasticWeightAverage, Stopwatch
 

@@ -11,10 +11,10 @@ import torch
 
 import citygrain
 import families
-from citygrain.config import groups, load_config
 from citygrain.data.dataset import CityWindows, Rules
-from citygrain.sample import run as sample
+from citygrain.support.config import groups, load_config
 from citygrain.training.run import run
+from citygrain.verbs.sample import run as sample
 
 pytestmark = [
     pytest.mark.slow,

@@ -21,13 +21,13 @@ import torch
 
 import citygrain
 from citygrain import checkpoint
-from citygrain.config import load_config
 from citygrain.errors import CheckpointError, ConditionError, ConfigError, DataError, TrainingError
-from citygrain.sample import run as sample
 from citygrain.spec import LayoutSpec
+from citygrain.support.config import load_config
 from citygrain.training import run as training
 from citygrain.training.callbacks import ProgressBar, SampleGrid
 from citygrain.training.run import run
+from citygrain.verbs.sample import run as sample
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,8 +19,8 @@ import rich
 
 from citygrain.app.drawing import Studio
 from citygrain.checkpoint import load, references
-from citygrain.devices import chosen_device
 from citygrain.errors import CapabilityError, ConfigError
+from citygrain.support.devices import chosen_device
 
 PORT, TRIED = 7860, 100
 """Where a free port is looked for, and how far."""

@@ -20,25 +20,27 @@ from pyproj import Transformer
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from citygrain.conditions import MEASURES, measure, settled
 from citygrain.data.dataset import find_place
-from citygrain.devices import device_of
-from citygrain.edit import Site, asked_of, measured, site_in, site_of
-from citygrain.edit import write as write_edit
-from citygrain.editing import draw_area
 from citygrain.errors import CapabilityError, ConfigError, DataError
-from citygrain.files import atomic_path
+from citygrain.generation import edits
+from citygrain.generation.edits import part_asked
+from citygrain.generation.given import Given
+from citygrain.generation.sampling import sample
+from citygrain.generation.site import Site, locate_site, read_site
+from citygrain.generation.windows import draw
 from citygrain.geo.cityraster import MANIFEST, CityRaster
 from citygrain.geo.layers import parts_of, select_channels
+from citygrain.geo.layout_files import grid_of, write_layers
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import vectorize
 from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
+from citygrain.layouts import Layouts
+from citygrain.measures import MEASURES, measure, settled
 from citygrain.plot import sheet, to_rgb
-from citygrain.protocols import Completes, Denoiser, Holds, Known, Sampler
-from citygrain.sample import Samples, draw, given_windows, grids_of, write
+from citygrain.protocols import Completes, Denoiser, Holds, Sampler
 from citygrain.samplers.base import fitting
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
-from citygrain.vectorize import collected, grid_of, write_layers
+from citygrain.support.devices import device_of
+from citygrain.support.files import atomic_path
 
 Picture = NDArray[np.uint8]
 Row = list[str]
@@ -63,8 +65,6 @@ LIKELY = 256
 
 CODED = 64
 """Of them, as many are encoded at once."""
-
-NOWHERE: Mapping[str, Any] = {"place": None, "crs": None, "origin": None}
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,10 @@ class Studio:
         sampler = turned(self, "DpmSolver", quick) if "DpmSolver" in self.samplers else None
         with torch.no_grad():
             drawn = draw(self.generator, Conditions.empty(spec, LIKELY), range(LIKELY), sampler=sampler)
-            parts = torch.split(torch.from_numpy(drawn.layouts).to(device_of(codec)), CODED)
+            parts = torch.split(drawn.tensor.to(device_of(codec)), CODED)
             codes = torch.cat([codec.encode(part).float().cpu() for part in parts]).numpy()
         nowhere, numbers = np.full(LIKELY, NO_PLACE), np.arange(LIKELY)
-        return Codes(codes, nowhere, drawn.measured, spec, lambda which: drawn.layouts[list(which)], numbers)
+        return Codes(codes, nowhere, dict(drawn.measured), spec, lambda which: drawn.shares[list(which)], numbers)
 
 
 def range_of(spec: LayoutSpec, name: str) -> Range | None:
@@ -238,7 +238,7 @@ def asked(ranges: Sequence[Range], values: Sequence[float | None], ticked: Seque
 
 def knobs_of(sampler: Sampler) -> dict[str, float | None]:
     """Return the knobs of a sampler that the page turns; None for an infinite one."""
-    own = {f.name for f in fields(sampler)}  # type: ignore[arg-type]  # samplers are dataclasses
+    own = {f.name for f in fields(sampler)}  # samplers are dataclasses
     values = {knob.name: getattr(sampler, knob.name) for knob in KNOBS if knob.name in own}
     return {name: None if math.isinf(value) else value for name, value in values.items()}
 
@@ -269,7 +269,7 @@ def turned(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> Samp
             )
         else:
             values[knob.name] = round(value) if knob.name == "steps" else float(value)
-    unchanged = {f.name: getattr(sampler, f.name) for f in fields(sampler)}  # type: ignore[arg-type]
+    unchanged = {f.name: getattr(sampler, f.name) for f in fields(sampler)}
     kind: Any = type(sampler)
     made: Sampler = kind(**(unchanged | values))
     return made
@@ -295,7 +295,7 @@ class Drawn:
     rows: list[Row]
     zipped: Path
     vectors: Path
-    samples: Samples
+    samples: Layouts
 
 
 HEADINGS = ("condition", "unit", "requested", "measured", "lowest – highest")
@@ -332,7 +332,7 @@ def draw_layouts(
     n
         How many.
     attempts
-        How often one that misses its request is drawn, see `citygrain.sample.draw`.
+        How often one that misses its request is drawn, see `citygrain.generation.windows.draw`.
     sampler
         Another than the model's own.
 
@@ -347,28 +347,22 @@ def draw_layouts(
     first = checked_seed(seed)
     count = whole(n, "the number of layouts", 1, MOST_LAYOUTS)
     times = whole(attempts, "the number of attempts", 1, MOST_ATTEMPTS)
+    where = given or place or spec.places[0]
     with studio.turn, torch.no_grad():
-        conditions: dict[str, Any] = {**wanted, "place": place}
-        if spec.given:
-            where = given or place or spec.places[0]
-            wanted_windows = {"place": where, "split": "test" if where in spec.places else "all"}
-            about = {"given": wanted_windows, "conditions": conditions, "n": count, "georeference": NOWHERE}
-            windows = given_windows(studio.generator, about | {"paths": {"data": studio.data}})
-            grids = windows.grids
-            known = {name: windows.layouts[:, spec.channels.index(name)] for name in spec.given}
-        else:
-            grids, known = grids_of(studio.generator, count, NOWHERE, place), None
-        requested = Conditions.request(spec, count, conditions, known)
-        samples = draw(studio.generator, requested, range(first, first + count), sampler=sampler, attempts=times)
-        write(samples, folder / "layouts", grids)
-        layouts = (samples.layouts * 255).round().astype(np.uint8)
-        names = [f"layout_{i:04d}" for i in range(count)]
-        vectors = {
-            name: vectorize(layout, spec.channels, grid)
-            for name, layout, grid in zip(names, layouts, grids, strict=True)
-        }
-        write_layers(collected(vectors), "gpkg", folder)
-        picture = _sheet(layouts, spec, [f"seed {s}" for s in samples.seeds])
+        samples = sample(
+            studio.generator,
+            count,
+            conditions={**wanted, "place": place},
+            seed=first,
+            attempts=times,
+            sampler=sampler,
+            given=Given(where, "test" if where in spec.places else "all"),
+            data=studio.data,
+            show_progress=False,
+        )
+        samples.save(folder / "layouts")
+        write_layers(samples.vectors(), "gpkg", folder)
+        picture = _sheet(samples.cells, spec, [f"seed {s}" for s in samples.seeds])
     zipped = packed(folder / "layouts", folder / "layouts.zip")
     return Drawn(picture, table(samples), zipped, folder / "layouts.gpkg", samples)
 
@@ -383,7 +377,7 @@ def _sheet(
     )
 
 
-def table(samples: Samples) -> list[Row]:
+def table(samples: Layouts) -> list[Row]:
     """Return what was asked for and what was measured, in the columns of `HEADINGS`; what was asked for comes first."""
     rows = []
     for name in sorted(samples.measured, key=lambda name: name not in samples.requested):
@@ -456,7 +450,7 @@ def draw_path(
     count = whole(steps, "the number of steps", 2, MOST_STEPS)
     with studio.turn, torch.no_grad():
         asked_of = Conditions.cat([Conditions.request(spec, 1, {"place": place}) for place in places])
-        layouts = torch.from_numpy(draw(studio.generator, asked_of, ends, sampler=sampler).layouts)
+        layouts = draw(studio.generator, asked_of, ends, sampler=sampler).tensor
         start, end = codec.encode(layouts.to(device_of(codec))).float().cpu().numpy()
         return interpolate(codec, start[None], end[None], count)
 
@@ -558,10 +552,10 @@ def draw_walk(
     with studio.turn:
         request = Conditions.request(spec, 1, {"place": place})
         with torch.no_grad():
-            layout = torch.from_numpy(draw(studio.generator, request, [first], sampler=sampler).layouts)
+            layout = draw(studio.generator, request, [first], sampler=sampler).tensor
             start = codec.encode(layout.to(device_of(codec))).float().cpu().numpy()
         now = float(measure(decode(codec, start), spec.channels, spec.resolution_m)[target][0])
-        wanted = np.linspace(*ends, count)  # type: ignore[arg-type]  # both are numbers
+        wanted = np.linspace(*ends, count)  # both are numbers
         path = follow(codec, start, target, [0, *(wanted - now)], studio.likely, hold=keep)
     return Walk(path, target, wanted, keep)
 
@@ -645,8 +639,9 @@ def ground_at(studio: Studio, place: str | None, longitude: float | None, latitu
             remedy="citygrain prepare place=helsinki",
         )
     raster = CityRaster.open(studio.data / str(place))
-    point = {"at": [longitude, latitude], "site": None, "size_m": 2 * studio.spec.resolution_m}
-    found = site_in(raster, studio.spec, site_of(point, raster.crs), 0, one_window=True)
+    point = (math.nan if longitude is None else longitude, math.nan if latitude is None else latitude)
+    outline = locate_site(raster.crs, at=point, size_m=2 * studio.spec.resolution_m)
+    found = read_site(raster, studio.spec, outline, 0, one_window=True)
     return Ground(found.layout, found.grid)
 
 
@@ -790,17 +785,13 @@ def redraw(
         raise ConfigError("No site is painted.", remedy="paint over what is to be redrawn")
     spec, first = studio.spec, checked_seed(seed)
     site = Site(ground.layout, free, ground.grid)
-    keep = torch.from_numpy(np.broadcast_to(~free, ground.layout.shape).copy())[None]
-    known = Known(torch.from_numpy(ground.layout)[None].float() / 255, keep)
     with studio.turn:
-        after = draw_area(
-            studio.generator, free.shape, wanted, known=known, place=place, seed=first, sampler=sampler,
-            strength=strength,
-        ).numpy()  # fmt: skip
-        layouts = {"before": ground.layout, "after_00": after}
-        told = measured(layouts, site, spec)
-        write_edit(layouts, told, wanted, site, spec, folder / "edit")
-        picture = _sheet(np.stack([ground.layout, after]), spec, ["before", "after"], outline=free)
+        edit = edits.redraw(
+            studio.generator, site, wanted, place=place, seeds=[first], sampler=sampler, strength=strength
+        )
+        edit.save(folder / "edit")
+        picture = _sheet(edit.layouts.cells, spec, ["before", "after"], outline=free)
+    told, after = edit.measured, edit.layouts.cells[1]
     rows = [
         _edit_row(name, part, told["before"][part][name], told["after_00"][part][name], wanted)
         for part in ("site", "area")
@@ -811,5 +802,5 @@ def redraw(
 
 
 def _edit_row(name: str, part: str, before: float, after: float, wanted: Mapping[str, float]) -> Row:
-    said = number(wanted[name]) if name in wanted and asked_of(name) == part else ""
+    said = number(wanted[name]) if name in wanted and part_asked(name) == part else ""
     return [*named(name), part, number(before), said, number(after)]

@@ -16,7 +16,6 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from citygrain import __version__
 from citygrain.app.drawing import (
     CANVAS_PX,
     EDIT_HEADINGS,
@@ -52,6 +51,7 @@ from citygrain.errors import CapabilityError, CitygrainError, ConfigError
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.latent import CodePath, codec_of
 from citygrain.protocols import Sampler
+from citygrain.version import __version__
 
 ANY_PLACE = "any"
 NO_PLACE = "No place is prepared here; `citygrain prepare place=helsinki` prepares one."

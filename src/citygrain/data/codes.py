@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from citygrain.files import atomic_path
 from citygrain.spec import Batch, Conditions
+from citygrain.support.files import atomic_path
 
 
 class CodeBatch(NamedTuple):

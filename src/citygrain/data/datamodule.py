@@ -17,8 +17,7 @@ import rich
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from citygrain import conditions
-from citygrain.conditions import MEASURES, mappable, measurable
+from citygrain import measures
 from citygrain.data.dataset import (
     MIN_BUILT,
     MIN_VALID,
@@ -33,10 +32,11 @@ from citygrain.data.dataset import (
 )
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
-from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import RASTER_FORMAT
+from citygrain.measures import MEASURES, mappable, measurable
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
+from citygrain.support.files import write_text
 
 MEASURED_AT_ONCE = 256
 
@@ -218,7 +218,7 @@ class CityDataModule(pl.LightningDataModule):
         """Read the statistics of the train windows from beside the data, or measure and keep them."""
         depends = [self.provenance(), spec.scalars, self.statistics_windows, PERCENTILES]
         digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode())
-        digest.update(Path(conditions.__file__).read_bytes())  # percentiles of an older definition mean nothing
+        digest.update(Path(measures.__file__).read_bytes())  # percentiles of an older definition mean nothing
         path = self.root / STATISTICS / f"statistics-{digest.hexdigest()[:24]}.json"
         with suppress(OSError, ValueError):
             kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from citygrain.conditions import maps_unchecked, measure_unchecked
+from citygrain.measures import maps_unchecked, measure_unchecked
 from citygrain.spec import Batch, Conditions, LayoutSpec
 
 SYMMETRIES = 8

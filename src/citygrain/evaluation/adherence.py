@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from citygrain.conditions import settled
+from citygrain.measures import settled
 from citygrain.plot import r_squared
 from citygrain.spec import LayoutSpec
 

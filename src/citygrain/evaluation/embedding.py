@@ -27,10 +27,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from citygrain.console import progress_bar
 from citygrain.data.transforms import SYMMETRIES, turn
-from citygrain.files import atomic_path
 from citygrain.networks.blocks import channels_last
+from citygrain.support.console import progress_bar
+from citygrain.support.files import atomic_path
 
 FEATURES = 64
 """Dimensions of the embedding."""

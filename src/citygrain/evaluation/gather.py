@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from citygrain.console import progress_bar
 from citygrain.evaluation.embedding import LayoutEmbedding
 from citygrain.evaluation.morphology import Form, morphology
-from citygrain.files import atomic_path
 from citygrain.geo.rasterize import Grid
+from citygrain.support.console import progress_bar
+from citygrain.support.files import atomic_path
 
 PART = 256
 """Layouts of a part."""

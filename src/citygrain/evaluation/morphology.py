@@ -1,6 +1,6 @@
 """Urban form of one layout: buildings, blocks, streets and how they meet, measured on its vectors.
 
-Beside the conditions (`citygrain.conditions.MEASURES`), which are read off the raster, these are measures of features:
+Beside the conditions (`citygrain.measures.MEASURES`), which are read off the raster, these are measures of features:
 they are taken on what `citygrain.geo.vectorize` makes of a layout, by the same code for real and for generated ones.
 
 A layout is a cut-out, so its edge cuts buildings, blocks and streets in two:
@@ -59,10 +59,10 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 
-from citygrain.conditions import measure
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import NETWORKS, Vectors, Ways, vectorize
+from citygrain.measures import measure
 
 BINS = 36
 """Bins of bearings, 10° each, the first one about north (Boeing 2019)."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from citygrain.files import write_text
 from citygrain.geo.sources import ATTRIBUTION
+from citygrain.support.files import write_text
 
 
 def write_report(report: Mapping[str, Any], folder: Path, template: str) -> Path:

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citygrain.console import progress_bar
 from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import DataError
 from citygrain.evaluation.embedding import LayoutEmbedding
 from citygrain.evaluation.gather import Layouts
+from citygrain.support.console import progress_bar
 
 STEPS, BATCH = 300, 32
 MEASURED = 1024

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from citygrain import __version__
+from citygrain.version import __version__
 
 HOMEPAGE = "https://github.com/citygrain/citygrain"
 

@@ -79,7 +79,7 @@ class Level:
 class CityRaster:
     """A prepared place.
 
-    Open one with `CityRaster.open(folder)`; make one with `citygrain.prepare`.
+    Open one with `CityRaster.open(folder)`; make one with `citygrain.data.prepare.prepare`.
 
     Parameters
     ----------

@@ -15,24 +15,26 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 
-from citygrain import __version__, conditions
+from citygrain import measures
 from citygrain.checkpoint import load
-from citygrain.conditions import MEASURES, Measure, measurable, measure
-from citygrain.console import progress_bar
 from citygrain.data.codes import fingerprint
 from citygrain.data.dataset import STATISTICS, UNCHANGED, CityWindows, Rules, find_place
 from citygrain.data.transforms import to_batch
-from citygrain.devices import device_of
 from citygrain.errors import DataError
 from citygrain.evaluation.gather import Arrays, Gathered, Layouts, form_of, gather, kept_arrays, processes
 from citygrain.evaluation.morphology import FORM, FormMeasure
-from citygrain.files import sha256
+from citygrain.measures import MEASURES, Measure, measurable, measure
 from citygrain.models.code_space import CODECS
 from citygrain.models.pca import Pca
 from citygrain.plot import r_squared
-from citygrain.protocols import Codec, require
+from citygrain.protocols import Codec, Trained, require
 from citygrain.spec import LayoutSpec
+from citygrain.support.console import progress_bar
+from citygrain.support.devices import device_of
+from citygrain.support.files import sha256
+from citygrain.version import __version__
 
 Floats = NDArray[np.float32]
 Values = dict[str, NDArray[np.float64]]
@@ -108,7 +110,7 @@ class Codes:
         return self.read(self.positions[slice(None) if index is None else np.asarray(index)].tolist())
 
 
-def codec_of(model: Any) -> Any:
+def codec_of(model: object) -> Codec:
     """Return the model itself where it has a code, or the frozen codec in whose code it works.
 
     Raises
@@ -134,7 +136,7 @@ def titled(name: str) -> str:
 
 
 def encode(
-    codec: Any,
+    codec: Codec,
     windows: CityWindows,
     count: int | None = None,
     *,
@@ -204,7 +206,7 @@ def encode(
 
 
 def encode_places(
-    model: Any,
+    model: Trained | str | Path,
     data: str | Path = "data/cities",
     split: str = "train",
     *,
@@ -261,16 +263,16 @@ def encode_places(
     return encode(codec, windows, fixed, forms=forms, folder=home, batch_size=batch_size, workers=workers)
 
 
-def identity(codec: Any) -> str:
+def identity(codec: Codec) -> str:
     """Hash of a codec's structure and weights: of what decides its codes."""
     digest = hashlib.sha256(repr(codec).encode())
-    for name, value in codec.state_dict().items():
+    for name, value in codec.state_dict().items() if isinstance(codec, nn.Module) else ():
         digest.update(name.encode())
         digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
-def decode(codec: Any, codes: ArrayLike, *, batch_size: int = BATCH) -> Floats:
+def decode(codec: Codec, codes: ArrayLike, *, batch_size: int = BATCH) -> Floats:
     """Return layouts `(N, C, H, W)` of codes `(N, *code_shape)`, in steps of 1/255 as in a city raster."""
     where = device_of(codec)
     with torch.no_grad():
@@ -282,7 +284,7 @@ def decode(codec: Any, codes: ArrayLike, *, batch_size: int = BATCH) -> Floats:
     return layouts
 
 
-def reconstruct(codec: Any, layouts: ArrayLike, *, batch_size: int = BATCH) -> Floats:
+def reconstruct(codec: Codec, layouts: ArrayLike, *, batch_size: int = BATCH) -> Floats:
     """Return what is left of layouts `(N, C, H, W)` in [0, 1] once they went through the code, in steps of 1/255."""
     where = device_of(codec)
     parts = torch.split(torch.as_tensor(np.asarray(layouts, np.float32)), batch_size)
@@ -300,7 +302,7 @@ def forms_of(layouts: Floats, spec: LayoutSpec) -> Values:
     return {str(name): values[name].to_numpy(float) for name in values}
 
 
-def measures_kept(codec: Any, codes: Codes) -> pd.Series:
+def measures_kept(codec: Codec, codes: Codes) -> pd.Series:
     """Return R² of every condition measured on what is decoded against the window itself: what is in the code at all.
 
     The line is *decoded = real*, so that a bias costs; NaN where the windows do not vary.
@@ -310,7 +312,7 @@ def measures_kept(codec: Any, codes: Codes) -> pd.Series:
     return pd.Series({name: r_squared(values, codes.measured[name]) for name, values in again.items()})
 
 
-def explained_variance(codec: Any, train: Codes, held_out: Codes) -> pd.DataFrame:
+def explained_variance(codec: Codec, train: Codes, held_out: Codes) -> pd.DataFrame:
     """Compare what a code keeps of held-out windows with principal components of as many numbers.
 
     The components are those of patches, one for each place in the code, which is the linear codec of the same shape
@@ -363,7 +365,7 @@ def _squares(differences: Floats) -> NDArray[np.float64]:
     return np.array([*sums, sum(sums)])
 
 
-def _check(codec: Any, spec: LayoutSpec) -> None:
+def _check(codec: Codec, spec: LayoutSpec) -> None:
     made_for = codec.spec
     ours, theirs = ((s.channels, s.size_px, s.resolution_m) for s in (spec, made_for))
     if ours != theirs:
@@ -388,7 +390,7 @@ def _provenance(windows: CityWindows, count: int) -> list[Any]:
     """Return all that decides what the windows are, and how they are measured."""
     return [
         __version__,
-        sha256(Path(conditions.__file__)),
+        sha256(Path(measures.__file__)),
         {raster.name: dict(raster.provenance) for raster in windows.rasters},
         windows.split,
         list(windows.channels),

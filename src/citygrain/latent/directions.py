@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 
-from citygrain.conditions import measure
 from citygrain.errors import ConfigError, DataError
 from citygrain.latent.codes import Codes, Floats, Values, about, decode, forms_of, titled
 from citygrain.latent.structure import reduced
+from citygrain.measures import measure
+from citygrain.protocols import Codec
 from citygrain.spec import LayoutSpec
 
 PROBED = 256
@@ -179,7 +180,7 @@ class CodePath:
 
 
 def traverse(
-    codec: Any, codes: ArrayLike, direction: ArrayLike, steps: ArrayLike, *, along: str = "step", forms: bool = False
+    codec: Codec, codes: ArrayLike, direction: ArrayLike, steps: ArrayLike, *, along: str = "step", forms: bool = False
 ) -> CodePath:
     """Walk from codes in a direction, decode every step and measure it.
 
@@ -212,7 +213,7 @@ def traverse(
 
 
 def interpolate(
-    codec: Any,
+    codec: Codec,
     start: ArrayLike,
     end: ArrayLike,
     steps: int = 9,
@@ -268,7 +269,7 @@ def _spherical(a: Floats, b: Floats, t: NDArray[np.float64]) -> tuple[NDArray[np
     )
 
 
-def measured_path(codec: Any, codes: Floats, positions: NDArray[np.float64], along: str, *, forms: bool) -> CodePath:
+def measured_path(codec: Codec, codes: Floats, positions: NDArray[np.float64], along: str, *, forms: bool) -> CodePath:
     """Decode codes `(S, N, …)` and measure them."""
     spec, steps = codec.spec, codes.shape[:2]
     layouts = decode(codec, codes.reshape(-1, *codes.shape[2:]))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from citygrain.conditions import measurable, measure_unchecked
-from citygrain.devices import device_of
 from citygrain.errors import DataError
 from citygrain.latent.codes import Codes, titled
 from citygrain.latent.directions import CodePath, measured_path
+from citygrain.measures import measurable, measure_unchecked
+from citygrain.protocols import Codec
+from citygrain.support.devices import device_of
 
 NEWTON_STEPS = 8
 """Steps towards each position, at most."""
@@ -37,7 +37,7 @@ RIDGE = 1e-3
 
 
 def follow(
-    codec: Any,
+    codec: Codec,
     codes: ArrayLike,
     target: str,
     steps: ArrayLike,

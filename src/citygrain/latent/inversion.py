@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.models.code_space import CodeSpace
-from citygrain.protocols import Denoiser, Noise, require
+from citygrain.protocols import DenoisesLayouts, Noise, require
 from citygrain.samplers.diffusion import DIFFUSION, DpmSolver, Euler, Heun, guided
 from citygrain.spec import Conditions
 
@@ -53,7 +52,7 @@ class Inversion(nn.Module):
         super().__init__()
         if not isinstance(model, CodeSpace):
             raise CapabilityError("Inversion needs a diffusion model.", got=type(model).__name__, choices=DIFFUSION)
-        self.model: Any = require(model, Denoiser, "Inversion", DIFFUSION)
+        self.model = require(model, DenoisesLayouts, "Inversion", DIFFUSION)
         self.sampler = sampler or Heun(steps=24)
         if not isinstance(self.sampler, Euler | Heun | DpmSolver) or self.sampler.tolerance < float("inf"):
             raise ConfigError(

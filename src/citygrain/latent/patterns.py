@@ -20,15 +20,16 @@ import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from citygrain.conditions import measurable
-from citygrain.console import progress_bar
 from citygrain.errors import DataError
 from citygrain.evaluation.report import number, write_page
 from citygrain.latent.codes import Codes, about, titled
 from citygrain.latent.directions import CodePath, Probes, moves, probe, traverse
 from citygrain.latent.figures import Picture, curves_of, steps_of
 from citygrain.latent.following import follow
+from citygrain.measures import measurable
 from citygrain.plot import DPI, INK, PAPER, plain, save, to_rgb
+from citygrain.protocols import Codec
+from citygrain.support.console import progress_bar
 
 ENDS = 0.05
 """Share of the windows, least and most, that examples are drawn from and that a path leads to."""
@@ -122,7 +123,7 @@ class Card:
 
 
 def pattern_card(
-    codec: Any,
+    codec: Codec,
     measure: str,
     train: Codes,
     held_out: Codes,
@@ -228,7 +229,7 @@ def _examples(figure: SubFigure, measure: str, codes: Codes, index: NDArray[np.i
 
 
 def write_cards(
-    codec: Any,
+    codec: Codec,
     measures: Sequence[str],
     train: Codes,
     held_out: Codes,

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from citygrain.conditions import measure_unchecked
 from citygrain.errors import ConfigError
+from citygrain.measures import measure_unchecked
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.spec import Conditions, LayoutSpec
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.protocols import Codec, require
+from citygrain.protocols import Codec, module_of, require
 from citygrain.spec import LayoutSpec
 
 CODECS = ("variational_autoencoder", "autoencoder", "vector_quantized", "pca")
@@ -42,11 +42,11 @@ class CodeSpace(nn.Module):
     def __init__(self, spec: LayoutSpec, codec: nn.Module | None) -> None:
         super().__init__()
         self.spec = spec
-        self.codec: Any = None
+        self.codec: Codec | None = None
         if codec is not None:
             self.codec = require(codec, Codec, f"A code for {type(self).__name__}", CODECS)
-            self.codec.requires_grad_(False).eval()
-        shape: Any = spec.shape if self.codec is None else self.codec.code_shape
+            codec.requires_grad_(False).eval()
+        shape = spec.shape if self.codec is None else self.codec.code_shape
         self.latent_shape: tuple[int, int, int] = shape
         self.register_buffer("shift", torch.zeros(shape[0], 1, 1))
         self.register_buffer("scale", torch.ones(shape[0], 1, 1))
@@ -55,7 +55,7 @@ class CodeSpace(nn.Module):
         """Set the mode of everything but the codec, which stays as it was trained."""
         super().train(mode)
         if self.codec is not None:
-            self.codec.eval()
+            module_of(self.codec).eval()
         return self
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from citygrain.errors import ConfigError
 from citygrain.models.code_space import settled
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
-from citygrain.protocols import Noise, Quantized, Sampler, require
+from citygrain.protocols import Noise, Quantized, Sampler, module_of, require
 from citygrain.spec import Conditions, LayoutSpec
 
 QUANTIZED = ("vector_quantized",)
@@ -73,10 +73,10 @@ class TokenSpace(nn.Module, ABC):
                 remedy="codec=runs/<name of such a run>",
             )
         self.spec = spec
-        self.codec: Any = require(codec, Quantized, f"The code for {name}", QUANTIZED)
-        self.codec.requires_grad_(False).eval()
+        self.codec = require(codec, Quantized, f"The code for {name}", QUANTIZED)
+        codec.requires_grad_(False).eval()
         self.token_shape: tuple[int, int] = self.codec.code_shape[1:]
-        self.book_size: int = self.codec.book_size
+        self.book_size = self.codec.book_size
         self.sampler = sampler
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.planes = ConditionPlanes(spec)
@@ -100,7 +100,7 @@ class TokenSpace(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Set the mode of everything but the codec, which stays as it was trained."""
         super().train(mode)
-        self.codec.eval()
+        module_of(self.codec).eval()
         return self
 
     @torch.no_grad()

@@ -26,7 +26,7 @@ class HandleSampler(ABC):
 
     needs: ClassVar[type]
 
-    def __call__(self, model: Any, conditions: Conditions, noise: Noise) -> Tensor:
+    def __call__(self, model: object, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw `(B, …)` in the space of the model's handle.
 
         Raises
@@ -37,7 +37,7 @@ class HandleSampler(ABC):
         self.check(model)
         return self.draw(model, conditions, noise)
 
-    def check(self, model: Any) -> None:
+    def check(self, model: object) -> None:
         """Refuse a model without the handle.
 
         Raises
@@ -58,7 +58,7 @@ class HandleSampler(ABC):
         """Draw from a model that has the handle."""
 
 
-def fitting(model: Any) -> dict[str, type[HandleSampler]]:
+def fitting(model: object) -> dict[str, type[HandleSampler]]:
     """Return the samplers that a model has the handle for, by name in alphabetical order.
 
     A model has its own imported, so that they are among them.

@@ -19,14 +19,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from citygrain.conditions import measure_unchecked
 from citygrain.errors import ConfigError
-from citygrain.protocols import Denoiser, Known, Noise, ReadsLayouts, ShowsLayouts, TellsVariance, require
+from citygrain.measures import measure_unchecked
+from citygrain.protocols import (
+    Denoiser,
+    DenoisesLayouts,
+    Known,
+    Noise,
+    ReadsLayouts,
+    ShowsLayouts,
+    TellsVariance,
+    require,
+)
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
 
 Clean = Callable[[Tensor, float], Tensor]
 """The estimate D(x, σ) of the clean data, with guidance and observation in it."""
+
+KEEPING = "Keeping parts of a layout"
 
 DIFFUSION = ("diffusion", "cell_diffusion")
 """Families that denoise."""
@@ -104,7 +115,7 @@ class DiffusionSampler(HandleSampler):
 
         See `completed`.
         """
-        readable = require(model, ReadsLayouts, "Keeping parts of a layout", DIFFUSION)
+        readable = require(model, ReadsLayouts, KEEPING, DIFFUSION)
         sigmas = self.sigmas().tolist()
         clean = torch.where(readable.settled(known.keep), readable.read(known.layout * known.keep), 0)
         start = clean + noise.normal(*model.latent_shape) * sigmas[0]
@@ -131,7 +142,8 @@ class DiffusionSampler(HandleSampler):
         if known is None:
             clean = guided(model, x, sigma, conditions, self.guidance)
         else:
-            clean = completed(model, x, sigma, conditions, self.guidance, known)
+            readable = require(model, DenoisesLayouts, KEEPING, DIFFUSION)
+            clean = completed(readable, x, sigma, conditions, self.guidance, known)
         return corrected(model, clean, sigma, conditions, self.tolerance, known, self.slack)
 
     @abstractmethod
@@ -226,7 +238,9 @@ def guided(model: Denoiser, x: Tensor, sigma: float, conditions: Conditions, wei
     return torch.lerp(absent, asked, weight)
 
 
-def completed(model: Any, x: Tensor, sigma: float, conditions: Conditions, weight: float, known: Known) -> Tensor:
+def completed(
+    model: DenoisesLayouts, x: Tensor, sigma: float, conditions: Conditions, weight: float, known: Known
+) -> Tensor:
     """Denoise `(B, …)` at one noise level, as `guided` does, with an eye on what is known of the layouts.
 
     What stands for nothing else will be replaced by what is known. That alone leaves the rest little reason to fit. So
@@ -255,7 +269,7 @@ def agreeing(model: ReadsLayouts, clean: Tensor, known: Known) -> Tensor:
 
 
 def corrected(
-    model: Any,
+    model: object,
     clean: Tensor,
     sigma: float,
     conditions: Conditions,
@@ -266,11 +280,13 @@ def corrected(
     """Bring estimates `(B, …)` of the clean data to what is asked for, as far as it must be, and to what is known."""
     if tolerance < math.inf:
         clean = observed(model, clean, sigma, conditions, tolerance, known, slack)
-    return clean if known is None else agreeing(model, clean, known)
+    if known is None:
+        return clean
+    return agreeing(require(model, ReadsLayouts, KEEPING, DIFFUSION), clean, known)
 
 
 def observed(
-    model: Any,
+    model: object,
     clean: Tensor,
     sigma: float,
     conditions: Conditions,
@@ -287,7 +303,7 @@ def observed(
     would have to be violent. Without slack it is exact for data of unit covariance and linear measures. Place and maps
     are left to the network. Each condition that is asked for costs a pass back through the codec.
     """
-    visible: ShowsLayouts = require(model, ShowsLayouts, "A finite tolerance", DIFFUSION)
+    visible = require(model, ShowsLayouts, "A finite tolerance", DIFFUSION)
     spec = visible.spec
     asked = conditions.present.any(0).tolist()
     # What was the same in every training window is nothing that the model could change.

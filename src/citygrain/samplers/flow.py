@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from citygrain.errors import ConfigError
-from citygrain.protocols import Invertible, Noise, ShowsLayouts, require
+from citygrain.protocols import Invertible, InvertsLayouts, Noise, require
 from citygrain.samplers.base import HandleSampler
 from citygrain.samplers.diffusion import observed
 from citygrain.spec import Conditions, LayoutSpec
@@ -52,7 +52,7 @@ class Base(HandleSampler):
         """Draw clean `(B, *latent_shape)`."""
         z = self.temperature * noise.normal(*model.latent_shape)
         if self.tolerance < math.inf:
-            seen: Any = _Seen(require(model, ShowsLayouts, "A finite tolerance", ["normalizing_flow"]), conditions)
+            seen = _Seen(require(model, InvertsLayouts, "A finite tolerance", ["normalizing_flow"]), conditions)
             for _ in range(self.rounds):
                 z = observed(seen, z, UNKNOWN, conditions, self.tolerance)
         return model.inverse(z, conditions)
@@ -62,15 +62,13 @@ class Base(HandleSampler):
 class _Seen:
     """A flow whose noise is seen as the layouts that become of it."""
 
-    model: Any
+    model: InvertsLayouts
     conditions: Conditions
 
     @property
     def spec(self) -> LayoutSpec:
-        spec: LayoutSpec = self.model.spec
-        return spec
+        return self.model.spec
 
     def to_layout(self, z: Tensor) -> Tensor:
         conditions = self.conditions.repeat(1)  # a copy: what comes out of inference mode is no use to gradients
-        layouts: Tensor = self.model.to_layout(self.model.inverse(z, conditions))
-        return layouts
+        return self.model.to_layout(self.model.inverse(z, conditions))

@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from citygrain.console import progress_bar
 from citygrain.data.codes import CodeBank, CodeBatch
 from citygrain.data.datamodule import CityDataModule
+from citygrain.support.console import progress_bar
 
 
 class CodeDataModule(pl.LightningDataModule):

@@ -30,15 +30,15 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import nn
 
 from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, Checkpoint, environment, export, load, read
-from citygrain.console import progress_bar
 from citygrain.data.codes import fingerprint
 from citygrain.data.datamodule import CityDataModule
-from citygrain.devices import AUTO, MIXED, SINGLE, has_fast_bf16
 from citygrain.errors import ConfigError, TrainingError
-from citygrain.files import write_text
 from citygrain.protocols import Codec, FitsPrior, LearnsFromCodes, MeasuresData, RestsWeights
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.targets import TARGET, instantiate
+from citygrain.support.console import progress_bar
+from citygrain.support.devices import AUTO, MIXED, SINGLE, has_fast_bf16
+from citygrain.support.files import write_text
+from citygrain.support.targets import TARGET, instantiate
 from citygrain.training.codes import CodeDataModule
 from citygrain.training.finetune import adopt, check_alike, freeze, taken_over
 from citygrain.training.task import GenerativeTask

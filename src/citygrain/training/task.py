@@ -15,7 +15,7 @@ from citygrain.data.codes import CodeBatch
 from citygrain.errors import TrainingError
 from citygrain.protocols import LearnsFromCodes
 from citygrain.spec import Batch, LayoutSpec
-from citygrain.targets import instantiate
+from citygrain.support.targets import instantiate
 
 
 class GenerativeTask(pl.LightningModule):

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from citygrain.files import sha256
 from citygrain.geo.sources import Source
 from citygrain.geo.sources._files import paths_of
+from citygrain.support.files import sha256
 
 
 def source_request(source: Source) -> dict[str, Any]:

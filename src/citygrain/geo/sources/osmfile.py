@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import SourceError
-from citygrain.files import sha256
 from citygrain.geo.coastline import sea
 from citygrain.geo.layers import (
     ANY,
@@ -53,6 +52,7 @@ from citygrain.geo.sources._extract import (
     plain_errors,
 )
 from citygrain.geo.sources._files import BBox, existing_file, outside
+from citygrain.support.files import sha256
 
 LARGE_BYTES = 400_000_000
 """Size of file beyond which the node locations are kept on disk."""

@@ -39,13 +39,13 @@ import shapely
 import urllib3
 from shapely.geometry import MultiPolygon, Polygon
 
-from citygrain import __version__
 from citygrain.errors import SourceError
 from citygrain.geo._osmnx import HOMEPAGE
 from citygrain.geo.layers import OSM_QUERY
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._elements import TOO_MUCH_WORDS, BadElementError, features_of, gathering, says_partial
+from citygrain.version import __version__
 
 SMALLEST_TILE_M = 500.0
 """A tile that a server cannot answer in time is cut in four down to this side. Beyond it, the server is at fault."""

@@ -30,13 +30,13 @@ import shapely
 from numpy.typing import NDArray
 
 from citygrain.errors import ConfigError, SourceError
-from citygrain.files import sha256
 from citygrain.geo.layers import ANY, CHANNEL_NAMES, OSM_RULES, OSM_SELECTORS, Rule
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._elements import KINDS, BadElementError, features_of, gathering, position, says_partial
 from citygrain.geo.sources._extract import find_middle
 from citygrain.geo.sources._files import BBox, existing_file, outside, paths_of
+from citygrain.support.files import sha256
 
 SUFFIXES = (".json", ".json.gz")
 

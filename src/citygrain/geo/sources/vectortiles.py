@@ -38,12 +38,12 @@ from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import SourceError
-from citygrain.files import sha256
 from citygrain.geo.layers import CHANNEL_NAMES, TILE_COLUMNS
 from citygrain.geo.place import Place
 from citygrain.geo.sorting import layers_from_openmaptiles, remainder_of_tiles
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources._files import BBox, existing_file, outside
+from citygrain.support.files import sha256
 
 WEB_MERCATOR = "EPSG:3857"
 HALF_WORLD_M = math.pi * 6378137.0

@@ -1,7 +1,7 @@
 """Configurations: composed by Hydra from `conf/` and the command line, handed on as plain dicts.
 
 This is the only module that knows Hydra. Everything behind it sees dicts, lists, strings and numbers, which travel in
-checkpoints as they are and become objects in `citygrain.targets`.
+checkpoints as they are and become objects in `citygrain.support.targets`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from citygrain.errors import ConfigError
-from citygrain.targets import TARGET, check_signatures, instantiate
+from citygrain.support.targets import TARGET, check_signatures, instantiate
 
 __all__ = [
     "check_signatures",
@@ -56,7 +56,7 @@ def config_dir() -> Path:
     ConfigError
         When neither is there, which means a damaged installation.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parents[1] / "conf"):
         if folder.is_dir():
             return folder

@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from citygrain import __version__
-from citygrain.conditions import MEASURES, Measure, measure
 from citygrain.data.dataset import CityWindows, Rules, built_channels, common_channels, find_place
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.gather import Gathered, Layouts, gather, processes
 from citygrain.evaluation.morphology import FORM, FormMeasure, bias, orientation_entropy, orientation_order
 from citygrain.evaluation.report import write_report
-from citygrain.files import write_text
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT
 from citygrain.geo.split import WHOLE
+from citygrain.measures import MEASURES, Measure, measure
 from citygrain.plot import distributions, place_map, ranges, roses, sheet, stacked
+from citygrain.support.files import write_text
+from citygrain.version import __version__
 
 SHARES = ("car_share", "cycle_share", "walk_share", "rail_share")
 DISTRIBUTIONS = ("footprint_area", "nearest_building", "setback", "block_area", "drive_segment_length")

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import families
-from citygrain.conditions import measure
-from citygrain.editing import draw_area, requests
 from citygrain.errors import CapabilityError, ConditionError, DataError
+from citygrain.generation.area import draw_area, requests
+from citygrain.measures import measure
 from citygrain.protocols import Known
+from citygrain.samplers.areas import Tiling
 from citygrain.samplers.diffusion import DpmSolver, Heun
-from citygrain.samplers.editing import Tiling
 from citygrain.samplers.gibbs import Gibbs
 from citygrain.samplers.tokens import MaskedTokens
 from citygrain.spec import LayoutSpec
@@ -95,10 +95,10 @@ def test_a_window_of_an_area_is_a_window():
     model = diffusion("")
     sampler = DpmSolver(3)
     drawn = draw_area(model, (16, 16), {"coverage": 0.3}, seed=9, sampler=sampler)
-    from citygrain.sample import draw
+    from citygrain.generation.windows import draw
     from citygrain.spec import Conditions
 
-    window = draw(model, Conditions.request(model.spec, 1, {"coverage": 0.3}), [9], sampler=sampler).layouts[0]
+    window = draw(model, Conditions.request(model.spec, 1, {"coverage": 0.3}), [9], sampler=sampler).shares[0]
     assert (torch.from_numpy(window * 255).round() - drawn).abs().max() <= 1
 
 

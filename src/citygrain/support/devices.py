@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -35,7 +34,7 @@ def chosen_device(name: str) -> str:
     return device
 
 
-def device_of(model: Any) -> torch.device:
+def device_of(model: object) -> torch.device:
     """Return where a model is; a fitted family has no parameters, and a plain codec may have nothing at all."""
     tensors = chain(model.parameters(), model.buffers()) if isinstance(model, torch.nn.Module) else iter(())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))

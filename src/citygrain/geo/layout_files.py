@@ -1,13 +1,9 @@
-"""`citygrain vectorize`: layouts on GeoTIFFs to buildings, open spaces and street graphs that a GIS opens."""
+"""Layouts as files: GeoTIFFs of coverage with named bands, and tables and graphs of vectors."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +12,41 @@ import numpy as np
 import pandas as pd
 import pyproj
 import rasterio
-import rich
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
-from rich.table import Table
 
-from citygrain.console import progress_bar
-from citygrain.errors import ConfigError, DataError
-from citygrain.files import atomic_path
+from citygrain.errors import DataError
 from citygrain.geo._osmnx import borrowed
 from citygrain.geo.cityraster import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
+from citygrain.geo.sources import ATTRIBUTION
 from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, vectorize
-from citygrain.plot import vector_sheet
+from citygrain.support.files import atomic_path
 
-FORMATS = ("gpkg", "geojson", "parquet", "graphml")
+
+def write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str], grid: Grid) -> None:
+    """Write coverage 0–255, one named band a channel."""
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype="uint8", count=len(layout), width=grid.width, height=grid.height,
+        crs=grid.crs, transform=grid.transform, compress="deflate", photometric="minisblack",
+    ) as tif:  # fmt: skip
+        tif.write(layout)
+        tif.descriptions = tuple(channels)
+        tif.update_tags(TIFFTAG_COPYRIGHT=ATTRIBUTION)
+
 
 LARGEST_CELLS = 4096**2
 """More cells than this at once would take more than some gigabytes."""
 
+
 EXACT = 1e-6
 """Share by which cells may differ from squares, and units from metres: what rounding leaves."""
+
 
 TRUE_M = 0.05
 """Share by which a metre of the CRS may differ from one on the ground. In Web Mercator, it is a factor of two in
 Hamburg."""
-
-FEW = 8
-"""Processes take seconds to start: so many layouts are done before that."""
-
-SHOWN = 8
-
-
-def run(config: Mapping[str, Any]) -> Path:
-    """Vectorise what the configuration names, and write it.
-
-    Parameters
-    ----------
-    config
-        `conf/vectorize.yaml`, composed and plain.
-
-    Returns
-    -------
-    Path
-        The folder, with a file or a folder for each format and `vectors.png`.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown format.
-    DataError
-        When there are no layouts, or one of them is no layout.
-    """
-    formats = config["formats"]
-    for name in formats:
-        if name not in FORMATS:
-            raise ConfigError("There is no such format.", got=name, choices=FORMATS)
-    if not formats:
-        raise ConfigError("Nothing would be written.", got="formats=[]", choices=FORMATS)
-    files = layouts_in(Path(config["layouts"]))
-    out = Path(config["out"])
-    work = partial(read, bounds=config["bounds"], smallest_m2=config["smallest_m2"], service=config["service"])
-    named: dict[str, Vectors] = {}
-    with progress_bar("vectorising layouts", len(files)) as advance:
-        for file, vectors in zip(files, _worked(work, files, config["workers"]), strict=True):
-            named[file.stem if file.name != LAYOUT else file.parent.name] = vectors
-            advance(1)
-    layers = collected(named)
-    for name in formats:
-        if name == "graphml":
-            _write_graphs(named, out / "graphs")
-        else:
-            write_layers(layers, name, out)
-    vector_sheet(list(named.values())[:SHOWN], out / "vectors.png", titles=list(named)[:SHOWN])
-    rich.print(_table(layers, len(named)))
-    rich.print(f"{', '.join(formats)} and a picture: {out}  [dim](in {next(iter(named.values())).grid.crs})[/]")
-    return out
 
 
 def layouts_in(path: Path) -> list[Path]:
@@ -119,10 +73,8 @@ def layouts_in(path: Path) -> list[Path]:
     return found
 
 
-def read(
-    path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str, float], service: bool = False
-) -> Vectors:
-    """Read a GeoTIFF of coverage with named bands, and vectorise it.
+def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
+    """Read a GeoTIFF of coverage with named bands.
 
     Parameters
     ----------
@@ -130,8 +82,11 @@ def read(
         The file: uint8, 255 = covered, or floats in [0, 1].
     bounds
         `(left, bottom, right, top)` in its CRS: only this part; None for all.
-    smallest_m2, service
-        See `citygrain.geo.vectorize.vectorize`.
+
+    Returns
+    -------
+    cells, channels, grid
+        `(C, H, W)` as they are in the file, the names of the bands, and where the cells lie.
 
     Raises
     ------
@@ -154,7 +109,7 @@ def read(
             cells: NDArray[Any] = tif.read(window=window)
             left, top = whole.transform @ (window.col_off, window.row_off)
             grid = Grid(whole.crs, left, top, whole.resolution_m, int(window.width), int(window.height))
-            channels = [name or "" for name in tif.descriptions]
+            channels = tuple(name or "" for name in tif.descriptions)
     except RasterioError as error:
         raise DataError(f"{path} cannot be read as a GeoTIFF.", got=error) from error
     if not all(channels):
@@ -162,6 +117,14 @@ def read(
             f"The bands of {path} have no names, so that nobody knows what they are.",
             expected="a description for each band, as `citygrain sample` and `prepare` write",
         )
+    return cells, channels, grid
+
+
+def read(
+    path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str, float], service: bool = False
+) -> Vectors:
+    """Read a GeoTIFF of coverage with named bands, and vectorise it."""
+    cells, channels, grid = read_layout(path, bounds)
     return vectorize(cells, channels, grid, smallest_m2=smallest_m2, service=service)
 
 
@@ -237,16 +200,6 @@ def _part(whole: Window, bounds: Sequence[float], tif: rasterio.DatasetReader) -
     )
 
 
-def _worked(work: Any, files: Sequence[Path], workers: int | None) -> Iterator[Vectors]:
-    """Do it in order, in several processes where that is worth while."""
-    workers = min(workers or os.cpu_count() or 1, len(files))
-    if workers < 2 or len(files) <= FEW:
-        yield from map(work, files)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, files, chunksize=max(1, min(8, len(files) // workers)))
-
-
 def collected(named: Mapping[str, Vectors]) -> dict[str, gpd.GeoDataFrame]:
     """Put the features of all layouts together: `Vectors.layers`, with the name of their `layout`."""
     layers: dict[str, list[gpd.GeoDataFrame]] = {}
@@ -277,7 +230,7 @@ def write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) -
                 layer.to_crs("EPSG:4326").to_file(temporary, driver="GeoJSON")
 
 
-def _write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
+def write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
     """Write a GraphML file for each layout and network that has ways, and for all but rail as one."""
     with borrowed() as ox:
         for layout, vectors in named.items():
@@ -290,18 +243,3 @@ def _write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
                 else:
                     with atomic_path(path) as temporary:
                         ox.save_graphml(graph, temporary)
-
-
-def _table(layers: Mapping[str, gpd.GeoDataFrame], n: int) -> Table:
-    shown = Table(title=f"{n} layout{'s' if n > 1 else ''}")
-    for heading in ("layer", "features", "in all"):
-        shown.add_column(heading, justify="left" if heading == "layer" else "right")
-    for name, layer in layers.items():
-        if name in AREAS:
-            total = f"{layer['area_m2'].sum() / 1e4:,.1f} ha"
-        elif name in NETWORKS:
-            total = f"{layer['length_m'].sum() / 1e3:,.1f} km"
-        else:
-            total = f"{int(np.sum(layer['street_count'] > 2)):,} junctions"
-        shown.add_row(name, f"{len(layer):,}", total)
-    return shown

@@ -7,15 +7,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from citygrain.errors import CapabilityError, ConfigError
-from citygrain.protocols import Completes, Denoiser, Holds, Known, Noise, ReadsLayouts, Sampler, require
+from citygrain.protocols import (
+    Completes,
+    Denoiser,
+    DenoisesLayouts,
+    Holds,
+    Known,
+    Noise,
+    Sampler,
+    require,
+)
 from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.diffusion import DIFFUSION, DiffusionSampler, Euler, guided
+from citygrain.samplers.diffusion import DIFFUSION, KEEPING, DiffusionSampler, Euler, guided
 from citygrain.spec import Conditions
 
 KEEPERS = (*DIFFUSION, "masked_transformer", "energy_based", "boltzmann_machine")
@@ -42,7 +51,7 @@ class Inpaint:
     sampler: Sampler
     known: Known
 
-    def __call__(self, model: Any, conditions: Conditions, noise: Noise) -> Tensor:
+    def __call__(self, model: object, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw `(B, …)` in the space of the model's handle.
 
         Raises
@@ -203,7 +212,7 @@ class Area:
         if self.known is None and self.strength < 1:
             raise ConfigError("There is no layout to begin from.", got=f"strength={self.strength}", expected="1")
 
-    def __call__(self, model: Any, conditions: Conditions, noise: Noise) -> Tensor:
+    def __call__(self, model: object, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw one clean area `(1, c, h, w)` for T conditions, one a window.
 
         Raises
@@ -212,14 +221,14 @@ class Area:
             When the model is no diffusion model, or the sampler none of one.
         """
         self.sampler.check(model)
-        denoiser: Denoiser = require(model, Denoiser, "An area larger than a window", DIFFUSION)
+        denoiser = require(model, Denoiser, "An area larger than a window", DIFFUSION)
         sigmas = self.sampler.sigmas().tolist()
         estimate = partial(self._estimate, denoiser, conditions)
         fresh = noise.normal(denoiser.latent_shape[0], self.tiling.height, self.tiling.width)
         if self.known is None:
             return self.sampler.walk(estimate, sigmas[0] * fresh, sigmas, noise)
         sigmas = sigmas[round((1 - self.strength) * (len(sigmas) - 2)) :]
-        clean = self._read(require(model, ReadsLayouts, "Keeping parts of a layout", DIFFUSION))
+        clean = self._read(require(model, DenoisesLayouts, KEEPING, DIFFUSION))
         start = clean + sigmas[0] * fresh
         if self.strength < 1 and self.begin == "inversion":
             free = partial(self._estimate, denoiser, conditions.absent(), inverting=True)
@@ -235,25 +244,29 @@ class Area:
             asked, here = conditions[slice(numbers.start, numbers.stop)], self.tiling.cut(x, numbers)
             if inverting:
                 return guided(model, here, sigma, asked, 1.0)
-            return self.sampler.estimate(model, asked, here, sigma, self._known(model, numbers))
+            known = (
+                None
+                if self.known is None
+                else self._known(require(model, DenoisesLayouts, KEEPING, DIFFUSION), numbers)
+            )
+            return self.sampler.estimate(model, asked, here, sigma, known)
 
         return self._joined(windows)
 
-    def _read(self, model: Any) -> Tensor:
+    def _read(self, model: DenoisesLayouts) -> Tensor:
         """Return the clean area `(1, c, h, w)`: of the whole layout below full strength, else of what is kept."""
 
         def windows(numbers: range) -> Tensor:
-            here: Any = self._known(model, numbers)
+            here = self._known(model, numbers)
             if self.strength < 1:
-                clean: Tensor = model.read(here.layout)
-                return clean
+                return model.read(here.layout)
             return torch.where(model.settled(here.keep), model.read(here.layout * here.keep), 0)
 
         return self._joined(windows)
 
-    def _known(self, model: Any, numbers: range) -> Known | None:
-        if self.known is None:
-            return None
+    def _known(self, model: DenoisesLayouts, numbers: range) -> Known:
+        """Return what is known of some windows; there is something."""
+        assert self.known is not None
         cells = self.tiling.finer(model.spec.size_px // model.latent_shape[-1])
         return Known(*(cells.cut(of, numbers) for of in self.known))
 

@@ -1,7 +1,7 @@
 """Checkpoints: from a run folder, an exported model or a file to a generator, and from a run to an exported model.
 
 Nothing in a checkpoint is executed: tensors are read with `weights_only`, and the configuration may only name what a
-model consists of, see `citygrain.targets.MODEL_PARTS`.
+model consists of, see `citygrain.support.targets.MODEL_PARTS`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from citygrain import __version__
-from citygrain.card import card
+from citygrain.checkpoint.card import card
 from citygrain.errors import CheckpointError, CitygrainError, ConfigError, DataError
-from citygrain.files import atomic_path, write_text
-from citygrain.protocols import Generator
+from citygrain.protocols import Generator, Trained, module_of, require
 from citygrain.spec import LayoutSpec
-from citygrain.targets import MODEL_PARTS, check_targets, instantiate
+from citygrain.support.files import atomic_path, write_text
+from citygrain.support.targets import MODEL_PARTS, check_targets, instantiate
+from citygrain.version import __version__
 
 FORMAT = 1
 LAST = Path("checkpoints") / "last.ckpt"
 EXPORT = Path("model")
 REFERENCE = "reference"
-SHIPPED = Path(__file__).parent / "weights"
+SHIPPED = Path(__file__).parents[1] / "weights"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 INDEX = WEIGHTS + ".index.json"
 """Where weights are in several files: which tensor is in which, as Hugging Face writes it."""
@@ -66,7 +66,7 @@ class Checkpoint:
     path: Path = Path()
 
 
-def build(model: Mapping[str, Any], spec: LayoutSpec) -> Any:
+def build(model: Mapping[str, Any], spec: LayoutSpec) -> Generator:
     """Make a generator with fresh weights from its plain configuration.
 
     Returns
@@ -88,7 +88,7 @@ def build(model: Mapping[str, Any], spec: LayoutSpec) -> Any:
     return generator
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> Trained:
     """Load a trained generator, ready to sample.
 
     Parameters
@@ -112,15 +112,17 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
     checkpoint = read(path)
     try:
         generator = build(checkpoint.model, checkpoint.spec)
-        generator.load_state_dict(checkpoint.weights)
+        module = module_of(generator)
+        module.load_state_dict(checkpoint.weights)
     except (CitygrainError, RuntimeError, TypeError) as error:
         raise CheckpointError(
             f"The checkpoint {checkpoint.path} cannot be turned into a model.\n{error}",
             remedy="use the version of citygrain that made it"
             + (f" ({checkpoint.provenance['citygrain']})" if "citygrain" in checkpoint.provenance else ""),
         ) from error
-    generator.provenance = checkpoint.provenance
-    return generator.to(device).eval()
+    module.provenance = checkpoint.provenance  # type: ignore[assignment]  # a plain dict beside its tensors
+    module.to(device).eval()
+    return require(module, Trained, "Sampling", ())
 
 
 def read(path: str | Path) -> Checkpoint:

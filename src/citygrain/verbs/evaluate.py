@@ -18,14 +18,10 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from citygrain import __version__
 from citygrain.checkpoint import files_of, load, read
-from citygrain.conditions import MEASURES
-from citygrain.console import progress_bar
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.dataset import STATISTICS, CityWindows
 from citygrain.data.transforms import turn
-from citygrain.devices import SINGLE, check_precision, chosen_device
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.adherence import Sweep, Values, levels, retrieved, sweep, sweepable
 from citygrain.evaluation.curves import training_curves
@@ -37,13 +33,18 @@ from citygrain.evaluation.memorisation import Nearest, nearest
 from citygrain.evaluation.morphology import FORM, bias
 from citygrain.evaluation.report import number, write_report
 from citygrain.evaluation.two_sample import two_sample
-from citygrain.files import sha256, write_text
+from citygrain.generation.requests import chosen_sampler
+from citygrain.generation.windows import check_attempts, draw
 from citygrain.geo.split import WHOLE
 from citygrain.geo.vectorize import NETWORKS
+from citygrain.measures import MEASURES
 from citygrain.plot import curves, distance_chart, histograms, requested_measured, sheet
 from citygrain.protocols import Sampler
-from citygrain.sample import check_attempts, chosen_sampler, draw
 from citygrain.spec import Batch, Conditions, LayoutSpec
+from citygrain.support.console import progress_bar
+from citygrain.support.devices import SINGLE, check_precision, chosen_device
+from citygrain.support.files import sha256, write_text
+from citygrain.version import __version__
 
 AGAINST = ("test", "val", WHOLE)
 """The windows that layouts can be compared with: held-out blocks, or all of places that were not trained on."""
@@ -298,7 +299,7 @@ def _sets(
         made = draw(
             generator, asked, seeds, sampler=sampler, precision=config["precision"], batch_size=config["batch_size"]
         )
-        return (made.layouts * 255).round().astype(np.uint8)
+        return made.cells
 
     def real(positions: range) -> Layouts:
         return held_out.__getitems__(chosen[positions.start : positions.stop]).layout.numpy()

@@ -6,19 +6,26 @@ cells, or some channels, are known is drawn to fit them; and one that is known m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from citygrain.conditions import MEASURES
-from citygrain.devices import device_of
-from citygrain.errors import CapabilityError, ConditionError, DataError
-from citygrain.protocols import Denoiser, Known, Noise, Sampler
-from citygrain.samplers.editing import Area, Begin, Inpaint, Tiling
+from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
+from citygrain.generation.fields import fields_of
+from citygrain.generation.georeference import Georeference, corner_of, lay_side_by_side
+from citygrain.generation.requests import Level
+from citygrain.layouts import Layouts
+from citygrain.measures import MEASURES
+from citygrain.protocols import Denoiser, Known, Noise, Sampler, Trained
+from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling
 from citygrain.spec import Conditions, LayoutSpec
+from citygrain.support.console import progress_bar
+from citygrain.support.devices import SINGLE, computing_in, device_of
 
 Fields = Mapping[str, float | Tensor]
 """Condition → what is asked for in its unit: a number, or `(H, W)` over an area, NaN where nothing is."""
@@ -27,7 +34,7 @@ _AT_ONCE = 256
 
 
 def draw_area(
-    generator: Any,
+    generator: Trained,
     shape: tuple[int, int],
     fields: Fields,
     *,
@@ -64,7 +71,7 @@ def draw_area(
     sampler
         Another than the generator's own.
     strength, begin
-        Where drawing begins, see `citygrain.samplers.editing.Area`.
+        Where drawing begins, see `citygrain.samplers.areas.Area`.
     overlap
         Share of a window that its neighbours share. More is smoother and takes longer.
     batch_size
@@ -118,7 +125,7 @@ def draw_area(
 
 
 def _window(
-    generator: Any,
+    generator: Trained,
     shape: tuple[int, int],
     fields: Fields,
     known: Known | None,
@@ -238,3 +245,87 @@ def _composed(drawn: Tensor, known: Known | None) -> Tensor:
         return drawn
     layout, keep = known.layout[0].cpu(), known.keep[0].cpu()
     return torch.where(keep, (layout * 255).round().to(torch.uint8), drawn)
+
+
+def draw_areas(
+    generator: Trained,
+    seeds: Sequence[int],
+    conditions: Mapping[str, Level],
+    *,
+    extent_m: Sequence[float] | None = None,
+    georeference: Georeference = Georeference(),
+    sampler: Sampler | None = None,
+    precision: str = SINGLE,
+    batch_size: int = 64,
+) -> Layouts:
+    """Draw areas of any extent, under conditions that may vary over them.
+
+    Parameters
+    ----------
+    generator
+        A diffusion model.
+    seeds
+        One for each area.
+    conditions
+        What is asked for, see `citygrain.generation.fields.fields_of`.
+    extent_m
+        Width and height in metres; those of a window by default.
+    georeference
+        Where the first one lies.
+    sampler
+        Another than the generator's own.
+    precision, batch_size
+        As for `citygrain.generation.windows.draw`.
+
+    Returns
+    -------
+    Layouts
+        What they are said to be requested is the mean over the area, where all of it is asked for something.
+
+    Raises
+    ------
+    ConfigError
+        For an extent or a place on Earth that is none.
+    CapabilityError, ConditionError, DataError
+        See `draw_area` and `citygrain.generation.fields.fields_of`.
+    """
+    spec = generator.spec
+    place = conditions.get("place")
+    asked_place = None if place is None else str(place)
+    corner = corner_of(generator.provenance["data"]["places"], georeference, asked_place)
+    shape = _cells(spec, extent_m)
+    grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner))
+    fields = fields_of(spec, conditions, grids[0])
+    areas = []
+    with progress_bar("drawing areas", len(seeds)) as advance:
+        for seed in seeds:
+            with computing_in(precision, device_of(generator)):
+                drawn = draw_area(
+                    generator, shape, fields, place=asked_place, seed=seed, sampler=sampler, batch_size=batch_size
+                )
+            areas.append(drawn.numpy())
+            advance(1)
+    means = {name: float(torch.as_tensor(field).float().mean()) for name, field in fields.items()}
+    requested = {name: np.full(len(seeds), mean) for name, mean in means.items() if math.isfinite(mean)}
+    return Layouts(
+        np.stack(areas),
+        spec.channels,
+        spec.resolution_m,
+        grids,
+        seeds=tuple(seeds),
+        requested=requested,
+        raster_format=spec.raster_format,
+    )
+
+
+def _cells(spec: LayoutSpec, extent_m: Sequence[float] | None) -> tuple[int, int]:
+    """Return height and width in cells of a width and a height in metres; None is a window."""
+    if extent_m is None:
+        return spec.size_px, spec.size_px
+    try:
+        width, height = (round(float(length) / spec.resolution_m) for length in extent_m)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(
+            "An extent is a width and a height in metres.", expected="[width,height], such as [2000,1500]", got=extent_m
+        ) from None
+    return height, width

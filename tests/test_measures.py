@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from citygrain import conditions
-from citygrain.conditions import DECAY_M, MEASURES, mappable, measurable, measure, measure_maps
+from citygrain import measures
 from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import ConditionError, DataError
 from citygrain.geo.layers import CHANNEL_NAMES, WIDTHS
+from citygrain.measures import DECAY_M, MEASURES, mappable, measurable, measure, measure_maps
 
 CHANNELS = CHANNEL_NAMES
 HECTARES = 2 * math.pi * DECAY_M**2 / 1e4  # what people can reach where everything is built
@@ -220,7 +220,7 @@ def test_people_flow_over_coarse_cells_is_that_over_fine_ones(monkeypatch):
     layout[CHANNELS.index("building")] = np.kron(rng.random((16, 16)) > 0.6, np.ones((8, 8)))
     layout[CHANNELS.index("street")] = np.kron(rng.random((32, 32)) > 0.8, np.ones((4, 4)))
     coarse = measure(layout, CHANNELS, 4.0)["people_flow"]
-    monkeypatch.setattr(conditions, "REACH_CELL_M", 4.0)
+    monkeypatch.setattr(measures, "REACH_CELL_M", 4.0)
     assert coarse == pytest.approx(measure(layout, CHANNELS, 4.0)["people_flow"], rel=2e-3)
 
 
@@ -313,7 +313,7 @@ def test_gradients_are_finite_where_nothing_changes(fill):
 
 
 def test_measuring_in_inference_mode_does_not_spoil_training():
-    conditions._kernel.cache_clear()
+    measures._kernel.cache_clear()
     layout = torch.rand(1, len(CHANNELS), 16, 16)
     with torch.inference_mode():
         measure(layout, CHANNELS, 8.0)

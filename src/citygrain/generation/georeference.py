@@ -1,0 +1,130 @@
+"""Where layouts lie on Earth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from citygrain.errors import ConfigError
+from citygrain.geo.rasterize import Grid
+from citygrain.layouts import COLUMNS
+from citygrain.protocols import Trained
+
+GAP_CELLS = 8
+"""Cells between neighbouring layouts where they lie side by side on the map."""
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where layouts lie: side by side, from a north-west corner to the east and to the south.
+
+    Parameters
+    ----------
+    place
+        At the north-west corner of this training place; None for the place that is asked for, or else the first.
+    crs
+        Or in this projected CRS in metres,
+    origin
+        at this easting and northing.
+    """
+
+    place: str | None = None
+    crs: str | None = None
+    origin: tuple[float, float] | None = None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What is said of it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def grids_of(
+    generator: Trained,
+    n: int,
+    georeference: Georeference = Georeference(),
+    *,
+    place: str | None = None,
+    columns: int = COLUMNS,
+    shape: tuple[int, int] | None = None,
+) -> tuple[Grid, ...]:
+    """Return where `n` layouts lie.
+
+    Parameters
+    ----------
+    generator
+        From `citygrain.load`.
+    n
+        How many.
+    georeference
+        Where the first one lies.
+    place
+        The place that the layouts are asked to be like; they lie there unless told otherwise.
+    columns
+        How many lie in a row from west to east.
+    shape
+        Height and width of a layout in cells; a window by default.
+
+    Raises
+    ------
+    ConfigError
+        For a place on Earth that cannot be.
+    """
+    spec = generator.spec
+    corner = corner_of(generator.provenance["data"]["places"], georeference, place)
+    return tuple(lay_side_by_side(shape or spec.shape[1:], spec.resolution_m, n, corner, columns))
+
+
+def corner_of(
+    places: Mapping[str, Any], georeference: Georeference, asked_place: str | None
+) -> tuple[str, float, float]:
+    """Return CRS, easting and northing of the first layout's north-west corner."""
+    crs, origin = georeference.crs, georeference.origin
+    if (crs is None) != (origin is None) or (crs is not None and georeference.place is not None):
+        raise ConfigError(
+            "Where the layouts lie is not clear.",
+            expected="georeference.place, or both georeference.crs and georeference.origin, or none",
+            got=georeference.said,
+        )
+    if crs is not None:
+        try:
+            east, north = map(float, origin or ())
+        except (TypeError, ValueError):
+            east = north = math.nan
+        if not math.isfinite(east + north):
+            raise ConfigError(
+                "An origin is an easting and a northing in metres.",
+                expected="[x,y]",
+                got=None if origin is None else list(origin),
+            )
+        try:
+            known = CRS.from_user_input(crs)
+        except CRSError as error:
+            raise ConfigError(
+                "This is no coordinate reference system.", got=crs, expected="such as EPSG:32633"
+            ) from error
+        if not known.is_projected or any(axis.unit_conversion_factor != 1 for axis in known.axis_info[:2]):
+            raise ConfigError(
+                "Layouts are laid out in metres.", got=crs, expected="a projected CRS in metres, such as EPSG:32633"
+            )
+        return known.to_string(), east, north
+    name = georeference.place or asked_place or next(iter(places), "")
+    if name not in places:
+        raise ConfigError("The checkpoint knows no such place to put the layouts at.", got=name, choices=places)
+    left, top = places[name]["grid"]["left_top"]
+    return str(places[name]["crs"]), float(left), float(top)
+
+
+def lay_side_by_side(
+    shape: tuple[int, int], cell: float, n: int, corner: tuple[str, float, float], columns: int = COLUMNS
+) -> Iterator[Grid]:
+    """Places for layouts from a north-west corner to the east and, row by row, to the south, as on the sheet."""
+    (height, width), (crs, left, top) = shape, corner
+    for i in range(n):
+        row, column = divmod(i, columns)
+        east, south = column * (width + GAP_CELLS) * cell, row * (height + GAP_CELLS) * cell
+        yield Grid(crs, left + east, top - south, cell, width, height)

@@ -1,0 +1,75 @@
+"""Real windows, for models that are given channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from citygrain.data.dataset import CityWindows, Rules, find_place
+from citygrain.geo.cityraster import CityRaster
+from citygrain.geo.rasterize import Grid
+from citygrain.layouts import Layouts
+from citygrain.protocols import Trained
+
+
+@dataclass(frozen=True)
+class Given:
+    """Which windows of a prepared place the given channels are taken from.
+
+    Parameters
+    ----------
+    place
+        The place; None for the one that is asked for, or else the first training place.
+    split
+        `test`, `val` or `train`.
+    """
+
+    place: str | None = None
+    split: str = "test"
+
+
+def given_windows(
+    generator: Trained, n: int, given: Given = Given(), *, place: str | None = None, data: str | Path = "data/cities"
+) -> Layouts:
+    """Read `n` windows of a prepared place, evenly spread over it; where it has fewer, they are taken in turn.
+
+    Parameters
+    ----------
+    generator
+        Whose channels, size and rules the windows have.
+    n
+        How many.
+    given
+        Which ones.
+    place
+        The place that is asked for.
+    data
+        Folder of prepared places.
+
+    Returns
+    -------
+    Layouts
+        All channels of the windows, with the grid of each.
+
+    Raises
+    ------
+    DataError
+        When the place is not prepared, lacks a channel, or has no window in the split.
+    """
+    spec = generator.spec
+    name = given.place or place or spec.places[0]
+    raster = CityRaster.open(find_place(Path(data), name))
+    rules = Rules(**generator.provenance["data"]["rules"])
+    windows = CityWindows(
+        [raster], given.split, rules, channels=spec.channels, limit=n, raster_format=spec.raster_format
+    )
+    index = [i % len(windows) for i in range(n)] if given.split != "train" else list(range(n))
+    _, rows, columns, _ = windows.locate(index)
+    size, cell, corner = spec.size_px, spec.resolution_m, raster.grid
+    grids = tuple(
+        Grid(raster.crs, corner.left + column * cell, corner.top - row * cell, cell, size, size)
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+    )
+    cells = windows.__getitems__(index).layout.numpy()
+    source = f"{given.split} windows of {name}"
+    return Layouts(cells, spec.channels, cell, grids, raster_format=spec.raster_format, source=source)

@@ -1,0 +1,79 @@
+"""What a person asks for, taken apart: levels of a condition, and the sampler that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+from citygrain.errors import CapabilityError, ConfigError
+from citygrain.layouts import COLUMNS
+from citygrain.protocols import Generator, Sampler
+from citygrain.support.targets import TARGET, check_signatures, instantiate
+
+Level = float | str | Mapping[str, Any] | None
+"""One request: a number in its unit, a percentile such as `"p90"`, a raster's path, how it varies, or nothing."""
+
+Asked = Mapping[str, Level | Sequence[Level]]
+"""Condition → what is asked for, or several levels of it."""
+
+
+def combinations(asked: Asked) -> list[dict[str, Level]]:
+    """Return every combination of the conditions whose value is a list of levels: the last one varies fastest.
+
+    Raises
+    ------
+    ConfigError
+        For an empty list.
+    """
+    levels = {name: value for name, value in asked.items() if isinstance(value, list | tuple)}
+    for name, value in levels.items():
+        if not value:
+            raise ConfigError(f"A list of levels holds some: {name}.", expected="such as [p10,p50,p90]", got=[])
+    single: dict[str, Any] = {name: value for name, value in asked.items() if not isinstance(value, list | tuple)}
+    varied: list[dict[str, Any]] = [dict(zip(levels, chosen, strict=True)) for chosen in product(*levels.values())]
+    return [{name: one[name] if name in one else single[name] for name in asked} for one in varied]
+
+
+def chosen_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | None) -> Sampler | None:
+    """Return the sampler that is meant; None for the generator's own as it is.
+
+    Parameters
+    ----------
+    generator
+        Whose sampler it is to be.
+    wanted
+        A sampler; a mapping with `_target_` that describes one; or knobs of the generator's own sampler that are
+        turned, those with the value None being left as they are.
+
+    Raises
+    ------
+    CapabilityError
+        For a knob that the generator's own sampler does not have.
+    ConfigError
+        For a value that a knob cannot have.
+    """
+    if wanted is None or not isinstance(wanted, Mapping):
+        return wanted
+    turned = {name: value for name, value in wanted.items() if value is not None}
+    if TARGET in turned:
+        described: Sampler = instantiate(turned)
+        return described
+    if not turned:
+        return None
+    kind = type(generator.sampler)
+    knobs = [f.name for f in fields(kind)]
+    for name in turned:
+        if name not in knobs:
+            raise CapabilityError(
+                f"{kind.__name__}, the sampler of this model, has no such knob.", got=name, choices=knobs
+            )
+    check_signatures({TARGET: f"{kind.__module__}.{kind.__qualname__}", **turned}, "sampler")
+    return replace(generator.sampler, **turned)
+
+
+def columns_of(asked: Asked, n: int) -> int:
+    """Return how many layouts stand in a row of the sheet: the levels of the last list, or one level's layouts."""
+    levels = [value for value in asked.values() if isinstance(value, list | tuple)]
+    return len(levels[-1]) if levels and n == 1 else min(COLUMNS, n)

@@ -1,0 +1,136 @@
+"""Layouts for what a person asks for: the library behind `citygrain sample` and `citygrain.Model.sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from citygrain.errors import ConfigError
+from citygrain.generation.area import draw_areas
+from citygrain.generation.fields import varies
+from citygrain.generation.georeference import Georeference, grids_of
+from citygrain.generation.given import Given, given_windows
+from citygrain.generation.requests import Asked, chosen_sampler, columns_of, combinations
+from citygrain.generation.windows import check_attempts, draw
+from citygrain.layouts import Layouts
+from citygrain.protocols import Sampler, Trained
+from citygrain.spec import Conditions
+from citygrain.support.devices import SINGLE, check_precision
+
+N = 16
+"""Layouts that are drawn unless a number is given, where no condition has levels."""
+
+
+def sample(
+    generator: Trained,
+    n: int | None = None,
+    *,
+    conditions: Asked,
+    seed: int = 0,
+    attempts: int = 1,
+    extent_m: Sequence[float] | None = None,
+    given: Given = Given(),
+    georeference: Georeference = Georeference(),
+    sampler: Sampler | Mapping[str, Any] | None = None,
+    precision: str = SINGLE,
+    batch_size: int = 64,
+    data: str | Path = "data/cities",
+    show_progress: bool = True,
+) -> Layouts:
+    """Draw layouts: windows, windows around given channels, or areas of any extent.
+
+    Parameters
+    ----------
+    generator
+        From `citygrain.load`.
+    n
+        How many; of each combination where conditions are lists of levels. 16 by default, or 1 of each combination.
+    conditions
+        Condition → a number in its unit, a percentile of the training windows (`"p0"` … `"p100"`), how it varies over
+        an area, a list of levels, or None; and `place`, the name of a training place.
+    seed
+        Layout *i* is drawn with `seed + i`, whatever the batch size; each combination with the same seeds.
+    attempts
+        How often a layout that misses its request is drawn, see `citygrain.generation.windows.draw`.
+    extent_m
+        Width and height in metres of areas that are larger than a window, drawn without seams.
+    given
+        For a model that is given channels: the windows that they are taken from.
+    georeference
+        Where the first layout lies.
+    sampler
+        Another than the generator's own, or knobs of it that are turned.
+    precision, batch_size
+        As for `citygrain.generation.windows.draw`.
+    data
+        Folder of prepared places.
+    show_progress
+        Show a bar.
+
+    Raises
+    ------
+    ConditionError
+        For a condition that the generator does not know.
+    ConfigError, CapabilityError
+        For numbers that make no sense, a sampler that does not fit, a place on Earth that cannot be, or areas of a
+        model that draws windows only.
+    DataError
+        When the place of given channels is not prepared, or an area is smaller than a window.
+    """
+    check_attempts(attempts)
+    check_precision(precision)
+    combined = combinations(conditions)
+    if n is None:
+        n = N if len(combined) == 1 else 1
+    if not isinstance(n, int) or n < 1 or batch_size < 1:
+        raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={batch_size}")
+    spec, chosen = generator.spec, chosen_sampler(generator, sampler)
+    seeds = range(seed, seed + n)
+    place = combined[0].get("place")
+    asked_place = None if place is None else str(place)
+    if extent_m is not None or varies(conditions):
+        _check_areas(conditions, len(combined), attempts)
+        return draw_areas(
+            generator, seeds, combined[0], extent_m=extent_m, georeference=georeference, sampler=chosen,
+            precision=precision, batch_size=batch_size,
+        )  # fmt: skip
+    columns = columns_of(conditions, n)
+    if spec.given:
+        if georeference.said:
+            raise ConfigError(
+                "These layouts lie where their given channels are.",
+                got=georeference.said,
+                remedy="leave out georeference.*, and choose where by given.place",
+            )
+        windows = given_windows(generator, n, given, place=asked_place, data=data)
+        channels = windows.tensor
+        known = {name: channels[:, spec.channels.index(name)] for name in spec.given}
+        grids = windows.grids * len(combined)
+    else:
+        windows, known = None, None
+        grids = grids_of(generator, n * len(combined), georeference, place=asked_place, columns=columns)
+    asked = Conditions.cat([Conditions.request(spec, n, one, known) for one in combined])
+    # The same seeds for every combination: what differs is what was asked for.
+    drawn = draw(
+        generator, asked, [*seeds] * len(combined), sampler=chosen, attempts=attempts, precision=precision,
+        batch_size=batch_size, show_progress=show_progress, grids=grids, columns=columns,
+    )  # fmt: skip
+    return replace(drawn, given=windows)
+
+
+def _check_areas(conditions: Asked, combined: int, attempts: int) -> None:
+    """Refuse what is not drawn of areas."""
+    if combined > 1:
+        raise ConfigError(
+            "Areas are drawn for one value of each condition at a time.",
+            got={name: value for name, value in conditions.items() if isinstance(value, list | tuple)},
+            remedy="citygrain sample --multirun with a comma list",
+        )
+    if attempts > 1:
+        raise ConfigError(
+            "Areas are drawn once: the feedback of their sampler makes them what is asked for.",
+            got=f"attempts={attempts}",
+            remedy="attempts=1, and a smaller sampler.tolerance",
+        )

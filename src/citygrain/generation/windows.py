@@ -1,0 +1,154 @@
+"""Layouts of one window each, drawn with a model, and drawn again where they miss what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from citygrain.errors import ConfigError
+from citygrain.geo.rasterize import Grid
+from citygrain.layouts import COLUMNS, Layouts
+from citygrain.measures import measure, settled
+from citygrain.protocols import Noise, Sampler, Trained
+from citygrain.spec import Conditions, LayoutSpec
+from citygrain.support.console import progress_bar
+from citygrain.support.devices import SINGLE, check_precision, computing_in, device_of
+
+NEAR = 0.02
+"""An error that is small enough, in standard deviations over the training windows: no further attempt is made."""
+
+
+def draw(
+    generator: Trained,
+    conditions: Conditions,
+    seeds: Sequence[int],
+    *,
+    sampler: Sampler | None = None,
+    attempts: int = 1,
+    precision: str = SINGLE,
+    batch_size: int = 64,
+    show_progress: bool = False,
+    grids: Sequence[Grid] = (),
+    columns: int = COLUMNS,
+) -> Layouts:
+    """Draw one layout for each condition.
+
+    With several attempts, a layout that misses its request is measured and drawn again from the same seed. More is
+    asked for where it had too little, less where it had too much, and the nearest of all attempts is kept. Nearest is
+    the layout with the smallest sum of squared errors, in standard deviations over the training windows; so more
+    attempts never end farther off. This works with every generator. A sampler's own feedback (`tolerance`) needs a
+    generator that is differentiable.
+
+    Parameters
+    ----------
+    generator
+        From `citygrain.load`.
+    conditions
+        `N` of them.
+    seeds
+        `N` seeds; a layout depends on its own seed and conditions only.
+    sampler
+        Another than the generator's own.
+    attempts
+        How often a layout is drawn at most; one that comes within `NEAR` of all that it is asked is left as it is.
+    precision
+        Numbers that the generator computes in, see `citygrain.support.devices.computing_in`. In any, a layout is
+        measured in single precision.
+    batch_size
+        How many are drawn at once.
+    show_progress
+        Show a bar.
+    grids, columns
+        Where the layouts lie, and how many stand in a row, see `Layouts`.
+
+    Raises
+    ------
+    ConfigError
+        For attempts, a precision or a batch size that are none.
+    """
+    check_attempts(attempts)
+    check_precision(precision)
+    if batch_size < 1:
+        raise ConfigError("A batch holds one layout or more.", expected="batch_size ≥ 1", got=batch_size)
+    spec = generator.spec
+    device = device_of(generator)
+    layouts = []
+    with progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
+        for start in range(0, len(seeds), batch_size):
+            part = slice(start, start + batch_size)
+
+            def drawn(asked: Conditions, rows: Tensor, part: slice = part) -> Tensor:
+                noise = Noise([seeds[part][i] for i in rows.tolist()], device)
+                with computing_in(precision, device):
+                    made = generator.sample(asked.to(device), noise=noise, sampler=sampler)
+                return (made.float().cpu() * 255).round() / 255
+
+            layouts.append(_nearest_attempt(spec, conditions[part], attempts, drawn))
+            advance(len(layouts[-1]))
+    cells = (torch.cat(layouts) * 255).round().to(torch.uint8).numpy()
+    requested = {
+        name: np.where(conditions.present[:, i], conditions.scalars[:, i].double(), np.nan)
+        for i, name in enumerate(spec.scalars)
+        if conditions.present[:, i].any()
+    }
+    return Layouts(
+        cells,
+        spec.channels,
+        spec.resolution_m,
+        tuple(grids),
+        seeds=tuple(seeds),
+        requested=requested,
+        raster_format=spec.raster_format,
+        columns=columns,
+    )
+
+
+def _nearest_attempt(
+    spec: LayoutSpec, conditions: Conditions, attempts: int, drawn: Callable[[Conditions, Tensor], Tensor]
+) -> Tensor:
+    """Draw layouts `(B, C, H, W)`, and those that miss their request again; `drawn` takes conditions and their rows."""
+    rows = torch.arange(len(conditions))
+    layouts = drawn(conditions, rows)
+    if attempts == 1 or not spec.scalars:
+        return layouts
+    spread = torch.tensor([0.0 if settled(name, spec.given) else spec.spread(name) for name in spec.scalars])
+    limits = torch.tensor([[spec.quantile(name, p) for name in spec.scalars] for p in (0, 100)])
+    low, high = limits[0].minimum(conditions.scalars), limits[1].maximum(conditions.scalars)
+
+    def missing(layouts: Tensor, rows: Tensor) -> Tensor:
+        """What is asked for and did not come, `(B, S)` in standard deviations; none of what cannot be missed."""
+        found = measure(layouts, spec.channels, spec.resolution_m)
+        measured = torch.stack([found[name] for name in spec.scalars], 1)
+        counts = conditions.present[rows] & (spread > 0)
+        return torch.where(counts, (conditions.scalars[rows] - measured) / spread, 0.0)
+
+    asked, off, step = conditions.scalars.clone(), missing(layouts, rows), torch.ones(len(conditions), 1)
+    for _ in range(attempts - 1):
+        rows = (off.abs() > NEAR).any(1).nonzero()[:, 0]
+        if not len(rows):
+            break
+        tried = (asked[rows] + step[rows] * off[rows] * spread).clamp(low[rows], high[rows])
+        again = drawn(replace(conditions[rows], scalars=tried), rows)
+        still = missing(again, rows)
+        nearer = still.square().sum(1) < off[rows].square().sum(1)
+        kept = rows[nearer]
+        layouts[kept], asked[kept], off[kept] = again[nearer], tried[nearer], still[nearer]
+        step[rows[~nearer]] /= 2  # it went too far
+    return layouts
+
+
+def check_attempts(attempts: Any) -> None:
+    """Refuse a number of attempts that is none.
+
+    Raises
+    ------
+    ConfigError
+        It says what would be one.
+    """
+    if not isinstance(attempts, int) or attempts < 1:
+        raise ConfigError("A layout is drawn once at least.", expected="attempts ≥ 1, whole", got=attempts)

@@ -1,0 +1,525 @@
+"""Layouts in your hand: their cells, where they lie, what was asked of them and what is measured on them."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from pyproj import CRS
+from rich.table import Table
+from torch import Tensor
+
+from citygrain.errors import ConditionError, DataError
+from citygrain.geo.cityraster import LAYOUT
+from citygrain.geo.layers import RASTER_FORMAT
+from citygrain.geo.layout_files import collected, layouts_in, read_layout, write_geotiff
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
+from citygrain.measures import MEASURES, measure
+from citygrain.plot import sheet
+from citygrain.support.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import networkx as nx
+
+COLUMNS = 8
+"""Layouts that stand in a row of a sheet at most."""
+
+SHOWN = 32
+"""Layouts that a notebook shows of many."""
+
+ARRAYS, SHEET, WINDOWS, TABLE = "layouts.npz", "sheet.png", "windows.png", "measured.csv"
+FOLDER = "layouts"
+"""Files of a folder of layouts, and the folder of their GeoTIFFs in it."""
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """N layouts with the same channels, resolution and extent.
+
+    They are a sequence: `layouts[0]` and `layouts[2:4]` are `Layouts` again, `+` puts two of them together, and a
+    notebook shows them as a sheet with a table.
+
+    Parameters
+    ----------
+    cells
+        `(N, C, H, W)` uint8: the share of each cell that each channel covers, 255 for all of it.
+    channels
+        Names of the C channels, in order.
+    resolution_m
+        Edge of a cell in metres.
+    grids
+        Where each layout lies, N of them; empty for layouts that lie nowhere.
+    names
+        N names, all different; `layout_0000`, … by default.
+    seeds
+        The seed that each was drawn with; empty for layouts that were not drawn.
+    requested
+        Condition → `(N,)` in its unit: what was asked for, NaN where it was not.
+    raster_format
+        Format of the city rasters that the channels are of, see `citygrain.geo.layers`.
+    columns
+        How many stand in a row of their sheet.
+    given
+        The real windows that given channels were taken from, of layouts that were drawn around such channels.
+    source
+        Where they are from, in words.
+
+    Raises
+    ------
+    DataError
+        For cells of another type or shape, or as many channels, grids, names or seeds as do not fit.
+
+    Examples
+    --------
+    >>> grid = Grid("EPSG:32633", 386000.0, 6672000.0, 8.0, 64, 64)
+    >>> empty = Layouts(np.zeros((2, 1, 64, 64), np.uint8), ("building",), 8.0, grids=(grid, grid))
+    >>> len(empty), empty[0].names, float(empty.measured["coverage"][1])
+    (2, ('layout_0000',), 0.0)
+    """
+
+    cells: NDArray[np.uint8]
+    channels: tuple[str, ...]
+    resolution_m: float
+    grids: tuple[Grid, ...] = ()
+    names: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    requested: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    raster_format: int = RASTER_FORMAT
+    columns: int = COLUMNS
+    given: Layouts | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        shape: tuple[int, ...] = np.shape(self.cells)
+        if len(shape) != 4 or self.cells.dtype != np.uint8 or shape[1] != len(self.channels):
+            raise DataError(
+                "These are no layouts.",
+                expected=f"(N, {len(self.channels)}, H, W) uint8, for the channels {', '.join(self.channels)}",
+                got=f"{shape} {getattr(self.cells, 'dtype', type(self.cells).__name__)}",
+            )
+        for name in ("channels", "grids", "names", "seeds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.names:
+            object.__setattr__(self, "names", tuple(f"layout_{i:04d}" for i in range(shape[0])))
+        for name in ("grids", "names", "seeds"):
+            values = getattr(self, name)
+            if (values and len(values) != shape[0]) or (name == "names" and len(set(values)) < len(values)):
+                raise DataError(
+                    f"Each layout has one of the {name}.", expected=f"{shape[0]} different {name}", got=list(values)
+                )
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Layouts:
+        """Return some of the layouts: one by its number, several by a slice or a list of numbers."""
+        chosen = np.arange(len(self))[[index] if isinstance(index, int) else index].tolist()
+
+        def some(values: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(values[i] for i in chosen) if values else ()
+
+        requested = {name: values[chosen] for name, values in self.requested.items()}
+        return replace(
+            self, cells=self.cells[chosen], grids=some(self.grids), names=some(self.names), seeds=some(self.seeds),
+            requested=requested, given=None,
+        )  # fmt: skip
+
+    def __add__(self, other: Layouts) -> Layouts:
+        """Put layouts together; where two have the same name, all are numbered anew.
+
+        Raises
+        ------
+        DataError
+            For layouts of other channels, another resolution, size or format, or where only some lie somewhere.
+        """
+        mine, theirs = ((of.channels, of.resolution_m, of.cells.shape[2:], of.raster_format) for of in (self, other))
+        if mine != theirs or bool(self.grids) != bool(other.grids):
+            raise DataError("These layouts are not of the same kind.", expected=mine, got=theirs)
+        names = (*self.names, *other.names)
+        nan = [np.full(len(of), np.nan) for of in (self, other)]
+        return replace(
+            self,
+            cells=np.concatenate([self.cells, other.cells]),
+            grids=self.grids + other.grids,
+            names=names if len(set(names)) == len(names) else (),
+            seeds=self.seeds + other.seeds if self.seeds and other.seeds else (),
+            given=None,
+            source=self.source if self.source == other.source else "",
+            requested={
+                name: np.concatenate([self.requested.get(name, nan[0]), other.requested.get(name, nan[1])])
+                for name in {**self.requested, **other.requested}
+            },
+        )
+
+    @property
+    def shares(self) -> NDArray[np.float32]:
+        """The cells as shares in [0, 1], `(N, C, H, W)` float32."""
+        shares: NDArray[np.float32] = np.divide(self.cells, 255, dtype=np.float32)
+        return shares
+
+    @property
+    def tensor(self) -> Tensor:
+        """The cells as shares in [0, 1], as a tensor `(N, C, H, W)` float32."""
+        return torch.from_numpy(self.cells).float() / 255
+
+    def named(self, stem: str) -> Layouts:
+        """Return the same layouts under other names: the stem and a number."""
+        return replace(self, names=tuple(f"{stem}_{i:04d}" for i in range(len(self))))
+
+    @cached_property
+    def measured(self) -> Mapping[str, NDArray[np.float64]]:
+        """Measure → `(N,)` in its unit: all of `citygrain.measures.MEASURES` that the channels allow."""
+        found = measure(self.shares, self.channels, self.resolution_m)
+        return {name: values.astype(float) for name, values in found.items()}
+
+    def measure(self) -> pd.DataFrame:
+        """Return what is measured on each layout, one row a layout, one column a measure in its unit."""
+        return pd.DataFrame(dict(self.measured), index=pd.Index(self.names, name="layout"))
+
+    def table(self) -> pd.DataFrame:
+        """Return seed, requested and measured values, one row a layout: the content of `measured.csv`."""
+        columns: dict[str, Any] = {"seed": self.seeds} if self.seeds else {}
+        columns |= {f"requested_{name}": values for name, values in self.requested.items()}
+        columns |= {f"measured_{name}": values for name, values in self.measured.items()}
+        return pd.DataFrame(columns, index=pd.Index(self.names, name="layout"))
+
+    def comparison(self) -> pd.DataFrame:
+        """Return what was requested beside what was measured over all layouts, one row a measure.
+
+        Columns are the unit, the means of what was requested and measured, the 10th and 90th percentiles of what was
+        measured, and the mean of the absolute errors.
+        """
+        rows = {}
+        for name, values in self.measured.items():
+            asked = self.requested.get(name, np.full(len(self), np.nan))
+            known = np.isfinite(asked)
+            rows[name] = {
+                "unit": MEASURES[name].unit,
+                "requested": asked[known].mean() if known.any() else np.nan,
+                "measured": values.mean(),
+                "p10": np.percentile(values, 10),
+                "p90": np.percentile(values, 90),
+                "mean_error": np.abs(values - asked)[known].mean() if known.any() else np.nan,
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
+
+    def picture(self, path: str | Path | None = None, *, columns: int | None = None) -> NDArray[np.uint8]:
+        """Return the sheet of all layouts, `(height, width, 3)` uint8, captioned; with a path, write it as a PNG."""
+        return sheet(
+            self.cells,
+            self.channels,
+            path,
+            titles=[self._caption(i) for i in range(len(self))],
+            columns=min(columns or self.columns, len(self)),
+            resolution_m=self.resolution_m,
+        )
+
+    def show(self, *, columns: int | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the sheet of all layouts with matplotlib.
+
+        Parameters
+        ----------
+        columns
+            How many layouts stand in a row.
+        ax
+            Where it is drawn; None makes a figure in which each pixel of the sheet is one of the screen.
+        """
+        return show_picture(self.picture(columns=columns), ax)
+
+    def _repr_html_(self) -> str:
+        """Show a sheet, and what was requested beside what was measured, in a notebook."""
+        shown = self[:SHOWN]
+        more = f"<p>{len(shown)} of {len(self)} layouts</p>" if len(self) > len(shown) else ""
+        return picture_html(shown.picture(), self.comparison(), more)
+
+    def __repr__(self) -> str:
+        """Say what they are, and not every number."""
+        _, _, height, width = self.cells.shape
+        where = f", {self.grids[0].crs}" if self.grids else ""
+        return (
+            f"Layouts({len(self)} of {height} × {width} cells of {self.resolution_m:g} m{where}; "
+            f"{', '.join(self.channels)})"
+        )
+
+    def _caption(self, i: int) -> str:
+        parts = [
+            f"{name} {values[i]:.3g} → {self.measured[name][i]:.3g}"
+            for name, values in self.requested.items()
+            if name in self.measured
+        ]
+        if parts:
+            return "\n".join(parts[:3])
+        return f"seed {self.seeds[i]}" if self.seeds else self.names[i]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `sheet.png`, `layouts.npz`, `measured.csv` and a GeoTIFF a layout; each file whole or not at all.
+
+        Where channels were given, `windows.png` shows the windows that they were taken from.
+
+        Parameters
+        ----------
+        folder
+            It is made where it is missing. GeoTIFFs of a larger set that this one replaces are removed.
+
+        Returns
+        -------
+        Path
+            The folder, which `open_layout`, `citygrain vectorize` and `citygrain compare` take.
+
+        Raises
+        ------
+        DataError
+            When the layouts lie nowhere, or the folder cannot be written.
+        """
+        out = Path(folder)
+        self.write_geotiffs(out)
+        with atomic_path(out / ARRAYS) as temporary:
+            arrays: dict[str, Any] = {f"requested_{k}": v for k, v in self.requested.items()}
+            arrays |= {f"measured_{k}": v for k, v in self.measured.items()}
+            np.savez_compressed(
+                temporary,
+                layouts=self.cells,
+                channels=self.channels,
+                resolution_m=self.resolution_m,
+                raster_format=self.raster_format,
+                seeds=self.seeds,
+                **arrays,
+            )
+        write_text(out / TABLE, self._csv())
+        self.picture(out / SHEET)
+        if self.given is not None:
+            sheet(
+                self.given.cells, self.channels, out / WINDOWS, columns=min(COLUMNS, len(self.given)),
+                resolution_m=self.resolution_m,
+            )  # fmt: skip
+        return out
+
+    def write_geotiffs(self, folder: str | Path) -> None:
+        """Write one GeoTIFF a layout into `layouts/` of a folder, and remove those of a larger set that was there."""
+        home, grids = Path(folder) / FOLDER, self._located()
+        numbered = {name.rpartition("_")[0] for name in self.names}
+        for stale in home.glob("*_*.tif"):
+            stem, _, number = stale.stem.rpartition("_")
+            if stem in numbered and number.isdigit() and stale.stem not in self.names:
+                stale.unlink()
+        for name, layout, grid in zip(self.names, self.cells, grids, strict=True):
+            with atomic_path(home / f"{name}.tif") as temporary:
+                write_geotiff(temporary, layout, self.channels, grid)
+
+    def _csv(self) -> str:
+        """Return the table as text, numbers with six digits."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        table = self.table()
+        writer.writerow(["layout", *table.columns])
+        for name, row in zip(self.names, table.itertuples(index=False), strict=True):
+            writer.writerow([name, *(v if isinstance(v, int) else f"{v:.6g}" for v in row)])
+        return text.getvalue()
+
+    def _located(self) -> tuple[Grid, ...]:
+        if not self.grids:
+            raise DataError(
+                "These layouts lie nowhere.",
+                expected="a grid for each of them",
+                remedy="dataclasses.replace(layouts, grids=…), with citygrain.geo.rasterize.Grid",
+            )
+        return self.grids
+
+    def features(self, *, service: bool = False, smallest_m2: Mapping[str, float] = SMALLEST_M2) -> tuple[Vectors, ...]:
+        """Turn each layout into features in its CRS, see `citygrain.geo.vectorize.vectorize`."""
+        return tuple(
+            vectorize(layout, self.channels, grid, smallest_m2=smallest_m2, service=service)
+            for layout, grid in zip(self.cells, self._located(), strict=True)
+        )
+
+    def vectors(
+        self, *, service: bool = False, smallest_m2: Mapping[str, float] = SMALLEST_M2
+    ) -> dict[str, gpd.GeoDataFrame]:
+        """Return buildings, open spaces, ways and their nodes of all layouts, one table a layer.
+
+        Parameters
+        ----------
+        service
+            Whether service roads belong to the drive network; else they are a network of their own.
+        smallest_m2
+            Channel → area: smaller polygons, and smaller holes in them, are taken for noise.
+
+        Returns
+        -------
+        dict
+            Layer → features in the layouts' CRS, with the name of their `layout`; see
+            `citygrain.geo.vectorize.Vectors.layers`.
+
+        Raises
+        ------
+        DataError
+            When the layouts lie nowhere.
+        """
+        found = self.features(service=service, smallest_m2=smallest_m2)
+        return collected(dict(zip(self.names, found, strict=True)))
+
+    def graph(self, network: str = "drive", *, service: bool = False) -> nx.MultiDiGraph:
+        """Return a network of one layout as a graph like osmnx's, in its CRS; `"all"` puts the networks together.
+
+        Raises
+        ------
+        DataError
+            For several layouts, a network that the layout has no channel of, or one without ways.
+        """
+        if len(self) != 1:
+            raise DataError("A graph is that of one layout.", got=f"{len(self)} layouts", remedy="layouts[0].graph(…)")
+        return self.features(service=service)[0].graph(network)
+
+    def to_xarray(self) -> xr.DataArray:
+        """Return the cells as a labelled array `(layout, channel, y, x)` of shares in [0, 1].
+
+        `x` and `y` are the middles of the cells: of one layout in its CRS, of several in metres from the north-west
+        corner of each, which stand in the coordinates `left` and `top`. The CRS is the coordinate `spatial_ref`, as the
+        CF conventions and rioxarray have it.
+        """
+        _, _, height, width = self.cells.shape
+        x = (np.arange(width) + 0.5) * self.resolution_m
+        y = -(np.arange(height) + 0.5) * self.resolution_m
+        coordinates: dict[str, Any] = {"layout": list(self.names), "channel": list(self.channels)}
+        attributes: dict[str, Any] = {"long_name": "share of the cell that is covered", "units": "1"}
+        if self.grids:
+            if len(self) == 1:
+                x, y = x + self.grids[0].left, y + self.grids[0].top
+            coordinates["left"] = ("layout", [grid.left for grid in self.grids])
+            coordinates["top"] = ("layout", [grid.top for grid in self.grids])
+            coordinates["spatial_ref"] = ((), 0, CRS.from_user_input(self.grids[0].crs).to_cf())
+            attributes["grid_mapping"] = "spatial_ref"
+        coordinates |= {"y": ("y", y, {"units": "m"}), "x": ("x", x, {"units": "m"})}
+        return xr.DataArray(
+            self.shares, coords=coordinates, dims=("layout", "channel", "y", "x"), name="coverage", attrs=attributes
+        )
+
+
+def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> Layouts:
+    """Open layouts: a GeoTIFF of coverage with named bands, a folder that `Layouts.save` wrote, or a prepared place.
+
+    Parameters
+    ----------
+    path
+        The file or folder. Of a folder of layouts, seeds and what was requested come along.
+    bounds
+        `(left, bottom, right, top)` in the file's CRS: only this part of it.
+
+    Raises
+    ------
+    DataError
+        When there is no layout, it does not lie on a square grid in metres, its bands have no names, or it has too many
+        cells; or for layouts of several sizes.
+
+    Examples
+    --------
+    >>> citygrain.open_layout("out/sample/layouts/layout_0000.tif").graph("drive")  # doctest: +SKIP
+    """
+    path = Path(path)
+    files = layouts_in(path)
+    found = [read_layout(file, bounds) for file in files]
+    kinds = {(channels, cells.shape, grid.resolution_m) for cells, channels, grid in found}
+    if len(kinds) > 1:
+        raise DataError(
+            f"The layouts in {path} are of several kinds.",
+            expected="one size, one resolution, the same channels",
+            got="; ".join(f"{shape} at {cell:g} m: {', '.join(names)}" for names, shape, cell in sorted(kinds)),
+            remedy="open them one by one",
+        )
+    channels, _, resolution_m = kinds.pop()
+    names = tuple(file.parent.name if file.name == LAYOUT else file.stem for file in files)
+    layouts = Layouts(
+        np.stack([_as_bytes(cells) for cells, _, _ in found]),
+        channels,
+        resolution_m,
+        tuple(grid for _, _, grid in found),
+        names,
+    )
+    return replace(layouts, **_asked(path / ARRAYS, layouts)) if path.is_dir() else layouts
+
+
+def _as_bytes(cells: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return coverage as bytes, from bytes or from shares in [0, 1]."""
+    whole: NDArray[np.uint8] = cells if cells.dtype == np.uint8 else (np.asarray(cells) * 255).round().astype(np.uint8)
+    return whole
+
+
+def _asked(path: Path, layouts: Layouts) -> dict[str, Any]:
+    """Read seeds, requests and format that stand beside GeoTIFFs; nothing where these are of other layouts."""
+    try:
+        with np.load(path) as file:
+            if not np.array_equal(file["layouts"], layouts.cells):
+                return {}
+            requested = {
+                name.removeprefix("requested_"): file[name] for name in file.files if name.startswith("requested_")
+            }
+            seeds = tuple(map(int, file["seeds"]))
+            raster_format = int(file["raster_format"]) if "raster_format" in file else 1
+            return {"seeds": seeds, "requested": requested, "raster_format": raster_format}
+    except (OSError, KeyError, ValueError, BadZipFile):
+        return {}
+
+
+def show_picture(picture: NDArray[np.uint8], ax: Axes | None = None) -> Axes:
+    """Draw a picture `(height, width, 3)` with matplotlib; without axes on a figure of as many pixels."""
+    if ax is None:
+        from matplotlib import pyplot as plt  # noqa: PLC0415  (it looks for a screen, which nothing else here needs)
+
+        height, width, _ = picture.shape
+        figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
+        ax = figure.add_axes((0, 0, 1, 1))
+    ax.imshow(picture)
+    ax.set_axis_off()
+    return ax
+
+
+def picture_html(picture: NDArray[np.uint8], table: pd.DataFrame, between: str = "") -> str:
+    """Return a picture `(height, width, 3)` and a table under it, as a notebook shows them."""
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, picture, format="png")
+    source = base64.b64encode(buffer.getvalue()).decode()
+    rows: str = table.to_html(float_format="{:.4g}".format, na_rep="")
+    return f'<img src="data:image/png;base64,{source}" alt="layouts"/>{between}{rows}'
+
+
+def summary_table(layouts: Layouts) -> Table:
+    """Return requested against measured over all layouts, one row a condition, for the screen.
+
+    Raises
+    ------
+    ConditionError
+        When nothing can be measured on the layouts.
+    """
+    if not layouts.measured:
+        raise ConditionError("Nothing can be measured on these layouts.", got=layouts.channels)
+    shown = Table(title=f"{len(layouts)} layouts: requested and measured")
+    for heading in ("condition", "unit", "requested", "measured", "10th to 90th percentile", "mean error"):
+        shown.add_column(heading, justify="left" if heading in {"condition", "unit"} else "right")
+    for name, row in layouts.comparison().iterrows():
+        asked = np.isfinite(row["requested"])
+        shown.add_row(
+            str(name),
+            row["unit"],
+            f"{row['requested']:.4g}" if asked else "",
+            f"{row['measured']:.4g}",
+            f"{row['p10']:.4g} – {row['p90']:.4g}",
+            f"{row['mean_error']:.4g}" if asked else "",
+            style="bold" if asked else None,
+        )
+    return shown

@@ -1,0 +1,296 @@
+"""A model in your hand: what a checkpoint can do, with the keywords of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from citygrain.checkpoint import load
+from citygrain.errors import DataError
+from citygrain.generation.edits import Edit, edit
+from citygrain.generation.georeference import Georeference, grids_of
+from citygrain.generation.given import Given
+from citygrain.generation.requests import Level
+from citygrain.generation.sampling import sample
+from citygrain.geo.cityraster import CityRaster
+from citygrain.latent.codes import Codes, codec_of, decode, encode_places
+from citygrain.layouts import Layouts
+from citygrain.protocols import Sampler, Trained
+from citygrain.samplers.areas import Begin
+from citygrain.spec import LayoutSpec
+from citygrain.support.devices import SINGLE, chosen_device, device_of
+
+
+class Model:
+    """A trained model, ready to draw.
+
+    Every verb of the command line that takes a checkpoint is a method here, with the same keywords. What a family
+    cannot do, its model refuses in words.
+
+    Parameters
+    ----------
+    checkpoint
+        A run folder, an exported model's folder, a `.ckpt` file, or `reference/<name>` for one that comes with
+        citygrain.
+    device
+        `auto` (a GPU where there is one), `cpu`, `cuda`.
+
+    Attributes
+    ----------
+    checkpoint
+        Where it was read from, as given.
+    generator
+        The family: a `torch.nn.Module` that is a `citygrain.protocols.Generator`.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no checkpoint, it is damaged, or its configuration may not be executed.
+    ConfigError
+        For a device that is not there.
+
+    Examples
+    --------
+    >>> model = citygrain.Model("reference/cities_64")  # doctest: +SKIP
+    >>> layouts = model.sample(4, coverage=0.3, cycle="p90", place="copenhagen")  # doctest: +SKIP
+    """
+
+    def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
+        self.checkpoint = str(checkpoint)
+        self.generator: Trained = load(checkpoint, device=chosen_device(device))
+
+    @property
+    def spec(self) -> LayoutSpec:
+        """What the layouts are, and what can be asked of them."""
+        return self.generator.spec
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler that is used unless another is given; its fields are the knobs that can be turned."""
+        return self.generator.sampler
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Places, versions, hardware, and how far training had come."""
+        return self.generator.provenance
+
+    def __repr__(self) -> str:
+        """Say what it is: family, layouts, conditions, places."""
+        spec = self.spec
+        return (
+            f"Model({self.checkpoint!r}: {type(self.generator).__name__}, {spec.size_px} × {spec.size_px} cells of "
+            f"{spec.resolution_m:g} m; channels {', '.join(spec.channels)}; conditions {', '.join(spec.scalars)}; "
+            f"places {', '.join(spec.places)})"
+        )
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        seed: int = 0,
+        attempts: int = 1,
+        extent_m: Sequence[float] | None = None,
+        given: Given | str | None = None,
+        georeference: Georeference = Georeference(),
+        sampler: Sampler | Mapping[str, Any] | None = None,
+        precision: str = SINGLE,
+        batch_size: int = 64,
+        data: str | Path = "data/cities",
+        **conditions: Level | Sequence[Level],
+    ) -> Layouts:
+        """Draw layouts for what is asked.
+
+        Parameters
+        ----------
+        n
+            How many; of each combination where conditions are lists of levels. 16 by default, or 1 of each.
+        seed
+            Layout *i* is drawn with `seed + i`, whatever the batch size.
+        attempts
+            How often a layout that misses its request is drawn, with a corrected one; the nearest is kept.
+        extent_m
+            Width and height in metres of areas that are larger than a window; they take a diffusion model.
+        given
+            For a model that is given channels: the prepared place whose windows they are taken from, or a `Given`.
+        georeference
+            Where the first layout lies; the others lie to the east and south of it.
+        sampler
+            Another sampler, or knobs of the model's own that are turned: `{"steps": 24}`.
+        precision
+            `32-true`; `bf16-mixed` is faster where it is native; or `auto`.
+        batch_size
+            Layouts that are drawn at once.
+        data
+            Folder of prepared places.
+        conditions
+            What is asked for: `coverage=0.3` in the unit of the measure, `cycle="p90"` a percentile of the training
+            windows, `green={"from": 0, "to": 0.4, "towards": "east"}` or the path of a raster what varies, a list of
+            levels all of them; `place` is the name of a training place.
+
+        Returns
+        -------
+        Layouts
+            With what was requested; what was measured beside it.
+
+        Raises
+        ------
+        ConditionError
+            For a condition that the model does not know.
+        ConfigError, CapabilityError, DataError
+            See `citygrain.generation.sampling.sample`.
+        """
+        return sample(
+            self.generator,
+            n,
+            conditions=conditions,
+            seed=seed,
+            attempts=attempts,
+            extent_m=extent_m,
+            given=given if isinstance(given, Given) else Given(given),
+            georeference=georeference,
+            sampler=sampler,
+            precision=precision,
+            batch_size=batch_size,
+            data=data,
+        )
+
+    def edit(
+        self,
+        place: str | CityRaster,
+        *,
+        at: Sequence[float] | None = None,
+        size_m: float = 200.0,
+        site: str | Path | BaseGeometry | None = None,
+        context_m: float = 128.0,
+        keep: Sequence[str] = (),
+        strength: float = 1.0,
+        begin: Begin = "noise",
+        n: int = 3,
+        seed: int = 0,
+        overlap: float = 0.5,
+        sampler: Sampler | Mapping[str, Any] | None = None,
+        batch_size: int = 16,
+        data: str | Path = "data/cities",
+        like: str | None = None,
+        **conditions: Level,
+    ) -> Edit:
+        """Redraw a site of a prepared place inside its real surroundings.
+
+        Parameters
+        ----------
+        place
+            The prepared place that the site lies in.
+        at, size_m
+            Longitude and latitude of the middle of a square site, and its edge in metres.
+        site
+            Or a file with the site's polygon, or a polygon in degrees.
+        context_m
+            How far around the site the model sees, at least.
+        keep
+            Channels that stay on the site as well.
+        strength, begin
+            1 redraws the site; less begins from what is there and changes less. `begin` says how: with `noise` over
+            what is there, or with its `inversion`, which changes least.
+        n
+            In how many ways it is redrawn.
+        seed
+            Way *i* is drawn with `seed + i`.
+        overlap
+            Share of a window that its neighbours share, where the site takes several.
+        sampler
+            Another sampler, or knobs of the model's own that are turned.
+        batch_size
+            Windows at once.
+        data
+            Folder of prepared places.
+        like
+            Name of a training place that it is to be like: `conditions.place` of the command line.
+        conditions
+            What is asked of the site, as for `sample`.
+
+        Returns
+        -------
+        Edit
+            The layouts before and after, and what is measured on them.
+
+        Raises
+        ------
+        DataError
+            When the place is not prepared, or the site lies outside it.
+        ConfigError, ConditionError, CapabilityError
+            For a site that is none, or what the model cannot do or does not know.
+        """
+        return edit(
+            self.generator,
+            place,
+            conditions={**conditions, "place": like},
+            at=at,
+            size_m=size_m,
+            site=site,
+            context_m=context_m,
+            keep=keep,
+            strength=strength,
+            begin=begin,
+            n=n,
+            seed=seed,
+            overlap=overlap,
+            sampler=sampler,
+            batch_size=batch_size,
+            data=data,
+        )
+
+    def encode(self, layouts: Layouts) -> NDArray[np.float32]:
+        """Return the codes `(N, *code_shape)` of layouts.
+
+        Raises
+        ------
+        CapabilityError
+            For a model without a code; `citygrain.latent` has more ways into one.
+        DataError
+            For layouts of other channels, another resolution or size.
+        """
+        codec = codec_of(self.generator)
+        spec = codec.spec
+        mine, theirs = ((o.channels, o.resolution_m) for o in (spec, layouts))
+        if mine != theirs or layouts.cells.shape[2:] != spec.shape[1:]:
+            raise DataError(
+                "The model has codes of other layouts.",
+                expected=f"{spec.shape[1:]} cells of {spec.resolution_m:g} m: {', '.join(spec.channels)}",
+                got=f"{layouts.cells.shape[2:]} cells of {layouts.resolution_m:g} m: {', '.join(layouts.channels)}",
+            )
+        where = device_of(self.generator)
+        with torch.no_grad():
+            parts = [codec.encode(part.to(where)).float().cpu() for part in torch.split(layouts.tensor, 128)]
+        codes: NDArray[np.float32] = torch.cat(parts).numpy()
+        return codes
+
+    def decode(self, codes: NDArray[np.float32]) -> Layouts:
+        """Return the layouts of codes `(N, *code_shape)`, side by side at the first training place.
+
+        Raises
+        ------
+        CapabilityError
+            For a model without a code.
+        """
+        cells = (decode(codec_of(self.generator), codes) * 255).round().astype(np.uint8)
+        spec = self.spec
+        grids = grids_of(self.generator, len(cells))
+        return Layouts(cells, spec.channels, spec.resolution_m, grids, raster_format=spec.raster_format)
+
+    def encode_places(
+        self,
+        places: Sequence[str] | None = None,
+        *,
+        split: str = "train",
+        count: int | None = None,
+        forms: bool = False,
+        data: str | Path = "data/cities",
+    ) -> Codes:
+        """Encode windows of prepared places, see `citygrain.latent.encode_places`."""
+        return encode_places(self.generator, data, split, count=count, places=places, forms=forms)

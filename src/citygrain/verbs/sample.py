@@ -1,0 +1,64 @@
+"""`citygrain sample`: layouts for what is asked, their pictures, GeoTIFFs and measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich
+
+from citygrain.generation.georeference import Georeference
+from citygrain.generation.given import Given
+from citygrain.layouts import WINDOWS, Layouts, summary_table
+from citygrain.model import Model
+from citygrain.support.options import Paths, parse
+
+
+@dataclass(frozen=True)
+class Options:
+    """`conf/sample.yaml`."""
+
+    checkpoint: str
+    conditions: dict[str, Any]
+    n: int | None
+    seed: int
+    attempts: int
+    batch_size: int
+    device: str
+    precision: str
+    out: Path
+    extent_m: tuple[float, float] | None
+    given: Given
+    georeference: Georeference
+    sampler: dict[str, Any]
+    paths: Paths
+
+
+def run(config: Mapping[str, Any]) -> Layouts:
+    """Draw what the configuration asks for, write it and tell of it."""
+    asked = parse(Options, config)
+    model = Model(asked.checkpoint, device=asked.device)
+    layouts = model.sample(
+        asked.n,
+        seed=asked.seed,
+        attempts=asked.attempts,
+        extent_m=asked.extent_m,
+        given=asked.given,
+        georeference=asked.georeference,
+        sampler=asked.sampler,
+        precision=asked.precision,
+        batch_size=asked.batch_size,
+        data=asked.paths.data,
+        **asked.conditions,
+    )
+    layouts.save(asked.out)
+    if layouts.given is not None:
+        given = ", ".join(model.spec.given)
+        rich.print(f"{given} are those of {layouts.given.source}; its windows: {asked.out / WINDOWS}")
+    rich.print(summary_table(layouts))
+    corner = layouts.grids[0]
+    where = f"{corner.crs}, from {corner.left:.0f} E, {corner.top:.0f} N"
+    rich.print(f"pictures, GeoTIFFs and measures: {asked.out}  [dim](GeoTIFFs in {where})[/]")
+    return layouts
