@@ -4,7 +4,7 @@
 
 Evaluates each model (`citygrain evaluate`) twice, against held-out windows of the places that it was trained on and
 against windows from all over those of `--unseen`, which it is asked to be like in all measures. Writes the tables of
-the project's README to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
+docs/models.md to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
 
 `per layout` is the time that one layout takes of a batch of 16 on the processor, asked for a coverage and measured.
 """

@@ -12,7 +12,9 @@ from citygrain.version import __version__
 if TYPE_CHECKING:
     from citygrain.checkpoint import load
     from citygrain.geo.place import Place
+    from citygrain.layouts import Layouts, open_layout
     from citygrain.measures import measure
+    from citygrain.model import Model
     from citygrain.spec import Conditions, LayoutSpec
 
 # torch's threads wait for each other many times in a layer, and by default on guard: each keeps its core from whatever
@@ -22,14 +24,27 @@ if TYPE_CHECKING:
 if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__all__ = ["Conditions", "LayoutSpec", "Place", "__version__", "load", "measure"]
+__all__ = [
+    "Conditions",
+    "LayoutSpec",
+    "Layouts",
+    "Model",
+    "Place",
+    "__version__",
+    "load",
+    "measure",
+    "open_layout",
+]
 
 _HOMES = {
     "Conditions": "citygrain.spec",
     "LayoutSpec": "citygrain.spec",
+    "Layouts": "citygrain.layouts",
+    "Model": "citygrain.model",
     "Place": "citygrain.geo.place",
     "load": "citygrain.checkpoint",
     "measure": "citygrain.measures",
+    "open_layout": "citygrain.layouts",
 }
 
 
