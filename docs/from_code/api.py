@@ -11,7 +11,6 @@ ROOMS = {
     "layouts": "What a person holds",
     "spec": "The language",
     "measures": "The language",
-    "conditions": "The language",
     "protocols": "The language",
     "errors": "The language",
     "geo": "From OpenStreetMap to rasters and back",

@@ -82,7 +82,8 @@ def _drawn(rule: source.Rule) -> str:
 
 def _tags(tags: Mapping[str, Iterable[str]]) -> str:
     return "; ".join(
-        f"{code(key)} = {', '.join(SPECIAL.get(value, text(value)) for value in values)}" for key, values in tags.items()
+        f"{code(key)} = {', '.join(SPECIAL.get(value, text(value)) for value in values)}"
+        for key, values in tags.items()
     )
 
 
@@ -112,4 +113,6 @@ def _places() -> str:
                 "yes" if name in learned else "",
             ]
         )
-    return table(("`place=`", "km²", "west, south, east, north", "projection", "in `data=reference`"), rows, (3, 1, 5, 2, 2))
+    return table(
+        ("`place=`", "km²", "west, south, east, north", "projection", "in `data=reference`"), rows, (3, 1, 5, 2, 2)
+    )

@@ -18,7 +18,9 @@ def _group_page(group: str) -> str:
 
 
 def _verbs() -> str:
-    rows = [[f"[`citygrain {verb}`](configuration/{verb}.md)", text(about.does)] for verb, about in source.VERBS.items()]
+    rows = [
+        [f"[`citygrain {verb}`](configuration/{verb}.md)", text(about.does)] for verb, about in source.VERBS.items()
+    ]
     pages = "\n".join(f"configuration/{verb}" for verb in source.VERBS)
     return table(("verb", "does"), rows, (1, 3)) + f"\n```{{toctree}}\n:hidden:\n:caption: Verbs\n\n{pages}\n```\n"
 
@@ -70,7 +72,12 @@ def _group(group: str) -> str:
     for option in source.groups()[group]:
         file = source.find_file(f"{group}/{option}")
         about, _ = source.documented(file) if file else ("", [])
-        lines += [target(option_target(group, option)), f"## {group}={option}\n", f"{text(about)}\n" if about else "", _keys(f"{group}/{option}")]
+        lines += [
+            target(option_target(group, option)),
+            f"## {group}={option}\n",
+            f"{text(about)}\n" if about else "",
+            _keys(f"{group}/{option}"),
+        ]
         if inherited := _inherited(f"{group}/{option}"):
             lines.append(f"Further keys are those of {', '.join(code(f'{group}={name}') for name in inherited)}.\n")
     return "\n".join(lines)

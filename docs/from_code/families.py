@@ -12,7 +12,7 @@ from PIL import Image
 from from_code import source
 from from_code.markdown import Table, block, code, first_paragraph, option_target, table, tables, target, text
 
-MEASURED = ("README.md", "benchmarks/README.md")
+MEASURED = "benchmarks/README.md"
 """Where tables of measured figures stand."""
 
 PICTURE = "benchmarks/results/families.png"
@@ -23,7 +23,11 @@ ROW_PX = 100
 def pages() -> dict[str, str | bytes]:
     """Return a page for each family with its pictures, and the table of all."""
     pictures = {f"made/families/{name}.png": data for name, data in _pictures().items()}
-    return {**pictures, "made/families.md": _all(), **{f"families/{name}.md": _page(name) for name in source.families()}}
+    return {
+        **pictures,
+        "made/families.md": _all(),
+        **{f"families/{name}.md": _page(name) for name in source.families()},
+    }
 
 
 def _about(family: str) -> str:
@@ -64,7 +68,8 @@ def _page(family: str) -> str:
         f"# {family}\n",
         f"{text(_about(family))}\n",
         *_shown(family),
-        f"- **Choose it**: {code(f'citygrain train model={family} …')}, see [its keys](#{option_target('model', family)}).",
+        f"- **Choose it**: {code(f'citygrain train model={family} …')}.",
+        f"- **Set it up** by [its keys](#{option_target('model', family)}).",
         f"- **Drawn by** {drawn}.\n",
         "## What it is\n",
         "```{eval-rst}",
@@ -107,9 +112,7 @@ def _recipes(family: str) -> Iterator[str]:
 
 @cache
 def _measured() -> tuple[Table, ...]:
-    return tuple(
-        found for file in MEASURED for found in tables((source.ROOT / file).read_text(encoding="utf-8"))
-    )
+    return tuple(tables((source.ROOT / MEASURED).read_text(encoding="utf-8")))
 
 
 def _figures(family: str) -> Iterator[str]:
@@ -117,13 +120,11 @@ def _figures(family: str) -> Iterator[str]:
     recipes = [*_experiments(family)]
     trained = [found for found in _measured() if found.header[0] == "recipe" and any(r in found.rows for r in recipes)]
     own = source.families()[family]
-    models = [
-        name for name, (_, path) in source.shipped().items() if path == f"{own.__module__}.{own.__qualname__}"
-    ]
+    models = [name for name, (_, path) in source.shipped().items() if path == f"{own.__module__}.{own.__qualname__}"]
     if trained:
         yield "## After five minutes\n"
-        yield "What each recipe had learned after five minutes on two virtual cores, from windows of Copenhagen and Los"
-        yield "Angeles. The last row is what real windows have among themselves. [Benchmarks](/benchmarks.md) says more.\n"
+        yield "What each recipe had learned after five minutes on two virtual cores, from windows of Copenhagen and"
+        yield "Los Angeles. The last row is of real windows. [Benchmarks](/benchmarks.md) tells what the columns are.\n"
     for found in trained:
         rows = [row for name, row in found.rows.items() if name in {*recipes, "other training windows"}]
         yield table(found.header, rows)
@@ -159,7 +160,8 @@ def _shown(family: str) -> Iterator[str]:
     recipes = [name for name in _experiments(family) if name in _pictures()]
     if not recipes:
         return
-    yield "```{figure} /made/families/held_out.png\n:alt: Eight held-out windows\n\nEight held-out windows, and below what"
-    yield "was drawn when it was asked for the place and the measures of each, after five minutes of training.\n```\n"
+    yield "```{figure} /made/families/held_out.png\n:alt: Eight held-out windows\n"
+    yield "Eight held-out windows. Below: what was drawn after five minutes of training, when it was asked for the"
+    yield "place and the measures of each window.\n```\n"
     for name in recipes:
         yield f"```{{figure}} /made/families/{name}.png\n:alt: Layouts of {name}\n\n{code(name)}\n```\n"

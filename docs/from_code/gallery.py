@@ -67,54 +67,58 @@ class Made:
 
 PREPARE = "citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf raster.replace=true"
 
+LEVELS = (
+    "citygrain sample checkpoint=reference/cities_64 conditions.coverage=[0.05,0.12,0.19,0.26,0.33]"
+    " conditions.cycle=[0,2,4] conditions.place=copenhagen out=out/levels"
+)
+CITIES = "citygrain sample checkpoint=reference/cities_64_cells n=8 conditions.place=los_angeles out=out/cities"
+AREA = (
+    "citygrain sample checkpoint=reference/cities_64 n=1 extent_m=[1800,1000] conditions.place=copenhagen"
+    " 'conditions.coverage={from:0.05,to:0.4,towards:east}' out=out/area"
+)
+STREETS = (
+    "citygrain sample checkpoint=reference/streets_to_buildings_256 given.place=helsinki given.split=train n=2"
+    " attempts=4 conditions.coverage=[0.1,0.2,0.3] out=out/streets"
+)
+EDIT = (
+    "citygrain edit checkpoint=reference/cities_64 place=helsinki at=[24.9466,60.1664] size_m=240"
+    " conditions.coverage=0.4 out=out/edit"
+)
+
 MADE = (
     Made(
         "levels",
         "Two conditions at once",
-        "Each row asks for a higher building coverage, and each column for more cycle tracks. Above each stands what was measured.",
-        (
-            "citygrain sample checkpoint=reference/cities_64 conditions.coverage=[0.05,0.12,0.19,0.26,0.33]"
-            " conditions.cycle=[0,2,4] conditions.place=copenhagen out=out/levels",
-        ),
+        "Each row asks for a higher building coverage, each column for more cycle tracks; requested → measured.",
+        (LEVELS,),
         "out/levels/sheet.png",
     ),
     Made(
         "cities",
         "In the manner of a city",
         "Eight layouts that are asked for nothing but Los Angeles.",
-        ("citygrain sample checkpoint=reference/cities_64_cells n=8 conditions.place=los_angeles out=out/cities",),
+        (CITIES,),
         "out/cities/sheet.png",
     ),
     Made(
         "area",
         "Larger than a window",
         "An area of 1.8 × 1 km whose density rises towards the east. It is drawn without seams.",
-        (
-            "citygrain sample checkpoint=reference/cities_64 n=1 extent_m=[1800,1000] conditions.place=copenhagen"
-            " 'conditions.coverage={from:0.05,to:0.4,towards:east}' out=out/area",
-        ),
+        (AREA,),
         "out/area/sheet.png",
     ),
     Made(
         "streets",
         "Buildings for given streets",
-        "The streets, tracks, rails and water of Helsinki are given. The model adds buildings and green at three densities.",
-        (
-            PREPARE,
-            "citygrain sample checkpoint=reference/streets_to_buildings_256 given.place=helsinki given.split=train n=2"
-            " attempts=4 conditions.coverage=[0.1,0.2,0.3] out=out/streets",
-        ),
+        "Streets, tracks, rails and water of Helsinki are given. The model adds buildings and green, more and more.",
+        (PREPARE, STREETS),
         "out/streets/sheet.png",
     ),
     Made(
         "edit",
         "A site redrawn in its surroundings",
         "A square of 240 m in the centre of Helsinki is drawn anew. What is around it stays as it is.",
-        (
-            PREPARE,
-            "citygrain edit checkpoint=reference/cities_64 place=helsinki at=[24.9466,60.1664] size_m=240"
-            " conditions.coverage=0.4 out=out/edit",
-        ),
+        (PREPARE, EDIT),
         "out/edit/sheet.png",
     ),
 )
@@ -127,7 +131,7 @@ KEPT = (
     Kept(
         "side_by_side.png",
         "Real windows and drawn ones",
-        "Held-out windows, and below each a layout of `reference/cities_64` that was asked for its place and its measures.",
+        "Held-out windows, and below each a layout that was asked for the place and the measures of the window.",
         f"python benchmarks/side_by_side.py reference/cities_64 {BESIDE} --columns 8",
     ),
     Kept(
@@ -163,7 +167,7 @@ KEPT = (
     Kept(
         "distances.png",
         "How far from real",
-        "Distances of generated layouts from real ones in every measure, beside those of real from real and of shuffled tiles.",
+        "Distance of drawn layouts from real ones, measure by measure, beside real from real and shuffled tiles.",
         EVALUATION,
     ),
     Kept(

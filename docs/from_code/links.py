@@ -32,7 +32,11 @@ class Page(HTMLParser):
         self.targets |= {said[name] for name in ("id", "name") if name in said}
         if tag == "a" and "href" in said:
             self.links.append(said["href"])
-        if tag in LOADED and LOADED[tag] in said and said.get("rel") not in {"canonical", "search", "index", "next", "prev"}:
+        if (
+            tag in LOADED
+            and LOADED[tag] in said
+            and said.get("rel") not in {"canonical", "search", "index", "next", "prev"}
+        ):
             self.loaded.append(said[LOADED[tag]])
 
 
@@ -65,12 +69,12 @@ def main() -> int:
     """Print what is wrong; 1 where anything is, or where there is no site."""
     site = Path(sys.argv[1]).resolve()
     if not (site / "index.html").is_file():
-        print(f"{site} holds no site", file=sys.stderr)  # noqa: T201
+        print(f"{site} holds no site", file=sys.stderr)
         return 1
     wrong = [*complaints(site)]
     for complaint in wrong:
-        print(complaint, file=sys.stderr)  # noqa: T201
-    print(f"{len([*site.rglob('*.html')])} pages, {len(wrong)} links that do not arrive")  # noqa: T201
+        print(complaint, file=sys.stderr)
+    print(f"{len([*site.rglob('*.html')])} pages, {len(wrong)} links that do not arrive")
     return 1 if wrong else 0
 
 

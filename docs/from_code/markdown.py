@@ -1,4 +1,4 @@
-"""Markdown as MyST reads it: texts whose signs mean nothing, tables, targets of links; and tables read from Markdown."""
+"""Markdown as MyST reads it: plain texts, tables, targets of links; and the tables that a Markdown file holds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence
     widths
         Of the columns, in proportion; as their content wants it when left out.
     """
-    lines = ["", "````{list-table}", ":header-rows: 1", *([f":widths: {' '.join(map(str, widths))}"] if widths else []), ""]
+    lines = [
+        "",
+        "````{list-table}",
+        ":header-rows: 1",
+        *([f":widths: {' '.join(map(str, widths))}"] if widths else []),
+        "",
+    ]
     for row in (header, *rows):
         lines += [f"{'  -' if i else '* -'} {cell}".rstrip() for i, cell in enumerate(row)]
     return "\n".join([*lines, "````", ""])

@@ -35,15 +35,16 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
 
 def _homes(name: str) -> Iterator[tuple[str, str]]:
     """Return where a name that exists may be described: as what it is at home, then by its module."""
-    module, _, member = name.rpartition(".")
     if name in source.modules():
         yield name, "mod"
         return
-    if module not in source.modules():
-        return
-    try:
-        found: Any = getattr(source.module(module), member)
-    except AttributeError:
+    module = name
+    while module and module not in source.modules():
+        module = module.rpartition(".")[0]
+    found: Any = source.module(module) if module else None
+    for member in name.removeprefix(f"{module}.").split("."):
+        found = getattr(found, member, None)
+    if found is None:
         return
     if hasattr(found, "__qualname__"):
         yield f"{found.__module__}.{found.__qualname__}", "obj"

@@ -19,8 +19,6 @@ import yaml
 import citygrain
 from citygrain import protocols
 from citygrain.__main__ import FLAGS, VERBS, documented
-from citygrain.conditions import MEASURES
-from citygrain.config import config_text, find_file, group_defaults, groups
 from citygrain.evaluation.morphology import FORM
 from citygrain.geo.layers import (
     CHANNELS,
@@ -34,7 +32,9 @@ from citygrain.geo.layers import (
     Rule,
 )
 from citygrain.geo.place import Place
-from citygrain.targets import find_target
+from citygrain.measures import MEASURES
+from citygrain.support.config import config_text, find_file, group_defaults, groups
+from citygrain.support.targets import find_target
 
 __all__ = [
     "CHANNELS",
@@ -42,13 +42,13 @@ __all__ = [
     "DECIDED_AGAINST",
     "FLAGS",
     "FORM",
+    "LAYERS_MODULE",
     "MEASURES",
     "OSM_RULES",
+    "PACKAGE",
     "PARTED",
     "PARTS",
     "RASTER_FORMAT",
-    "LAYERS_MODULE",
-    "PACKAGE",
     "ROOT",
     "TILE_RULES",
     "VERBS",
@@ -60,9 +60,9 @@ __all__ = [
     "documented",
     "families",
     "family_of",
-    "fingerprint",
     "find_file",
     "find_target",
+    "fingerprint",
     "group_defaults",
     "groups",
     "handle_of",
@@ -83,14 +83,16 @@ LAYERS_MODULE = Rule.__module__
 """The module whose docstring says why the table of channels is as it is."""
 
 INSIDE = frozenset({"__main__", "app", "verbs"})
-"""Rooms that are reached by the command line, and that nobody imports."""
+"""Rooms that stand behind the command line and the page; nobody imports them."""
 
 
 @cache
 def fingerprint() -> str:
     """Return what tells this code, its configurations, weights and sample from any others."""
     told = sha256()
-    for file in sorted(path for folder in (PACKAGE, ROOT / "conf", ROOT / "data" / "sample") for path in folder.rglob("*")):
+    for file in sorted(
+        path for folder in (PACKAGE, ROOT / "conf", ROOT / "data" / "sample") for path in folder.rglob("*")
+    ):
         if file.is_file() and "__pycache__" not in file.parts:
             told.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
     return told.hexdigest()[:12]
@@ -148,7 +150,7 @@ def _methods(protocol: type) -> set[str]:
 
 
 def handle_of(sampler: type) -> str:
-    """Return the protocol that a sampler needs, by what the protocols say of themselves: the handle of which they are."""
+    """Return the protocol that a sampler needs of a model: the one that says that it is the handle of the sampler."""
     for name, protocol in vars(protocols).items():
         if inspect.isclass(protocol) and protocol.__module__ == protocols.__name__:
             for named, kind in re.findall(r"handle of (?:`(\w+)`|(\w+) samplers)", protocol.__doc__ or ""):
