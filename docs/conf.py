@@ -44,7 +44,6 @@ suppress_warnings = ["myst.header"]  # pieces that pages include begin below the
 nb_execution_mode = os.environ.get("NOTEBOOKS", "cache")
 nb_execution_timeout = 300
 nb_execution_cache_path = str(DOCS / "_build" / "notebooks" / fingerprint())
-nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 
