@@ -11,6 +11,8 @@ from citygrain.version import __version__
 
 if TYPE_CHECKING:
     from citygrain.checkpoint import load
+    from citygrain.generation.georeference import Georeference
+    from citygrain.generation.given import Given
     from citygrain.geo.place import Place
     from citygrain.layouts import Layouts, open_layout
     from citygrain.measures import measure
@@ -26,6 +28,8 @@ if "torch" not in sys.modules:
 
 __all__ = [
     "Conditions",
+    "Georeference",
+    "Given",
     "LayoutSpec",
     "Layouts",
     "Model",
@@ -38,6 +42,8 @@ __all__ = [
 
 _HOMES = {
     "Conditions": "citygrain.spec",
+    "Georeference": "citygrain.generation.georeference",
+    "Given": "citygrain.generation.given",
     "LayoutSpec": "citygrain.spec",
     "Layouts": "citygrain.layouts",
     "Model": "citygrain.model",

@@ -148,8 +148,10 @@ class Layouts:
         DataError
             For layouts of other channels, another resolution, size or format, or where only some lie somewhere.
         """
-        mine, theirs = ((of.channels, of.resolution_m, of.cells.shape[2:], of.raster_format) for of in (self, other))
-        if mine != theirs or bool(self.grids) != bool(other.grids):
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        mine, theirs = (of.kind for of in (self, other))
+        if mine != theirs:
             raise DataError("These layouts are not of the same kind.", expected=mine, got=theirs)
         names = (*self.names, *other.names)
         nan = [np.full(len(of), np.nan) for of in (self, other)]
@@ -165,6 +167,16 @@ class Layouts:
                 name: np.concatenate([self.requested.get(name, nan[0]), other.requested.get(name, nan[1])])
                 for name in {**self.requested, **other.requested}
             },
+        )
+
+    @property
+    def kind(self) -> str:
+        """What layouts must have in common to be put together, in words."""
+        height, width = self.cells.shape[2:]
+        where = "with a place on Earth" if self.grids else "without a place on Earth"
+        return (
+            f"{height} × {width} cells of {self.resolution_m:g} m, format {self.raster_format}, {where}: "
+            f"{', '.join(self.channels)}"
         )
 
     @property

@@ -36,7 +36,7 @@ from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, f
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure, settled
 from citygrain.plot import sheet, to_rgb
-from citygrain.protocols import Completes, Denoiser, Holds, Sampler
+from citygrain.protocols import Completes, Denoiser, Holds, Sampler, Trained
 from citygrain.samplers.base import fitting
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
 from citygrain.support.devices import device_of
@@ -135,7 +135,7 @@ class Studio:
     """
 
     name: str
-    generator: Any
+    generator: Trained
     data: Path
     turn: threading.Lock
 
@@ -555,7 +555,7 @@ def draw_walk(
             layout = draw(studio.generator, request, [first], sampler=sampler).tensor
             start = codec.encode(layout.to(device_of(codec))).float().cpu().numpy()
         now = float(measure(decode(codec, start), spec.channels, spec.resolution_m)[target][0])
-        wanted = np.linspace(*ends, count)  # both are numbers
+        wanted = np.linspace(*ends, count)  # type: ignore[arg-type]  # both are numbers
         path = follow(codec, start, target, [0, *(wanted - now)], studio.likely, hold=keep)
     return Walk(path, target, wanted, keep)
 
