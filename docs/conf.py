@@ -87,4 +87,5 @@ def setup(app: Sphinx) -> None:
     """Tell Sphinx."""
     app.connect("config-inited", lambda app, config: write(app))
     app.connect("autodoc-process-docstring", references.quiet_headings, priority=900)
+    app.connect("autodoc-skip-member", references.leave_out)
     app.connect("missing-reference", references.resolve)

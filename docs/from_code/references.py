@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -49,6 +49,11 @@ def _homes(name: str) -> Iterator[tuple[str, str]]:
     if hasattr(found, "__qualname__"):
         yield f"{found.__module__}.{found.__qualname__}", "obj"
     yield module, "mod"
+
+
+def leave_out(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """Leave out type variables, which are no classes and yet taken for such."""
+    return True if isinstance(obj, TypeVar) else None
 
 
 def quiet_headings(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
