@@ -46,7 +46,7 @@ from citygrain.checkpoint import load
 from citygrain.data.datamodule import CityDataModule
 from citygrain.generation.windows import draw
 from citygrain.measures import MEASURES, measure
-from citygrain.plot import r_squared, sheet
+from citygrain.plot import make_sheet, r_squared, save_figure
 from citygrain.protocols import Codec, HasLikelihood
 from citygrain.spec import Batch, Conditions, LayoutSpec
 from citygrain.support.config import load_config
@@ -241,10 +241,12 @@ def main() -> None:
     for recipe in rows:
         picture.append(np.load(args.out / f"{recipe}.npy") / np.float32(255))
         titles += [recipe.replace("_", " "), *[""] * (args.columns - 1)]
-    sheet(
-        np.concatenate(picture), spec.channels, args.out / "families.png", titles=titles, columns=args.columns,
-        resolution_m=spec.resolution_m,
-    )  # fmt: skip
+    save_figure(
+        make_sheet(
+            np.concatenate(picture), spec.channels, titles=titles, columns=args.columns, resolution_m=spec.resolution_m
+        ),
+        args.out / "families.png",
+    )
 
 
 def table(report: Mapping[str, Any]) -> str:

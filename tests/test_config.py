@@ -292,7 +292,7 @@ ATTACKS = [
     "citygrain.checkpoint.export",
     "citygrain.geo.place.Place.from_name",
     "citygrain.geo.sources.features",
-    "citygrain.geo.sources._files.existing_file",
+    "citygrain.geo.sources.files.check_file",
     "citygrain.geo.sources.osmfile.OsmFile.features",
     "citygrain.models.pca.Pca.fit",
     "citygrain.models.latent_prior.FittedMixture",

@@ -206,8 +206,7 @@ def test_figures_are_drawn_where_one_wants_them_and_returned():
     assert layouts.show(ax=axes) is axes
     assert np.array_equal(axes.images[0].get_array(), layouts.picture())
     alone = layouts.show()
-    height, width, _ = layouts.picture().shape
-    assert tuple(alone.figure.get_size_inches() * alone.figure.dpi) == (width, height)
+    assert tuple(alone.figure.get_size_inches() * alone.figure.dpi) == layouts.picture().size
 
 
 def test_a_notebook_shows_a_sheet_and_a_table():

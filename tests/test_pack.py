@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from citygrain.data.dataset import CityWindows, Rules
+from citygrain.data.dataset import CityWindows
+from citygrain.data.rules import Rules
 from citygrain.errors import ConfigError, DataError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.support.config import load_config

@@ -18,10 +18,10 @@ from rich.console import Console
 
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
-from citygrain.geo import cityraster
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
+from citygrain.geo.raster_folder import lock_folder
 from citygrain.geo.sorting import Remainder
 from citygrain.geo.sources import Features
 from citygrain.verbs.prepare import run, summary
@@ -266,7 +266,7 @@ def test_an_error_of_the_source_leaves_nothing(tmp_path):
 
 def test_two_processes_do_not_prepare_the_same_place_at_once(tmp_path):
     pytest.importorskip("fcntl")
-    with cityraster.locked(tmp_path / "town"), pytest.raises(DataError, match="another process"):
+    with lock_folder(tmp_path / "town"), pytest.raises(DataError, match="another process"):
         prepare(PLACE, Forbidden(), tmp_path)
     prepare(PLACE, Town(), tmp_path)
 

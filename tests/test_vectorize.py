@@ -1,5 +1,7 @@
 """`citygrain vectorize`: files that other programs open, and plain words for what is no layout."""
 
+import inspect
+
 import geopandas as gpd
 import numpy as np
 import osmnx as ox
@@ -12,7 +14,9 @@ from affine import Affine
 from citygrain.errors import ConfigError, DataError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
-from citygrain.geo.layout_files import LARGEST_CELLS
+from citygrain.geo.layout_files import LARGEST_CELLS, read_layout, write_geotiff
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vector_files import vectorize_layouts
 from citygrain.support.config import load_config
 from citygrain.verbs.vectorize import run
 
@@ -41,7 +45,8 @@ def crossing():
 
 
 def vectorized(layouts, out, *more):
-    return run(load_config("vectorize", [f"layouts={layouts}", f"out={out}", *more]))
+    run(load_config("vectorize", [f"layouts={layouts}", f"out={out}", *more]))
+    return out
 
 
 @pytest.fixture
@@ -95,6 +100,38 @@ def test_a_prepared_place_of_an_earlier_format_is_refused(tmp_path):
     for layouts in (tmp_path / "town", tmp_path / "town" / "layout.tif"):
         with pytest.raises(DataError, match="prepared again"):
             vectorized(layouts, tmp_path / "out")
+
+
+def test_what_is_written_is_read_again_whole_or_in_part(tmp_path):
+    grid = Grid(CRS, 500_000.0, 6_000_128.0, 2.0, 64, 64)
+    write_geotiff(tmp_path / "x.tif", crossing(), CHANNEL_NAMES, grid)
+    cells, channels, found = read_layout(tmp_path / "x.tif")
+    assert (channels, found) == (CHANNEL_NAMES, grid)
+    assert cells.dtype == np.uint8
+    np.testing.assert_array_equal(cells, crossing())
+    part, _, where = read_layout(tmp_path / "x.tif", (500_020.0, 6_000_100.0, 500_060.0, 6_000_120.0))
+    assert where == Grid(CRS, 500_020.0, 6_000_120.0, 2.0, 20, 10)
+    np.testing.assert_array_equal(part, crossing()[:, 4:14, 10:30])
+
+
+def test_a_notebook_gets_what_the_command_line_writes(sampled, tmp_path):
+    vectors = vectorize_layouts(sampled, tmp_path / "mine", formats=["parquet"])
+    theirs = vectorized(sampled, tmp_path / "theirs", "formats=[parquet]")
+    assert list(vectors) == ["layout_0000", "layout_0001", "layout_0002"]
+    assert sum(len(found.areas["building"]) for found in vectors.values()) == 12
+    files = sorted(path.relative_to(theirs) for path in theirs.rglob("*.parquet"))
+    assert files == sorted(path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*.*"))
+    for file in files:
+        one, other = (gpd.read_parquet(folder / file) for folder in (tmp_path / "mine", theirs))
+        assert one.equals(other)
+
+
+def test_a_notebook_has_the_defaults_of_the_command_line():
+    config = load_config("vectorize", ["layouts=x"])
+    parameters = inspect.signature(vectorize_layouts).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    assert {**defaults, "formats": list(defaults["formats"])} == {name: config[name] for name in defaults}
+    assert set(config) - set(parameters) == {"threads"}
 
 
 @pytest.mark.slow

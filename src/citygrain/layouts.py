@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from PIL import Image
 from pyproj import CRS
 from rich.table import Table
 from torch import Tensor
 
 from citygrain.errors import ConditionError, DataError
-from citygrain.geo.cityraster import LAYOUT
 from citygrain.geo.layers import RASTER_FORMAT
-from citygrain.geo.layout_files import collected, layouts_in, read_layout, write_geotiff
+from citygrain.geo.layout_files import find_layouts, name_layout, read_layout, write_geotiff
 from citygrain.geo.rasterize import Grid
+from citygrain.geo.vector_files import collect_layers
 from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
 from citygrain.measures import MEASURES, measure
-from citygrain.plot import sheet
+from citygrain.plot import make_sheet, save_figure
 from citygrain.support.files import atomic_path, write_text
 
 if TYPE_CHECKING:
@@ -231,12 +231,11 @@ class Layouts:
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
 
-    def picture(self, path: str | Path | None = None, *, columns: int | None = None) -> NDArray[np.uint8]:
-        """Return the sheet of all layouts, `(height, width, 3)` uint8, captioned; with a path, write it as a PNG."""
-        return sheet(
+    def picture(self, *, columns: int | None = None) -> Image.Image:
+        """Return the sheet of all layouts, with captions: an image that a notebook shows."""
+        return make_sheet(
             self.cells,
             self.channels,
-            path,
             titles=[self._caption(i) for i in range(len(self))],
             columns=min(columns or self.columns, len(self)),
             resolution_m=self.resolution_m,
@@ -314,12 +313,11 @@ class Layouts:
                 **arrays,
             )
         write_text(out / TABLE, self._csv())
-        self.picture(out / SHEET)
+        save_figure(self.picture(), out / SHEET)
         if self.given is not None:
-            sheet(
-                self.given.cells, self.channels, out / WINDOWS, columns=min(COLUMNS, len(self.given)),
-                resolution_m=self.resolution_m,
-            )  # fmt: skip
+            columns = min(COLUMNS, len(self.given))
+            windows = make_sheet(self.given.cells, self.channels, columns=columns, resolution_m=self.resolution_m)
+            save_figure(windows, out / WINDOWS)
         return out
 
     def write_geotiffs(self, folder: str | Path) -> None:
@@ -384,7 +382,7 @@ class Layouts:
             When the layouts lie nowhere.
         """
         found = self.features(service=service, smallest_m2=smallest_m2)
-        return collected(dict(zip(self.names, found, strict=True)))
+        return collect_layers(dict(zip(self.names, found, strict=True)))
 
     def graph(self, network: str = "drive", *, service: bool = False) -> nx.MultiDiGraph:
         """Return a network of one layout as a graph like osmnx's, in its CRS; `"all"` puts the networks together.
@@ -444,7 +442,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
     >>> citygrain.open_layout("out/sample/layouts/layout_0000.tif").graph("drive")  # doctest: +SKIP
     """
     path = Path(path)
-    files = layouts_in(path)
+    files = find_layouts(path)
     found = [read_layout(file, bounds) for file in files]
     kinds = {(channels, cells.shape, grid.resolution_m) for cells, channels, grid in found}
     if len(kinds) > 1:
@@ -455,7 +453,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
             remedy="open them one by one",
         )
     channels, _, resolution_m = kinds.pop()
-    names = tuple(file.parent.name if file.name == LAYOUT else file.stem for file in files)
+    names = tuple(map(name_layout, files))
     layouts = Layouts(
         np.stack([_as_bytes(cells) for cells, _, _ in found]),
         channels,
@@ -488,12 +486,12 @@ def _asked(path: Path, layouts: Layouts) -> dict[str, Any]:
         return {}
 
 
-def show_picture(picture: NDArray[np.uint8], ax: Axes | None = None) -> Axes:
-    """Draw a picture `(height, width, 3)` with matplotlib; without axes on a figure of as many pixels."""
+def show_picture(picture: Image.Image, ax: Axes | None = None) -> Axes:
+    """Draw an image with matplotlib; without axes on a figure of as many pixels."""
     if ax is None:
         from matplotlib import pyplot as plt  # noqa: PLC0415  (it looks for a screen, which nothing else here needs)
 
-        height, width, _ = picture.shape
+        width, height = picture.size
         figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
         ax = figure.add_axes((0, 0, 1, 1))
     ax.imshow(picture)
@@ -501,10 +499,10 @@ def show_picture(picture: NDArray[np.uint8], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def picture_html(picture: NDArray[np.uint8], table: pd.DataFrame, between: str = "") -> str:
-    """Return a picture `(height, width, 3)` and a table under it, as a notebook shows them."""
+def picture_html(picture: Image.Image, table: pd.DataFrame, between: str = "") -> str:
+    """Return an image and a table under it, as a notebook shows them."""
     buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, picture, format="png")
+    picture.save(buffer, format="png")
     source = base64.b64encode(buffer.getvalue()).decode()
     rows: str = table.to_html(float_format="{:.4g}".format, na_rep="")
     return f'<img src="data:image/png;base64,{source}" alt="layouts"/>{between}{rows}'

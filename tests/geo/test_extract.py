@@ -17,10 +17,12 @@ import pytest
 import shapely
 
 from citygrain.errors import SourceError
+from citygrain.geo.osm import extract as module
+from citygrain.geo.osm.extract import look_over
+from citygrain.geo.osm.reader import BROKEN_RELATIONS, CUT_AREAS, OPEN_WAYS
 from citygrain.geo.place import Place
-from citygrain.geo.sources import Features, _extract
-from citygrain.geo.sources._extract import look_over
-from citygrain.geo.sources.osmfile import BROKEN_RELATIONS, CUT_AREAS, OPEN_WAYS, OsmFile
+from citygrain.geo.sources import Features
+from citygrain.geo.sources.osmfile import OsmFile
 
 WEST, SOUTH, EAST, NORTH = BBOX = (9.99, 49.99, 10.01, 50.01)
 META = 'version="3" timestamp="2024-05-06T07:08:09Z"'
@@ -442,7 +444,7 @@ def test_a_tidy_file_is_read_as_it_is_and_an_untidy_one_too_large_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tidy, untidy = everything(city()), everything(city())[::-1]
-    monkeypatch.setattr(_extract, "MAX_UNTIDY", len(tidy) - 1)
+    monkeypatch.setattr(module, "MAX_UNTIDY", len(tidy) - 1)
     assert read(save(tmp_path / "tidy.osm", xml(tidy))).counts["building"] == 31
     with pytest.raises(SourceError, match=r"osmium sort untidy\.osm"):
         read(save(tmp_path / "untidy.osm", xml(untidy)))
@@ -541,7 +543,7 @@ def test_a_village_among_many_nodes_is_not_lost(tmp_path: Path, monkeypatch: pyt
     made.way(9000, [(500, 500), (501, 501)], highway="residential")
     village = (WEST + 0.098, SOUTH + 0.098, WEST + 0.102, SOUTH + 0.102)
     head = bounds(*BBOX) + bounds(*village) + bounds(20, 20, 20.1, 20.1)
-    monkeypatch.setattr(_extract, "SAMPLE", 16)
+    monkeypatch.setattr(module, "SAMPLE", 16)
     covered = look_over(save(tmp_path / "village.osm", xml(everything(made), head=head))).covered
     assert covered.equals(shapely.union_all([shapely.box(*BBOX), shapely.box(*village)]))
 

@@ -10,18 +10,8 @@ import pytest
 import shapely
 
 from citygrain.geo import layers
-from citygrain.geo.layers import (
-    CHANNEL_NAMES,
-    CHANNELS,
-    COASTLINE,
-    DECIDED_AGAINST,
-    OSM_KEYS,
-    OSM_QUERY,
-    OSM_RULES,
-    OSM_SELECTORS,
-    SCHEMA,
-    select_channels,
-)
+from citygrain.geo.layers import CHANNEL_NAMES, CHANNELS, COASTLINE, SCHEMA, select_channels
+from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_KEYS, OSM_QUERY, OSM_RULES, OSM_SELECTORS
 from citygrain.geo.sorting import (
     Remainder,
     is_of_interest,

@@ -18,18 +18,12 @@ from hypothesis import strategies as st
 from citygrain.data.pack import pack
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
+from citygrain.geo.layer_rules import NO_EXTENT, NO_GEOMETRY, NOT_DRAWN, OTHER_SHAPE, find_matches
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.sources import EmptyLayerWarning, Features, features
 from citygrain.geo.sources.combined import Combined
-from citygrain.geo.sources.layers_file import (
-    NO_EXTENT,
-    NO_GEOMETRY,
-    NOT_DRAWN,
-    OTHER_SHAPE,
-    LayersFile,
-    _matches,
-)
+from citygrain.geo.sources.layers_file import LayersFile
 from citygrain.verbs.prepare import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::citygrain.geo.sources.EmptyLayerWarning")
@@ -170,8 +164,8 @@ def test_a_value_fits_however_a_file_writes_it(values: list[Any], wanted: list[A
     """On the command line 1 is a number; in a column it may be a number or a word."""
     frame = gpd.GeoDataFrame({"c": np.array(values, object)}, geometry=[shapely.Point(0, 0)] * len(values))
     expected = [v is not None and str(v).lower() in {str(w).lower() for w in wanted} for v in values]
-    assert _matches(frame, {"c": wanted}).tolist() == expected
-    assert _matches(frame, {"c": "*"}).tolist() == [v is not None for v in values]
+    assert find_matches(frame, {"c": wanted}).tolist() == expected
+    assert find_matches(frame, {"c": "*"}).tolist() == [v is not None for v in values]
 
 
 def test_whole_numbers_with_gaps_come_as_fractions(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ import shapely
 
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
-from citygrain.geo.layers import ARTERIAL, CHANNEL_NAMES, SCHEMA, TUNNEL
+from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA
+from citygrain.geo.osm import reader
+from citygrain.geo.osm.reader import BROKEN_RELATIONS, CUT_AREAS, LOST_WAYS, OPEN_AREAS, FeatureReader
+from citygrain.geo.osm_rules import ARTERIAL, TUNNEL
 from citygrain.geo.place import Place
-from citygrain.geo.sources import EmptyLayerWarning, Features, features, osmfile
+from citygrain.geo.sources import EmptyLayerWarning, Features, features
 from citygrain.geo.sources.combined import Combined
-from citygrain.geo.sources.osmfile import BROKEN_RELATIONS, CUT_AREAS, LOST_WAYS, OPEN_AREAS, OsmFile, _Reader
+from citygrain.geo.sources.osmfile import OsmFile
 
 HELSINKI = (24.9352, 60.1642, 24.9534, 60.1791)
 KEPT = ("highway", "building")
@@ -131,7 +134,7 @@ def test_the_format_does_not_matter(sample: Features, sample_pbf: Path, tmp_path
 def test_node_locations_on_disk_give_the_same(
     sample: Features, sample_pbf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(osmfile, "LARGE_BYTES", 0)
+    monkeypatch.setattr(reader, "LARGE_BYTES", 0)
     again = OsmFile(sample_pbf).features(helsinki())
     assert again.counts == sample.counts
     assert again.skipped == sample.skipped
@@ -156,7 +159,7 @@ def test_two_halves_hold_what_the_whole_holds(sample: Features, sample_pbf: Path
 
 def test_what_lies_elsewhere_is_not_kept(sample_pbf: Path) -> None:
     corner = Place.from_bbox("corner", (24.9352, 60.1642, 24.9380, 60.1660))
-    reader = _Reader(sample_pbf, corner)
+    reader = FeatureReader(sample_pbf, corner)
     reader.read(lambda _fraction, _message: None)
     frame = reader.frame()
     assert 0 < len(frame) < 700

@@ -23,12 +23,15 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon, box
 
 from citygrain.errors import SourceError
-from citygrain.geo.layers import CHANNEL_NAMES, OSM_QUERY
+from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.osm import overpass_server
+from citygrain.geo.osm.elements import gather_elements, make_features
+from citygrain.geo.osm.reader import BROKEN_RELATIONS, CUT_AREAS, OPEN_AREAS
+from citygrain.geo.osm_rules import OSM_QUERY
 from citygrain.geo.place import Place
 from citygrain.geo.sources import EmptyLayerWarning, Features, features
 from citygrain.geo.sources import overpass as module
-from citygrain.geo.sources._elements import features_of, gathering
-from citygrain.geo.sources.osmfile import BROKEN_RELATIONS, CUT_AREAS, OPEN_AREAS, OsmFile
+from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.overpass import Overpass
 from geo import overpass_server as server_does
 from geo.overpass_server import OverpassServer, serve
@@ -212,7 +215,7 @@ def test_a_place_that_is_no_rectangle_asks_only_where_it_is(server, source):
 def test_tiles_cover_a_place_and_overlap_nowhere(seed, side):
     rng = np.random.default_rng(seed)
     area = shapely.convex_hull(shapely.multipoints(rng.uniform((5e5, 5e6), (5.05e5, 5.005e6), (6, 2))))
-    tiles = list(module._grid(area, area.bounds, side))
+    tiles = list(module._cut_into_tiles(area, area.bounds, side))
     assert sum(t.area for t in tiles) == pytest.approx(shapely.union_all(tiles).area)
     assert area.difference(shapely.union_all(tiles).buffer(1e-6)).area < 1e-3
     assert max(max(t.bounds[2] - t.bounds[0], t.bounds[3] - t.bounds[1]) for t in tiles) <= side * (1 + 1e-5)
@@ -310,9 +313,9 @@ def test_no_relation_however_broken_ends_a_download(seed):
         [ring() for _ in range(rng.integers(1, 4))], [ring() for _ in range(rng.integers(0, 4))], leisure="park"
     )
     town.elements = json.loads(json.dumps(town.elements))
-    with gathering() as elements:
+    with gather_elements() as elements:
         elements.add(town.elements, None)
-        found = features_of(elements, PLACE, PLACE.utm, lambda *_: None)
+        found = make_features(elements, PLACE, PLACE.utm, lambda *_: None)
     unmade = found.skipped[BROKEN_RELATIONS] + found.skipped[CUT_AREAS]
     green = found.layers["green"].geometry
     assert len(green) + unmade >= 1
@@ -495,7 +498,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(overpass_server, "time", clock)
     return clock
 
 

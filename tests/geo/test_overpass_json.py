@@ -16,9 +16,10 @@ import shapely
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.osm.reader import CUT_AREAS, LOST_WAYS
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, features
-from citygrain.geo.sources.osmfile import CUT_AREAS, LOST_WAYS, OsmFile
+from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.overpass import Overpass
 from citygrain.geo.sources.overpass_json import OverpassJson
 from geo.overpass_server import serve

@@ -17,7 +17,8 @@ from citygrain.errors import SourceError
 from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, features
-from citygrain.geo.sources.vectortiles import VectorTiles, _mercator, _tiles
+from citygrain.geo.sources.vectortiles import VectorTiles
+from citygrain.geo.tile_file import open_tiles, project_to_mercator
 
 AARHUS = (10.17, 56.13, 10.23, 56.17)
 
@@ -66,7 +67,7 @@ def test_every_layer_but_parking_is_known(found: Features) -> None:
 def test_no_road_is_lost_and_none_is_doubled(tiles: Path, found: Features) -> None:
     """Against the other layer of the same file, cut at tile edges by GDAL, class by class."""
     place = aarhus()
-    box = (*_mercator(*AARHUS[:2]), *_mercator(*AARHUS[2:]))
+    box = (*project_to_mercator(*AARHUS[:2]), *project_to_mercator(*AARHUS[2:]))
     names = pyogrio.read_dataframe(tiles, layer="transportation_name", columns=["class", "subclass"], bbox=box)
     names = names.set_geometry(place.project(names.geometry.to_numpy(), "EPSG:3857"), crs=place.crs)
     inside = place.utm.buffer(-1000)
@@ -115,7 +116,7 @@ def test_projection_is_that_of_the_place(tiles: Path, found: Features) -> None:
 
 
 def test_pieces_reach_over_their_tiles_edge(tiles: Path, found: Features) -> None:
-    with _tiles(tiles) as file:
+    with open_tiles(tiles) as file:
         (west, *_), *_ = sorted(file.within(aarhus()), reverse=True)
         lon = 360.0 * west / 2**file.zoom - 180.0
     edge = aarhus().project(shapely.segmentize(shapely.LineString([(lon, AARHUS[1]), (lon, AARHUS[3])]), 1e-3))
@@ -301,7 +302,7 @@ def test_a_real_file_with_the_wrong_zoom(tiles: Path, found: Features, tmp_path:
 def test_a_tile_that_does_not_unpack_is_counted_and_unknown(tiles: Path, found: Features, tmp_path: Path) -> None:
     copy = tmp_path / "hurt.mbtiles"
     shutil.copyfile(tiles, copy)
-    with _tiles(tiles) as whole:
+    with open_tiles(tiles) as whole:
         (tile,) = whole.within(Place.from_bbox("point", (10.2029, 56.1526, 10.2030, 56.1527)))
     where = "WHERE tile_column = ? AND tile_row = ?"
     with sqlite3.connect(copy) as connection:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from citygrain.spec import LayoutSpec
+
+
+class Figures(Protocol):
+    """What an evaluation found, such as `citygrain.evaluation.report.Report`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of its `report.json`."""
+        ...
 
 
 def card(
@@ -17,7 +25,7 @@ def card(
     spec: LayoutSpec,
     made: Mapping[str, Any],
     numbers: int,
-    report: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | Figures | None = None,
 ) -> str:
     """Return the model card, in Markdown, with the head in YAML that indexes of models read (`head`).
 
@@ -28,7 +36,7 @@ def card(
     numbers
         How many the weights are.
     report
-        Content of a `report.json` of `citygrain evaluate`; None leaves the figures out.
+        What `citygrain evaluate` found, as a report or as the content of its `report.json`; None leaves it out.
     """
     family = str(model["_target_"]).rsplit(".", 1)[-1]
     took = f" and {_duration(made['train_s'])}" if "train_s" in made else ""
@@ -54,7 +62,7 @@ def card(
         f"A `{family}` of urban layouts with {numbers / 1e6:.1f} million numbers.",
         "",
         *(f"- {name}: {fact}." for name, fact in facts.items() if fact),
-        *(_figures(report) if report else []),
+        *([] if report is None else _figures(report if isinstance(report, Mapping) else report.to_dict())),
         "",
         "## Limits",
         "",

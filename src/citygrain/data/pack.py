@@ -14,6 +14,7 @@ from citygrain.errors import DataError
 from citygrain.geo import cityraster
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.geotiff import TILE, GeoTiffWriter
+from citygrain.geo.raster_folder import draft_folder, lock_folder, recover_folder, write_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.geo.split import SPLITS, cells_of
@@ -110,9 +111,9 @@ def pack(
     valid[:height, :width] &= level.valid
     blocks.loc[~kept, "valid"] = 0.0
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with cityraster.locked(folder):
-        cityraster.recover(folder)
-        with cityraster.drafted(folder) as draft:
+    with lock_folder(folder):
+        recover_folder(folder)
+        with draft_folder(folder) as draft:
             layout = draft / cityraster.LAYOUT
             owners = raster.provenance.get("attribution", ATTRIBUTION)
             with GeoTiffWriter(layout, grid, raster.channels, cityraster.LEVELS, owners) as writer:
@@ -138,7 +139,7 @@ def pack(
                 },
             }
             manifest.pop("request", None)  # prepare is not to take it for its own
-            cityraster.write_manifest(draft, manifest)
+            write_manifest(draft, manifest)
     return CityRaster.open(folder)
 
 

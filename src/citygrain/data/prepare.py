@@ -29,10 +29,11 @@ from citygrain.geo.cityraster import COMPLETE, CityRaster
 from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place
+from citygrain.geo.raster_folder import draft_folder, lock_folder, recover_folder, refuse_strangers, write_manifest
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
 from citygrain.geo.sources import Features, Source, declared, in_words
 from citygrain.geo.sources import features as features_of
-from citygrain.geo.sources._identity import source_request
+from citygrain.geo.sources.identity import identify_source
 from citygrain.geo.split import BLOCK_M, BUFFER_M, split_blocks
 from citygrain.measures import measure
 from citygrain.support.files import sha256
@@ -106,7 +107,7 @@ def prepare(
     request = _plain(
         {
             "place": place.to_dict(),
-            "source": source_request(source),
+            "source": identify_source(source),
             "resolution_m": float(resolution_m),
             "block_m": float(block_m),
             "buffer_m": float(buffer_m),
@@ -115,18 +116,18 @@ def prepare(
             **({"unknown": unknown} if unknown else {}),
         }
     )
-    with cityraster.locked(folder):
-        recovered = cityraster.recover(folder)
+    with lock_folder(folder):
+        recovered = recover_folder(folder)
         existing = None if replace else _existing(folder, request)
         if existing is not None:
             report(1.0, recovered or "already there, made from the same request")
             return existing
         existed = folder.exists()
-        cityraster.refuse_strangers(folder)
+        refuse_strangers(folder)
         found = features_of(place, source, lambda done, what: report(done * READ, what), unknown=unknown)
         grid = Grid.covering(place.bounds_utm, place.crs, resolution_m)
         workers = workers or _cores()
-        with cityraster.drafted(folder) as draft:
+        with draft_folder(folder) as draft:
             layout = draft / cityraster.LAYOUT
             shares, valid_km2 = _draw(found, place, grid, layout, workers, report)
             report(DRAWN, "splitting and measuring blocks")
@@ -158,7 +159,7 @@ def prepare(
                 "versions": _versions(),
             }
             report(0.99, "moving it into place")
-            cityraster.write_manifest(draft, _plain(manifest))
+            write_manifest(draft, _plain(manifest))
         report(1.0, "; ".join(filter(None, [recovered, "replaced" if existed else "written"])))
         return CityRaster.open(folder)
 
@@ -215,7 +216,7 @@ def _blocks(
     split = split_blocks(valid, built, coarse, block_m, buffer_m, seed, origin)
     bands = [channels.index(name) for name in known]
     reading = Lock()
-    with cityraster.opened(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+    with cityraster.open_level(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
 
         def conditions(box: NDArray[np.float64]) -> dict[str, Any]:
             window = from_bounds(*box, coarse.transform).round_lengths().round_offsets()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from citygrain.data.dataset import CityWindows, Rules, find_place
+from citygrain.data.dataset import CityWindows, find_place
+from citygrain.data.rules import Rules
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import Layouts

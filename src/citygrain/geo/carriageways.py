@@ -1,18 +1,14 @@
-"""Carriageways of divided roads: where a band of ways is too wide for one, the lines of the two it is made of.
+"""Divided roads and roundabouts: lines between two carriageways make way for a line of each.
 
-Two carriageways that lie nearer than they are wide are one band, whose skeleton is a line between them. Their own lines
-lie half a width from its edges. So the band's outline, to a tenth of a cell, is moved inwards by half a width: of one
-way nothing is left, and of a divided road the ground between the lines of its carriageways.
+`citygrain.geo.enclosed_ground` finds the ground that carriageways enclose. Its outline is their lines. What thinning
+drew on that ground is cut out, and ways that came to it are led straight on to the first carriageway, since thinning
+bends them there. They are led across to the second carriageway where
 
-Of a roundabout, likewise, the ring is the outline of its island moved outwards by half a width.
-
-Ways that come near are cut off there, as thinning bends them, and led straight on to the carriageway. They are led
-across to the other one where
-
-- a way of another kind is drawn across both, not only up to the first;
+- a way of another kind is drawn across both carriageways, not only up to the first;
 - a way is of the road's own kind, or ends at the road's edge, where nothing tells: most of those cross.
 
-Where two divided roads of one kind cross, the ground has four corners inwards, one where each two carriageways cross.
+Where two divided roads of one kind cross, the ground has four corners that point inwards, one where each two
+carriageways cross.
 """
 
 from __future__ import annotations
@@ -20,36 +16,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import contourpy
 import numpy as np
 import shapely
 import shapely.ops
 from numpy.typing import NDArray
-from scipy import ndimage
 
-RESOLVED = 3.0
-"""Bands narrower than so many cells thin out badly, and are thinned on finer cells; what is wider than they are says
-nothing."""
-
-TOO_WIDE = 0.6
-"""Cells by which a band exceeds half its width, from its edge inwards, before it is taken for two."""
-
-LONG = 3.0
-"""Widths of a way that the ground between two carriageways is long at least; crossings of wide ways are shorter."""
-
-SLENDER = 0.2
-"""Its area at most, as a share of its length squared: the ground between carriageways is no square and no disc."""
+from citygrain.geo.enclosed_ground import Band, Ground
 
 ACROSS = 2.0
 """Widths of a way that the ground between two carriageways is wide at most, along a way that crosses it."""
 
 BULGE = 1.0
 """Widths of a way that the outline bulges into a mouth at most."""
-
-NARROW = 0.75
-"""Half of the cells that a gap between carriageways is wide at least."""
 
 BENT = 0.85
 """Widths of a way from the edge of another that it meets to where thinning does not bend it any more, at 45°."""
@@ -72,203 +51,14 @@ SMOOTH = 0.08
 ASIDE = 0.9
 """Widths of a way by which such a corner may lie beside what goes on from another."""
 
-LARGEST = 3.0
-"""Widths of a way that the radius of a roundabout's island is at most; thinning finds larger rings well."""
-
-ROUND = 0.88
-"""How round an island is at least (4π area / perimeter²; a square's is 0.79)."""
-
 LEAD = 0.75
 """Widths of a way within which the ground of a road ends at that of another."""
 
 SAME = 1e-3
 """Lines nearer than so many cells meet."""
 
-AROUND = np.ones((3, 3), bool)
 
-Band = tuple[NDArray[np.float32], float]
-"""Coverage of a kind of way, `(H, W)`, and its width in cells."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """How cells that were continued beyond a window and divided lie in it.
-
-    Attributes
-    ----------
-    corner
-        Column and row of the first cell's corner, in cells of the window.
-    finer
-        How many cells are one of the window, along an edge.
-    """
-
-    corner: tuple[float, float]
-    finer: int
-
-
-@dataclass(frozen=True)
-class Ground:
-    """Ground that carriageways of a kind enclose: their lines are its outline.
-
-    Attributes
-    ----------
-    kind
-        Which of the bands the carriageways are.
-    shape
-        A polygon, or several, in cells of the window.
-    island
-        Whether it is that of a roundabout, which ways meet and do not cross.
-    """
-
-    kind: int
-    shape: shapely.Geometry
-    island: bool
-
-
-def enclosed(kind: int, band: Band, level: float, smallest: float, frame: Frame) -> list[Ground]:
-    """Return the ground between the carriageways of divided roads and within roundabouts.
-
-    Parameters
-    ----------
-    kind
-        Which of the bands it is.
-    band
-        Coverage and width in cells of the coverage.
-    level
-        Coverage from which a cell belongs to the band.
-    smallest
-        Area, in cells of the coverage, from which a hole in the band is ground within a roundabout.
-    frame
-        Where the cells lie in the window.
-    """
-    cells, width = band
-    solid = cells >= level
-    if not solid.any():
-        return []
-    holes, count = ndimage.label(~solid)
-    areas = np.bincount(holes.ravel(), minlength=count + 1)
-    areas[0] = 0
-    half = width / 2 / frame.finer
-    found = []
-    filled = (areas < width**2) & (areas > 0)
-    if width >= RESOLVED * frame.finer and (wide := _too_wide(solid | filled[holes], width)):
-        between, whole = _between(cells, level, frame, wide, half)
-        if not whole:  # it goes on where the band is hardly too wide
-            between, _ = _between(cells, level, frame, (slice(0, None), slice(0, None)), half)
-        if not between.is_empty:
-            found.append(Ground(kind, between, island=False))
-    islands = (areas >= smallest) & (areas <= math.pi * (LARGEST * width) ** 2)
-    boxes = ndimage.find_objects(holes) if islands.any() else []
-    for i in np.flatnonzero(islands):
-        box = boxes[i - 1]
-        if not _is_round(holes[box] == i, areas[i]):
-            continue
-        _, free = _outlines(cells, level, frame, _around(box, 2), math.inf)
-        found += [
-            Ground(kind, shapely.buffer(hole, half), island=True)
-            for hole in free
-            if 4 * math.pi * hole.area >= ROUND * hole.length**2 and hole.area >= 0.8 * smallest / frame.finer**2
-        ]
-    return found
-
-
-Box = tuple[slice, slice]
-
-
-def _too_wide(solid: NDArray[np.bool_], width: float) -> Box | None:
-    """Return a box about where a band is too wide for one way, and not only where two ways cross; None for nowhere."""
-    deep = width / 2 + TOO_WIDE + 0.5  # a band's edge is half a cell before the middle of the next cell that is free
-    square = 2 * int(deep / math.sqrt(2)) + 1  # it lies within the disc, and tells most cells apart at once
-    core, count = ndimage.label(_all_within(solid, ndimage.minimum_filter(solid, square), deep), AROUND)
-    if not count:
-        return None
-    large = np.bincount(core.ravel()) >= 1.5 * width
-    large[0] = False
-    if not large.any():
-        return None
-    rows, columns = (np.flatnonzero(core.any(axis)) for axis in (1, 0))
-    return _around((slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)), math.ceil(width) + 4)
-
-
-def _around(box: Box, margin: int) -> Box:
-    rows, columns = (slice(max(0, cut.start - margin), cut.stop + margin) for cut in box)
-    return rows, columns
-
-
-def _is_round(hole: NDArray[np.bool_], area: int) -> bool:
-    high, wide = hole.shape
-    return 0.6 < high / wide < 1.6 and area > 0.6 * high * wide
-
-
-def _outlines(
-    cells: NDArray[np.float32], level: float, frame: Frame, box: Box, smallest: float
-) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-    """Return a band's polygons in a box without their holes below an area, and all its holes as polygons."""
-    y, x = (
-        (np.arange(n)[cut] + 0.5) / frame.finer + c
-        for n, cut, c in zip(cells.shape, box, frame.corner[::-1], strict=True)
-    )
-    contour = contourpy.contour_generator(x, y, cells[box], fill_type=contourpy.FillType.OuterOffset)
-    found: Any = contour.filled(level, np.inf)  # its type depends on the kind of filling
-    solids, free = [], []
-    for points, offsets in zip(*found, strict=True):
-        outer, *holes = (shapely.Polygon(ring) for ring in np.split(points, offsets[1:-1]) if len(ring) > 3)
-        solids.append(shapely.Polygon(outer.exterior, [hole.exterior for hole in holes if hole.area >= smallest]))
-        free += holes
-    return np.array(solids, object), np.array(free, object)
-
-
-def _between(
-    cells: NDArray[np.float32], level: float, frame: Frame, box: Box, half: float
-) -> tuple[shapely.Geometry, bool]:
-    """Return what is left of a band further than half a width from its edges, where that is a strip.
-
-    And whether all of that lies within the box.
-    """
-    solids, _ = _outlines(cells, level, frame, box, (2 * half) ** 2)
-    solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
-    wide = TOO_WIDE / frame.finer
-    closed = shapely.union_all(shapely.buffer(solids, NARROW, join_style="mitre", mitre_limit=2))
-    parts = shapely.get_parts(shapely.buffer(closed, -half - wide - NARROW, join_style="mitre", mitre_limit=2))
-    length = shapely.length(parts) / 2
-    parts = parts[(length >= LONG * 2 * half) & (shapely.area(parts) <= SLENDER * length**2)]
-    strip = shapely.simplify(shapely.union_all(shapely.buffer(parts, wide, join_style="mitre", mitre_limit=2)), 0.2)
-    (top, bottom), (left, right) = (cut.indices(n)[:2] for cut, n in zip(box, cells.shape, strict=True))
-    cut_off = half + 1
-    edges = np.array([left, top, right, bottom]) / frame.finer + np.array(frame.corner * 2)
-    inner = edges + np.array([cut_off, cut_off, -cut_off, -cut_off])
-    edge = np.array([left > 0, top > 0, right < cells.shape[1], bottom < cells.shape[0]])
-    beyond = (strip.bounds - inner) * [-1, -1, 1, 1] > 0
-    return strip, strip.is_empty or not (edge & beyond).any()
-
-
-def without_holes(band: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
-    """Fill holes of less than an area in cells."""
-    holes, count = ndimage.label(~band)
-    if not count:
-        return band
-    small = np.bincount(holes.ravel()) < area
-    small[0] = False
-    return band | small[holes]
-
-
-def _all_within(band: NDArray[np.bool_], where: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Return those of the cells `where` that have nothing but band within a radius; beyond the edge all is band.
-
-    Of few cells that is told sooner than by a distance transform.
-    """
-    reach = int(radius)
-    steps = np.arange(-reach, reach + 1)
-    down, right = np.nonzero(np.hypot(steps[:, None], steps) <= radius)
-    rows, columns = np.nonzero(where)
-    padded = np.pad(band, reach, constant_values=True)
-    flat = (rows[:, None] + down) * padded.shape[1] + columns[:, None] + right
-    found = np.zeros_like(band)
-    found[rows, columns] = padded.ravel()[flat].all(1)
-    return found
-
-
-def divided(
+def divide_roads(
     lines: NDArray[np.object_], grounds: Sequence[Ground], bands: Sequence[Band], level: float
 ) -> NDArray[np.object_]:
     """Replace what of lines lies on enclosed ground by the carriageways, and lead the others onto and across them.
@@ -294,23 +84,23 @@ def divided(
     zone = shapely.union_all([shapely.buffer(g.shape, r + 0.5) for g, r in zip(grounds, reach, strict=True)])
     touched = shapely.intersects(lines, zone)
     parts = shapely.get_parts(shapely.difference(lines[touched], zone))
-    grounds = [g if g.island else _without_mouths(g, parts, zone, bands, level) for g in grounds]
+    grounds = [g if g.island else _straighten_mouths(g, parts, zone, bands, level) for g in grounds]
     links = []
     for i, g in enumerate(grounds):
         if not g.island:
-            grounds[i], found = _crossed(g, bands[g.kind][1])
+            grounds[i], found = _lead_across(g, bands[g.kind][1])
             links += found
     islands = shapely.union_all([g.shape for g in grounds if g.island])
     sides = [
         shapely.boundary(g.shape) if g.island else shapely.difference(shapely.boundary(g.shape), islands)
         for g in grounds
     ]
-    made = _led(parts[shapely.length(parts) > 0], zone, grounds, bands, level)
+    made = _lead_parts(parts[shapely.length(parts) > 0], zone, grounds, bands, level)
     made += links
     for i, g in enumerate(grounds):
         for h in grounds:
             if h.kind < g.kind and not (g.island or h.island):
-                sides[i], led = _led_onto(sides[i], g, h, LEAD * bands[g.kind][1])
+                sides[i], led = _lead_onto(sides[i], g, h, LEAD * bands[g.kind][1])
                 made += led
     within = shapely.clip_by_rect([*made, *sides], 0, 0, width, height)
     noded = shapely.get_parts(shapely.union_all(within, grid_size=SAME))
@@ -318,7 +108,7 @@ def divided(
     return np.concatenate([lines[~touched], noded])
 
 
-def _led_onto(
+def _lead_onto(
     sides: shapely.Geometry, ground: Ground, other: Ground, reach: float
 ) -> tuple[shapely.Geometry, list[shapely.LineString]]:
     """Lead the carriageways of a road that ends before another divided one onto it; they do not end in each other."""
@@ -331,7 +121,7 @@ def _led_onto(
     return sides, shapely.shortest_line(tips, other.shape).tolist()
 
 
-def _without_mouths(
+def _straighten_mouths(
     ground: Ground, parts: NDArray[np.object_], zone: shapely.Geometry, bands: Sequence[Band], level: float
 ) -> Ground:
     """Straighten the ground's outline where it bulges into the mouths of ways of the same kind."""
@@ -340,7 +130,7 @@ def _without_mouths(
     tips = shapely.get_point(lines, 0)
     near = shapely.dwithin(tips, zone, SAME) & shapely.dwithin(tips, ground.shape, 1 + SAME)
     onward = shapely.get_coordinates(shapely.line_interpolate_point(lines[near], 0.75 * width))
-    own = [_kind(bands, point, level) == ground.kind for point in onward]
+    own = [_kind_at(bands, point, level) == ground.kind for point in onward]
     at = shapely.get_coordinates(tips[near])[own]
     if not len(at):
         return ground
@@ -380,7 +170,7 @@ class _Corner:
     tip: shapely.Polygon
 
 
-def _crossed(ground: Ground, width: float) -> tuple[Ground, list[shapely.LineString]]:
+def _lead_across(ground: Ground, width: float) -> tuple[Ground, list[shapely.LineString]]:
     """Lead carriageways on across the ground where divided roads of one kind cross, from one inner corner to the next.
 
     Where one road ends at the other, its carriageways are led across to the far one. The ground is returned with sharp
@@ -388,7 +178,7 @@ def _crossed(ground: Ground, width: float) -> tuple[Ground, list[shapely.LineStr
     """
     parts = shapely.orient_polygons(shapely.get_parts(shapely.simplify(ground.shape, SMOOTH * width)))
     rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
-    corners = [corner for ring in rings for corner in _corners(shapely.get_coordinates(ring)[:-1], width)]
+    corners = [corner for ring in rings for corner in _find_corners(shapely.get_coordinates(ring)[:-1], width)]
     if len(corners) < 2:
         return ground, []
     at = np.array([corner.at for corner in corners]).repeat(2, axis=0)
@@ -412,7 +202,7 @@ def _crossed(ground: Ground, width: float) -> tuple[Ground, list[shapely.LineStr
     return Ground(ground.kind, shape, island=False), links
 
 
-def _corners(xy: NDArray[np.float64], width: float) -> list[_Corner]:
+def _find_corners(xy: NDArray[np.float64], width: float) -> list[_Corner]:
     """Return where a ring with the ground to its left, each vertex once, turns inwards between two straight sides."""
     n = len(xy)
     step = np.roll(xy, -1, axis=0) - xy
@@ -453,7 +243,7 @@ class _Arrival:
     far: NDArray[np.float64] | None
 
 
-def _led(
+def _lead_parts(
     parts: NDArray[np.object_],
     zone: shapely.Geometry,
     grounds: Sequence[Ground],
@@ -470,7 +260,7 @@ def _led(
             if shapely.distance(tip, zone) > SAME:
                 continue
             road = int(np.argmin(shapely.distance(tip, [g.shape for g in grounds])))
-            found = _arrival(line, road, grounds[road], bands, level)
+            found = _find_arrival(line, road, grounds[road], bands, level)
             if found is None:
                 made.append(shapely.shortest_line(tip, grounds[road].shape))
             else:
@@ -478,10 +268,10 @@ def _led(
                 arrivals.append(arrival)
                 from_to[end] = length - at if end else at
         made.append(shapely.ops.substring(part, *from_to))
-    return made + _straight_on(arrivals, grounds, bands, level)
+    return made + _draw_on(arrivals, grounds, bands, level)
 
 
-def _arrival(
+def _find_arrival(
     line: shapely.LineString, road: int, ground: Ground, bands: Sequence[Band], level: float
 ) -> tuple[_Arrival, float] | None:
     """Return how a line that starts near a road comes to it, and how far along it that begins; None if it is short."""
@@ -491,7 +281,7 @@ def _arrival(
     apart = shapely.distance(points, ground.shape)
     if not (apart >= width / 2).any():
         return None
-    kind = _kind(bands, shapely.get_coordinates(points[(apart >= width / 2).argmax()])[0], level)
+    kind = _kind_at(bands, shapely.get_coordinates(points[(apart >= width / 2).argmax()])[0], level)
     kind = ground.kind if kind is None else kind
     reach = width / 2 + BENT * bands[kind][1]  # where it meets the road at a low angle, thinning bends it so far
     at = float(steps[min(len(steps) - 1, int(np.searchsorted(np.maximum.accumulate(apart), reach)))])
@@ -513,17 +303,17 @@ def _arrival(
     return _Arrival(road, kind, start, ahead, start + near * ahead, start + far * ahead if crossed else None), at
 
 
-def _kind(bands: Sequence[Band], point: NDArray[np.float64], level: float) -> int | None:
-    return next((i for i in range(len(bands)) if _covered(bands, i, point, level)), None)
+def _kind_at(bands: Sequence[Band], point: NDArray[np.float64], level: float) -> int | None:
+    return next((i for i in range(len(bands)) if _is_covered(bands, i, point, level)), None)
 
 
-def _covered(bands: Sequence[Band], kind: int, point: NDArray[np.float64], level: float) -> bool:
+def _is_covered(bands: Sequence[Band], kind: int, point: NDArray[np.float64], level: float) -> bool:
     cells = bands[kind][0]
     x, y = (min(max(int(p), 0), n - 1) for p, n in zip(point.tolist(), cells.shape[::-1], strict=True))
     return bool(cells[y, x] >= level)
 
 
-def _straight_on(
+def _draw_on(
     arrivals: Sequence[_Arrival], grounds: Sequence[Ground], bands: Sequence[Band], level: float
 ) -> list[shapely.LineString]:
     """Draw ways that come to divided roads on to the first carriageway, or across; opposite ones are one way."""
@@ -535,8 +325,8 @@ def _straight_on(
         end = one.near
         if one.far is not None and (
             one.kind == grounds[one.road].kind
-            or not _covered(bands, one.kind, one.near, level)
-            or _covered(bands, one.kind, one.far, level)
+            or not _is_covered(bands, one.kind, one.near, level)
+            or _is_covered(bands, one.kind, one.far, level)
         ):
             end = one.far
             within = OPPOSITE * bands[grounds[one.road].kind][1]

@@ -8,14 +8,12 @@
 `.cache/`         levels decoded into plain arrays for training; may be deleted at any time
 ================  ==================================================================================================
 
-A folder is written under another name beside its own and renamed when it is whole and on the disk.
+How the folder is written, whole or not at all: `citygrain.geo.raster_folder`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -38,11 +36,6 @@ from citygrain.errors import DataError
 from citygrain.geo import split as splitting
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.rasterize import STRIP_ROWS, Grid
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LAYOUT, BLOCKS, MANIFEST, CACHE = "layout.tif", "blocks.parquet", "place.json", ".cache"
 
@@ -125,7 +118,7 @@ class CityRaster:
             raise DataError(
                 f"{folder} is not a city raster.",
                 expected=f"a folder with {LAYOUT}, {BLOCKS} and {MANIFEST}",
-                got=_what_is_there(folder),
+                got=_list_folder(folder),
                 remedy=f"make it: citygrain prepare place={folder.name} source=…",
             )
         try:
@@ -142,7 +135,7 @@ class CityRaster:
                 manifest,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(folder / MANIFEST, f"{type(error).__name__}: {error}") from error
+            raise _damaged_error(folder / MANIFEST, f"{type(error).__name__}: {error}") from error
         raster._check()
         return raster
 
@@ -151,14 +144,14 @@ class CityRaster:
         expected = self.provenance["layout"]["bytes"]
         got = (self.path / LAYOUT).stat().st_size if (self.path / LAYOUT).is_file() else "no file"
         if got != expected:
-            raise _damaged(self.path / LAYOUT, f"{got} bytes", f"{expected} bytes")
-        with opened(self.path / LAYOUT) as tif:
+            raise _damaged_error(self.path / LAYOUT, f"{got} bytes", f"{expected} bytes")
+        with open_level(self.path / LAYOUT) as tif:
             found = (tuple(tif.descriptions), tif.width, tif.height, tuple(tif.overviews(1)))
             promised = (self.channels, self.grid.width, self.grid.height, OVERVIEWS)
             if found != promised:
-                raise _damaged(self.path / LAYOUT, found, f"{promised} (bands, width, height, overviews)")
+                raise _damaged_error(self.path / LAYOUT, found, f"{promised} (bands, width, height, overviews)")
         if not (self.path / BLOCKS).is_file():
-            raise _damaged(self.path / BLOCKS, "no file")
+            raise _damaged_error(self.path / BLOCKS, "no file")
 
     @property
     def crs(self) -> str:
@@ -197,7 +190,7 @@ class CityRaster:
         try:
             return gpd.read_parquet(self.path / BLOCKS)
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise _damaged(self.path / BLOCKS, error) from error
+            raise _damaged_error(self.path / BLOCKS, error) from error
 
     def level(self, resolution_m: float) -> Level:
         """Return the raster at one of its `resolutions`, decoded once into `.cache/` and mapped from there.
@@ -227,7 +220,7 @@ class CityRaster:
             else:
                 arrays = self._mapped(files)
         if arrays is None:
-            raise _damaged(files[1], "no array")
+            raise _damaged_error(files[1], "no array")
         valid, array = arrays
         return Level(array, valid, grid.transform, grid.resolution_m)
 
@@ -260,7 +253,7 @@ class CityRaster:
                 expected=f"rows 0…{grid.height}, columns 0…{grid.width}",
                 got=f"rows {row}…{row + size}, columns {col}…{col + size}",
             )
-        with opened(self.path / LAYOUT, factor) as tif:
+        with open_level(self.path / LAYOUT, factor) as tif:
             window: NDArray[np.uint8] = tif.read(window=Window(col, row, size, size))
         return window
 
@@ -326,7 +319,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise _damaged(folder / MANIFEST, error) from error
+        raise _damaged_error(folder / MANIFEST, error) from error
     form = manifest.get("format") if isinstance(manifest, dict) else None
     if isinstance(form, int) and form > RASTER_FORMAT:
         raise DataError(
@@ -346,7 +339,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         )
     if not isinstance(manifest, dict) or manifest.get("format") != RASTER_FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise _damaged(folder / MANIFEST, f"format {got}", f"format {RASTER_FORMAT}")
+        raise _damaged_error(folder / MANIFEST, f"format {got}", f"format {RASTER_FORMAT}")
     return manifest
 
 
@@ -358,7 +351,7 @@ def read_strips(path: Path, factor: int = 1) -> Iterator[tuple[slice, NDArray[np
     DataError
         When the file is damaged.
     """
-    with opened(path, factor) as tif:
+    with open_level(path, factor) as tif:
         for row in range(0, tif.height, STRIP_ROWS):
             window = Window(0, row, tif.width, min(STRIP_ROWS, tif.height - row))
             valid = tif.dataset_mask(window=window) > 0
@@ -366,7 +359,7 @@ def read_strips(path: Path, factor: int = 1) -> Iterator[tuple[slice, NDArray[np
 
 
 @contextmanager
-def opened(path: Path, factor: int = 1) -> Iterator[rasterio.DatasetReader]:
+def open_level(path: Path, factor: int = 1) -> Iterator[rasterio.DatasetReader]:
     """Open a level of a GeoTIFF for reading.
 
     Raises
@@ -379,160 +372,10 @@ def opened(path: Path, factor: int = 1) -> Iterator[rasterio.DatasetReader]:
         with rasterio.open(path, **options) as tif:
             yield tif
     except RasterioError as error:
-        raise _damaged(path, error.__cause__ or error) from error
+        raise _damaged_error(path, error.__cause__ or error) from error
 
 
-@contextmanager
-def drafted(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write into; what it holds replaces `folder` at the end of the `with` block.
-
-    The draft lies beside `folder`. When the block fails the draft is removed and `folder` stays as it is. When the
-    process is killed the draft stays, and `recover` clears it or, if it was whole, puts it in its place.
-
-    Raises
-    ------
-    DataError
-        When the disk is full, the folder cannot be written, or holds something that is no city raster.
-    """
-    refuse_strangers(folder)
-    draft, _ = _siblings(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
-        yield draft
-        for file in draft.iterdir():
-            _sync(file)
-        _sync(draft)
-        _publish(draft, folder)
-    except (OSError, RasterioError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise _unwritable(folder, error) from error
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def recover(folder: Path) -> str | None:
-    """Finish or clear what an interrupted run left beside `folder`; return what was done in words, None for nothing.
-
-    Raises
-    ------
-    DataError
-        When the rests cannot be removed.
-    """
-    draft, old = _siblings(folder)
-    done = None
-    try:
-        if draft.exists():
-            if _whole(draft):
-                _publish(draft, folder)
-                done = "finished what an interrupted run had all but completed"
-            else:
-                shutil.rmtree(draft)
-                done = "cleared what an interrupted run had left"
-        if old.exists():
-            if folder.exists():
-                shutil.rmtree(old)
-            else:
-                old.rename(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return done
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from preparing the same place meanwhile (where the system knows file locks).
-
-    Raises
-    ------
-    DataError
-        When another process is at it, or the folder's parent cannot be written.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        handle = (folder.parent / f".{folder.name}.lock").open("w")
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    with handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"{folder} is being prepared by another process.", remedy="wait for it, or stop it"
-                ) from None
-            except OSError:  # a file system without locks
-                pass
-        yield
-
-
-def write_manifest(draft: Path, manifest: Mapping[str, Any]) -> None:
-    """Write `place.json`, which makes the draft whole: everything else must be on the disk before."""
-    for file in draft.iterdir():
-        _sync(file)
-    part = draft / f"{MANIFEST}.part"
-    part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    _sync(part)
-    part.replace(draft / MANIFEST)
-
-
-def _siblings(folder: Path) -> tuple[Path, Path]:
-    """Where the draft is written, and where the old folder waits until the new one is in its place."""
-    return folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    _, old = _siblings(folder)
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    draft.rename(folder)
-    _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _whole(folder: Path) -> bool:
-    try:
-        CityRaster.open(folder)
-    except DataError:
-        return False
-    return True
-
-
-def refuse_strangers(folder: Path) -> None:
-    """Never replace what this module has not written."""
-    if folder.is_dir():
-        strangers = sorted({p.name for p in folder.iterdir()} - {LAYOUT, BLOCKS, MANIFEST, CACHE})
-        strangers = [
-            name for name in strangers if not name.startswith((f"{LAYOUT}.", "."))
-        ]  # QGIS and Finder add theirs
-        if not strangers:
-            return
-        got = f"it also holds {', '.join(strangers[:5])}"
-    elif folder.exists():
-        got = "a file"
-    else:
-        return
-    raise DataError(
-        f"{folder} is in the way: it is not only a city raster.",
-        got=got,
-        remedy="move it away, or choose another paths.data or place.name",
-    )
-
-
-def _sync(path: Path) -> None:
-    """Push a file or the entries of a folder to the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows does not open folders
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _what_is_there(folder: Path) -> str:
+def _list_folder(folder: Path) -> str:
     if not folder.exists():
         return "nothing"
     if not folder.is_dir():
@@ -540,23 +383,10 @@ def _what_is_there(folder: Path) -> str:
     return ", ".join(sorted(p.name for p in folder.iterdir())) or "an empty folder"
 
 
-def _damaged(path: Path, got: object, expected: object = None) -> DataError:
+def _damaged_error(path: Path, got: object, expected: object = None) -> DataError:
     return DataError(
         f"{path} is damaged.",
         expected=expected,
         got=got,
         remedy=f"prepare the place again: citygrain prepare place={path.parent.name} raster.replace=true …",
-    )
-
-
-def _unwritable(folder: Path, error: Exception) -> DataError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error.__cause__ or error)
-    try:
-        free = f", {shutil.disk_usage(folder.parent).free / 1e9:.2f} GB free"
-    except OSError:
-        free = ""
-    return DataError(
-        f"{folder} could not be written; what was there before is untouched.",
-        got=f"{reason}{free}",
-        remedy="free some room (a city takes about 0.1–0.4 MB a km²) or choose another folder: paths.data=…",
     )

@@ -1,8 +1,9 @@
 """The sea, out of coastlines.
 
-OpenStreetMap draws no polygon for the sea: it is what lies to the right of the ways tagged ``natural=coastline``,
-whose land lies to the left. Within a place the coastlines and the place's own edge enclose faces, and each face is land
-or sea by the side on which it has its coastlines.
+OpenStreetMap draws no polygon for the sea: it is what lies to the right of the ways tagged ``natural=coastline``, whose
+land lies to the left. Within a place the coastlines and the place's own edge enclose faces, and each face is land or
+sea by the side on which it has its coastlines. Coastlines that end just within the edge of an extract are drawn on to
+it first.
 
 References
 ----------
@@ -14,13 +15,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
+import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ["CoastlineWarning", "sea"]
+CUT_M = 500.0
+"""A coastline that ends this near to the edge of the extract went on beyond it."""
 
 _TOUCH_M = 1e-3
 """A point this near a line lies on it: far above the rounding of UTM coordinates, far below a mapper's precision."""
@@ -33,7 +37,7 @@ class CoastlineWarning(UserWarning):
     """A coastline has a gap or contradicts its neighbours; the land beside it is not flooded."""
 
 
-def sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+def build_sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
     """Sea within an area, from the coastlines that cross it or lie in it.
 
     Parameters
@@ -117,3 +121,38 @@ def _lengths_and_cosines(
     along, coastwise = edges[:, 1] - edges[:, 0], segments[:, 1] - segments[:, 0]
     edge_m, segment_m = np.linalg.norm(along, axis=1), np.linalg.norm(coastwise, axis=1)
     return edge_m, (along * coastwise).sum(axis=1) / (edge_m * segment_m)
+
+
+def add_sea(
+    water: gpd.GeoDataFrame, coast: gpd.GeoDataFrame, covered: BaseGeometry, area: BaseGeometry
+) -> gpd.GeoDataFrame:
+    """Add to the water the sea that the coastlines of an extract enclose within an area."""
+    polygon = build_sea(_to_the_edge(coast.geometry.to_numpy(), covered), area)
+    if polygon.is_empty:
+        return water
+    found = gpd.GeoDataFrame({"kind": ["sea"], "width_m": [np.nan]}, geometry=[polygon], crs=water.crs)
+    return pd.concat([water, found], ignore_index=True) if len(water) else found
+
+
+def _to_the_edge(lines: NDArray[np.object_], covered: BaseGeometry) -> list[BaseGeometry]:
+    """Lengthen coastlines that end just within the edge of the extract: its cut took the next node, not the coast."""
+    merged = shapely.line_merge(shapely.union_all(lines), directed=True)
+    edge = covered.boundary
+    longer: list[BaseGeometry] = []
+    for line in shapely.get_parts(merged):
+        xy = shapely.get_coordinates(line)
+        if not line.is_closed:
+            start, end = (_beyond(point, edge, covered) for point in (xy[0], xy[-1]))
+            xy = np.concatenate([start, xy, end])
+        longer.append(shapely.LineString(xy))
+    return longer
+
+
+def _beyond(point: NDArray[np.float64], edge: BaseGeometry, covered: BaseGeometry) -> NDArray[np.float64]:
+    """Point just outside the edge that lies nearest to an end inside it, `(1, 2)`; none `(0, 2)` where that is far."""
+    end = shapely.Point(point)
+    distance = edge.distance(end)
+    if not 0 < distance < CUT_M or not covered.contains(end):
+        return np.empty((0, 2))
+    nearest = shapely.get_coordinates(edge.interpolate(edge.project(end)))
+    return nearest + (nearest - point) / distance

@@ -1,15 +1,13 @@
-"""Layouts as files: GeoTIFFs of coverage with named bands, and tables and graphs of vectors."""
+"""Layouts as files: GeoTIFFs of coverage with named bands, found, read and written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pyproj
 import rasterio
 from numpy.typing import NDArray
@@ -17,12 +15,9 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from citygrain.errors import DataError
-from citygrain.geo._osmnx import borrowed
 from citygrain.geo.cityraster import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
-from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, vectorize
-from citygrain.support.files import atomic_path
 
 
 def write_geotiff(path: Path, layout: NDArray[np.uint8], channels: Sequence[str], grid: Grid) -> None:
@@ -49,7 +44,7 @@ TRUE_M = 0.05
 Hamburg."""
 
 
-def layouts_in(path: Path) -> list[Path]:
+def find_layouts(path: Path) -> list[Path]:
     """Return the GeoTIFFs at a path: a file, a folder of `citygrain sample`, a prepared place, or any folder of them.
 
     Raises
@@ -71,6 +66,11 @@ def layouts_in(path: Path) -> list[Path]:
             got="nothing there" if not path.exists() else "a folder without *.tif",
         )
     return found
+
+
+def name_layout(path: Path) -> str:
+    """Return the name of the layout in a GeoTIFF: that of the file, or of the folder of a prepared place."""
+    return path.parent.name if path.name == LAYOUT else path.stem
 
 
 def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
@@ -98,10 +98,10 @@ def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDAr
             whole = grid_of(tif, str(path))
             window = Window(0, 0, tif.width, tif.height)
             if bounds is not None:
-                window = _part(window, bounds, tif)
+                window = _cut_window(window, bounds, tif)
             if window.width * window.height > LARGEST_CELLS:
                 raise DataError(
-                    f"{path} is too large to be vectorised at once.",
+                    f"{path} is too large to be read at once.",
                     expected=f"at most {LARGEST_CELLS:,} cells",
                     got=f"{window.width} by {window.height}",
                     remedy="name a part, in the file's CRS: bounds=[left,bottom,right,top]",
@@ -118,14 +118,6 @@ def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDAr
             expected="a description for each band, as `citygrain sample` and `prepare` write",
         )
     return cells, channels, grid
-
-
-def read(
-    path: Path, *, bounds: Sequence[float] | None, smallest_m2: Mapping[str, float], service: bool = False
-) -> Vectors:
-    """Read a GeoTIFF of coverage with named bands, and vectorise it."""
-    cells, channels, grid = read_layout(path, bounds)
-    return vectorize(cells, channels, grid, smallest_m2=smallest_m2, service=service)
 
 
 def grid_of(tif: rasterio.DatasetReader, name: str) -> Grid:
@@ -158,7 +150,7 @@ def grid_of(tif: rasterio.DatasetReader, name: str) -> Grid:
         wrong = "a grid with rows from south to north, or columns from east to west"
     elif abs(a + e) > EXACT * a:
         wrong = f"cells of {a:g} by {-e:g} m"
-    elif not 1 - TRUE_M < (scale := _scale(tif)) < 1 + TRUE_M:
+    elif not 1 - TRUE_M < (scale := _find_scale(tif)) < 1 + TRUE_M:
         wrong = f"{tif.crs.to_string()}, in which a metre on the ground is {scale:.3g} m"
     if wrong:
         raise DataError(
@@ -170,7 +162,7 @@ def grid_of(tif: rasterio.DatasetReader, name: str) -> Grid:
     return Grid(tif.crs.to_string(), tif.transform.c, tif.transform.f, a, tif.width, tif.height)
 
 
-def _scale(tif: rasterio.DatasetReader) -> float:
+def _find_scale(tif: rasterio.DatasetReader) -> float:
     """Return how long a metre on the ground is on the map, in the middle of a file; 1 where nobody knows."""
     crs = pyproj.CRS.from_user_input(tif.crs)
     x, y = tif.transform @ (tif.width / 2, tif.height / 2)
@@ -180,7 +172,7 @@ def _scale(tif: rasterio.DatasetReader) -> float:
     return scale if math.isfinite(scale) else 1.0
 
 
-def _part(whole: Window, bounds: Sequence[float], tif: rasterio.DatasetReader) -> Window:
+def _cut_window(whole: Window, bounds: Sequence[float], tif: rasterio.DatasetReader) -> Window:
     """Return the window of a file that lies within bounds, to whole cells."""
     try:
         left, bottom, right, top = map(float, bounds)
@@ -198,48 +190,3 @@ def _part(whole: Window, bounds: Sequence[float], tif: rasterio.DatasetReader) -
         expected=f"bounds=[left,bottom,right,top] that meet {[round(b) for b in tif.bounds]}",
         got=f"bounds={bounds}",
     )
-
-
-def collected(named: Mapping[str, Vectors]) -> dict[str, gpd.GeoDataFrame]:
-    """Put the features of all layouts together: `Vectors.layers`, with the name of their `layout`."""
-    layers: dict[str, list[gpd.GeoDataFrame]] = {}
-    for layout, vectors in named.items():
-        for name, part in vectors.layers().items():
-            layers.setdefault(name, []).append(part.assign(layout=layout))
-    return {
-        name: gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs) for name, parts in layers.items()
-    }
-
-
-def write_layers(layers: Mapping[str, gpd.GeoDataFrame], form: str, out: Path) -> None:
-    """Write tables as `layouts.gpkg`, or as one file a layer in a folder named like the format.
-
-    A layer without features has the types of its columns and, in a GeoPackage, of its geometry all the same.
-    """
-    if form == "gpkg":
-        with atomic_path(out / "layouts.gpkg") as temporary:
-            for name, layer in layers.items():
-                kind = "Polygon" if name in AREAS else "LineString" if name in NETWORKS else "Point"
-                layer.to_file(temporary, layer=name, driver="GPKG", geometry_type=kind)
-        return
-    for name, layer in layers.items():
-        with atomic_path(out / form / f"{name}.{form}") as temporary:
-            if form == "parquet":
-                layer.to_parquet(temporary)
-            else:  # RFC 7946: GeoJSON is in degrees
-                layer.to_crs("EPSG:4326").to_file(temporary, driver="GeoJSON")
-
-
-def write_graphs(named: Mapping[str, Vectors], folder: Path) -> None:
-    """Write a GraphML file for each layout and network that has ways, and for all but rail as one."""
-    with borrowed() as ox:
-        for layout, vectors in named.items():
-            for network in vectors.networks:
-                path = folder / f"{layout}_{network}.graphml"
-                try:
-                    graph = vectors.graph(network)
-                except DataError:  # there are no such ways
-                    path.unlink(missing_ok=True)  # of a layout that this one replaces
-                else:
-                    with atomic_path(path) as temporary:
-                        ox.save_graphml(graph, temporary)

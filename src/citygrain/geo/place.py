@@ -24,8 +24,8 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import PlaceError
-from citygrain.geo._osmnx import borrowed
 from citygrain.geo.driving_side import driving_side
+from citygrain.geo.osmnx_session import borrow_osmnx
 
 WGS84 = "EPSG:4326"
 
@@ -118,7 +118,7 @@ class Place:
 
         bbox_remedy = "give the place a bbox: place.name=… place.bbox=[west,south,east,north]"
         try:
-            with borrowed(requests_timeout=GEOCODER_TIMEOUT_S):
+            with borrow_osmnx(requests_timeout=GEOCODER_TIMEOUT_S):
                 found = osmnx.geocode_to_gdf(query)
         except (TypeError, osmnx._errors.InsufficientResponseError) as error:  # noqa: SLF001
             raise PlaceError(

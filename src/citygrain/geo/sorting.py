@@ -17,28 +17,25 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.geo.layers import (
+from citygrain.geo.layers import CHANNEL_NAMES, COASTLINE, WIDTHS, empty_layer
+from citygrain.geo.osm_rules import (
     AGAINST_LINE,
     ANY,
     ARTERIAL,
     AWAY,
     BELOW,
-    CHANNEL_NAMES,
-    COASTLINE,
     COUNTED,
     KNOWN,
     ONEWAY,
     OSM_RULES,
     RULED,
     STREET,
-    TILE_DECIDED_AGAINST,
-    TILE_RULES,
-    WIDTHS,
     Rule,
     Shape,
     Side,
-    empty_layer,
 )
+from citygrain.geo.roadsides import move_beside, remove_mapped
+from citygrain.geo.tile_rules import TILE_DECIDED_AGAINST, TILE_RULES
 
 
 def is_ruled(tags: Any, shape: Shape) -> bool:
@@ -252,7 +249,7 @@ def _sort(
                 (on_line if side is None else beside)[rule.layer].append(_drawn(frame[new], rule, side))
     layers = {}
     for name, found in on_line.items():
-        found += [_without_mapped(part, found) for part in beside[name]]
+        found += [remove_mapped(part, found) for part in beside[name]]
         layers[name] = pd.concat(found, ignore_index=True) if found else empty_layer(frame.crs)
     return layers
 
@@ -319,7 +316,7 @@ def _drawn(frame: gpd.GeoDataFrame, rule: Rule, side: Side | None) -> gpd.GeoDat
         columns["osmid"] = frame["osmid"].astype("str")
     if side is not None:
         offset_m = (frame["highway"].map(_ROAD_WIDTHS).to_numpy(float) + WIDTHS[rule.layer]) / 2
-        geometry = _beside(geometry, offset_m, side)
+        geometry = move_beside(geometry, offset_m, side)
         columns |= {"offset_m": offset_m, "road": frame.geometry.to_numpy()}
     drawn = gpd.GeoDataFrame(pd.DataFrame(columns, index=frame.index), geometry=geometry, crs=frame.crs)
     return drawn[~shapely.is_missing(geometry)]
@@ -332,79 +329,3 @@ _ROAD_WIDTHS = {
     "cycleway": WIDTHS["cycle"],
 }
 """Value of `highway` → the width in metres that its line is drawn with."""
-
-
-def _beside(lines: NDArray[np.object_], offset_m: NDArray[np.float64], side: Side) -> NDArray[np.object_]:
-    """Move lines from the middle of their road to the side.
-
-    A line too crooked for it stays, and within a ring that leaves no room there is none.
-    """
-    moved = shapely.offset_curve(lines, offset_m if side == "left" else -offset_m, **_MITRED)
-    rings = np.flatnonzero(shapely.is_ring(lines))  # which it would leave open
-    xy, ring = shapely.get_coordinates(lines[rings], return_index=True)
-    loops = shapely.linearrings(xy, indices=ring)
-    outwards = shapely.is_ccw(loops) == (side == "right")
-    grown = shapely.buffer(shapely.polygons(loops), np.where(outwards, 1, -1) * offset_m[rings], **_MITRED)
-    empty = shapely.is_empty(moved)
-    moved[empty] = lines[empty]
-    moved[rings] = [
-        shapely.LineString(g.exterior.coords) if g.area > 0 and g.geom_type == "Polygon" else None for g in grown
-    ]
-    return moved
-
-
-_MITRED: dict[str, Any] = {"join_style": "mitre", "mitre_limit": 2}
-
-ALONG_DEG = 20.0
-"""Lines that run within this angle of each other run along each other."""
-
-TWIN_M = 8.0
-"""A mapped line that runs along a tagged one on its side of the road, at most so far from it, is the same."""
-
-PIECE_M = 10.0
-"""Tagged lines are compared with mapped ones piece by piece, of at most this length."""
-
-
-def _without_mapped(tagged: gpd.GeoDataFrame, mapped: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    """Take from lines that stand for a tag what is mapped on its own: near, along, and on the same side of the road."""
-    offset_m, roads = tagged["offset_m"].to_numpy(float), tagged["road"].to_numpy(object)
-    tagged = tagged.drop(columns=["offset_m", "road"])
-    lines = [g for layer in mapped for g in layer.geometry.to_numpy()[shapely.get_dimensions(layer.geometry) == 1]]
-    if not lines:
-        return tagged
-    ways, _ = _pieces(np.array(lines, object))
-    pieces, owner = _pieces(shapely.segmentize(tagged.geometry.to_numpy(), PIECE_M))
-    middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
-    piece, way = shapely.STRtree(ways).query(middle, predicate="dwithin", distance=TWIN_M)
-    turned = np.abs(_bearings(pieces)[piece] - _bearings(ways)[way]) % np.pi
-    along = np.minimum(turned, np.pi - turned) <= np.radians(ALONG_DEG)
-    piece, way = piece[along], way[along]
-    there = shapely.get_point(shapely.shortest_line(ways[way], middle[piece]), 0)
-    # Across the road, the way to it is the offset and all of its distance from the road.
-    near_side = (
-        shapely.distance(there, middle[piece])
-        < offset_m[owner[piece]] + shapely.distance(there, roads[owner[piece]]) / 2
-    )
-    mapped_too = np.zeros(len(pieces), bool)
-    mapped_too[piece[near_side]] = True
-    touched = np.unique(owner[mapped_too])
-    geometry = tagged.geometry.to_numpy(copy=True)
-    for line in touched:
-        left = pieces[(owner == line) & ~mapped_too]
-        geometry[line] = shapely.line_merge(shapely.multilinestrings(left)) if len(left) else None
-    tagged = tagged.set_geometry(gpd.GeoSeries(geometry, index=tagged.index, crs=tagged.crs))
-    return tagged[tagged.geometry.notna()]
-
-
-def _pieces(lines: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Take lines apart into straight pieces from vertex to vertex; return them, and which line each is of."""
-    parts, line = shapely.get_parts(lines, return_index=True)
-    xy, part = shapely.get_coordinates(parts, return_index=True)
-    same = (part[1:] == part[:-1]) & (xy[1:] != xy[:-1]).any(1)
-    return shapely.linestrings(np.stack([xy[:-1][same], xy[1:][same]], 1)), line[part[1:][same]]
-
-
-def _bearings(pieces: NDArray[np.object_]) -> NDArray[np.float64]:
-    """Angles of straight pieces in radians."""
-    dx, dy = np.diff(shapely.get_coordinates(pieces).reshape(-1, 2, 2), axis=1)[:, 0].T
-    return np.arctan2(dy, dx)

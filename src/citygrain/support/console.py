@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 
 @contextmanager
@@ -29,3 +30,21 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, advance=done)
+
+
+def make_table(title: str, *headings: str, texts: int = 1) -> Table:
+    """Make an empty table for the screen: its first columns hold text and stand left, the others hold numbers.
+
+    Parameters
+    ----------
+    title
+        What stands above it.
+    headings
+        One a column.
+    texts
+        How many of the columns hold text.
+    """
+    table = Table(title=title)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i < texts else "right")
+    return table

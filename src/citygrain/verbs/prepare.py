@@ -18,8 +18,8 @@ from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNELS
 from citygrain.geo.place import Place, slug
 from citygrain.geo.sources import Source, in_words
-from citygrain.geo.sources._files import paths_of
 from citygrain.geo.sources.combined import Combined
+from citygrain.geo.sources.files import list_paths
 from citygrain.geo.split import SPLITS
 
 TOLD = 0.005
@@ -140,7 +140,7 @@ def _place(config: Mapping[str, Any], source: Source) -> Place:
     while isinstance(source, Combined):
         source, where = source.base, f"{where}base."
     if isinstance(source, _File):
-        first = paths_of(source.path)[0]
+        first = list_paths(source.path)[0]
         try:
             extent = source.extent()
         except CitygrainError as error:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,79 +12,49 @@ import numpy as np
 import rich
 from rich.table import Table
 
-from citygrain.errors import ConfigError
-from citygrain.geo.cityraster import LAYOUT
-from citygrain.geo.layout_files import collected, layouts_in, read, write_graphs, write_layers
+from citygrain.geo.vector_files import collect_layers, vectorize_layouts
 from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors
 from citygrain.plot import vector_sheet
-from citygrain.support.console import progress_bar
-
-FORMATS = ("gpkg", "geojson", "parquet", "graphml")
-
-
-FEW = 8
-"""Processes take seconds to start: so many layouts are done before that."""
+from citygrain.support.options import parse
 
 SHOWN = 8
+"""Layouts in the picture at most."""
 
 
-def run(config: Mapping[str, Any]) -> Path:
-    """Vectorise what the configuration names, and write it.
+@dataclass(frozen=True)
+class Options:
+    """`conf/vectorize.yaml`."""
 
-    Parameters
-    ----------
-    config
-        `conf/vectorize.yaml`, composed and plain.
-
-    Returns
-    -------
-    Path
-        The folder, with a file or a folder for each format and `vectors.png`.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown format.
-    DataError
-        When there are no layouts, or one of them is no layout.
-    """
-    formats = config["formats"]
-    for name in formats:
-        if name not in FORMATS:
-            raise ConfigError("There is no such format.", got=name, choices=FORMATS)
-    if not formats:
-        raise ConfigError("Nothing would be written.", got="formats=[]", choices=FORMATS)
-    files = layouts_in(Path(config["layouts"]))
-    out = Path(config["out"])
-    work = partial(read, bounds=config["bounds"], smallest_m2=config["smallest_m2"], service=config["service"])
-    named: dict[str, Vectors] = {}
-    with progress_bar("vectorising layouts", len(files)) as advance:
-        for file, vectors in zip(files, _worked(work, files, config["workers"]), strict=True):
-            named[file.stem if file.name != LAYOUT else file.parent.name] = vectors
-            advance(1)
-    layers = collected(named)
-    for name in formats:
-        if name == "graphml":
-            write_graphs(named, out / "graphs")
-        else:
-            write_layers(layers, name, out)
-    vector_sheet(list(named.values())[:SHOWN], out / "vectors.png", titles=list(named)[:SHOWN])
-    rich.print(_table(layers, len(named)))
-    rich.print(f"{', '.join(formats)} and a picture: {out}  [dim](in {next(iter(named.values())).grid.crs})[/]")
-    return out
+    layouts: Path
+    out: Path
+    formats: tuple[str, ...]
+    bounds: tuple[float, ...] | None
+    service: bool
+    smallest_m2: dict[str, float]
+    workers: int | None
 
 
-def _worked(work: Any, files: Sequence[Path], workers: int | None) -> Iterator[Vectors]:
-    """Do it in order, in several processes where that is worth while."""
-    workers = min(workers or os.cpu_count() or 1, len(files))
-    if workers < 2 or len(files) <= FEW:
-        yield from map(work, files)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, files, chunksize=max(1, min(8, len(files) // workers)))
+def run(config: Mapping[str, Any]) -> dict[str, Vectors]:
+    """Vectorise what the configuration names, write it, draw it in `vectors.png` and tell of it."""
+    asked = parse(Options, config)
+    vectors = vectorize_layouts(
+        asked.layouts,
+        asked.out,
+        formats=asked.formats,
+        bounds=asked.bounds,
+        service=asked.service,
+        smallest_m2=asked.smallest_m2,
+        workers=asked.workers,
+    )
+    vector_sheet(list(vectors.values())[:SHOWN], asked.out / "vectors.png", titles=list(vectors)[:SHOWN])
+    rich.print(_summary_table(collect_layers(vectors), len(vectors)))
+    crs = next(iter(vectors.values())).grid.crs
+    rich.print(f"{', '.join(asked.formats)} and a picture: {asked.out}  [dim](in {crs})[/]")
+    return vectors
 
 
-def _table(layers: Mapping[str, gpd.GeoDataFrame], n: int) -> Table:
+def _summary_table(layers: Mapping[str, gpd.GeoDataFrame], n: int) -> Table:
+    """Return the features of all layouts for the screen, one row a layer."""
     shown = Table(title=f"{n} layout{'s' if n > 1 else ''}")
     for heading in ("layer", "features", "in all"):
         shown.add_column(heading, justify="left" if heading == "layer" else "right")

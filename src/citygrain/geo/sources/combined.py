@@ -14,7 +14,7 @@ from citygrain.errors import CitygrainError, ConfigError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress, Source
-from citygrain.geo.sources._identity import source_request
+from citygrain.geo.sources.identity import identify_source
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Combined:
     def identity(self) -> dict[str, Any]:
         """Return what tells it apart: all that its sources are known by."""
         return {
-            "base": source_request(self.base),
-            "parts": {name: source_request(source) for name, source in self.parts.items()},
+            "base": identify_source(self.base),
+            "parts": {name: identify_source(source) for name, source in self.parts.items()},
             "channels": dict(self.channels or {}),
         }
 

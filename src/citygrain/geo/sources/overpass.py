@@ -24,48 +24,31 @@ import gzip
 import hashlib
 import json
 import os
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import requests
 import shapely
-import urllib3
 from shapely.geometry import MultiPolygon, Polygon
 
 from citygrain.errors import SourceError
-from citygrain.geo._osmnx import HOMEPAGE
-from citygrain.geo.layers import OSM_QUERY
+from citygrain.geo.osm.elements import (
+    BadElementError,
+    gather_elements,
+    make_features,
+)
+from citygrain.geo.osm.overpass_server import NoReplyError, OverpassServer, Reply, TooMuchError
+from citygrain.geo.osm_rules import OSM_QUERY
 from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._elements import TOO_MUCH_WORDS, BadElementError, features_of, gathering, says_partial
-from citygrain.version import __version__
 
 SMALLEST_TILE_M = 500.0
 """A tile that a server cannot answer in time is cut in four down to this side. Beyond it, the server is at fault."""
 
-LEAST_PAUSE_S = 0.01
-"""Shortest pause before a busy server is asked again, whatever `pause_s` says."""
-
-LONGEST_PAUSE_S = 60.0
-"""Longest pause of our own before a busy server is asked again; a server may name a longer one."""
-
-SERVER_SHARE = 0.9
-"""Part of our patience that the server may compute for, so that its own "timed out" still reaches us."""
-
 MARGIN_M = 10.0
 """Tiles overlap by this much: a straight edge in UTM leaves the straight one in degrees by under a metre."""
-
-BUSY = frozenset({429, 500, 502, 503, 504})
-BUSY_WORDS = ("too busy", "rate_limited", "Dispatcher_Client")
-
-HEADERS = {"User-Agent": f"citygrain/{__version__} (+{HOMEPAGE})", "Referer": HOMEPAGE}
 
 ASKED = 0.8
 """Where the progress bar stands when all tiles are there."""
@@ -78,9 +61,6 @@ AREAS = '["type"~"^(multipolygon|boundary)$"]'
 
 FORMAT = 2
 """Raise it when stored tiles change their meaning: they are then asked for anew."""
-
-Reply = dict[str, Any]
-"""What a server said, as Overpass words it, and `urls`: who said it."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +124,18 @@ class Overpass:
         """
         report = progress or (lambda _fraction, _message: None)
         store = _Store(Path(self.cache).expanduser(), place)
-        outlines = list(_grid(place.utm, place.bounds_utm, self.tile_km * 1e3))
+        server = OverpassServer(self.endpoint, self.timeout_s, self.deadline_s, self.pause_s)
+        outlines = list(_cut_into_tiles(place.utm, place.bounds_utm, self.tile_km * 1e3))
         urls: set[str] = set()
         dates: set[str] = set()
-        with gathering() as elements:
+        with gather_elements() as elements:
             for k, outline in enumerate(outlines):
                 verb = "kept from before" if outline in store else f"asking {self.endpoint}"
                 report(ASKED * k / len(outlines), f"tile {k + 1} of {len(outlines)}: {verb}")
                 try:
-                    reply = self._tile(outline, place, store)
-                    elements.add(reply["elements"], _osm_date(reply))
-                except _NoReplyError as error:
+                    reply = self._tile(outline, place, store, server)
+                    elements.add(reply["elements"], _find_osm_date(reply))
+                except NoReplyError as error:
                     kept = sum(o in store for o in outlines)
                     raise self._failure(error, f"{kept} of {len(outlines)} tiles are in {store.folder}") from error
                 except BadElementError as error:
@@ -164,8 +145,10 @@ class Overpass:
                         remedy=f"delete {store.folder} and ask another server: source.url=…",
                     ) from error
                 urls |= set(reply["urls"])
-                dates |= {date for date in [_osm_date(reply)] if date}
-            found = features_of(elements, place, place.utm, lambda done, what: report(ASKED + (1 - ASKED) * done, what))
+                dates |= {date for date in [_find_osm_date(reply)] if date}
+            found = make_features(
+                elements, place, place.utm, lambda done, what: report(ASKED + (1 - ASKED) * done, what)
+            )
         provenance = {
             "kind": "overpass",
             "url": ", ".join(sorted(urls)),
@@ -177,65 +160,26 @@ class Overpass:
             found.layers, place=place, provenance=provenance, skipped=found.skipped, remainder=found.remainder
         )
 
-    def _tile(self, outline: Polygon, place: Place, store: _Store) -> Reply:
+    def _tile(self, outline: Polygon, place: Place, store: _Store, server: OverpassServer) -> Reply:
         """Return one tile: kept, asked for, or put together from its quarters."""
         kept = store.read(outline)
         if kept is not None:
             return kept
         left, bottom, right, top = outline.bounds
         half = max(right - left, top - bottom) / 2
-        quarters = list(_grid(place.utm, outline.bounds, half)) if half >= SMALLEST_TILE_M else []
+        quarters = list(_cut_into_tiles(place.utm, outline.bounds, half)) if half >= SMALLEST_TILE_M else []
         # Quarters in the cache: an earlier run has learnt that the whole is too much for the server.
         if not any(quarter in store for quarter in quarters):
             try:
-                return store.write(outline, self._reply(store.statements(outline)))
-            except _TooMuchError as error:
+                return store.write(outline, server.answer(store.statements(outline)))
+            except TooMuchError as error:
                 if not quarters:
-                    raise _NoReplyError(
+                    raise NoReplyError(
                         f"cannot answer for {2 * half:,.0f} m of city, the smallest tile that is asked for: {error}"
                     ) from error
-        return store.write(outline, _joined([self._tile(quarter, place, store) for quarter in quarters]))
+        return store.write(outline, _join_replies([self._tile(quarter, place, store, server) for quarter in quarters]))
 
-    def _reply(self, statements: str) -> Reply:
-        """Ask for one outline until it is answered or the deadline is reached."""
-        deadline = time.monotonic() + self.deadline_s
-        pause_s = self.pause_s
-        _sleep(pause_s)
-        while True:
-            try:
-                return self._ask(statements, deadline)
-            except _BusyError as error:
-                pause_s = min(max(2 * pause_s, LEAST_PAUSE_S), LONGEST_PAUSE_S)
-                wait_s = pause_s if error.wait_s is None else max(error.wait_s, self.pause_s)
-                if time.monotonic() + wait_s >= deadline:
-                    wish = f", and wants to be left alone for {error.wait_s:,.0f} s" if error.wait_s else ""
-                    raise _NoReplyError(f"{error}{wish} (deadline: {self.deadline_s:g} s a tile)") from error
-                _sleep(wait_s)
-
-    def _ask(self, statements: str, deadline: float) -> Reply:
-        """Ask once. Every way in which it can fail becomes one of the `_NoReplyError`s."""
-        # The time that the server may take goes into the query, our own patience into the socket.
-        query = f"[out:json][timeout:{max(1, int(SERVER_SHARE * self.timeout_s))}];{statements}"
-        patience_s = max(0.01, min(self.timeout_s, deadline - time.monotonic()))
-        try:
-            with requests.post(
-                f"{self.endpoint}/interpreter",
-                {"data": query},
-                headers=HEADERS,
-                timeout=patience_s,
-                stream=True,
-                allow_redirects=False,  # a query would get lost on the way
-            ) as response:
-                reply = _checked(response, _body(response, deadline))
-        except requests.Timeout as error:
-            raise _BusyError(f"has sent nothing for {patience_s:.3g} s") from error
-        except requests.ConnectionError as error:
-            raise _unreachable(error) from error
-        except requests.RequestException as error:
-            raise _NoReplyError(f"cannot be asked: {error}") from error
-        return {**reply, "urls": [response.url]}
-
-    def _failure(self, error: _NoReplyError, kept: str) -> SourceError:
+    def _failure(self, error: NoReplyError, kept: str) -> SourceError:
         return SourceError(
             f"The Overpass server {self.endpoint} {error}.",
             got=f"{kept}, and stay there",
@@ -245,102 +189,7 @@ class Overpass:
         )
 
 
-class _NoReplyError(Exception):
-    """Why there is no usable reply, as the predicate of a sentence about the server."""
-
-
-class _BusyError(_NoReplyError):
-    """It may answer later: after `wait_s` seconds, if it has said so."""
-
-    def __init__(self, why: str, wait_s: float | None = None) -> None:
-        super().__init__(why)
-        self.wait_s = wait_s
-
-
-class _TooMuchError(_NoReplyError):
-    """The server gave up on the query; half as much may do."""
-
-
-def _unreachable(error: requests.ConnectionError) -> _NoReplyError:
-    """Tell no network, nobody there and a broken connection apart."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    if isinstance(reason, urllib3.exceptions.NameResolutionError):
-        return _NoReplyError("is not found: its name does not resolve. Is this machine online, and the address right?")
-    if reason is not None:
-        return _NoReplyError(f"refuses the connection or cannot be reached ({reason})")
-    return _BusyError(f"breaks the connection ({error})")
-
-
-def _body(response: requests.Response, deadline: float) -> bytes:
-    """Read a reply against the deadline."""
-    body = bytearray()
-    try:
-        # read1 returns what is there: a plain read waits for a full buffer, and a trickle never fills it.
-        while chunk := response.raw.read1(1 << 20, decode_content=True):
-            body += chunk
-            if time.monotonic() > deadline:
-                raise _BusyError(f"trickles: {len(body):,} bytes and no end of it")
-    except urllib3.exceptions.TimeoutError as error:
-        raise _BusyError(f"has fallen silent after {len(body):,} bytes") from error
-    except urllib3.exceptions.HTTPError as error:
-        raise _BusyError(f"breaks off after {len(body):,} bytes ({error})") from error
-    return bytes(body)
-
-
-def _checked(response: requests.Response, body: bytes) -> Reply:
-    """Let only a whole, honest reply through."""
-    said = f"HTTP {response.status_code} {response.reason}: {_first_words(body)}"
-    if response.is_redirect:
-        raise _NoReplyError(f"has moved to {response.headers['Location']}: name that address in source.url")
-    if response.status_code in BUSY:
-        raise _BusyError(f"is busy ({said})", _retry_after(response.headers.get("Retry-After")))
-    if not response.ok:
-        raise _NoReplyError(f"refuses the query ({said})")
-    try:
-        reply = json.loads(body)
-    except (ValueError, RecursionError):
-        reply = None
-    if not isinstance(reply, dict) or not isinstance(reply.get("elements"), list):
-        if any(words.encode() in body for words in BUSY_WORDS):
-            raise _BusyError(f"is busy ({said})")
-        raise _NoReplyError(f"answers with something that is not map data ({said})")
-    remark = says_partial(reply)
-    if remark and any(words in remark for words in TOO_MUCH_WORDS):
-        raise _TooMuchError(remark)
-    if remark:
-        raise _BusyError(f"reports an error of its own ({remark})")
-    return reply
-
-
-def _first_words(body: bytes) -> str:
-    """Return what a page says to people, in one short line."""
-    text = body[:20_000].decode("utf-8", errors="replace")
-    if "<" in text:
-        text = text[max(text.find("<body"), 0) :]
-        text = "".join(part.rpartition(">")[2] for part in text.split("<"))
-    text = " ".join(text.split())
-    return f"{text[:160]}…" if len(text) > 160 else text or "(an empty page)"
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds to wait by a `Retry-After` header, which holds seconds or a date."""
-    if not header:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(tz=UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
-
-
-def _sleep(seconds: float) -> None:
-    time.sleep(seconds)
-
-
-def _grid(area: Polygon | MultiPolygon, bounds: Sequence[float], side_m: float) -> Iterator[Polygon]:
+def _cut_into_tiles(area: Polygon | MultiPolygon, bounds: Sequence[float], side_m: float) -> Iterator[Polygon]:
     """Cut bounds into equal rectangles no longer than a side, each shrunk to what it has of the area (UTM)."""
     left, bottom, right, top = bounds
     columns = max(1, int(np.ceil((right - left) / side_m - 1e-6)))
@@ -368,7 +217,7 @@ class _Store:
         """Return what is asked of a server for an outline, which is taken a little larger than it is."""
         grown = self._place.to_degrees(outline.buffer(MARGIN_M, join_style="mitre"))
         corners = " ".join(f"{lat:.6f} {lon:.6f}" for lon, lat in grown.exterior.coords)
-        asked = [f'{_filter(key, values)}(poly:"{corners}");' for key, values in OSM_QUERY.items()]
+        asked = [f'{_write_filter(key, values)}(poly:"{corners}");' for key, values in OSM_QUERY.items()]
         return f"({''.join(f'way{a}relation{AREAS}{a}' for a in asked)});(._;>;);out body;"
 
     def _file(self, outline: Polygon) -> Path:
@@ -408,20 +257,20 @@ class _Store:
         )
 
 
-def _filter(key: str, values: bool | list[str]) -> str:
+def _write_filter(key: str, values: bool | list[str]) -> str:
     """Tag filter of the query language: one key, all its values or some."""
     return f'["{key}"]' if values is True else f'["{key}"~"^({"|".join(values)})$"]'  # type: ignore[arg-type]
 
 
-def _osm_date(reply: Reply) -> str | None:
+def _find_osm_date(reply: Reply) -> str | None:
     date = reply.get("osm3s", {}).get("timestamp_osm_base")
     return str(date) if date else None
 
 
-def _joined(replies: Sequence[Reply]) -> Reply:
+def _join_replies(replies: Sequence[Reply]) -> Reply:
     """Put the replies of quarters together, each element once."""
     elements = {(element["type"], element["id"]): element for reply in replies for element in reply["elements"]}
-    dates = [date for date in map(_osm_date, replies) if date]
+    dates = [date for date in map(_find_osm_date, replies) if date]
     return {
         "osm3s": {"timestamp_osm_base": min(dates, default=None)},
         "urls": sorted({url for reply in replies for url in reply["urls"]}),

@@ -30,12 +30,20 @@ import shapely
 from numpy.typing import NDArray
 
 from citygrain.errors import ConfigError, SourceError
-from citygrain.geo.layers import ANY, CHANNEL_NAMES, OSM_RULES, OSM_SELECTORS, Rule
+from citygrain.geo.layers import CHANNEL_NAMES
+from citygrain.geo.osm.coverage import find_middle
+from citygrain.geo.osm.elements import (
+    KINDS,
+    BadElementError,
+    find_partial_remark,
+    gather_elements,
+    make_features,
+    read_position,
+)
+from citygrain.geo.osm_rules import ANY, OSM_RULES, OSM_SELECTORS, Rule
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._elements import KINDS, BadElementError, features_of, gathering, position, says_partial
-from citygrain.geo.sources._extract import find_middle
-from citygrain.geo.sources._files import BBox, existing_file, outside, paths_of
+from citygrain.geo.sources.files import BBox, check_file, list_paths, outside_error
 from citygrain.support.files import sha256
 
 SUFFIXES = (".json", ".json.gz")
@@ -78,7 +86,7 @@ class OverpassJson:
         for key in self.asked or ():
             if key not in OSM_SELECTORS:
                 raise ConfigError("No channel is made of this key.", got=key, choices=OSM_SELECTORS)
-        paths_of(self.path)
+        list_paths(self.path)
 
     def identity(self) -> dict[str, Any]:
         """Return what else tells it apart."""
@@ -93,7 +101,7 @@ class OverpassJson:
             When a file is missing, no reply, not a whole one, or one without geometry.
         """
         survey = _Survey()
-        for path in paths_of(self.path):
+        for path in list_paths(self.path):
             survey.add(_read(path))
         return survey.extent(self.path)
 
@@ -106,10 +114,10 @@ class OverpassJson:
             When a file is missing, no reply, not a whole one, one without geometry, or elsewhere.
         """
         report = progress or (lambda _fraction, _message: None)
-        paths = paths_of(self.path)
+        paths = list_paths(self.path)
         survey = _Survey()
         files: list[dict[str, Any]] = []
-        with gathering() as elements:
+        with gather_elements() as elements:
             for k, path in enumerate(paths):
                 report(READING * k / len(paths), f"reading {path.name}")
                 reply = _read(path)
@@ -122,10 +130,10 @@ class OverpassJson:
             extent = survey.extent(self.path)
             covered = shapely.box(*extent)
             if not place.area.intersects(covered):
-                raise outside(place, extent, paths[0])
+                raise outside_error(place, extent, paths[0])
             unknown = survey.unknown(self.asked)
             covered_utm = place.project(shapely.segmentize(covered, EDGE_DEG))
-            found = features_of(
+            found = make_features(
                 elements, place, covered_utm, lambda done, what: report(READING + (1 - READING) * done, what)
             )
         provenance = {
@@ -162,7 +170,7 @@ def _read(path: Path) -> _Reply:
     SourceError
         When it is none: no JSON, other JSON, a partial or an empty reply.
     """
-    path = existing_file(path, SUFFIXES, "a saved reply of Overpass")
+    path = check_file(path, SUFFIXES, "a saved reply of Overpass")
     try:
         data = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -182,7 +190,7 @@ def _read(path: Path) -> _Reply:
             got=f"type {found}" if geojson else f"{found or 'an object'} with {list(reply)[:8]}",
             remedy="source=layers reads polygons of any origin" if geojson else None,
         )
-    remark = says_partial(reply)
+    remark = find_partial_remark(reply)
     if remark:
         raise SourceError(
             f"{path} is not a whole reply: the server gave up on the query.",
@@ -347,14 +355,14 @@ def _selected(rule: Rule) -> list[str]:
 
 def _positions(elements: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     """Positions of the nodes of ways, `(n, 2)` in degrees; none when no way has a node that is there."""
-    nodes = {e["id"]: position(e) for e in elements if e["type"] == "node" and "lat" in e}
+    nodes = {e["id"]: read_position(e) for e in elements if e["type"] == "node" and "lat" in e}
     found: dict[Any, tuple[float, float]] = {}
     for element in elements:
         parts = [element] if element["type"] == "way" else element.get("members") or ()
         for part in parts:
             geometry = part.get("geometry")
             if geometry is not None:
-                found |= {xy: xy for xy in (position(point) for point in geometry if point is not None)}
+                found |= {xy: xy for xy in (read_position(point) for point in geometry if point is not None)}
             elif part is element:
                 found |= {number: nodes[number] for number in element.get("nodes") or () if number in nodes}
     return np.array(list(found.values()), np.float64).reshape(-1, 2)

@@ -2,70 +2,41 @@
 
 This is how a whole planet is served offline (planetiler, tilemaker, OpenMapTiles). Features come cut into tiles, each
 piece with a small overlap into the next tile. The overlap is kept: drawn as a union, it closes the seams that exact
-cuts would leave. Whoever adds up lengths or areas of features must merge first.
+cuts would leave. Whoever adds up lengths or areas of features must merge them first.
 
 Which layer holds what was compared on tilemaker's tiles of Copenhagen and Aarhus. `transportation` and its twin
-`transportation_name` hold the same lines to 0.1 km a class, unnamed ones too. Only the first knows tunnels,
-services and kinds of rail; only the second tells a cycle way from a farm track (`subclass`). So everything is drawn
-from the first but those tracks, and nothing twice. Tiles of the later schema, whose `transportation` has a `subclass`
-of its own, need no second layer.
-
-What the file's `metadata` says of its zooms, layers and fields may differ from what its tiles hold: of a tileset that
-was cut down, merged or renamed it is left over. GDAL believes it. So the tiles are looked into, and where the two
-differ, GDAL gets a file of the same tiles with true metadata.
+`transportation_name` hold the same lines to 0.1 km a class, unnamed ones too. Only the first knows tunnels, services
+and kinds of rail; only the second tells a cycle way from a farm track (`subclass`). So everything is drawn from the
+first but those tracks, and nothing twice. Tiles of the later schema, whose `transportation` has a `subclass` of its
+own, need no second layer.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import sqlite3
-import tempfile
-import zlib
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import pyarrow as pa
-import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.errors import SourceError
-from citygrain.geo.layers import CHANNEL_NAMES, TILE_COLUMNS
+from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.sorting import layers_from_openmaptiles, remainder_of_tiles
 from citygrain.geo.sources import Features, Progress
-from citygrain.geo.sources._files import BBox, existing_file, outside
+from citygrain.geo.sources.files import BBox, outside_error
+from citygrain.geo.tile_file import HALF_WORLD_M, WEB_MERCATOR, TileFile, damaged_error, open_tiles
+from citygrain.geo.tile_rules import TILE_COLUMNS
 from citygrain.support.files import sha256
 
-WEB_MERCATOR = "EPSG:3857"
-HALF_WORLD_M = math.pi * 6378137.0
 EDGE_M = 500.0
 """Tile edges are curves in UTM; points this far apart follow them within a centimetre."""
 
-BATCH = 65_536
-"""Features handled at a time."""
-
-LOOKED_INTO = 4
-"""Tiles, the largest of a place, that tell which layers and fields there are."""
-
 FULL_ZOOM = 14
 """Zoom from which OpenMapTiles holds everything; below it buildings are merged and small ways left out."""
-
-GDAL_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
-
-GZIP = b"\x1f\x8b"
-SCHEMA_LAYERS = {"transportation", "building"}
-
-FORMATS = ("pbf", "mvt", "application/x-protobuf", "application/vnd.mapbox-vector-tile")
-"""What files of vector tiles say their format is; the first is the rule."""
 
 UNKNOWN = {"parking": "OpenMapTiles tiles hold no parking surfaces"}
 PARTIAL = {
@@ -99,7 +70,7 @@ class VectorTiles:
         SourceError
             When the file is no OpenMapTiles file.
         """
-        with _tiles(self.path) as tiles:
+        with open_tiles(self.path) as tiles:
             return tiles.extent()
 
     def features(self, place: Place, progress: Progress | None = None) -> Features:
@@ -112,13 +83,13 @@ class VectorTiles:
         """
         report = progress or (lambda _fraction, _message: None)
         report(0.0, "looking for tiles")
-        with _tiles(self.path) as tiles:
+        with open_tiles(self.path) as tiles:
             inside = tiles.within(place)
             if not inside:
-                raise outside(place, tiles.extent(), tiles.path)
+                raise outside_error(place, tiles.extent(), tiles.path)
             readable, broken = tiles.readable(inside)
             if not readable:
-                raise _damaged(tiles.path, f"none of the {broken} tiles of {place.name} unpacks")
+                raise damaged_error(tiles.path, f"none of the {broken} tiles of {place.name} unpacks")
             with tiles.as_they_are(readable):
                 frames = self._read(tiles, place, report)
             provenance = {
@@ -129,19 +100,19 @@ class VectorTiles:
                 "description": tiles.metadata.get("description", ""),
                 "tiles": len(readable),
             }
-        valid = _area(readable, tiles.zoom, place)
+        valid = _find_covered(readable, tiles.zoom, place)
         return Features(
             layers_from_openmaptiles(frames),
             place=place,
             provenance=provenance,
             valid=valid,
             unknown=UNKNOWN,
-            partial=PARTIAL if tiles.zoom >= FULL_ZOOM else _coarse(tiles.zoom),
+            partial=PARTIAL if tiles.zoom >= FULL_ZOOM else _describe_coarse(tiles.zoom),
             skipped={"unreadable tiles": broken},
             remainder=remainder_of_tiles(frames, valid),
         )
 
-    def _read(self, tiles: _Tiles, place: Place, report: Progress) -> dict[str, gpd.GeoDataFrame]:
+    def _read(self, tiles: TileFile, place: Place, report: Progress) -> dict[str, gpd.GeoDataFrame]:
         """Read what the rules need of every layer of the file, the largest first."""
         names = [name for name in TILE_COLUMNS if name in tiles.layers]
         frames: dict[str, gpd.GeoDataFrame] = {}
@@ -152,267 +123,13 @@ class VectorTiles:
         return frames
 
 
-class _Tiles:
-    """An open `.mbtiles` file: its index by sqlite, its layers by GDAL."""
-
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._connection = connection
-        self.metadata = _metadata(connection)
-        (zoom,) = connection.execute("SELECT max(zoom_level) FROM tiles").fetchone()
-        if zoom is None:
-            raise SourceError(f"{path} holds no tiles.", remedy="download it again")
-        self.zoom = int(zoom)
-        pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-        if path.stat().st_size < pages * size:
-            raise sqlite3.DatabaseError(f"{pages * size} bytes announced, {path.stat().st_size} there")
-        self.layers = self._said()
-        """Fields and their types of each layer, by its name."""
-        self._read_from = path
-
-    def _said(self) -> dict[str, dict[str, str]]:
-        """What the metadata say of each layer, which may be nothing, or nothing that can be read."""
-        if self.metadata.get("format", FORMATS[0]).lower() not in FORMATS:
-            raise self._schema_error(f"{self.metadata['format']} pictures")
-        try:
-            listed = json.loads(self.metadata.get("json") or "{}").get("vector_layers") or []
-            layers = {str(layer["id"]): dict(layer.get("fields") or {}) for layer in listed}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {}
-        if layers and not SCHEMA_LAYERS & set(layers):
-            raise self._schema_error(f"layers {', '.join(sorted(layers))}")
-        return layers
-
-    @contextlib.contextmanager
-    def as_they_are(self, tiles: Sequence[tuple[int, int]]) -> Iterator[None]:
-        """Within this context, `layers` and `read` follow what these tiles hold, whatever the metadata say.
-
-        Raises
-        ------
-        SourceError
-            When they hold no layers of the OpenMapTiles schema.
-        """
-        length = "SELECT length(tile_data) FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
-        size = {tile: self._connection.execute(length, (self.zoom, *tile)).fetchone()[0] for tile in tiles}
-        true = self._number("minzoom") <= self.zoom and self.metadata.get("format") == FORMATS[0]
-        for tile in sorted(tiles, key=lambda tile: -size[tile])[:LOOKED_INTO]:
-            for name, fields in _layers(self._tile(tile)).items():
-                new = fields & set(TILE_COLUMNS.get(name, ())) - set(self.layers.get(name, {}))
-                true = true and not new and (name in self.layers or name not in TILE_COLUMNS)
-                self.layers.setdefault(name, {}).update(dict.fromkeys(sorted(new), "String"))
-        if not set(self.layers) >= SCHEMA_LAYERS:
-            raise self._schema_error(f"layers {', '.join(sorted(self.layers)) or '(none)'}")
-        if true:
-            yield
-            return
-        with tempfile.TemporaryDirectory(prefix="citygrain-") as folder:
-            self._read_from = Path(folder) / "tiles.mbtiles"
-            self._write(self._read_from, tiles)
-            try:
-                yield
-            finally:
-                self._read_from = self.path
-
-    def _number(self, key: str) -> int:
-        """A number among the metadata; 0 where it is none."""
-        try:
-            return int(self.metadata.get(key, 0))
-        except ValueError:
-            return 0
-
-    def _write(self, path: Path, tiles: Sequence[tuple[int, int]]) -> None:
-        """Write some tiles, and those beside them, whose overlap reaches in, with true metadata."""
-        layers = [{"id": name, "fields": fields} for name, fields in self.layers.items()]
-        metadata = {
-            "name": path.stem,
-            "format": "pbf",
-            "minzoom": str(self.zoom),
-            "maxzoom": str(self.zoom),
-            "json": json.dumps({"vector_layers": layers}),
-        }
-        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("CREATE TABLE metadata (name text, value text)")
-            connection.execute("CREATE TABLE tiles (zoom_level int, tile_column int, tile_row int, tile_data blob)")
-            connection.executemany("INSERT INTO metadata VALUES (?, ?)", metadata.items())
-            around = [edge for numbers in zip(*tiles, strict=True) for edge in (min(numbers) - 1, max(numbers) + 1)]
-            query = (
-                "SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles WHERE zoom_level = ? "
-                "AND tile_column BETWEEN ? AND ? AND tile_row BETWEEN ? AND ? AND tile_data IS NOT NULL"
-            )
-            rows = self._connection.execute(query, (self.zoom, *around))
-            connection.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
-            connection.execute("CREATE UNIQUE INDEX place ON tiles (zoom_level, tile_column, tile_row)")
-
-    def _tile(self, tile: tuple[int, int]) -> bytes:
-        """Bytes of a tile of the largest zoom."""
-        query = "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
-        data: bytes = self._connection.execute(query, (self.zoom, *tile)).fetchone()[0]
-        return data
-
-    def _schema_error(self, got: str) -> SourceError:
-        return SourceError(
-            f"{self.path} is not in the OpenMapTiles schema.",
-            expected="vector tiles with the layers transportation, building, landcover, water, …",
-            got=got,
-            remedy="make tiles with tilemaker's or planetiler's OpenMapTiles profile, or use source=file",
-        )
-
-    def extent(self) -> BBox:
-        """`(west, south, east, north)` in degrees of all tiles of the largest zoom."""
-        query = (
-            "SELECT min(tile_column), min(tile_row), max(tile_column) + 1, max(tile_row) + 1 "
-            "FROM tiles WHERE zoom_level = ?"
-        )
-        left, bottom, right, top = self._connection.execute(query, (self.zoom,)).fetchone()
-        n = 2**self.zoom
-        west, east = (360.0 * c / n - 180.0 for c in (left, right))
-        south, north = (math.degrees(math.atan(math.sinh(math.pi * (2.0 * r / n - 1.0)))) for r in (bottom, top))
-        return west, south, east, north
-
-    def within(self, place: Place) -> list[tuple[int, int]]:
-        """Columns and rows (from the south) of the tiles that meet the place's bbox."""
-        n = 2**self.zoom
-        west, south, east, north = place.bbox
-        columns = (math.floor((lon + 180.0) / 360.0 * n) for lon in (west, east))
-        rows = (
-            math.floor((math.asinh(math.tan(math.radians(lat))) / math.pi + 1.0) / 2.0 * n) for lat in (south, north)
-        )
-        query = (
-            "SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ? "
-            "AND tile_column BETWEEN ? AND ? AND tile_row BETWEEN ? AND ? AND tile_data IS NOT NULL"
-        )
-        return self._connection.execute(query, (self.zoom, *columns, *rows)).fetchall()
-
-    def readable(self, tiles: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:
-        """Tiles whose bytes unpack, and the number of the others: GDAL passes over those without a word."""
-        good = [tile for tile in tiles if _unpacks(self._tile(tile))]
-        return good, len(tiles) - len(good)
-
-    def read(self, layer: str, place: Place) -> gpd.GeoDataFrame:
-        """Read one layer within the place's bbox, in the place's CRS, with the columns that the rules look at."""
-        columns = sorted(set(TILE_COLUMNS[layer]) & set(self.layers[layer]))
-        # Without it GDAL takes the metadata's `maxzoom`, whatever tiles there are.
-        options = {"CLIP": "NO", "ZOOM_LEVEL": self.zoom}
-        west, south, east, north = place.bbox
-        box = (*_mercator(west, south), *_mercator(east, north))
-        project = Transformer.from_crs(WEB_MERCATOR, place.crs, always_xy=True).transform
-        tags, geometries = [], []
-        try:
-            # Cutting each piece at its tile's edge takes GDAL a third of its time, and would leave seams. In batches,
-            # so that a million buildings exist only once: not as bytes, as read and as projected.
-            with pyogrio.raw.open_arrow(
-                self._read_from, layer=layer, columns=columns, bbox=box, batch_size=BATCH, use_pyarrow=True, **options
-            ) as (meta, batches):
-                for batch in batches:
-                    geometry = shapely.from_wkb(batch[meta["geometry_name"] or "wkb_geometry"].to_numpy(False))
-                    xy = shapely.get_coordinates(geometry)
-                    geometries.append(shapely.set_coordinates(geometry, np.column_stack(project(xy[:, 0], xy[:, 1]))))
-                    tags.append(batch.select(columns))
-        except (*GDAL_ERRORS, pa.ArrowException) as error:
-            raise _damaged(self.path, error) from error
-        if not tags:
-            return gpd.GeoDataFrame({column: [] for column in columns}, geometry=[], crs=place.crs)
-        return gpd.GeoDataFrame(
-            pa.Table.from_batches(tags).to_pandas(), geometry=np.concatenate(geometries), crs=place.crs
-        )
-
-
-@contextlib.contextmanager
-def _tiles(path: str | Path) -> Iterator[_Tiles]:
-    """Open a file of tiles for reading; whatever sqlite complains of becomes a `SourceError`."""
-    path = existing_file(path, (".mbtiles",), "a file of vector tiles")
-    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        try:
-            yield _Tiles(path, connection)
-        except sqlite3.DatabaseError as error:
-            raise _damaged(path, error) from error
-
-
-def _metadata(connection: sqlite3.Connection) -> dict[str, str]:
-    """What a file says of itself; nothing where it has no table for that."""
-    there = connection.execute("SELECT count(*) FROM sqlite_master WHERE lower(name) = 'metadata'").fetchone()[0]
-    rows = connection.execute("SELECT name, value FROM metadata") if there else ()
-    return {str(name): str(value) for name, value in rows if value is not None}
-
-
-def _damaged(path: Path, error: object) -> SourceError:
-    return SourceError(
-        f"{path} is damaged, or no .mbtiles file.",
-        expected="an sqlite database with the tables tiles and, as a rule, metadata",
-        got=error,
-        remedy="download it again, and compare its size and hash with what the server says",
-    )
-
-
-def _unpacks(data: bytes) -> bool:
-    """Whether a tile's bytes are whole; gzip carries a checksum."""
-    if not data.startswith(GZIP):
-        return True
-    try:
-        zlib.decompress(data, wbits=31)
-    except zlib.error:
-        return False
-    return True
-
-
-def _layers(data: bytes) -> dict[str, set[str]]:
-    """Fields of each layer of a tile, by its name; none of what is no vector tile.
-
-    References
-    ----------
-    https://github.com/mapbox/vector-tile-spec/tree/master/2.1
-    """
-    found: dict[str, set[str]] = {}
-    try:
-        tile = memoryview(zlib.decompress(data, wbits=31) if data.startswith(GZIP) else data)
-        for number, layer in _messages(tile):
-            if number == 3:
-                texts = [(part, bytes(text).decode()) for part, text in _messages(layer) if part in (1, 3)]
-                (name,) = (text for part, text in texts if part == 1)
-                found.setdefault(name, set()).update(text for part, text in texts if part == 3)
-    except (IndexError, ValueError, zlib.error):
-        return {}
-    return found
-
-
-def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of the parts of a protocol buffer that have a length."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        if key & 7 == 2:
-            size, at = _varint(data, at)
-            yield key >> 3, data[at : at + size]
-            at += size
-        elif key & 7 == 0:
-            _, at = _varint(data, at)
-        else:
-            raise ValueError(f"a part of kind {key & 7}")
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Read a number of 7 bits a byte; return it and where the next thing begins."""
-    value, shift = 0, 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-
-
-def _coarse(zoom: int) -> dict[str, str]:
+def _describe_coarse(zoom: int) -> dict[str, str]:
     """What tiles of a small zoom do not see."""
     told = f"tiles of zoom {zoom} simplify and leave out; all is there from zoom {FULL_ZOOM}"
     return {name: told for name in CHANNEL_NAMES if name not in UNKNOWN}
 
 
-def _mercator(lon: float, lat: float) -> tuple[float, float]:
-    """Web Mercator of a point in degrees, metres."""
-    return HALF_WORLD_M * lon / 180.0, HALF_WORLD_M * math.asinh(math.tan(math.radians(lat))) / math.pi
-
-
-def _area(tiles: list[tuple[int, int]], zoom: int, place: Place) -> BaseGeometry:
+def _find_covered(tiles: list[tuple[int, int]], zoom: int, place: Place) -> BaseGeometry:
     """Part of the place, in its CRS, that the tiles cover."""
     size = 2.0 * HALF_WORLD_M / 2**zoom
     corner: NDArray[np.float64] = np.array(tiles, dtype=float).reshape(-1, 2) * size - HALF_WORLD_M

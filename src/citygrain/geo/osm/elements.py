@@ -19,11 +19,12 @@ import shapely
 from osmium.osm.mutable import Node, Relation, Way
 from shapely.geometry.base import BaseGeometry
 
+from citygrain.geo.coastline import add_sea
 from citygrain.geo.layers import COASTLINE
+from citygrain.geo.osm.reader import FeatureReader
 from citygrain.geo.place import Place
 from citygrain.geo.sorting import Remainder, layers_from_osm, remainder
 from citygrain.geo.sources import Progress
-from citygrain.geo.sources.osmfile import _Reader, add_sea
 
 TAGGED = 1 << 30
 """Added to the version of what has tags; larger than any number of minutes since 1970."""
@@ -46,13 +47,13 @@ class BadElementError(Exception):
     """Something among the elements is none."""
 
 
-def says_partial(reply: Mapping[str, Any]) -> str | None:
+def find_partial_remark(reply: Mapping[str, Any]) -> str | None:
     """Return the remark by which a server says that its reply is not whole; None when it is."""
     remark = str(reply.get("remark", ""))
     return remark if "error" in remark or any(words in remark for words in TOO_MUCH_WORDS) else None
 
 
-def position(point: Mapping[str, Any]) -> tuple[float, float]:
+def read_position(point: Mapping[str, Any]) -> tuple[float, float]:
     """`(longitude, latitude)` of a node or of a point of a geometry.
 
     Raises
@@ -110,7 +111,7 @@ class Elements:
         if kind != "node":
             tags = {str(k): str(v)[:LONGEST_TAG] for k, v in (element.get("tags") or {}).items() if v is not None}
         if kind == "node" and "lat" in element:
-            self._writer.add_node(Node(id=_positive(number), version=version, location=position(element)))
+            self._writer.add_node(Node(id=_positive(number), version=version, location=read_position(element)))
         elif kind == "way" and ("nodes" in element or "geometry" in element):
             nodes = self._nodes(element.get("nodes"), element.get("geometry"), version)
             self._writer.add_way(Way(id=number, version=version + TAGGED * bool(tags), nodes=nodes, tags=tags))
@@ -129,10 +130,10 @@ class Elements:
         if geometry is None:
             return numbers or ()
         if numbers is None:
-            numbers = [NOWHERE if point is None else _number(position(point)) for point in geometry]
+            numbers = [NOWHERE if point is None else _number(read_position(point)) for point in geometry]
         for number, point in zip(numbers, geometry, strict=True):
             if point is not None:
-                self._writer.add_node(Node(id=number, version=version, location=position(point)))
+                self._writer.add_node(Node(id=number, version=version, location=read_position(point)))
         return numbers
 
     def _member(self, member: Mapping[str, Any]) -> tuple[str, int, str]:
@@ -158,7 +159,7 @@ class Elements:
 
 
 @contextmanager
-def gathering() -> Iterator[Elements]:
+def gather_elements() -> Iterator[Elements]:
     """Gather elements in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="citygrain-") as folder:
         elements = Elements(Path(folder))
@@ -180,9 +181,9 @@ class Found:
     remainder: Mapping[str, Remainder]
 
 
-def features_of(elements: Elements, place: Place, covered: BaseGeometry, report: Progress) -> Found:
+def make_features(elements: Elements, place: Place, covered: BaseGeometry, report: Progress) -> Found:
     """Return what elements make of a place, as far as they cover it (UTM)."""
-    reader = _Reader(elements.sorted(), place)
+    reader = FeatureReader(elements.sorted(), place)
     reader.read(report)
     frame = reader.frame()
     valid = place.utm.intersection(covered)

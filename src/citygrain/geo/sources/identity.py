@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from citygrain.geo.sources import Source
-from citygrain.geo.sources._files import paths_of
+from citygrain.geo.sources.files import list_paths
 from citygrain.support.files import sha256
 
 
-def source_request(source: Source) -> dict[str, Any]:
+def identify_source(source: Source) -> dict[str, Any]:
     """Return what identifies a source: a server's url, or its files' names and content, wherever they lie.
 
     A source that can be told to read the same file otherwise has a method `identity`, which returns the rest as plain
@@ -21,7 +21,7 @@ def source_request(source: Source) -> dict[str, Any]:
     if hasattr(source, "url"):
         made["url"] = source.url
     if hasattr(source, "path"):
-        paths = paths_of(source.path)
+        paths = list_paths(source.path)
         names, prints = [path.name for path in paths], [fingerprint(path) for path in paths if path.exists()]
         several = len(paths) > 1
         made["path"] = names if several else names[0]

@@ -13,7 +13,7 @@ HOMEPAGE = "https://github.com/citygrain/citygrain"
 
 
 @contextmanager
-def borrowed(**settings: Any) -> Iterator[Any]:
+def borrow_osmnx(**settings: Any) -> Iterator[Any]:
     """Lend osmnx, under `settings`; afterwards they, and the resolver that osmnx replaces, are as before."""
     import osmnx as ox  # noqa: PLC0415  (it takes a second to import, and much is done without it)
 

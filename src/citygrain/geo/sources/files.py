@@ -14,7 +14,7 @@ from citygrain.geo.place import Place
 BBox = tuple[float, float, float, float]
 
 
-def paths_of(path: str | Path | Sequence[str | Path]) -> list[Path]:
+def list_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return one path or several as a list, each once.
 
     Raises
@@ -28,7 +28,7 @@ def paths_of(path: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(Path(str(one)).expanduser() for one in paths))
 
 
-def one_path(path: Any) -> Path:
+def take_one_path(path: Any) -> Path:
     """Return the path of a source that reads one file.
 
     Raises
@@ -36,7 +36,7 @@ def one_path(path: Any) -> Path:
     ConfigError
         When there are several, or none.
     """
-    paths = paths_of(path)
+    paths = list_paths(path)
     if len(paths) > 1:
         raise ConfigError(
             "This source reads one file.",
@@ -46,7 +46,7 @@ def one_path(path: Any) -> Path:
     return paths[0]
 
 
-def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: tuple[str, ...] = ()) -> Path:
+def check_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: tuple[str, ...] = ()) -> Path:
     """Return the path of a readable file whose name ends rightly, or in one of those `too` that are told what they are.
 
     Raises
@@ -54,7 +54,7 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: t
     SourceError
         When it is missing, a folder, empty, unreadable or of another kind.
     """
-    path = one_path(path)
+    path = take_one_path(path)
     if not path.name.lower().endswith(suffixes + too):
         raise SourceError(
             f"{path} is not {what} by its name.",
@@ -79,7 +79,7 @@ def existing_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: t
     return path
 
 
-def outside(place: Place, extent: BBox, path: Path, remedy: str | None = None) -> SourceError:
+def outside_error(place: Place, extent: BBox, path: Path, remedy: str | None = None) -> SourceError:
     """Return the error of a place that a file does not cover, with the hint that lies nearest."""
     south_first = shapely.box(place.bbox[1], place.bbox[0], place.bbox[3], place.bbox[2])
     swapped = south_first.intersects(shapely.box(*extent))
