@@ -20,18 +20,11 @@ import citygrain
 from citygrain import protocols
 from citygrain.__main__ import FLAGS, VERBS, documented
 from citygrain.evaluation.morphology import FORM
-from citygrain.geo.layers import (
-    CHANNELS,
-    COASTLINE,
-    DECIDED_AGAINST,
-    OSM_RULES,
-    PARTED,
-    PARTS,
-    RASTER_FORMAT,
-    TILE_RULES,
-    Rule,
-)
+from citygrain.geo import layers
+from citygrain.geo.layers import CHANNELS, COASTLINE, PARTED, PARTS, RASTER_FORMAT
+from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule
 from citygrain.geo.place import Place
+from citygrain.geo.tile_rules import TILE_RULES
 from citygrain.measures import MEASURES
 from citygrain.support.config import config_text, find_file, group_defaults, groups
 from citygrain.support.targets import find_target
@@ -79,7 +72,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(citygrain.__file__).resolve().parent
 VERSION = citygrain.__version__
 
-LAYERS_MODULE = Rule.__module__
+LAYERS_MODULE = layers.__name__
 """The module whose docstring says why the table of channels is as it is."""
 
 INSIDE = frozenset({"__main__", "app", "verbs"})
