@@ -13,7 +13,7 @@ from citygrain.geo.sources.osmfile import OsmFile
 
 ROOT = Path(__file__).resolve().parents[1]
 
-PAGES = ["README.md", "docs/start.md", "docs/sampling.md", "docs/vectors.md"]
+PAGES = ["README.md", "docs/index.md", "docs/start.md", "docs/sampling.md", "docs/vectors.md"]
 ELSEWHERE = ("cityseer",)
 """Packages that pages show and tests do not have."""
 
