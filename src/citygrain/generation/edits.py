@@ -17,7 +17,6 @@ import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
-from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.cityraster import CityRaster
@@ -29,9 +28,10 @@ from citygrain.generation.fields import fields_of
 from citygrain.generation.requests import Level, chosen_sampler
 from citygrain.generation.site import Site, kept_channels, locate_site, read_site
 from citygrain.geo.vector_files import write_layers
-from citygrain.layouts import Layouts, picture_html, show_picture
+from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure
 from citygrain.plot import make_sheet, save_figure
+from citygrain.plot.notebook import show_image, write_html
 from citygrain.protocols import Denoiser, Known, Sampler, Trained
 from citygrain.samplers.areas import Begin
 from citygrain.support.console import progress_bar
@@ -135,11 +135,11 @@ class Edit:
 
     def show(self, *, ax: Axes | None = None) -> Axes:
         """Draw the sheet with matplotlib, see `Layouts.show`."""
-        return show_picture(self.picture(), ax)
+        return show_image(self.picture(), ax)
 
     def _repr_html_(self) -> str:
         """Show the sheet, and before beside after, in a notebook."""
-        return picture_html(self.picture(), self.comparison())
+        return write_html(self.picture(), self.comparison())
 
     def comparison(self) -> pd.DataFrame:
         """Return what was there beside what was asked for and what came, one row a measure of the site or the area.
@@ -335,18 +335,3 @@ def redraw(
     )  # fmt: skip
     requested = {name: float(torch.as_tensor(field)[...].float().mean()) for name, field in fields.items()}
     return Edit(layouts, site, requested, tuple(kept))
-
-
-def comparison_table(edit: Edit) -> Table:
-    """Return before, asked and after, one row a measure, for the screen."""
-    ways, kept = len(edit.after), f", {', '.join(edit.kept)} kept" if edit.kept else ""
-    shown = Table(title=f"before and after: {ways} way{'s' if ways > 1 else ''} of redrawing the site{kept}")
-    for heading in ("measure", "unit", "of", "before", "asked", "after", "from – to"):
-        shown.add_column(heading, justify="left" if heading in {"measure", "unit", "of"} else "right")
-    for name, row in edit.comparison().iterrows():
-        asked = math.isfinite(row["asked"])
-        shown.add_row(
-            str(name), row["unit"], row["of"], f"{row['before']:.4g}", f"{row['asked']:.4g}" if asked else "",
-            f"{row['after']:.4g}", f"{row['least']:.4g} – {row['most']:.4g}", style="bold" if asked else None,
-        )  # fmt: skip
-    return shown

@@ -12,6 +12,7 @@ from rich.table import Table
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.pack import MB, pack, size_of
 from citygrain.geo.sources import ATTRIBUTION
+from citygrain.support.console import make_table
 from citygrain.support.options import Paths, parse
 from citygrain.support.targets import Plain
 
@@ -62,9 +63,8 @@ def run(config: Plain) -> Path:
 
 
 def _table(packed: Sequence[CityRaster], out: Path) -> Table:
-    shown = Table(title=f"{out}: {size_of(packed) / MB:.1f} MB", caption=ATTRIBUTION)
-    for heading in ("place", "km² with data", "blocks", "MB"):
-        shown.add_column(heading, justify="left" if heading == "place" else "right")
+    shown = make_table(f"{out}: {size_of(packed) / MB:.1f} MB", "place", "km² with data", "blocks", "MB")
+    shown.caption = ATTRIBUTION
     for raster in packed:
         of = raster.provenance["packed"]
         size = size_of([raster]) / MB

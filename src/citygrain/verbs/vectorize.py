@@ -15,6 +15,7 @@ from rich.table import Table
 from citygrain.geo.vector_files import collect_layers, vectorize_layouts
 from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors
 from citygrain.plot import make_vector_sheet, save_figure
+from citygrain.support.console import make_table
 from citygrain.support.options import parse
 
 SHOWN = 8
@@ -56,9 +57,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Vectors]:
 
 def _summary_table(layers: Mapping[str, gpd.GeoDataFrame], n: int) -> Table:
     """Return the features of all layouts for the screen, one row a layer."""
-    shown = Table(title=f"{n} layout{'s' if n > 1 else ''}")
-    for heading in ("layer", "features", "in all"):
-        shown.add_column(heading, justify="left" if heading == "layer" else "right")
+    shown = make_table(f"{n} layout{'s' if n > 1 else ''}", "layer", "features", "in all")
     for name, layer in layers.items():
         if name in AREAS:
             total = f"{layer['area_m2'].sum() / 1e4:,.1f} ha"
