@@ -22,7 +22,7 @@ from citygrain.evaluation.morphology import (
 )
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import noded
+from citygrain.geo.vectorize import node_features
 from citygrain.measures import measurable
 
 SIDE = 400
@@ -37,7 +37,7 @@ def placed(shapes):
 
 
 def form(**features):
-    return vector_form(noded({name: placed(shapes) for name, shapes in features.items()}, GRID))
+    return vector_form(node_features({name: placed(shapes) for name, shapes in features.items()}, GRID))
 
 
 def streets(*lines, **others):
@@ -128,7 +128,7 @@ def test_every_network_is_measured_alike(network, channel):
 @pytest.mark.parametrize("seed", range(4))
 def test_osmnx_says_the_same_of_the_same_graph(seed):
     rng = np.random.default_rng(seed)
-    vectors = noded(
+    vectors = node_features(
         {"street": placed([shapely.LineString(rng.uniform(20, 380, (3, 2))) for _ in range(8)]), "arterial": []}, GRID
     )
     got = vector_form(vectors).values
@@ -237,7 +237,7 @@ def test_momepy_sees_as_far_along_the_streets_middle():
     rng = np.random.default_rng(0)
     lines = placed([shapely.LineString([(20, y), (380, y + 15)]) for y in (90, 200, 310)])
     boxes = [shapely.box(x, y, x + 14, y + 9) for x, y in rng.uniform(20, 370, (150, 2))]
-    vectors = noded({"arterial": [], "street": lines, "building": placed(boxes)}, GRID)
+    vectors = node_features({"arterial": [], "street": lines, "building": placed(boxes)}, GRID)
     got = vector_form(vectors).values
     tables = vectors.layers()
     profile = momepy.street_profile(tables["drive"], tables["building"], distance=1)

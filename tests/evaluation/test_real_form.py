@@ -6,7 +6,7 @@ import shapely
 
 from citygrain.evaluation.morphology import FORM, morphology, vector_form
 from citygrain.geo.layers import CHANNEL_NAMES
-from citygrain.geo.vectorize import AREAS, noded
+from citygrain.geo.vectorize import AREAS, node_features
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def test_form_of_cells_is_that_of_the_source(city):
     ours, source = [], []
     for grid, layout in windows:
         ours.append(morphology(layout, CHANNEL_NAMES, grid).values)
-        source.append(vector_form(noded(shapes, grid)).values)
+        source.append(vector_form(node_features(shapes, grid)).values)
     assert set(FORM) <= set(ours[0])
 
     def mean(of, name):

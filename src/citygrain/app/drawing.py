@@ -29,8 +29,8 @@ from citygrain.generation.sampling import sample
 from citygrain.generation.site import Site, locate_site, read_site
 from citygrain.generation.windows import draw
 from citygrain.geo.cityraster import MANIFEST, CityRaster
-from citygrain.geo.layers import parts_of, select_channels
-from citygrain.geo.layout_files import grid_of
+from citygrain.geo.layers import find_parts, select_channels
+from citygrain.geo.layout_files import find_grid
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vector_files import write_layers
 from citygrain.latent import CodePath, Codes, codec_of, decode, encode_places, follow, interpolate
@@ -667,7 +667,7 @@ def ground_of(studio: Studio, path: str | Path | None) -> Ground:
                     expected=f"bands named {', '.join(spec.channels)}",
                     got=", ".join(filter(None, names)) or f"{tif.count} bands without names",
                 )
-            whole = grid_of(tif, "This file")
+            whole = find_grid(tif, "This file")
             if abs(tif.transform.a - spec.resolution_m) > 1e-6 or min(tif.shape) < spec.size_px:
                 raise DataError(
                     "This file has other cells than the model, or too few.",
@@ -676,7 +676,7 @@ def ground_of(studio: Studio, path: str | Path | None) -> Ground:
                 )
             row, column = ((length - spec.size_px) // 2 for length in tif.shape)
             window = Window(column, row, spec.size_px, spec.size_px)
-            parts = {part for name in spec.channels for part in parts_of(name, spec.raster_format)}
+            parts = {part for name in spec.channels for part in find_parts(name, spec.raster_format)}
             there = [name for name in names if name in parts]
             cells = tif.read([names.index(name) + 1 for name in there], window=window)
             left, top = whole.transform @ (column, row)

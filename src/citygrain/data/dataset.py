@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from citygrain.data.transforms import SYMMETRIES, RawBatch, turn
 from citygrain.errors import DataError
 from citygrain.geo.cityraster import COMPLETE, MANIFEST, CityRaster, Level
-from citygrain.geo.layers import PARTS, RASTER_FORMAT, parts_of, select_channels
+from citygrain.geo.layers import PARTS, RASTER_FORMAT, find_parts, select_channels
 
 STATISTICS = ".cache"
 """Folder beside the places that keeps measured statistics; may be deleted at any time."""
@@ -304,7 +304,7 @@ class CityWindows(Dataset[RawBatch]):
         self._levels: list[Level] | None = None
         self._fixed: NDArray[np.int64] | None = None
         built = built_channels(self.rasters) if built is None else built
-        built = tuple(part for name in built for part in parts_of(name, raster_format))
+        built = tuple(part for name in built for part in find_parts(name, raster_format))
         judged = replace(rules, size_px=self.reach, min_built=rules.min_built if built else 0.0)
         allowed = [Allowed(raster, split, judged, built) for raster in self.rasters]
         if split == "train":
@@ -448,7 +448,7 @@ def common_channels(
         reasons = [
             f"{r.name}: {r.unknown.get(part, 'no such channel')}"
             for r in rasters
-            for part in parts_of(name, raster_format)
+            for part in find_parts(name, raster_format)
             if part in r.unknown or part not in r.channels
         ]
         if reasons:

@@ -31,8 +31,8 @@ from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place
 from citygrain.geo.raster_folder import draft_folder, lock_folder, recover_folder, refuse_strangers, write_manifest
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
-from citygrain.geo.sources import Features, Source, declared, in_words
-from citygrain.geo.sources import features as features_of
+from citygrain.geo.sources import Features, Source, check_unknown, describe_origin
+from citygrain.geo.sources import read_features as features_of
 from citygrain.geo.sources.identity import identify_source
 from citygrain.geo.split import BLOCK_M, BUFFER_M, split_blocks
 from citygrain.measures import measure
@@ -87,7 +87,7 @@ def prepare(
     replace
         Make it anew even if it is there, whatever it was made from. The old one stays until the new one is whole.
     unknown
-        Channels that the source lacks although the place has them, see `citygrain.geo.sources.features`.
+        Channels that the source lacks although the place has them, see `citygrain.geo.sources.read_features`.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def prepare(
     """
     report = progress or _silent
     folder = Path(out) / place.name
-    unknown = declared(unknown)
+    unknown = check_unknown(unknown)
     request = _plain(
         {
             "place": place.to_dict(),
@@ -132,7 +132,7 @@ def prepare(
             shares, valid_km2 = _draw(found, place, grid, layout, workers, report)
             report(DRAWN, "splitting and measuring blocks")
             known = [c.name for c in CHANNELS if c.name not in found.unknown]
-            origin = in_words(found.provenance)
+            origin = describe_origin(found.provenance)
             if not any(shares.values()):
                 origin += ", which holds no tag that makes a channel there"
             blocks, split = _blocks(layout, grid, known, block_m, buffer_m, seed, workers, origin)

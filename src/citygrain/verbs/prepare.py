@@ -16,8 +16,8 @@ from citygrain.data.prepare import prepare
 from citygrain.errors import CitygrainError, ConfigError
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNELS
-from citygrain.geo.place import Place, slug
-from citygrain.geo.sources import Source, in_words
+from citygrain.geo.place import Place, make_slug
+from citygrain.geo.sources import Source, describe_origin
 from citygrain.geo.sources.combined import Combined
 from citygrain.geo.sources.files import list_paths
 from citygrain.geo.split import SPLITS
@@ -104,7 +104,7 @@ def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
 def _in_short(source: Mapping[str, Any]) -> str:
     """Where features came from, in a line: files, or a server, and the day they are of."""
     day = source.get("osm_date") or source.get("date")
-    return in_words(source) + (f" ({str(day)[:10]})" if day else "")
+    return describe_origin(source) + (f" ({str(day)[:10]})" if day else "")
 
 
 def _told(made: Mapping[str, Any]) -> str:
@@ -147,9 +147,9 @@ def _place(config: Mapping[str, Any], source: Source) -> Place:
             if where == "source.":
                 raise
             raise error.of("base of the combined source", {"source.": where}) from error
-        return Place.from_bbox(name or slug(first.name.split(".", maxsplit=1)[0]), extent)
+        return Place.from_bbox(name or make_slug(first.name.split(".", maxsplit=1)[0]), extent)
     if name is not None:
-        return Place.from_name(name.replace("_", " "), slug(name))
+        return Place.from_name(name.replace("_", " "), make_slug(name))
     raise ConfigError(
         "Nothing says where the place is.",
         expected="place=<a shipped place>, or place.name with place.bbox=[west,south,east,north], "
