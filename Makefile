@@ -1,16 +1,18 @@
-# Two commands, each enough alone on a fresh machine with Python 3.11 or newer:
+# Three commands, each enough alone on a fresh machine with Python 3.11 or newer:
 #   make demo     install, then: layouts from a shipped model; OpenStreetMap extract -> city raster -> fine-tuned -> sampled
 #   make test     install, then: ruff, mypy and every test
+#   make docs     install, then: the site of the documentation
 # `make` alone lists the rest. PYTHON=/path/to/python chooses the interpreter that makes .venv.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick lint format bench clean
+.PHONY: help install demo test quick lint format bench docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed_docs
 NEW_ENOUGH := import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 # The second worker is the parallelism: without this, each would start as many threads as there are cores.
@@ -32,6 +34,7 @@ help:
 	@echo "make quick    the edit loop: the same without the slow tests, under two minutes"
 	@echo "make lint     ruff and mypy only"
 	@echo "make format   let ruff format and repair what it can"
+	@echo "make docs     the site of the documentation, into docs/_build/html; NOTEBOOKS=off and GALLERY=off leave out what takes minutes"
 	@echo "make bench    preparing and loading against the naive way, on the sample extract"
 	@echo "make clean    remove $(VENV) and the caches; data/cities, runs and out stay"
 
@@ -52,6 +55,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi
 	$(call step,install 1/2: pip and the build backends,$(BIN)/python -m pip install -q -c constraints.txt --upgrade pip hatchling editables setuptools)
 	$(call step,install 2/2: citygrain with its dependencies and its test tools (some minutes),$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation --editable . --group dev)
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(call step,install: what builds the site,$(BIN)/python -m pip install -q -c constraints.txt --group docs)
 	@touch $@
 
 demo: $(INSTALLED)
@@ -82,6 +89,17 @@ bench: $(INSTALLED)
 	$(call step,bench 2/3: preparing against the naive way,$(BIN)/python benchmarks/prepare.py data/sample/helsinki.osm.pbf --place helsinki --windows 2)
 	$(call step,bench 3/3: loading against rasterio,$(BIN)/python benchmarks/loading.py data/cities/helsinki --resolution 2)
 
+# Executed notebooks and pictures of the gallery stay in docs/_build until they or the code change; all else is built anew, so
+# that no page of something that is gone is left.
+export NOTEBOOKS ?= cache
+export GALLERY ?= on
+SITE := docs/_build/html
+docs: $(DOCS_INSTALLED)
+	$(call step,docs 1/2: the site; warnings are errors,rm -rf $(SITE) && OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -d docs/_build/doctrees docs $(SITE))
+	$(call step,docs 2/2: links inside the site,$(BIN)/python docs/from_code/links.py $(SITE))
+	@echo "The site: $(SITE)/index.html"
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build
+	rm -rf $(addprefix docs/,api cards configuration families made notebooks)
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from citygrain.checkpoint import load
 from citygrain.generation.windows import draw
-from citygrain.plot import r_squared, requested_measured, sheet
+from citygrain.plot import make_sheet, r_squared, save_figure, show_requests
 from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.files import write_text
@@ -101,15 +101,11 @@ def main() -> None:
         ]
     seconds = time.perf_counter() - started
     args.out.mkdir(parents=True, exist_ok=True)
-    requested_measured(requested, measured, args.out / "requested_measured.png")
+    save_figure(show_requests(requested, measured), args.out / "requested_measured.png")
     layouts = np.concatenate([p.reshape(-1, *spec.shape) for p in pictures])
-    sheet(
-        layouts,
-        spec.channels,
+    save_figure(
+        make_sheet(layouts, spec.channels, titles=titles, columns=2 * args.levels, resolution_m=spec.resolution_m),
         args.out / "levels.png",
-        titles=titles,
-        columns=2 * args.levels,
-        resolution_m=spec.resolution_m,
     )
     report = {"checkpoint": args.checkpoint, "samples": args.samples, "seed": args.seed,
               "sampler": {"name": type(sampler).__name__, **vars(sampler)}, "attempts": args.attempts,

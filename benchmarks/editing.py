@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 import citygrain
-from citygrain.data.dataset import CityWindows, Rules
+from citygrain.data.trained_on import TrainedOn
 from citygrain.generation.area import draw_area
 from citygrain.generation.continuity import seam_contrast, street_ends
-from citygrain.plot import sheet
+from citygrain.plot import make_sheet, save_figure
 from citygrain.protocols import Known
 from citygrain.samplers.areas import Tiling
 from citygrain.support.console import progress_bar
@@ -46,18 +46,8 @@ def main() -> None:
     model = citygrain.load(args.checkpoint)
     spec = model.spec
     size = spec.size_px
-    rules = Rules(**model.provenance["data"]["rules"])
-    windows = [
-        CityWindows(
-            [args.data / place],
-            "test",
-            rules,
-            channels=spec.channels,
-            limit=args.windows,
-            raster_format=spec.raster_format,
-        )
-        for place in args.places
-    ]
+    trained_on = TrainedOn.of(model)
+    windows = [trained_on.windows("test", args.data, [place], limit=args.windows) for place in args.places]
     real = torch.cat([of.__getitems__(range(len(of))).layout for of in windows])
     quarter = slice(size // 4, size - size // 4)
     free = np.zeros((size, size), bool)
@@ -100,11 +90,18 @@ def main() -> None:
     shown = [of for pair in zip(made["real"], made["redrawn"], strict=True) for of in pair]
     step = max(1, len(real) // SHOWN)
     picked = [layout for i in range(0, len(real), step) for layout in shown[2 * i : 2 * i + 2]]
-    sheet(
-        np.stack(picked), spec.channels, args.out / "editing.png", columns=8, resolution_m=spec.resolution_m,
-        titles=["real", "redrawn"] * (len(picked) // 2), outline=free,
-    )  # fmt: skip
-    sheet(area[None], spec.channels, args.out / "area.png", resolution_m=spec.resolution_m, scale=4)
+    save_figure(
+        make_sheet(
+            np.stack(picked),
+            spec.channels,
+            columns=8,
+            resolution_m=spec.resolution_m,
+            titles=["real", "redrawn"] * (len(picked) // 2),
+            outline=free,
+        ),
+        args.out / "editing.png",
+    )
+    save_figure(make_sheet(area[None], spec.channels, resolution_m=spec.resolution_m, scale=4), args.out / "area.png")
     table = Table(title=f"{len(real)} windows, squares of {free.sum() * spec.resolution_m**2 / 1e4:.1f} ha")
     for heading in ("", "streets going on", "of"):
         table.add_column(heading)

@@ -20,33 +20,28 @@ from pathlib import Path
 import numpy as np
 
 from citygrain.checkpoint import load
-from citygrain.data.dataset import STATISTICS
-from citygrain.evaluation.embedding import kept
-from citygrain.evaluation.gather import PART, Layouts, gather
-from citygrain.evaluation.two_sample import two_sample
-from citygrain.support.config import load_config
-from citygrain.verbs.evaluate import classified, nearest_of, realism, windows_of
+from citygrain.data.trained_on import TrainedOn
+from citygrain.evaluation.gather import PART, Cells, gather
+from citygrain.evaluation.memorisation import search_training
+from citygrain.evaluation.options import Classifier, Embedding, Memorisation
+from citygrain.evaluation.realism import compare_sets
+from citygrain.evaluation.sets import Sets, find_embedding
+from citygrain.evaluation.two_sample import tell_apart
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--layouts", type=int, default=10_000)
+    parser.add_argument("--data", default="data/cities", help="folder of prepared places")
     args = parser.parse_args()
 
-    config = load_config("evaluate", [f"checkpoint={args.checkpoint}", f"n={args.layouts}"])
     generator = load(args.checkpoint)
     spec = generator.spec
-    data = windows_of(generator, config)
-    embedding, _ = kept(
-        data.root / STATISTICS,
-        {key: value for key, value in data.provenance().items() if key != "limits"},
-        lambda start, count: data.batch("train", range(start, start + count)).layout,
-        size_px=spec.size_px,
-        steps=config["embedding"]["steps"],
-    )
+    data = TrainedOn.of(generator).data(args.data, val_windows=args.layouts, test_windows=args.layouts)
+    embedding, _ = find_embedding(data, Embedding().steps)
 
-    def layouts_of(positions: range) -> Layouts:
+    def layouts_of(positions: range) -> Cells:
         windows = data.batch("train", range(len(positions))).layout
         return (windows.numpy() * 255).round().astype(np.uint8)
 
@@ -55,7 +50,7 @@ def main() -> None:
         first = Path(folder) / "first"
         collect = partial(gather, channels=spec.channels, resolution_m=spec.resolution_m, embedding=embedding)
         collect("windows", PART, layouts_of, first)
-        sets = {}
+        found = {}
         for name in names:
             for start in range(0, args.layouts, PART):
                 count = min(PART, args.layouts - start)
@@ -63,15 +58,14 @@ def main() -> None:
                 if not part.is_file():
                     collect("windows", count, layouts_of, first)
                 Path(folder, f"{name}_{start:06d}_{count}.npz").hardlink_to(part)
-            sets[name] = collect(name, args.layouts, layouts_of, Path(folder))
-        found = realism(sets, spec, config)
-        shown = classified(spec, args.layouts)
-        real = sets["real"].layouts(shown)
-        two_sample(sets["generated"].layouts(shown), real, steps=config["classifier"]["steps"])
-        for name in ("generated", "real"):
-            nearest_of(sets[name], data, config)
+            found[name] = collect(name, args.layouts, layouts_of, Path(folder))
+        sets = Sets(**found)
+        realism = compare_sets(sets, spec, bootstrap=200, seed=0)
+        tell_apart(sets, spec, steps=Classifier().steps)
+        for of in (sets.generated, sets.real):
+            search_training(of, data, Memorisation().windows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{args.layouts:,} layouts, {len(found['measures'])} measures: at most {peak:.2f} GiB")
+    print(f"{args.layouts:,} layouts, {len(realism.measures)} measures: at most {peak:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -34,10 +34,10 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 from rich.table import Table
 
-from citygrain.geo.cityraster import LEVELS, OVERVIEWS
 from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
+from citygrain.geo.raster_files import LEVELS, OVERVIEWS
 from citygrain.geo.rasterize import STRIP_ROWS, Grid, rasterize, rasterize_area
 from citygrain.geo.sources import Source, read_features
 from citygrain.geo.sources.osmfile import OsmFile

@@ -34,8 +34,9 @@ from citygrain.latent import (
     probe,
     traverse,
 )
-from citygrain.latent.figures import path_picture, probe_bars
+from citygrain.latent.figures import show_path, show_probes
 from citygrain.measures import measurable
+from citygrain.plot import save_figure
 from citygrain.support.files import write_text
 
 
@@ -88,8 +89,8 @@ def main() -> None:
         moved = moves(way, probes.spread)
         report["place_direction"] = {"from": start, "to": end, "moved": moved["in its unit"].to_dict()}
         console.print(moved[["label", "unit", "change", "in its unit"]].round(3))
-        path_picture(way, args.out / "place_direction.png", spread=probes.spread)
-    probe_bars(probes, args.out / "probes.png", kept=kept)
+        save_figure(show_path(way, spread=probes.spread), args.out / "place_direction.png")
+    save_figure(show_probes(probes, kept=kept), args.out / "probes.png")
     write_text(args.out / "latent.json", json.dumps(report, indent=1) + "\n")
 
 

@@ -4,7 +4,7 @@
 
 Evaluates each model (`citygrain evaluate`) twice, against held-out windows of the places that it was trained on and
 against windows from all over those of `--unseen`, which it is asked to be like in all measures. Writes the tables of
-the project's README to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
+docs/models.md to `models.md` in `--out`, beside the reports. Repeat the command to go on where it stopped.
 
 `per layout` is the time that one layout takes of a batch of 16 on the processor, asked for a coverage and measured.
 """
@@ -12,7 +12,7 @@ the project's README to `models.md` in `--out`, beside the reports. Repeat the c
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,14 @@ from typing import Any
 import torch
 
 from citygrain.checkpoint import load, references
-from citygrain.data.datamodule import CityDataModule
+from citygrain.data.trained_on import TrainedOn
+from citygrain.evaluation.obedience import Obeyed
+from citygrain.evaluation.report import Report
+from citygrain.evaluation.sets import request
 from citygrain.generation.windows import draw
-from citygrain.spec import LayoutSpec
 from citygrain.support.config import load_config
 from citygrain.support.files import write_text
-from citygrain.verbs.evaluate import request, run, windows_of
+from citygrain.verbs.evaluate import run
 
 BATCH = 16
 
@@ -35,8 +37,8 @@ BATCH = 16
 def seconds_per_layout(checkpoint: str, config: Mapping[str, Any], rounds: int = 3) -> float:
     """Median over some batches of the time that a layout takes, the first batch left out."""
     generator = load(checkpoint)
-    spec: LayoutSpec = generator.spec
-    data: CityDataModule = windows_of(generator, {**config, "n": BATCH})
+    spec = generator.spec
+    data = TrainedOn.of(generator).data(config["paths"]["data"], test_windows=BATCH)
     windows = data.batch("test", range(BATCH))
     scalars = {"coverage": windows.conditions.scalars[:, spec.scalars.index("coverage")]}
     asked = request(spec, windows, scalars)
@@ -56,38 +58,40 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def realism(name: str, of: str, report: Mapping[str, Any], seconds: float | None) -> list[str]:
+def realism(name: str, of: str, report: Report, seconds: float | None) -> list[str]:
     """A row of the first table."""
-    measures = report["realism"]["measures"].values()
-    times = sorted(m["times_floor"] for m in measures if m["times_floor"] is not None)
-    inside = report["realism"]["embedding"]
-    told = report["two_sample"]
+    times = [m.times_floor for m in report.realism.measures.values() if math.isfinite(m.times_floor)]
+    inside, told = report.realism.embedding, report.two_sample
 
     def beside(key: str) -> str:
-        return " / ".join(f"{inside[which][key]:.3g}" for which in ("generated", "floor", "ceiling"))
+        return " / ".join(f"{metrics[key]:.3g}" for metrics in (inside.generated, inside.floor, inside.ceiling))
 
     return [
         name,
         of,
-        str(report["n"]),
-        f"{told['generated']['accuracy']:.0%} / {told['floor']['accuracy']:.0%}",
+        str(report.n),
+        f"{told.generated.accuracy:.0%} / {told.floor.accuracy:.0%}",
         f"{statistics.median(times):.1f}",
         f"{sum(t <= 2 for t in times)} of {len(times)}",
         beside("frechet"),
         beside("kernel"),
-        f"{report['memorisation']['share_closer']:.1%}",
+        f"{report.memorisation.share_closer:.1%}",
         "" if seconds is None else f"{seconds:.2f} s",
     ]
 
 
-def obedience(name: str, found: Mapping[str, Any], conditions: Sequence[str]) -> list[list[str]]:
+def obedience(name: str, report: Report, conditions: Sequence[str]) -> list[list[str]]:
     """Rows of the second: of a first draw, and of the nearest of several attempts where these were made."""
-    times = next((of["attempts"] for of in found.values() if "corrected" in of), None)
-    rows = {"model": name, **({"corrected": f"{name}, {times} attempts"} if times else {})}
-    return [
-        [title, *(f"{found[c][key]['r2']:.2f}" if c in found else "–" for c in conditions)]
-        for key, title in rows.items()
-    ]
+
+    def r2(of: Obeyed | None, *, corrected: bool = False) -> str:
+        fit = None if of is None else of.corrected if corrected else of.model
+        return "–" if fit is None else f"{fit.r2:.2f}"
+
+    found = [report.obedience.get(condition) for condition in conditions]
+    rows = [[name, *map(r2, found)]]
+    if report.attempts:
+        rows.append([f"{name}, {report.attempts} attempts", *(r2(of, corrected=True) for of in found)])
+    return rows
 
 
 def main() -> None:
@@ -97,7 +101,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/models"))
     parser.add_argument("--set", nargs="+", default=[], help="settings of `citygrain evaluate`, such as n=512")
     args = parser.parse_args()
-    first, second, conditions = [], [], []
+    first, second = [], []
+    conditions: list[str] = []
     for checkpoint in args.checkpoints:
         name = Path(checkpoint).name
         for of, places in (("held-out blocks", ()), (", ".join(args.unseen), args.unseen)):
@@ -106,13 +111,12 @@ def main() -> None:
             out = args.out / name / ("unseen" if places else "held_out")
             more = [f"places=[{','.join(places)}]", "against=all", "obedience.conditions=[]"] if places else []
             config = load_config("evaluate", [f"checkpoint={checkpoint}", f"out={out}", *more, *args.set])
-            run(config)
-            report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+            report = Report.read(run(config))
             seconds = None if places else seconds_per_layout(checkpoint, config)
             first.append(realism(name, of, report, seconds))
             if not places:
-                conditions += [c for c in report["obedience"] if c not in conditions]
-                second.append((name, report["obedience"]))
+                conditions += [c for c in report.obedience if c not in conditions]
+                second.append((name, report))
     text = "\n\n".join(
         [
             table(

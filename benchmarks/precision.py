@@ -16,13 +16,13 @@ import time
 
 import numpy as np
 import rich
-from rich.table import Table
 
 from citygrain.checkpoint import load, references
+from citygrain.data.trained_on import TrainedOn
+from citygrain.evaluation.sets import request
 from citygrain.generation.windows import draw
-from citygrain.support.config import load_config
+from citygrain.support.console import make_table
 from citygrain.support.devices import MIXED, SINGLE, chosen_device
-from citygrain.verbs.evaluate import request, windows_of
 
 HEADINGS = ("model", "single", "half", "times faster", "error, single", "error, half", "moved")
 
@@ -30,17 +30,16 @@ HEADINGS = ("model", "single", "half", "times faster", "error, single", "error, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="*", default=references(), help="those that ship, by default")
+    parser.add_argument("--data", default="data/cities", help="folder of prepared places")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3, help="after one that is left out")
     args = parser.parse_args()
-    table = Table(title=f"seconds a layout, {args.rounds} batches of {args.batch}")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    table = make_table(f"seconds a layout, {args.rounds} batches of {args.batch}", *HEADINGS)
     n = args.batch * (args.rounds + 1)
     for checkpoint in args.checkpoints:
         generator = load(checkpoint, device=chosen_device("auto"))
         spec = generator.spec
-        data = windows_of(generator, {**load_config("evaluate", [f"checkpoint={checkpoint}"]), "n": n})
+        data = TrainedOn.of(generator).data(args.data, test_windows=n)
         seconds: dict[str, list[float]] = {SINGLE: [], MIXED: []}
         errors: dict[str, list[float]] = {SINGLE: [], MIXED: []}
         moved, apart = [], []

@@ -87,7 +87,7 @@ def whole(place: Place, source: Source, resolution_m: float, workers: int | None
             place,
             source,
             folder,
-            resolution_m,
+            resolution_m=resolution_m,
             workers=workers,
             progress=lambda done, _what: marks.append((done, time.perf_counter() - start)),
         )

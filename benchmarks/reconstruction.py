@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from citygrain.checkpoint import load
-from citygrain.data.dataset import CityWindows, Rules, find_place
-from citygrain.evaluation.boundary import boundary_scores
-from citygrain.evaluation.morphology import FORM, morphology
+from citygrain.data.dataset import CityWindows, find_place
+from citygrain.data.rules import Rules
+from citygrain.evaluation.boundary import score_boundaries
+from citygrain.evaluation.form import FORM
+from citygrain.evaluation.morphology import measure_form
 from citygrain.geo.rasterize import Grid
 from citygrain.latent import codec_of
 
@@ -44,13 +46,16 @@ def main() -> None:
     real = windows.__getitems__(range(min(args.windows, len(windows)))).layout.float() / 255
     with torch.no_grad():
         decoded = codec.decode(codec.encode(real))
-    edges = boundary_scores(decoded, real, spec.channels, spec.resolution_m)
+    edges = score_boundaries(decoded, real, spec.channels, spec.resolution_m)
     for i, name in enumerate(spec.channels):
         rest = (decoded[:, i] - real[:, i]).square().mean() / real[:, i].var()
         print(f"{name:30} variance explained {1 - float(rest):6.2f}  edges met {edges[name].f:6.2f}")
     grid = Grid("EPSG:32632", 500_000, 6_000_000, spec.resolution_m, spec.size_px, spec.size_px)
     forms = [
-        [morphology((layout.numpy() * 255).round().astype(np.uint8), spec.channels, grid).values for layout in layouts]
+        [
+            measure_form((layout.numpy() * 255).round().astype(np.uint8), spec.channels, grid).values
+            for layout in layouts
+        ]
         for layouts in (real, decoded)
     ]
     for name in SHOWN:

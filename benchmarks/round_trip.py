@@ -23,8 +23,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from citygrain.evaluation.morphology import FORM, vector_form
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.cityraster import CityRaster
+from citygrain.evaluation.form import FORM
+from citygrain.evaluation.morphology import measure_vectors
 from citygrain.geo.place import Place
 from citygrain.geo.sources import read_features
 from citygrain.geo.sources.vectortiles import VectorTiles
@@ -53,7 +54,9 @@ def shapes_of(folder: Path, source: Path, jobs: list[Window]) -> Shapes:
 def both(job: tuple[Window, Shapes]) -> list[dict[str, float]]:
     """Measure a window on its cells' vectors and on the source's."""
     (cells, channels, grid), near = job
-    return [vector_form(vectors).values for vectors in (vectorize(cells, channels, grid), node_features(near, grid))]
+    return [
+        measure_vectors(vectors).values for vectors in (vectorize(cells, channels, grid), node_features(near, grid))
+    ]
 
 
 def main() -> None:

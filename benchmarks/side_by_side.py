@@ -18,9 +18,9 @@ import numpy as np
 
 from citygrain.checkpoint import load
 from citygrain.data.datamodule import CityDataModule
+from citygrain.evaluation.sets import request
 from citygrain.generation.windows import draw
-from citygrain.plot import sheet
-from citygrain.verbs.evaluate import request
+from citygrain.plot import make_sheet, save_figure
 
 
 def main() -> None:
@@ -52,10 +52,16 @@ def main() -> None:
         rows += [shown.layout.numpy(), made.shares]
         titles += [[f"{place}, real"] * len(mine), [f"{place}, generated"] * len(mine)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(
-        np.concatenate(rows), spec.channels, args.out, titles=list(chain(*titles)), columns=args.columns,
-        resolution_m=spec.resolution_m,
-    )  # fmt: skip
+    save_figure(
+        make_sheet(
+            np.concatenate(rows),
+            spec.channels,
+            titles=list(chain(*titles)),
+            columns=args.columns,
+            resolution_m=spec.resolution_m,
+        ),
+        args.out,
+    )
 
 
 if __name__ == "__main__":

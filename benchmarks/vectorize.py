@@ -45,7 +45,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from skimage.morphology import skeletonize
 
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.cityraster import CityRaster
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize
@@ -53,7 +53,7 @@ from citygrain.geo.sources import read_features
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.vectortiles import VectorTiles
 from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, Ways, node_features, vectorize
-from citygrain.plot import vector_sheet
+from citygrain.plot import make_vector_sheet, save_figure
 
 SIDE_M = 512.0
 
@@ -253,7 +253,7 @@ def main() -> None:
             jobs = sorted(windows(folder, args.windows, args.seed), key=built)
             for share in (0.75, 0.95):
                 shown[f"{folder.name}, {share:.0%}"] = vectorize(*jobs[int(share * len(jobs))])
-        vector_sheet(list(shown.values()), args.picture, titles=list(shown))
+        save_figure(make_vector_sheet(list(shown.values()), titles=list(shown)), args.picture)
     for folder, source in zip(args.places, args.source, strict=False):
         made: dict[str, Any] = accuracy(folder, source, list(windows(folder, args.windows, args.seed)))
         print(f"{folder.name}: " + "  ".join(f"{name} {value:.3f}" for name, value in made.items()))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import importlib.util
+import inspect
 import math
 import os
 import re
@@ -27,42 +28,31 @@ from rasterio.errors import NotGeoreferencedWarning
 import citygrain
 import families
 from browser import CHROMIUM, opened, seen
-from citygrain.app import drawing, free_port, run, studios_of
-from citygrain.app.drawing import (
+from citygrain.app import serve
+from citygrain.app.layouts import HEADINGS, MOST_LAYOUTS, draw_layouts
+from citygrain.app.paths import PATH_HEADINGS, WALK_HEADINGS, draw_path, draw_walk, show_step, show_walk, usual_ends
+from citygrain.app.server import find_free_port, load_studios
+from citygrain.app.sites import (
     EDIT_HEADINGS,
-    HEADINGS,
-    MOST_LAYOUTS,
-    PATH_HEADINGS,
-    WALK_HEADINGS,
-    Studio,
-    asked,
-    canvas,
-    draw_layouts,
-    draw_path,
-    draw_walk,
-    ground_at,
-    ground_of,
-    knobs_of,
+    make_canvas,
     middle_of,
+    open_ground,
     painted_cells,
-    prepared_places,
-    range_of,
-    redraw,
-    show_step,
-    show_walk,
-    turned,
-    walk_range,
+    read_ground,
+    redraw_site,
 )
+from citygrain.app.studio import Studio, keep_ticked, knobs_of, prepared_places, range_of, turn_knobs
 from citygrain.checkpoint import Checkpoint, export, load, references
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.layout_files import write_geotiff
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
 from citygrain.measures import measure
-from citygrain.plot import sheet
+from citygrain.plot import make_sheet, save_figure
 from citygrain.support.config import load_config
+from citygrain.verbs.app import run
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "reference/cities_64"
@@ -104,7 +94,7 @@ def small(models, cities):
 
 @pytest.fixture
 def quick(studio):
-    return turned(studio, "DpmSolver", {"steps": 2, "tolerance": None})
+    return turn_knobs(studio, "DpmSolver", {"steps": 2, "tolerance": None})
 
 
 @pytest.fixture
@@ -143,11 +133,10 @@ def test_a_condition_that_never_varied_has_no_slider(studio):
     assert range_of(type(studio.spec).from_dict(plain), "water") is None
 
 
-def test_what_is_not_ticked_is_not_asked_for(studio):
-    values = [one.middle for one in studio.ranges]
-    nothing = [False] * len(values)
-    assert asked(studio.ranges, values, nothing) == {}
-    assert asked(studio.ranges, [0.31, *values[1:]], [True, *nothing[1:]]) == {"coverage": 0.31}
+def test_what_is_not_ticked_is_not_asked_for():
+    values = {"coverage": 0.31, "green": 0.2, "cycle": None}
+    assert keep_ticked(values, dict.fromkeys(values, False)) == {}
+    assert keep_ticked(values, {"coverage": True, "green": False, "cycle": True}) == {"coverage": 0.31}
 
 
 def test_the_samplers_fit_the_model_and_take_its_knobs(studio):
@@ -156,14 +145,14 @@ def test_the_samplers_fit_the_model_and_take_its_knobs(studio):
     assert set(studio.samplers) == {"Heun", "Euler", "Ancestral", "DpmSolver"}
     knobs = ("steps", "guidance", "tolerance")
     assert knobs_of(studio.samplers["Euler"]) == {name: getattr(own, name) for name in knobs}
-    changed = turned(studio, "Euler", {"steps": 3.0, "guidance": 3.0, "tolerance": None, "temperature": 0.3})
+    changed = turn_knobs(studio, "Euler", {"steps": 3.0, "guidance": 3.0, "tolerance": None, "temperature": 0.3})
     assert (type(changed).__name__, changed.steps, changed.guidance, changed.tolerance) == ("Euler", 3, 3.0, np.inf)
     assert changed.sigma_max == own.sigma_max
     with pytest.raises(ConfigError, match="DpmSolver"):
-        turned(studio, "Gibbs", {})
+        turn_knobs(studio, "Gibbs", {})
     for wrong in ({"steps": 0}, {"steps": None}, {"guidance": float("nan")}, {"tolerance": 0}):
         with pytest.raises(ConfigError):
-            turned(studio, "Heun", wrong)
+            turn_knobs(studio, "Heun", wrong)
 
 
 # Layouts
@@ -171,16 +160,16 @@ def test_the_samplers_fit_the_model_and_take_its_knobs(studio):
 
 def test_a_sliders_value_is_the_request_and_the_picture_is_measured(studio, drawn):
     spec = studio.spec
-    assert set(drawn.samples.requested) == {"coverage"}
-    assert np.allclose(drawn.samples.requested["coverage"], 0.3)
-    again = measure(drawn.samples.shares, spec.channels, spec.resolution_m)
+    assert set(drawn.layouts.requested) == {"coverage"}
+    assert np.allclose(drawn.layouts.requested["coverage"], 0.3)
+    again = measure(drawn.layouts.shares, spec.channels, spec.resolution_m)
     rows = {row[0]: row for row in drawn.rows}
     assert all(len(row) == len(HEADINGS) for row in drawn.rows)
     assert drawn.rows[0] == ["building coverage (GSI)", "share", "0.3", *drawn.rows[0][3:]]
     assert float(drawn.rows[0][3]) == pytest.approx(float(again["coverage"].mean()), rel=5e-3)
     assert rows["street density"][1:3] == ["km/km²", ""]
-    assert drawn.picture.ndim == 3
-    assert drawn.picture.std() > 5
+    assert drawn.picture.mode == "RGB"
+    assert np.std(drawn.picture) > 5
 
 
 def test_downloads_hold_what_is_shown_at_its_place_on_earth(studio, drawn, tmp_path):
@@ -191,7 +180,7 @@ def test_downloads_hold_what_is_shown_at_its_place_on_earth(studio, drawn, tmp_p
     place = studio.generator.provenance["data"]["places"]["los_angeles"]
     for i, file in enumerate(files):
         layout, transform, crs, channels = bands(file)
-        assert np.array_equal(layout, np.rint(drawn.samples.shares[i] * 255))
+        assert np.array_equal(layout, np.rint(drawn.layouts.shares[i] * 255))
         assert channels == studio.spec.channels
         assert crs.to_string() == place["crs"]
         assert (transform.a, transform.f) == (8.0, place["grid"]["left_top"][1])
@@ -216,11 +205,11 @@ def test_two_people_at_once_get_their_own(studio, quick, tmp_path):
         alone = draw_layouts(studio, {"coverage": seed / 100}, tmp_path / "alone" / str(seed), seed=seed, n=1,
                              sampler=quick)  # fmt: skip
         # Up to one level of 255: another thread may round the last bit of a sum another way.
-        assert np.abs(mine.samples.shares - alone.samples.shares).max() < 1.5 / 255
-        assert np.abs(mine.picture.astype(float) - alone.picture).mean() < 0.5
-        assert np.allclose(mine.samples.requested["coverage"], seed / 100)
+        assert np.abs(mine.layouts.shares - alone.layouts.shares).max() < 1.5 / 255
+        assert np.abs(np.asarray(mine.picture, float) - np.asarray(alone.picture)).mean() < 0.5
+        assert np.allclose(mine.layouts.requested["coverage"], seed / 100)
         assert mine.zipped.parent == tmp_path / str(seed)
-    first, second = (drawn.samples.shares for drawn in at_once)
+    first, second = (drawn.layouts.shares for drawn in at_once)
     assert np.abs(first - second).max() > 0.5
 
 
@@ -251,7 +240,7 @@ def test_a_path_goes_from_one_layout_to_the_other_and_is_measured(studio, quick)
 
 @pytest.mark.slow
 def test_a_walk_brings_a_measure_where_it_was_asked_and_keeps_what_was_to_stay(studio, quick, monkeypatch):
-    monkeypatch.setattr(drawing, "LIKELY", 48)
+    monkeypatch.setattr("citygrain.app.studio.LIKELY", 48)
     walk = draw_walk(studio, 1, "copenhagen", "street_density", (8, 16), ["coverage"], 3, quick)
     asked, found = walk.asked, walk.path.measured
     assert np.allclose(asked, [8, 12, 16])
@@ -264,12 +253,12 @@ def test_a_walk_brings_a_measure_where_it_was_asked_and_keeps_what_was_to_stay(s
     assert float(rows[0][4]) == pytest.approx(float(again["street_density"][0]), rel=5e-3)
     assert rows[1][0] == "building coverage (GSI)"
     assert rows[1][2] == rows[1][3] == f"{found['coverage'][0, 0]:.3g}"
-    below_titles = slice(40, None)
-    assert not np.array_equal(picture[below_titles], show_walk(studio, walk, 1)[0][below_titles])
+    first, second = (np.asarray(shown)[40:] for shown in (picture, show_walk(studio, walk, 1)[0]))  # below the titles
+    assert not np.array_equal(first, second)
 
 
 def test_what_no_training_window_was_like_is_not_walked_to(studio):
-    assert walk_range(studio, "cycle")[0] < walk_range(studio, "cycle")[1]
+    assert usual_ends(studio, "cycle")[0] < usual_ends(studio, "cycle")[1]
     for ends in ((None, 1), (math.nan, 1), (0, 1e6)):
         with pytest.raises(ConfigError, match="cycleway"):
             draw_walk(studio, 0, None, "cycle", ends)
@@ -278,7 +267,7 @@ def test_what_no_training_window_was_like_is_not_walked_to(studio):
 
 
 def test_what_is_likely_is_told_by_training_windows_where_these_are_at_hand(small, cities, monkeypatch):
-    monkeypatch.setattr(drawing, "LIKELY", 24)
+    monkeypatch.setattr("citygrain.app.studio.LIKELY", 24)
     real, drawn = (small("variational_autoencoder", prepared).likely for prepared in (True, False))
     assert len(real) == len(drawn) == 24
     assert (real.spec.places, drawn.spec.places) == (("helsinki",), ("there", "helsinki"))
@@ -327,29 +316,30 @@ def file(drawn, tmp_path):
 
 
 def test_a_painted_site_is_redrawn_and_nothing_around_it(studio, quick, drawn, file, tmp_path):
-    ground = ground_of(studio, file)
+    ground = open_ground(studio, file)
     layout, transform, crs, _ = bands(file)
     assert np.array_equal(ground.layout, layout)
-    brush = np.zeros((*canvas(studio, ground).shape[:2], 4), np.uint8)
+    brush = np.zeros((*make_canvas(studio, ground).size, 4), np.uint8)
     brush[160:320, 80:400, 3] = 176
     free = painted_cells([brush], 64)
     assert free.sum() == 20 * 40
     assert free[20:40, 10:50].all()
-    made = redraw(studio, ground, free, {"coverage": 0.5}, tmp_path / "edit", seed=3, sampler=quick)
-    assert np.array_equal(made.after[:, ~free], layout[:, ~free])
-    assert not np.array_equal(made.after[:, free], layout[:, free])
+    made = redraw_site(studio, ground, free, {"coverage": 0.5}, tmp_path / "edit", seed=3, sampler=quick)
+    redrawn = made.edit.layouts.cells[1]
+    assert np.array_equal(redrawn[:, ~free], layout[:, ~free])
+    assert not np.array_equal(redrawn[:, free], layout[:, free])
     row = next(row for row in made.rows if row[:3] == ["building coverage (GSI)", "share", "site"])
     assert len(row) == len(EDIT_HEADINGS)
     assert row[4] == "0.5"
-    assert float(row[5]) == pytest.approx(made.after[0][free].mean() / 255, rel=5e-3)
+    assert float(row[5]) == pytest.approx(redrawn[0][free].mean() / 255, rel=5e-3)
     with zipfile.ZipFile(made.zipped) as archive:
         archive.extractall(tmp_path / "unpacked")
     after, *where = bands(tmp_path / "unpacked" / "layouts" / "after_00.tif")
-    assert np.array_equal(after, made.after)
+    assert np.array_equal(after, redrawn)
     assert where == [transform, crs, studio.spec.channels]
     assert set(gpd.read_file(made.vectors, layer="building").layout) <= {"before", "after_00"}
     with pytest.raises(ConfigError, match="painted"):
-        redraw(studio, ground, painted_cells([], 64), {}, tmp_path)
+        redraw_site(studio, ground, painted_cells([], 64), {}, tmp_path)
 
 
 def test_a_real_window_is_that_of_the_place(cities, studio):
@@ -357,7 +347,7 @@ def test_a_real_window_is_that_of_the_place(cities, studio):
     assert prepared_places(cities) == ["helsinki"]
     longitude, latitude = middle_of(here, "helsinki")
     raster = CityRaster.open(cities / "helsinki")
-    ground = ground_at(here, "helsinki", longitude, latitude)
+    ground = read_ground(here, "helsinki", longitude, latitude)
     left, bottom, right, top = raster.grid.bounds
     assert ground.layout.shape == studio.spec.shape
     assert ground.grid.crs == raster.crs
@@ -365,7 +355,7 @@ def test_a_real_window_is_that_of_the_place(cities, studio):
     assert ground.grid.top - 256 == pytest.approx((bottom + top) / 2, abs=16)
     for wrong in (("helsinki", 12.0, 55.0), ("atlantis", longitude, latitude), ("helsinki", None, latitude)):
         with pytest.raises(CitygrainError):
-            ground_at(here, *wrong)
+            read_ground(here, *wrong)
 
 
 def test_an_upload_is_seen_as_the_model_knows_its_channels(studio, tmp_path):
@@ -373,7 +363,7 @@ def test_an_upload_is_seen_as_the_model_knows_its_channels(studio, tmp_path):
     cells = np.random.default_rng(0).integers(0, 90, (len(CHANNEL_NAMES), 64, 64), np.uint8)
     path = tmp_path / "today.tif"
     write_geotiff(path, cells, CHANNEL_NAMES, Grid("EPSG:32635", 385_000, 6_672_000, 8.0, 64, 64))
-    seen = dict(zip(studio.spec.channels, ground_of(studio, path).layout.astype(int), strict=True))
+    seen = dict(zip(studio.spec.channels, open_ground(studio, path).layout.astype(int), strict=True))
     band = dict(zip(CHANNEL_NAMES, cells.astype(int), strict=True))
     assert studio.spec.raster_format == 1
     assert np.array_equal(seen["walk"], band["walk"] + band["square"])
@@ -385,7 +375,7 @@ def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):
     text = tmp_path / "layout.tif"
     text.write_text("no picture")
     photo = tmp_path / "photo.png"
-    sheet(np.zeros((1, 1, 8, 8)), ["water"], photo)
+    save_figure(make_sheet(np.zeros((1, 1, 8, 8)), ["water"]), photo)
     other = tmp_path / "coarse.tif"
     layout, _, crs, channels = bands(file)
     write_geotiff(other, layout, channels, Grid(crs.to_string(), 0, 0, 4.0, 64, 64))
@@ -407,7 +397,7 @@ def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with pytest.raises(DataError, match=says):
-                ground_of(studio, wrong)
+                open_ground(studio, wrong)
 
 
 # The verb
@@ -418,26 +408,38 @@ def test_a_port_that_is_taken_is_left_alone():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert free_port("127.0.0.1", port) > port
+        assert find_free_port("127.0.0.1", port) > port
     with pytest.raises(ConfigError, match="host"):
-        free_port("203.0.113.7", None)
+        find_free_port("203.0.113.7")
     with pytest.raises(ConfigError, match="free port"):
-        free_port("127.0.0.1", 2**16)
+        find_free_port("127.0.0.1", 2**16)
 
 
 def test_a_list_of_checkpoints_is_a_choice():
-    assert [s.name for s in studios_of(load_config("app", [f"checkpoint=[{NAME}]"]))] == [NAME]
-    assert [s.name for s in studios_of(load_config("app"))] == references()
+    assert [s.name for s in load_studios([NAME, NAME])] == [NAME]
+    assert [s.name for s in load_studios(NAME)] == [NAME]
+    assert [s.name for s in load_studios()] == references()
     with pytest.raises(CheckpointError):
-        studios_of(load_config("app", ["checkpoint=nowhere"]))
+        load_studios("nowhere")
     with pytest.raises(ConfigError, match="needs a model"):
-        studios_of(load_config("app", ["checkpoint=[]"]))
+        load_studios([])
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(CapabilityError, match=re.escape('pip install "citygrain[explore]"')):
-        run(load_config("app", []))
+        serve()
+
+
+def test_the_command_line_hands_over_what_the_configuration_says(monkeypatch):
+    handed = []
+    monkeypatch.setattr("citygrain.verbs.app.serve", lambda *named, **words: handed.append((named, words)))
+    run(load_config("app"))
+    run(load_config("app", ["checkpoint=[a,b]", "port=8000", "paths.data=there"]))
+    defaults = {name: default.default for name, default in inspect.signature(serve).parameters.items()}
+    checkpoints = defaults.pop("checkpoints")
+    assert handed[0] == ((checkpoints,), {**defaults, "data": Path(defaults["data"])})
+    assert handed[1] == ((("a", "b"),), {**defaults, "port": 8000, "data": Path("there")})
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def test_a_layout_depends_on_its_own_request_alone(name):
         together = draw(model, conditions, [5, 6, 7], attempts=3)
         alone = draw(model, conditions, [5, 6, 7], attempts=3, batch_size=1)
         once = draw(model, conditions, [5, 6, 7])
-    assert together.layouts == pytest.approx(alone.layouts, abs=1.01 / 255)
+    assert together.shares == pytest.approx(alone.shares, abs=1.01 / 255)
     for condition, wanted in once.requested.items():
         assert together.requested[condition] == pytest.approx(wanted)  # not what it was corrected to
 

@@ -201,7 +201,7 @@ def test_nothing_that_may_be_named_acts_when_it_is_called(room, tmp_path, monkey
 
 
 def test_a_users_own_family_is_named_where_it_stands(tmp_path, monkeypatch):
-    """A module put into `citygrain/models`, as the README says; a package of another name has none."""
+    """A module put into `citygrain/models`, as docs/extend/family.md says; a package of another name has none."""
     lines = ("from pathlib import Path", "from citygrain.models.pca import Pca", "class Mine(Pca): ...", "def f(): ...")
     (tmp_path / "mine.py").write_text("\n".join(lines))
     monkeypatch.setattr(sys.modules["citygrain.models"], "__path__", [*citygrain.models.__path__, str(tmp_path)])

@@ -5,9 +5,11 @@ import re
 
 import pytest
 import torch
+import yaml
 
 import citygrain
 from citygrain.checkpoint import INDEX, SHIPPED, WEIGHTS, Checkpoint, export, files_of, read, references
+from citygrain.checkpoint.card import card, head
 from citygrain.errors import CheckpointError, ConfigError
 from citygrain.protocols import Noise
 from citygrain.spec import Conditions
@@ -37,6 +39,36 @@ def test_a_shipped_model_is_small_tells_where_it_comes_from_and_draws(name):
     assert layout.shape == (1, *spec.shape)
     assert layout.isfinite().all()
     assert layout.std() > 0.05
+
+
+@pytest.mark.parametrize("name", references())
+def test_a_shipped_card_is_what_the_writer_writes_but_for_its_figures(name):
+    checkpoint = read(name)
+    numbers = sum(value.numel() for value in checkpoint.weights.values())
+    written = card(checkpoint.model, checkpoint.spec, checkpoint.provenance, numbers)
+    shipped = (checkpoint.path.parent / "README.md").read_text(encoding="utf-8")
+    assert re.sub(r"\n## How good it is\n.*?(?=\n## Limits\n)", "", shipped, flags=re.DOTALL) == written
+
+
+def test_the_head_of_a_card_is_yaml_and_names_the_licence_of_the_data():
+    whole = read(references()[0])
+    said = yaml.safe_load(head(whole.model, whole.spec, whole.provenance).strip("-\n"))
+    assert said["license"] == "odbl"
+    assert said["library_name"] == "citygrain"
+    assert said["datasets"] == ["openstreetmap"]
+    assert {"urban-form", "diffusion"} <= set(said["tags"])
+    own = {"data": {"places": {"town": {"attribution": "© Town, CC BY 4.0"}}}}
+    for made in (own, {}):
+        said = yaml.safe_load(head(whole.model, whole.spec, made).strip("-\n"))
+        assert said["license"] == "other"
+        assert "datasets" not in said
+    tasks = {
+        name: yaml.safe_load((read(name).path.parent / "README.md").read_text().split("---")[1])
+        for name in references()
+    }
+    assert {name for name, head in tasks.items() if head["pipeline_tag"] == "image-to-image"} == {
+        "reference/streets_to_buildings_256"
+    }
 
 
 def test_a_name_that_does_not_ship_is_answered_with_those_that_do():

@@ -11,9 +11,16 @@ from citygrain.version import __version__
 
 if TYPE_CHECKING:
     from citygrain.checkpoint import load
+    from citygrain.data.prepare import prepare
+    from citygrain.evaluation.comparison import compare
+    from citygrain.generation.georeference import Georeference
+    from citygrain.generation.given import Given
     from citygrain.geo.place import Place
+    from citygrain.layouts import Layouts, open_layout
     from citygrain.measures import measure
+    from citygrain.model import Model
     from citygrain.spec import Conditions, LayoutSpec
+    from citygrain.training.train import train
 
 # torch's threads wait for each other many times in a layer, and by default on guard: each keeps its core from whatever
 # would make the other one ready, so that beside another busy process a layout takes several times as long
@@ -22,14 +29,37 @@ if TYPE_CHECKING:
 if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__all__ = ["Conditions", "LayoutSpec", "Place", "__version__", "load", "measure"]
+__all__ = [
+    "Conditions",
+    "Georeference",
+    "Given",
+    "LayoutSpec",
+    "Layouts",
+    "Model",
+    "Place",
+    "__version__",
+    "compare",
+    "load",
+    "measure",
+    "open_layout",
+    "prepare",
+    "train",
+]
 
 _HOMES = {
     "Conditions": "citygrain.spec",
+    "Georeference": "citygrain.generation.georeference",
+    "Given": "citygrain.generation.given",
     "LayoutSpec": "citygrain.spec",
+    "Layouts": "citygrain.layouts",
+    "Model": "citygrain.model",
     "Place": "citygrain.geo.place",
+    "compare": "citygrain.evaluation.comparison",
     "load": "citygrain.checkpoint",
     "measure": "citygrain.measures",
+    "open_layout": "citygrain.layouts",
+    "prepare": "citygrain.data.prepare",
+    "train": "citygrain.training.train",
 }
 
 

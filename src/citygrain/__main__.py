@@ -321,7 +321,7 @@ def _table(out: Console, rows: Iterable[tuple[str, str | Text]]) -> None:
 
 
 def _keys(out: Console, choice: str, file: Path | None) -> None:
-    about, keys = _documented(file) if file else ("", [])
+    about, keys = documented(file) if file else ("", [])
     if keys:
         group = choice.partition("=")[0].split("@")[-1].replace("/", ".")
         prefix = f"{group}." if group else ""
@@ -329,7 +329,7 @@ def _keys(out: Console, choice: str, file: Path | None) -> None:
         _table(out, [(f"{prefix}{key}", comment) for key, comment in keys])
 
 
-def _documented(file: Path) -> tuple[str, list[tuple[str, str]]]:
+def documented(file: Path) -> tuple[str, list[tuple[str, str]]]:
     """Return what a configuration says of itself: its head comment, and each key with its default and its comment.
 
     A key's comment stands behind it or above it; the head comment is the one that the file begins with.

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from PIL import Image
 from pyproj import CRS
 from rich.table import Table
 from torch import Tensor
@@ -26,11 +26,12 @@ from torch import Tensor
 from citygrain.errors import ConditionError, DataError
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.layout_files import find_layouts, name_layout, read_layout, write_geotiff
+from citygrain.geo.raster_files import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vector_files import collect_layers
 from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
 from citygrain.measures import MEASURES, measure
-from citygrain.plot import sheet
+from citygrain.plot import make_sheet, save_figure
 from citygrain.support.files import atomic_path, write_text
 
 if TYPE_CHECKING:
@@ -148,8 +149,10 @@ class Layouts:
         DataError
             For layouts of other channels, another resolution, size or format, or where only some lie somewhere.
         """
-        mine, theirs = ((of.channels, of.resolution_m, of.cells.shape[2:], of.raster_format) for of in (self, other))
-        if mine != theirs or bool(self.grids) != bool(other.grids):
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        mine, theirs = (of.kind for of in (self, other))
+        if mine != theirs:
             raise DataError("These layouts are not of the same kind.", expected=mine, got=theirs)
         names = (*self.names, *other.names)
         nan = [np.full(len(of), np.nan) for of in (self, other)]
@@ -165,6 +168,16 @@ class Layouts:
                 name: np.concatenate([self.requested.get(name, nan[0]), other.requested.get(name, nan[1])])
                 for name in {**self.requested, **other.requested}
             },
+        )
+
+    @property
+    def kind(self) -> str:
+        """What layouts must have in common to be put together, in words."""
+        height, width = self.cells.shape[2:]
+        where = "with a place on Earth" if self.grids else "without a place on Earth"
+        return (
+            f"{height} × {width} cells of {self.resolution_m:g} m, format {self.raster_format}, {where}: "
+            f"{', '.join(self.channels)}"
         )
 
     @property
@@ -219,12 +232,11 @@ class Layouts:
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
 
-    def picture(self, path: str | Path | None = None, *, columns: int | None = None) -> NDArray[np.uint8]:
-        """Return the sheet of all layouts, `(height, width, 3)` uint8, captioned; with a path, write it as a PNG."""
-        return sheet(
+    def picture(self, *, columns: int | None = None) -> Image.Image:
+        """Return the sheet of all layouts, with captions: an image that a notebook shows."""
+        return make_sheet(
             self.cells,
             self.channels,
-            path,
             titles=[self._caption(i) for i in range(len(self))],
             columns=min(columns or self.columns, len(self)),
             resolution_m=self.resolution_m,
@@ -302,12 +314,11 @@ class Layouts:
                 **arrays,
             )
         write_text(out / TABLE, self._csv())
-        self.picture(out / SHEET)
+        save_figure(self.picture(), out / SHEET)
         if self.given is not None:
-            sheet(
-                self.given.cells, self.channels, out / WINDOWS, columns=min(COLUMNS, len(self.given)),
-                resolution_m=self.resolution_m,
-            )  # fmt: skip
+            columns = min(COLUMNS, len(self.given))
+            windows = make_sheet(self.given.cells, self.channels, columns=columns, resolution_m=self.resolution_m)
+            save_figure(windows, out / WINDOWS)
         return out
 
     def write_geotiffs(self, folder: str | Path) -> None:
@@ -433,7 +444,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
     """
     path = Path(path)
     files = find_layouts(path)
-    found = [read_layout(file, bounds) for file in files]
+    found = [_known_channels(file, *read_layout(file, bounds)) for file in files]
     kinds = {(channels, cells.shape, grid.resolution_m) for cells, channels, grid in found}
     if len(kinds) > 1:
         raise DataError(
@@ -452,6 +463,15 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
         names,
     )
     return replace(layouts, **_asked(path / ARRAYS, layouts)) if path.is_dir() else layouts
+
+
+def _known_channels(
+    file: Path, cells: NDArray[Any], channels: tuple[str, ...], grid: Grid
+) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
+    """Leave out channels that the source of a prepared place cannot know: 0 says nothing there."""
+    manifest = read_manifest(file.parent) if file.name == LAYOUT else None
+    known = [i for i, name in enumerate(channels) if manifest is None or name not in manifest["unknown"]]
+    return cells[known], tuple(channels[i] for i in known), grid
 
 
 def _as_bytes(cells: NDArray[Any]) -> NDArray[np.uint8]:
@@ -476,12 +496,12 @@ def _asked(path: Path, layouts: Layouts) -> dict[str, Any]:
         return {}
 
 
-def show_picture(picture: NDArray[np.uint8], ax: Axes | None = None) -> Axes:
-    """Draw a picture `(height, width, 3)` with matplotlib; without axes on a figure of as many pixels."""
+def show_picture(picture: Image.Image, ax: Axes | None = None) -> Axes:
+    """Draw an image with matplotlib; without axes on a figure of as many pixels."""
     if ax is None:
         from matplotlib import pyplot as plt  # noqa: PLC0415  (it looks for a screen, which nothing else here needs)
 
-        height, width, _ = picture.shape
+        width, height = picture.size
         figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
         ax = figure.add_axes((0, 0, 1, 1))
     ax.imshow(picture)
@@ -489,10 +509,10 @@ def show_picture(picture: NDArray[np.uint8], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def picture_html(picture: NDArray[np.uint8], table: pd.DataFrame, between: str = "") -> str:
-    """Return a picture `(height, width, 3)` and a table under it, as a notebook shows them."""
+def picture_html(picture: Image.Image, table: pd.DataFrame, between: str = "") -> str:
+    """Return an image and a table under it, as a notebook shows them."""
     buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, picture, format="png")
+    picture.save(buffer, format="png")
     source = base64.b64encode(buffer.getvalue()).decode()
     rows: str = table.to_html(float_format="{:.4g}".format, na_rep="")
     return f'<img src="data:image/png;base64,{source}" alt="layouts"/>{between}{rows}'

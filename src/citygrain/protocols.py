@@ -177,11 +177,14 @@ class MeasuresData(Protocol):
 
 @runtime_checkable
 class RestsWeights(Protocol):
-    """A family whose weights need not all have a part in every batch: several processes must not wait for those."""
+    """A family in which some weights take no part in some batches.
+
+    Several processes that train together must not wait for the gradients of those weights.
+    """
 
     @property
     def rests(self) -> bool:
-        """Whether there are such batches."""
+        """Whether some weights take no part in some batches."""
         ...
 
 

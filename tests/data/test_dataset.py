@@ -9,20 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from citygrain.data.dataset import (
-    Allowed,
-    Augmentation,
-    CityWindows,
-    Rules,
-    _box_sums,
-    _hash,
-    _mixed,
-    common_channels,
-    whole_batch,
-)
+from citygrain.data.cityraster import CityRaster
+from citygrain.data.dataset import CityWindows, _hash, _mixed, whole_batch
+from citygrain.data.rules import Allowed, Augmentation, Rules, _box_sums, common_channels
 from citygrain.data.transforms import cut_out, to_batch, turn
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.spec import LayoutSpec
 
@@ -239,7 +230,7 @@ def ragged(seed, factor, cells):
     mask = np.kron(np.random.default_rng(seed).random((6, 7)) < 0.8, np.ones((5, 5), bool))
     allowed.mask, allowed.factor, allowed.cells = mask, factor, cells
     allowed.inside = allowed.free = _box_sums(mask, cells) == cells**2
-    allowed._beginnings = np.flatnonzero(allowed.free)
+    allowed._starts = np.flatnonzero(allowed.free)
     return allowed
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from citygrain.evaluation.boundary import boundary_scores
+from citygrain.evaluation.boundary import score_boundaries
 
 SIDE = 24
 
@@ -18,7 +18,7 @@ def _lines(*columns: int, value: float = 1.0) -> np.ndarray:
 
 
 def _score(made: np.ndarray, real: np.ndarray, channel: str = "street", tolerance_px: float = 1.0):
-    return boundary_scores(made, real, [channel], 8.0, tolerance_px)[channel]
+    return score_boundaries(made, real, [channel], 8.0, tolerance_px)[channel]
 
 
 def test_a_reconstruction_that_is_exact_meets_every_edge():

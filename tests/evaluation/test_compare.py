@@ -1,23 +1,28 @@
 """`citygrain compare`: effect sizes against their definitions, and a real place against generated layouts."""
 
 import csv
+import inspect
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError
+from citygrain.evaluation.comparison import _choose_format, compare
 from citygrain.evaluation.effect import cliffs_delta, separation
+from citygrain.evaluation.form import FORM
 from citygrain.evaluation.gather import Gathered
-from citygrain.evaluation.morphology import FORM
-from citygrain.geo.cityraster import CityRaster
+from citygrain.evaluation.separation import ComparedPlace, rank_measures
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.place import Place
 from citygrain.geo.sources.overpass import Overpass
+from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES
 from citygrain.support.config import load_config
-from citygrain.verbs.compare import Compared, compare, run
+from citygrain.verbs.compare import Options, run
 from geo.overpass_server import serve
 
 # Effect sizes
@@ -53,16 +58,16 @@ def test_what_few_windows_have_comes_after_what_most_have():
     def place(name, coverage, circuity):
         values = {"coverage": np.array(coverage), "cycle_circuity": np.array(circuity), "rail": np.full(4, np.nan)}
         empty = np.empty((4, 0), np.float32)
-        return Compared(name, ("building", "cycle"), {}, Gathered(values, {}, empty, empty, ()))
+        return ComparedPlace(name, ("building", "cycle"), {}, Gathered(values, {}, empty, empty, ()))
 
     nan = np.nan
     places = [
         place("a", [0.1, 0.2, 0.3, 0.4], [1.0, nan, nan, nan]),
         place("b", [0.2, 0.3, 0.4, 0.5], [1.5, 1.6, 1.7, 1.8]),
     ]
-    found = compare(places, resolution_m=2.0, window_m=512.0)["measures"]
-    assert [m["name"] for m in found] == ["coverage", "cycle_circuity"]
-    assert found[1]["separation"] > found[0]["separation"]
+    found = rank_measures(places, 2.0)
+    assert [m.name for m in found] == ["coverage", "cycle_circuity"]
+    assert found[1].separation > found[0].separation
 
 
 # The verb
@@ -178,9 +183,68 @@ def test_generated_layouts_set_the_resolution(generated, cities, tmp_path):
 
 
 def test_layouts_of_models_that_know_other_channels_are_not_compared():
-    from citygrain.verbs.compare import _format_of
-
-    assert _format_of({}) == RASTER_FORMAT
-    assert _format_of({"old": 1}) == 1
+    assert _choose_format({}) == RASTER_FORMAT
+    assert _choose_format({"old": 1}) == 1
     with pytest.raises(ConfigError, match=r"old: format 1, new: format 2[\s\S]*compare each of them"):
-        _format_of({"old": 1, "new": 2})
+        _choose_format({"old": 1, "new": 2})
+
+
+# In a notebook
+
+
+@pytest.fixture(scope="module")
+def layouts(generated):
+    """The same layouts in hand."""
+    with np.load(generated / "layouts.npz") as file:
+        return Layouts(file["layouts"], tuple(map(str, file["channels"])), 4.0)
+
+
+@pytest.fixture(scope="module")
+def compared(cities, layouts, tmp_path_factory):
+    """Few windows of a place, and as many layouts in hand."""
+    return compare(
+        ["helsinki"], generated={"mine": layouts[:6]}, n=6, workers=1, data=cities, out=tmp_path_factory.mktemp("out")
+    )
+
+
+def test_layouts_in_hand_are_compared_as_those_of_a_folder_are(compared, generated, cities, tmp_path):
+    with np.load(generated / "layouts.npz") as file:
+        few = {name: file[name][:6] if name == "layouts" else file[name] for name in file.files}
+    (tmp_path / "mine").mkdir()
+    np.savez_compressed(tmp_path / "mine" / "layouts.npz", **few)
+    again = compare(
+        ["helsinki"], generated=[tmp_path / "mine"], n=6, workers=1, data=cities, out=tmp_path / "out"
+    )  # fmt: skip
+    assert again == compared
+    assert compared.n == {"helsinki": 6, "mine": 6}
+    assert (compared.resolution_m, compared.window_m) == (4.0, 128.0)
+
+
+def test_the_table_is_that_of_the_file(compared):
+    table = compared.table()
+    written = pd.read_csv(compared.folder / "measures.csv", index_col="measure")
+    assert list(written.columns) == list(table.columns)
+    pd.testing.assert_frame_equal(written, table, rtol=1e-5, check_dtype=False)
+    assert table.index[0] == compared.measures[0].name
+    assert table.loc["coverage", "mine_p50"] == 0
+    assert np.isnan(table.loc["parking", "mine_p50"])
+
+
+def test_a_notebook_shows_what_separates_best(compared):
+    html = compared._repr_html_()
+    assert [html.index(f"<td>{m.label}</td>") for m in compared.measures[:12]]
+    assert f"<td>{compared.measures[12].label}</td>" not in html
+    assert str(compared.folder) in html
+    assert repr(compared) == "Comparison(6 windows of helsinki, 6 windows of mine)"
+
+
+def test_the_function_has_the_keywords_and_the_defaults_of_the_command_line():
+    config = load_config("compare", ["places=[helsinki]"])
+    parameters = dict(inspect.signature(compare).parameters)
+    assert parameters.keys() == config.keys() - {"threads", "paths"} | {"data"}
+    for name, parameter in parameters.items():
+        if name == "data":
+            assert parameter.default == config["paths"]["data"]
+        elif name != "places":
+            assert json.loads(json.dumps(parameter.default)) == config[name], name
+    assert set(Options.__dataclass_fields__) == config.keys() - {"threads"}

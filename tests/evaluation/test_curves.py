@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from citygrain.evaluation.curves import training_curves
+from citygrain.evaluation.curves import read_curves
 
 
 def log(folder, version, rows):
@@ -15,7 +15,7 @@ def test_what_was_resumed_counts_once_and_the_codec_has_its_own(tmp_path):
     log(tmp_path, 2, [{"step": 9, "train/loss": 0.5}, {"step": 9, "val/loss": 0.6}, {"step": 19, "val/loss": 0.4}])
     log(tmp_path, 10, [{"step": 19, "val/loss": 0.3}, {"step": 29, "val/loss": 0.2}])
     log(tmp_path / "codec", 0, [{"step": 4, "val/loss": 1.0}])
-    assert training_curves(tmp_path) == {
+    assert read_curves(tmp_path) == {
         "codec": {"held-out windows": {"step": [4], "loss": [1.0]}},
         "model": {
             "training": {"step": [9], "loss": [0.5]},
@@ -25,6 +25,6 @@ def test_what_was_resumed_counts_once_and_the_codec_has_its_own(tmp_path):
 
 
 def test_what_is_no_run_has_no_curves(tmp_path):
-    assert training_curves("reference/cities_64") == training_curves(tmp_path / "none") == {}
+    assert read_curves("reference/cities_64") == read_curves(tmp_path / "none") == {}
     log(tmp_path, 0, [{"step": 1, "lr-AdamW": 1e-3}])
-    assert training_curves(tmp_path) == {}
+    assert read_curves(tmp_path) == {}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from citygrain.evaluation.disruption import DISRUPTIONS, How, Verdict, unreliable
+from citygrain.evaluation.disruption import DISRUPTIONS, How, Verdict, find_unreliable
 
 CHANNELS = ("building", "street", "green")
 
@@ -62,14 +62,14 @@ def test_an_empty_layout_can_be_disrupted(name):
 
 def test_a_metric_that_worsens_steadily_is_kept():
     steady = {"blur": Verdict((0.1, 0.2, 0.4), 0.05), "salt noise": Verdict((0.1, 0.1, 0.11), 0.05)}
-    assert unreliable({"frechet": steady}) == {}
+    assert find_unreliable({"frechet": steady}) == {}
 
 
 def test_a_metric_that_likes_disruption_or_does_not_mind_is_named():
     likes = {"blur": Verdict((0.5, 0.4, 0.2), 0.05), "salt noise": Verdict((0.1, 0.5, 0.9), 0.05)}
     there_and_back = {"blur": Verdict((0.1, 0.9, 0.3), 0.05)}
     deaf = {"blur": Verdict((0.1, 0.12, 0.09), 0.05)}
-    found = unreliable({"a": likes, "b": there_and_back, "c": deaf, "d": {}})
+    found = find_unreliable({"a": likes, "b": there_and_back, "c": deaf, "d": {}})
     assert found == {
         "a": "gets better with more of: blur",
         "b": "gets better with more of: blur",

@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from citygrain.errors import DataError
-from citygrain.evaluation.distribution import frechet, kernel, overlap, shuffled, wasserstein
+from citygrain.evaluation.distribution import frechet, kernel, overlap, shuffle_tiles, wasserstein
 
 
 def normal(n, d, seed, shift=0.0, scale=1.0):
@@ -103,7 +103,7 @@ def test_too_few_layouts_are_an_error():
 @settings(deadline=None, max_examples=15)
 def test_shuffled_layouts_cover_as_much_as_before(n, size, seed):
     layouts = np.random.default_rng(seed).integers(0, 256, (n, 2, size, size)).astype(np.uint8)
-    moved = shuffled(layouts, seed=seed)
+    moved = shuffle_tiles(layouts, seed=seed)
     assert moved.dtype == layouts.dtype
     assert (np.sort(moved.reshape(n, 2, -1)) == np.sort(layouts.reshape(n, 2, -1))).all()
     # Channels stay together: what lies on what is as it was.
@@ -113,10 +113,10 @@ def test_shuffled_layouts_cover_as_much_as_before(n, size, seed):
 
 def test_shuffled_layouts_are_cut_into_tiles():
     layouts = np.arange(64 * 64).reshape(1, 1, 64, 64)
-    moved = shuffled(layouts)
+    moved = shuffle_tiles(layouts)
     tiles = {tuple(moved[0, 0, r : r + 8, c : c + 8].ravel()) for r in range(0, 64, 8) for c in range(0, 64, 8)}
     before = {tuple(layouts[0, 0, r : r + 8, c : c + 8].ravel()) for r in range(0, 64, 8) for c in range(0, 64, 8)}
     assert tiles == before
     assert (moved != layouts).any()
     with pytest.raises(DataError, match="tiles"):
-        shuffled(np.zeros((1, 1, 12, 12)))
+        shuffle_tiles(np.zeros((1, 1, 12, 12)))

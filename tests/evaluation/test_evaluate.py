@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from citygrain import load
-from citygrain.data.dataset import CityWindows, Rules
+from citygrain.data.dataset import CityWindows
+from citygrain.data.rules import Rules
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluation import gather
-from citygrain.evaluation.morphology import FORM, Form
+from citygrain.evaluation import gather, sets
+from citygrain.evaluation.distribution import Distance
+from citygrain.evaluation.form import FORM, Form
+from citygrain.evaluation.judge import list_seen_places
+from citygrain.evaluation.realism import MeasureDistance, find_failures
 from citygrain.support.config import load_config
-from citygrain.training.run import run as train
-from citygrain.verbs import evaluate
-from citygrain.verbs.evaluate import failures, learned_from, run
+from citygrain.verbs.evaluate import run
 from citygrain.verbs.export import run as export
+from citygrain.verbs.train import run as train
 
 pytestmark = [
     pytest.mark.slow,
@@ -122,18 +125,19 @@ def test_the_worst_failures_are_shown_and_are_not_the_same_thrice(report):
 def test_what_is_typical_lies_about_the_median():
     values = np.array([9.0, np.nan, 1.0, 2.0, 3.0, 0.0, 2.5])
     of = {"cycle": values, "rail": np.zeros(7)}
-    sets = {key: SimpleNamespace(values=of) for key in ("real", "generated")}
-    about = {"label": "cycle tracks", "unit": "km/km²"}
+    two = SimpleNamespace(real=SimpleNamespace(values=of), generated=SimpleNamespace(values=of))
+    apart = Distance(1.0, 0.9, 1.1, (0.0, 0.0))
     measures = {
-        "cycle": {**about, "group": "conditions", "times_floor": 3.0},
-        "rail": {**about, "group": "conditions", "times_floor": 2.0},
-        "reach": {**about, "group": "reach", "times_floor": np.nan},
-        "setback": {**about, "group": "street edge", "times_floor": 0.9},
-    }
-    (found,) = failures(sets, measures)
-    assert found["measure"] == "cycle"
-    assert found["real"]["median"] == 2.25
-    assert sorted(found["real"]["typical"]) == [2, 3, 4, 6]
+        name: MeasureDistance("cycle tracks", "km/km²", group, 1.0, None, apart, apart, apart, times_floor)
+        for name, group, times_floor in (
+            ("cycle", "conditions", 3.0), ("rail", "conditions", 2.0), ("reach", "reach", np.nan),
+            ("setback", "street edge", 0.9),
+        )
+    }  # fmt: skip
+    (found,) = find_failures(two, measures)
+    assert found.measure == "cycle"
+    assert found.real.median == 2.25
+    assert sorted(found.real.typical) == [2, 3, 4, 6]
 
 
 def test_the_html_stands_alone(report):
@@ -146,8 +150,8 @@ def test_the_html_stands_alone(report):
 
 def test_a_repeated_command_makes_nothing_again_and_says_the_same(report, model, cities, monkeypatch):
     before = (report / "report.json").read_text(encoding="utf-8")
-    monkeypatch.setattr(gather, "form_of", lambda *_, **__: pytest.fail("it has been measured"))
-    monkeypatch.setattr(evaluate, "draw", lambda *_, **__: pytest.fail("it has been drawn"))
+    monkeypatch.setattr(gather, "measure_window", lambda *_, **__: pytest.fail("it has been measured"))
+    monkeypatch.setattr(sets, "draw", lambda *_, **__: pytest.fail("it has been drawn"))
     run(evaluation(model, cities, report, "disrupt=true", "disruption.windows=12"))
     assert (report / "report.json").read_text(encoding="utf-8") == before
 
@@ -173,7 +177,7 @@ def test_where_no_attempts_are_made_the_report_speaks_of_none(report, model, cit
     assert not any("corrected" in condition for condition in found["obedience"].values())
     html = (out / "report.html").read_text(encoding="utf-8")
     assert ">Obedience<" in html
-    assert "orrected" not in html
+    assert "attempts" not in html
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +214,7 @@ def test_all_of_an_unseen_place_are_two_halves_one_to_compare_with_and_one_for_t
     def coverage_alone(layout, **_):
         return Form({"coverage": float(layout[0].mean() / 255)}, {})
 
-    monkeypatch.setattr(gather, "form_of", coverage_alone)  # that of a whole city takes a minute
+    monkeypatch.setattr(gather, "measure_window", coverage_alone)  # that of a whole city takes a minute
     every = evaluation(
         model, cities, tmp_path / "out", f"places=[{twin}]", "ask=[coverage]", "batch_size=128",
         "obedience.conditions=[]", "against=all",
@@ -239,7 +243,7 @@ def test_what_the_codec_and_what_a_training_went_on_from_learned_has_been_seen_a
     before = {"places": ["tokyo"], "begun_from": {"places": ["paris"]}}
     codec = SimpleNamespace(spec=of("helsinki", "vienna"))
     generator = SimpleNamespace(spec=of("helsinki"), provenance={"begun_from": before}, codec=codec)
-    assert learned_from(generator) == {"helsinki", "vienna", "tokyo", "paris"}
+    assert list_seen_places(generator) == {"helsinki", "vienna", "tokyo", "paris"}
 
 
 @pytest.mark.parametrize(

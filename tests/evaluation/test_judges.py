@@ -6,12 +6,12 @@ import torch
 
 from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import DataError
-from citygrain.evaluation.adherence import Sweep, levels, retrieved, sweep, sweepable
 from citygrain.evaluation.distribution import frechet
-from citygrain.evaluation.embedding import LayoutEmbedding, _crops, kept, learned
-from citygrain.evaluation.gather import coarse_of
-from citygrain.evaluation.memorisation import nearest
-from citygrain.evaluation.two_sample import two_sample
+from citygrain.evaluation.embedding import LayoutEmbedding, _crops, keep_embedding, train_embedding
+from citygrain.evaluation.gather import coarsen
+from citygrain.evaluation.memorisation import find_nearest
+from citygrain.evaluation.obedience import Sweep, ask_levels, list_sweepable, retrieve_windows, space_levels
+from citygrain.evaluation.two_sample import judge_samples
 from citygrain.spec import ALL_PLACES, LayoutSpec
 
 
@@ -38,7 +38,7 @@ def as_bytes(layouts):
 def test_a_copy_is_found_however_it_is_turned(symmetry):
     training = np.random.default_rng(0).random((40, 3, 16, 16), np.float32)
     copies = turn(training[[7, 31]], symmetry).copy()
-    found = nearest(copies, [training[:25], training[25:]])
+    found = find_nearest(copies, [training[:25], training[25:]])
     assert found.index.tolist() == [7, 31]
     assert found.distance == pytest.approx(0, abs=1e-3)
     for copy, back, i in zip(copies, found.symmetry, found.index, strict=True):
@@ -48,7 +48,7 @@ def test_a_copy_is_found_however_it_is_turned(symmetry):
 def test_distance_is_in_standard_deviations_and_parts_do_not_matter():
     training = np.random.default_rng(0).random((64, 2, 16, 16), np.float32)
     layouts = np.random.default_rng(1).random((5, 2, 16, 16), np.float32)
-    found = nearest(layouts, [training])
+    found = find_nearest(layouts, [training])
     spread = training.std((0, 2, 3))[:, None, None]
     brute = min(
         np.sqrt(np.mean(((turn(layouts[0], s) - window) / spread) ** 2))
@@ -60,7 +60,7 @@ def test_distance_is_in_standard_deviations_and_parts_do_not_matter():
 
 def test_coarse_pictures_keep_the_mean():
     layouts = torch.rand(3, 2, 48, 48)
-    assert coarse_of(layouts).mean((2, 3)) == pytest.approx(layouts.mean((2, 3)).numpy(), abs=1e-6)
+    assert coarsen(layouts).mean((2, 3)) == pytest.approx(layouts.mean((2, 3)).numpy(), abs=1e-6)
 
 
 # Telling apart
@@ -69,14 +69,14 @@ def test_coarse_pictures_keep_the_mean():
 @pytest.mark.slow
 def test_different_sets_are_told_apart_and_equal_ones_are_not():
     real = as_bytes(stripes(96, 0))
-    apart = two_sample(as_bytes(stripes(96, 1, step=8)), real, steps=60)
+    apart = judge_samples(as_bytes(stripes(96, 1, step=8)), real, steps=60)
     assert apart.accuracy > 0.9
-    alike = two_sample(as_bytes(stripes(96, 2)), real, steps=60)
+    alike = judge_samples(as_bytes(stripes(96, 2)), real, steps=60)
     assert alike.low < 0.6
     assert alike.n == 96
     assert alike.low < alike.accuracy < alike.high
     with pytest.raises(DataError, match="too few"):
-        two_sample(real[:8], real)
+        judge_samples(real[:8], real)
 
 
 # The embedding
@@ -91,15 +91,17 @@ def test_an_embedding_learns_what_tells_layouts_apart_and_is_kept(tmp_path):
     def batches(start, n):
         return pool[torch.arange(start, start + n) % len(pool)]
 
-    embedding, path = kept(tmp_path, {"of": "stripes"}, batches, size_px=32, steps=40)
-    again, same = kept(tmp_path, {"of": "stripes"}, lambda *_: pytest.fail("it is kept"), size_px=32, steps=40)
+    embedding, path = keep_embedding(tmp_path, {"of": "stripes"}, batches, size_px=32, steps=40)
+    again, same = keep_embedding(
+        tmp_path, {"of": "stripes"}, lambda *_: pytest.fail("it is kept"), size_px=32, steps=40
+    )
     assert same == path
     points = embedding.points(stripes(64, 2))
     assert again.points(stripes(64, 2)) == pytest.approx(points)
     alike = frechet(embedding.points(stripes(64, 3)), points)
     assert frechet(embedding.points(stripes(64, 4, step=8)), points) > 5 * alike
     path.write_bytes(b"half a fi")
-    mended, _ = kept(tmp_path, {"of": "stripes"}, batches, size_px=32, steps=40)
+    mended, _ = keep_embedding(tmp_path, {"of": "stripes"}, batches, size_px=32, steps=40)
     assert mended.points(stripes(64, 2)) == pytest.approx(points, abs=1e-4)
 
 
@@ -121,7 +123,7 @@ def test_learning_an_embedding_leaves_the_random_numbers_alone():
     expected = torch.rand(1)
     torch.manual_seed(0)
     windows = torch.from_numpy(stripes(32, 0))
-    learned(lambda start, n: windows[:n], steps=2, batch=8)
+    train_embedding(lambda start, n: windows[:n], steps=2, batch=8)
     assert torch.rand(1) == expected
 
 
@@ -142,12 +144,12 @@ def spec():
 
 
 def test_levels_lie_evenly_between_two_percentiles():
-    assert levels(spec(), "coverage", 5) == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert space_levels(spec(), "coverage", 5) == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
 
 
 def test_conditions_that_never_differ_are_not_swept():
-    assert sweepable(spec()) == ["coverage", "green"]
-    assert sweepable(spec(), ["green"]) == ["green"]
+    assert list_sweepable(spec()) == ["coverage", "green"]
+    assert list_sweepable(spec(), ["green"]) == ["green"]
 
 
 def test_a_model_that_obeys_has_slope_one_and_one_that_does_not_has_none():
@@ -157,7 +159,7 @@ def test_a_model_that_obeys_has_slope_one_and_one_that_does_not_has_none():
         values = asked["coverage"]
         return {"coverage": values + rng.normal(0, 0.01, len(values)), "green": np.full(len(values), 0.2)}
 
-    good = sweep("coverage", [0.1, 0.5, 0.9], 20, obedient)
+    good = ask_levels("coverage", [0.1, 0.5, 0.9], 20, obedient)
     assert good.slope == pytest.approx(1, abs=0.02)
     assert good.r_squared > 0.99
     assert good.mae == pytest.approx(0.01 * np.sqrt(2 / np.pi), rel=0.3)
@@ -175,7 +177,7 @@ def test_drift_is_in_standard_deviations():
 
 def test_retrieval_answers_with_the_nearest_real_windows():
     pool = {"coverage": np.linspace(0, 1, 101), "green": np.linspace(1, 0, 101)}
-    found = retrieved("coverage", [0.2, 0.8], 5, pool)
+    found = retrieve_windows("coverage", [0.2, 0.8], 5, pool)
     assert sorted(found.measured["coverage"][:5]) == pytest.approx([0.18, 0.19, 0.2, 0.21, 0.22])
     assert found.measured["green"] == pytest.approx(1 - found.measured["coverage"])
     assert found.slope == pytest.approx(1, abs=0.01)

@@ -12,14 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from citygrain.errors import DataError
-from citygrain.evaluation.morphology import (
-    FORM,
-    gini,
-    morphology,
-    orientation_entropy,
-    orientation_order,
-    vector_form,
-)
+from citygrain.evaluation.form import FORM
+from citygrain.evaluation.morphology import measure_form, measure_vectors
+from citygrain.evaluation.networks import gini, orientation_entropy, orientation_order
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import node_features
@@ -37,7 +32,7 @@ def placed(shapes):
 
 
 def form(**features):
-    return vector_form(node_features({name: placed(shapes) for name, shapes in features.items()}, GRID))
+    return measure_vectors(node_features({name: placed(shapes) for name, shapes in features.items()}, GRID))
 
 
 def streets(*lines, **others):
@@ -131,7 +126,7 @@ def test_osmnx_says_the_same_of_the_same_graph(seed):
     vectors = node_features(
         {"street": placed([shapely.LineString(rng.uniform(20, 380, (3, 2))) for _ in range(8)]), "arterial": []}, GRID
     )
-    got = vector_form(vectors).values
+    got = measure_vectors(vectors).values
     graph = vectors.graph("drive")
     stats = ox.basic_stats(graph, area=SIDE**2, clean_int_tol=10)
     assert got["drive_length_density"] == pytest.approx(stats["street_density_km"] / 1000)
@@ -238,7 +233,7 @@ def test_momepy_sees_as_far_along_the_streets_middle():
     lines = placed([shapely.LineString([(20, y), (380, y + 15)]) for y in (90, 200, 310)])
     boxes = [shapely.box(x, y, x + 14, y + 9) for x, y in rng.uniform(20, 370, (150, 2))]
     vectors = node_features({"arterial": [], "street": lines, "building": placed(boxes)}, GRID)
-    got = vector_form(vectors).values
+    got = measure_vectors(vectors).values
     tables = vectors.layers()
     profile = momepy.street_profile(tables["drive"], tables["building"], distance=1)
     assert got["openness"] == pytest.approx(profile["openness"].mean(), abs=0.05)
@@ -314,7 +309,7 @@ def test_form_does_not_depend_on_how_a_layout_is_turned(seed):
 
 
 def test_an_empty_layout_has_no_shape_and_no_warning():
-    empty = morphology(np.zeros((len(CHANNEL_NAMES), 64, 64)), CHANNEL_NAMES, Grid("EPSG:32633", 0, 0, 2.0, 64, 64))
+    empty = measure_form(np.zeros((len(CHANNEL_NAMES), 64, 64)), CHANNEL_NAMES, Grid("EPSG:32633", 0, 0, 2.0, 64, 64))
     assert set(FORM) <= set(empty.values)
     for name in ("coverage", "building_count", "drive_length_density", "walk_intersection_density", "open_patch"):
         assert empty.values[name] == 0
@@ -324,7 +319,7 @@ def test_an_empty_layout_has_no_shape_and_no_warning():
 
 def test_what_is_not_known_is_not_measured():
     channels = ("building", "street", "walk")
-    got = morphology(np.zeros((3, 64, 64)), channels, Grid("EPSG:32633", 0, 0, 2.0, 64, 64)).values
+    got = measure_form(np.zeros((3, 64, 64)), channels, Grid("EPSG:32633", 0, 0, 2.0, 64, 64)).values
     assert "building_count" in got
     assert "walk_length_density" in got
     assert not [name for name in got if name.startswith(("drive", "cycle", "block", "reach", "open_patch", "setback"))]
@@ -336,7 +331,7 @@ def test_the_largest_open_patch_is_of_green_and_water():
     layout[CHANNEL_NAMES.index("green"), 10:20, 10:20] = 1
     layout[CHANNEL_NAMES.index("water"), 10:20, 20:30] = 1
     layout[CHANNEL_NAMES.index("green"), 40:42, 40:42] = 1
-    got = morphology(layout, CHANNEL_NAMES, Grid("EPSG:32633", 0, 0, 2.0, 64, 64)).values
+    got = measure_form(layout, CHANNEL_NAMES, Grid("EPSG:32633", 0, 0, 2.0, 64, 64)).values
     assert got["open_patch"] == pytest.approx(200 * 4 / 1e4)
 
 
@@ -345,8 +340,8 @@ def test_service_roads_are_no_part_of_the_drive_network_unless_asked_for():
     layout[CHANNEL_NAMES.index("street"), :, 62:66] = 1
     layout[CHANNEL_NAMES.index("service"), 63:65, 64:] = 1
     grid = Grid("EPSG:32633", 0, 0, 2.0, 128, 128)
-    without = morphology(layout, CHANNEL_NAMES, grid).values
-    with_them = morphology(layout, CHANNEL_NAMES, grid, service=True).values
+    without = measure_form(layout, CHANNEL_NAMES, grid).values
+    with_them = measure_form(layout, CHANNEL_NAMES, grid, service=True).values
     assert without["drive_length_density"] == pytest.approx(256 / 256**2 * 1000, rel=0.02)
     assert with_them["drive_length_density"] == pytest.approx((256 + 128) / 256**2 * 1000, rel=0.02)
     assert math.isnan(without["drive_three_way"])
@@ -359,7 +354,7 @@ def test_no_coverage_is_an_error(value):
     layout = np.zeros((len(CHANNEL_NAMES), 16, 16))
     layout[0, 3, 3] = value
     with pytest.raises(DataError, match="coverage"):
-        morphology(layout, CHANNEL_NAMES, Grid("EPSG:32633", 0, 0, 2.0, 16, 16))
+        measure_form(layout, CHANNEL_NAMES, Grid("EPSG:32633", 0, 0, 2.0, 16, 16))
 
 
 def test_every_measure_says_what_it_is():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import shapely
 
-from citygrain.evaluation.morphology import FORM, morphology, vector_form
+from citygrain.evaluation.form import FORM
+from citygrain.evaluation.morphology import measure_form, measure_vectors
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.vectorize import AREAS, node_features
 
@@ -25,8 +26,8 @@ def test_form_of_cells_is_that_of_the_source(city):
         shapes[channel] = found[shapely.get_dimensions(found) == (2 if channel in AREAS else 1)]
     ours, source = [], []
     for grid, layout in windows:
-        ours.append(morphology(layout, CHANNEL_NAMES, grid).values)
-        source.append(vector_form(node_features(shapes, grid)).values)
+        ours.append(measure_form(layout, CHANNEL_NAMES, grid).values)
+        source.append(measure_vectors(node_features(shapes, grid)).values)
     assert set(FORM) <= set(ours[0])
 
     def mean(of, name):

@@ -17,9 +17,9 @@ import shapely
 from rich.console import Console
 
 from citygrain.__main__ import main
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 from citygrain.errors import CitygrainError, ConfigError, DataError, SourceError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.sources import ATTRIBUTION, Features

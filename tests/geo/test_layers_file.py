@@ -15,7 +15,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from citygrain.data.pack import pack
+from citygrain.data.pack import pack_place
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layer_rules import NO_EXTENT, NO_GEOMETRY, NOT_DRAWN, OTHER_SHAPE, find_matches
@@ -461,7 +461,7 @@ def test_a_city_raster_says_whose_data_it_is(tmp_path: Path, capsys: pytest.Capt
     with rasterio.open(raster.path / "layout.tif") as tif:
         assert tif.tags()["TIFFTAG_COPYRIGHT"] == LICENCE
     assert raster.provenance["shares"]["building"] == pytest.approx(0.06, rel=0.05)
-    with rasterio.open(pack(raster, tmp_path / "packed" / "quarter", 4.0, 15).path / "layout.tif") as tif:
+    with rasterio.open(pack_place(raster, tmp_path / "packed" / "quarter", 4.0, 15).path / "layout.tif") as tif:
         assert tif.tags()["TIFFTAG_COPYRIGHT"] == LICENCE, "and so does what travels"
     assert set(raster.unknown) == set(CHANNEL_NAMES) - {"building"}
     config["place"] = {}

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
 from citygrain.geo import centrelines
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, WIDTHS
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize

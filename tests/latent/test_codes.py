@@ -9,9 +9,10 @@ import torch
 
 import families
 from citygrain.checkpoint import load
-from citygrain.data.dataset import CityWindows, Rules
+from citygrain.data.dataset import CityWindows
+from citygrain.data.rules import Rules
 from citygrain.errors import CapabilityError, DataError
-from citygrain.evaluation.morphology import FORM
+from citygrain.evaluation.form import FORM
 from citygrain.latent import (
     codec_of,
     decode,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluation.morphology import FORM
+from citygrain.evaluation.form import FORM
 from citygrain.latent import follow, interpolate, moves, place_direction, probe, traverse
 from citygrain.measures import measure
 from toy_codecs import SPEC, Bent, Identity, codes_of, halves

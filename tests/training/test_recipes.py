@@ -11,10 +11,11 @@ import torch
 
 import citygrain
 import families
-from citygrain.data.dataset import CityWindows, Rules
+from citygrain.data.dataset import CityWindows
+from citygrain.data.rules import Rules
 from citygrain.support.config import groups, load_config
-from citygrain.training.run import run
 from citygrain.verbs.sample import run as sample
+from citygrain.verbs.train import run
 
 pytestmark = [
     pytest.mark.slow,

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
+
+import yaml
 
 from citygrain.spec import LayoutSpec
+
+
+class Figures(Protocol):
+    """What an evaluation found, such as `citygrain.evaluation.report.Report`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of its `report.json`."""
+        ...
 
 
 def card(
@@ -14,9 +25,9 @@ def card(
     spec: LayoutSpec,
     made: Mapping[str, Any],
     numbers: int,
-    report: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | Figures | None = None,
 ) -> str:
-    """Return the model card, in Markdown.
+    """Return the model card, in Markdown, with the head in YAML that indexes of models read (`head`).
 
     Parameters
     ----------
@@ -25,7 +36,7 @@ def card(
     numbers
         How many the weights are.
     report
-        Content of a `report.json` of `citygrain evaluate`; None leaves the figures out.
+        What `citygrain evaluate` found, as a report or as the content of its `report.json`; None leaves it out.
     """
     family = str(model["_target_"]).rsplit(".", 1)[-1]
     took = f" and {_duration(made['train_s'])}" if "train_s" in made else ""
@@ -45,12 +56,13 @@ def card(
         "Made with": ", ".join(f"{name} {made[name]}" for name in ("citygrain", "torch", "revision") if name in made),
     }
     lines = [
+        head(model, spec, made),
         f"# {made.get('name', 'A citygrain model')}",
         "",
         f"A `{family}` of urban layouts with {numbers / 1e6:.1f} million numbers.",
         "",
         *(f"- {name}: {fact}." for name, fact in facts.items() if fact),
-        *(_figures(report) if report else []),
+        *([] if report is None else _figures(report if isinstance(report, Mapping) else report.to_dict())),
         "",
         "## Limits",
         "",
@@ -70,6 +82,31 @@ def card(
         "",
     ]
     return "\n".join(lines)
+
+
+def head(model: Mapping[str, Any], spec: LayoutSpec, made: Mapping[str, Any]) -> str:
+    """Return what indexes of models read of a card: the licence, tags, the library, the task and the data.
+
+    The licence is that of the data that a model learned from: `odbl` where all of them are OpenStreetMap's, `other`
+    where some are not, or where a model does not say.
+
+    Parameters
+    ----------
+    model, spec, made
+        As for `card`.
+    """
+    family = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", str(model["_target_"]).rsplit(".", 1)[-1]).lower()
+    owners = {str(place.get("attribution")) for place in made.get("data", {}).get("places", {}).values()}
+    openly = bool(owners) and all("OpenStreetMap" in owner and "ODbL" in owner for owner in owners)
+    said = {
+        "license": "odbl" if openly else "other",
+        "library_name": "citygrain",
+        "pipeline_tag": "image-to-image" if spec.given or "given" in model else "unconditional-image-generation",
+        "tags": ["citygrain", "urban-form", "urban-layout", family],
+        "datasets": ["openstreetmap"] if openly else [],
+    }
+    kept = {key: value for key, value in said.items() if value}
+    return f"---\n{yaml.safe_dump(kept, sort_keys=False)}---\n"
 
 
 def _duration(seconds: float) -> str:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from citygrain.checkpoint.card import card
+from citygrain.checkpoint.card import Figures, card
 from citygrain.errors import CheckpointError, CitygrainError, ConfigError, DataError
 from citygrain.protocols import Generator, Trained, module_of, require
 from citygrain.spec import LayoutSpec
@@ -211,7 +211,7 @@ def export(
     *,
     half: bool = False,
     shard_mb: float | None = None,
-    report: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | Figures | None = None,
 ) -> Path:
     """Write a checkpoint as safetensors, configuration and model card; each file appears whole or not at all.
 

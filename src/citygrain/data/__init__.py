@@ -1,0 +1,1 @@
+"""Prepared places as windows to learn from."""

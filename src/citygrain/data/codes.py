@@ -1,4 +1,4 @@
-"""Windows that were encoded once and kept: what latent models train on."""
+"""Codes of windows, which are encoded once and kept: latent models train on them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ class CodeBatch(NamedTuple):
 
 
 class CodeBank(Dataset[CodeBatch]):
-    """Codes and conditions in memory; index *i* is code `i % n`, so that an endless stream of indices fits.
+    """N codes and their conditions in memory. Index *i* is code `i % N`, so that every index is one.
 
     Parameters
     ----------
     code
-        `(N, …)`; numbers are in half precision on disk and here, and in single precision in batches. Tokens are whole
-        numbers, and stay so.
+        `(N, …)`: numbers in half precision, which batches hold in single precision, or tokens, which are whole numbers.
     conditions
-        `N` of them.
+        The N conditions that were measured on the windows.
     """
 
     def __init__(self, code: Tensor, conditions: Conditions) -> None:
@@ -59,7 +58,7 @@ class CodeBank(Dataset[CodeBatch]):
         encode: Callable[[Tensor], Tensor],
         progress: Callable[[int], None],
     ) -> None:
-        """Encode windows `0 … windows − 1` and keep them at `path`, unless what is there was made from the same `key`.
+        """Encode windows 0 … `windows` − 1 and keep their codes at `path`; codes of the same `key` are not made again.
 
         Parameters
         ----------
@@ -68,13 +67,13 @@ class CodeBank(Dataset[CodeBatch]):
         key
             All that the codes depend on, plain.
         windows
-            How many to encode.
+            How many windows are encoded.
         batches
-            Windows of the given indices, on the device of the encoder.
+            Returns the windows of the given indices, on the device of the encoder.
         encode
-            From layouts `(B, C, H, W)` to codes.
+            Returns the codes of layouts `(B, C, H, W)`.
         progress
-            Told how many windows were done, after each batch.
+            Called after each batch with its number of windows.
         """
         digest = fingerprint(key)
         if path.is_file() and torch.load(path, weights_only=True, mmap=True)["key"] == digest:
@@ -93,11 +92,11 @@ class CodeBank(Dataset[CodeBatch]):
 
     @classmethod
     def open(cls, path: Path) -> CodeBank:
-        """Open what `build` wrote."""
+        """Open the file that `build` has written."""
         content = torch.load(path, weights_only=True)
         return cls(content["code"], Conditions(**{f.name: content[f.name] for f in fields(Conditions)}))
 
 
 def fingerprint(plain: Any) -> str:
-    """Hash of plain values, the same in every process."""
+    """Return a hash of plain values, the same in every process."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()

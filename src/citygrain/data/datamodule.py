@@ -15,30 +15,24 @@ import numpy as np
 import pytorch_lightning as pl
 import rich
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from citygrain import measures
-from citygrain.data.dataset import (
-    MIN_BUILT,
-    MIN_VALID,
-    STATISTICS,
-    Augmentation,
-    Balance,
-    CityWindows,
-    Rules,
-    common_channels,
-    find_place,
-    whole_batch,
-)
+from citygrain.data.cityraster import CityRaster
+from citygrain.data.codes import CodeBank
+from citygrain.data.dataset import STATISTICS, CityWindows, find_place, whole_batch
+from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, Balance, Rules, common_channels
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.measures import MEASURES, mappable, measurable
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
 from citygrain.support.files import write_text
 
 MEASURED_AT_ONCE = 256
+
+Floats = NDArray[np.float64]
 
 
 class CityDataModule(pl.LightningDataModule):
@@ -53,47 +47,50 @@ class CityDataModule(pl.LightningDataModule):
     size_px
         Height and width of a window in cells.
     resolution_m
-        Edge of a cell in metres: one that every place was prepared at, or twice or four times that.
+        Edge of a cell in metres: the one that every place was prepared at, or twice or four times that.
     batch_size
         Windows of one step on one device.
     batches_per_epoch
         Steps of an epoch; every epoch draws new windows.
     val_windows, test_windows
         At most so many windows of the held-out grids, evenly spread; 0 for none.
-    min_valid, min_built
-        Shares of a window that must have data, and be building or street.
+    min_valid
+        Least share of a window that has data.
+    min_built
+        Least share of a window that is building, arterial or street.
     balance
         `places`: as many train windows of each place; `area`: in proportion to where windows may lie.
     symmetries
         Whether train windows are turned and mirrored to one of the 8 symmetries of the square.
     zoom
-        Train windows show an extent drawn log-uniformly between 1 / zoom and zoom times their own; 1 for their own. All
-        widths scale with it, those drawn in metres too.
+        The extent of a train window is drawn log-uniformly between 1 / zoom and zoom times `size_px`; 1 leaves it. All
+        widths scale with it, those that are drawn in metres too.
     rotation
-        Train windows are turned by an angle drawn uniformly from ± so many degrees, at most 45; 0 for not at all.
+        Train windows are turned by an angle that is drawn uniformly from ± so many degrees, at most 45; 0 leaves them.
     noise
-        Standard deviation of Gaussian noise on the coverage of train layouts, whose conditions are measured without it.
+        Standard deviation of Gaussian noise on the coverage of train windows; their conditions are measured without it.
     channels
-        Names of the channels; when None those that all places know.
+        Names of the channels; None for those that all places know.
     scalars
-        Names of the scalar conditions; when None all that the channels allow.
+        Names of the scalar conditions; None for all that the channels allow.
     maps
-        Names of condition maps, among the linear measures.
+        Names of condition maps; only linear measures have maps.
     map_px
         Height and width of condition maps in cells; must divide `size_px`.
     statistics_windows
-        Train windows of each place whose measures give the percentiles in the spec.
+        The percentiles in the spec are measured on so many train windows of each place.
     num_workers
-        Processes that gather windows; 0, in the training process, is fast enough but for slow disks.
+        Processes that gather windows. With 0 the training process gathers them, which is fast enough unless the disk is
+        slow.
     seed
-        Of the train windows.
+        Seed of the train windows.
     raster_format
-        Format of the city rasters that the channels are of, for models that were trained on an earlier one.
+        Format of city rasters that the channels are of, for models that were trained on an earlier one.
 
     Raises
     ------
     DataError
-        For a place that is not prepared, a channel that a place does not know, or numbers that make no sense.
+        For a place that is not prepared, a channel that a place does not know, or a number out of its range.
     ConditionError
         For a condition that does not exist or that the channels do not allow.
     """
@@ -135,7 +132,7 @@ class CityDataModule(pl.LightningDataModule):
             ("num_workers", num_workers, 0),
         ):
             if value < least:
-                raise DataError(f"data.{name} is a number of things.", expected=f"at least {least}", got=value)
+                raise DataError(f"data.{name} is too small.", expected=f"at least {least}", got=value)
         self.rules = Rules(size_px, float(resolution_m), min_valid, min_built)
         self.augmentation = Augmentation(symmetries, float(zoom), float(rotation), float(noise))
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
@@ -169,7 +166,7 @@ class CityDataModule(pl.LightningDataModule):
         return tuple(possible if wanted is None else wanted)
 
     def prepare_data(self) -> None:
-        """Decode what is to be read and measure the statistics, once for all ranks; name unequal channels."""
+        """Measure the statistics, once for all ranks, and say which channels are left out or not alike."""
         for name, reason in self.left_out.items():
             rich.print(f"[yellow]left out[/] the channel [bold]{name}[/], which is not known everywhere: {reason}")
         for name, reason in self._uneven.items():
@@ -178,7 +175,7 @@ class CityDataModule(pl.LightningDataModule):
 
     @property
     def _uneven(self) -> dict[str, str]:
-        """Channels that some places know in whole and others in part: they differ where the cities need not."""
+        """Channels that some places know in full and others in part: they may differ although the cities do not."""
         parts = {name: [r.partial.get(name) for r in self.rasters] for name in self.channels}
         return {
             name: "; ".join(f"{r.name}: {part}" for r, part in zip(self.rasters, known, strict=True) if part)
@@ -187,7 +184,7 @@ class CityDataModule(pl.LightningDataModule):
         }
 
     def prepare_spec(self) -> LayoutSpec:
-        """Return what the windows are and what can be asked of them, with statistics of the train windows.
+        """Return the spec of the windows, with the statistics of the train windows.
 
         Raises
         ------
@@ -202,7 +199,7 @@ class CityDataModule(pl.LightningDataModule):
 
     @cached_property
     def _spec(self) -> LayoutSpec:
-        """What batches are made by, which needs no statistics: of large windows they take minutes."""
+        """The spec that batches are made by. It has no statistics, which take minutes where windows are large."""
         return LayoutSpec(
             channels=self.channels,
             size_px=self.rules.size_px,
@@ -215,10 +212,12 @@ class CityDataModule(pl.LightningDataModule):
         )
 
     def _statistics(self, spec: LayoutSpec) -> Mapping[str, Mapping[str, Any]]:
-        """Read the statistics of the train windows from beside the data, or measure and keep them."""
+        """Read the statistics of the train windows from the folder beside the places, or measure and keep them."""
         depends = [self.provenance(), spec.scalars, self.statistics_windows, PERCENTILES]
         digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode())
-        digest.update(Path(measures.__file__).read_bytes())  # percentiles of an older definition mean nothing
+        digest.update(
+            Path(measures.__file__).read_bytes()
+        )  # where a measure is defined anew, its percentiles are others
         path = self.root / STATISTICS / f"statistics-{digest.hexdigest()[:24]}.json"
         with suppress(OSError, ValueError):
             kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
@@ -228,7 +227,7 @@ class CityDataModule(pl.LightningDataModule):
         weights = np.repeat(train.shares, self.statistics_windows)
         ranks = np.linspace(0, 1, PERCENTILES)
 
-        def percentiles(column: Any, weight: Any) -> list[float]:
+        def percentiles(column: Floats, weight: Floats) -> list[float]:
             found: list[float] = np.quantile(column, ranks, weights=weight, method="inverted_cdf").tolist()
             return found
 
@@ -239,12 +238,12 @@ class CityDataModule(pl.LightningDataModule):
             }
             for s, scalar in enumerate(spec.scalars)
         }
-        with suppress(DataError, OSError):  # a folder that may only be read: they are measured again next time
+        with suppress(DataError, OSError):  # the folder may be read-only: the next run measures again
             write_text(path, json.dumps(statistics))
         return statistics
 
-    def _measured(self, spec: LayoutSpec, place: int) -> Any:
-        """Conditions `(N, S)` of train windows of one place."""
+    def _measured(self, spec: LayoutSpec, place: int) -> Floats:
+        """Measure the conditions `(N, S)` of train windows of one place."""
         windows = self._cut([self.rasters[place]], "train")
         starts = range(0, self.statistics_windows, MEASURED_AT_ONCE)
         parts = []
@@ -285,12 +284,12 @@ class CityDataModule(pl.LightningDataModule):
         return len(self.windows("val")) if self.limits["val"] else 0
 
     def batch(self, split: str, indices: Sequence[int], device: torch.device | str = "cpu") -> Batch:
-        """Return the windows of a split that indices stand for, as batches hold them."""
+        """Return the windows of a split that `indices` stand for, as a batch."""
         raw = self.windows(split).__getitems__(indices)
         return to_batch(RawBatch(*(part.to(device) for part in raw)), self._spec)
 
     def setup(self, stage: str | None = None) -> None:
-        """Find out where windows may lie."""
+        """Find out where the windows of a stage may lie."""
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), None: ("train", "val", "test")}
         for split in splits.get(stage, ()):
             if self.limits[split] != 0:
@@ -313,15 +312,18 @@ class CityDataModule(pl.LightningDataModule):
         return to_batch(batch, self._spec) if isinstance(batch, RawBatch) else batch
 
     def training_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
-        """Load any data set of whole batches and endless indices in the order of training, this rank's part."""
+        """Load this rank's part of a data set in the order of training.
+
+        The data set gathers whole batches, and every index from 0 on is in it.
+        """
         rank, world = self._rank()
         per_epoch = self.batches_per_epoch * self.batch_size * world
         return self._loader(dataset, EpochSampler(per_epoch, rank, world))
 
-    def validation_loader(self, dataset: Any) -> DataLoader[Any]:
-        """Load a finite data set of whole batches in order, this rank's part; every rank gets as many.
+    def validation_loader(self, dataset: CityWindows | CodeBank) -> DataLoader[Any]:
+        """Load this rank's part of a finite data set of whole batches, in order.
 
-        What is left over by the ranks (fewer windows than ranks) is left out.
+        Every rank loads as many windows: where they cannot be shared out evenly, the last ones are left out.
         """
         rank, world = self._rank()
         count = len(dataset)
@@ -344,7 +346,8 @@ class CityDataModule(pl.LightningDataModule):
     def provenance(self) -> dict[str, Any]:
         """Return all that decides what the windows are, plain: each place's `place.json`, and the rules.
 
-        The default augmentation goes without saying, as it did before there was another: what is kept stays valid.
+        The default augmentation and the present format are left out: the first models do not name them either, and what
+        was computed from their windows is kept under the hash of this.
         """
         return {
             "places": {raster.name: dict(raster.provenance) for raster in self.rasters},
@@ -355,21 +358,21 @@ class CityDataModule(pl.LightningDataModule):
             "limits": self.limits,
             "seed": self.seed,
             **({} if self.raster_format == RASTER_FORMAT else {"raster_format": self.raster_format}),
-            **({} if self.augmentation == Augmentation() else {"augmentation": asdict(self.augmentation)}),
+            **({} if self.augmentation == SYMMETRIC else {"augmentation": asdict(self.augmentation)}),
         }
 
 
 class EpochSampler(Sampler[int]):
-    """Indices of one rank in one epoch: every epoch has its own, and the ranks take turns.
+    """Indices of one rank in one epoch. Every epoch has indices of its own, and the ranks take turns.
 
-    Step *k* of all R ranks together holds the indices of step *k* of one process with R times the batch.
+    At step *k* R ranks together have the indices that one process with R times the batch has at that step.
 
     Parameters
     ----------
     per_epoch
-        Windows of an epoch over all ranks.
+        Windows of an epoch, of all ranks together.
     rank, world
-        Which of how many ranks.
+        The number of this rank, and how many ranks there are.
     """
 
     def __init__(self, per_epoch: int, rank: int = 0, world: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""From the bytes of windows to batches; the 8 symmetries of the square; windows cut out at any angle and extent."""
+"""From the bytes of windows to batches: the 8 symmetries, windows cut out at any angle, measured conditions."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SYMMETRIES = 8
 
 
 class RawBatch(NamedTuple):
-    """Windows as they come from disk, and where they come from.
+    """Windows as they are read from disk, and where they lie.
 
     Attributes
     ----------
     layout
-        `(B, C, H, H)` uint8 coverage, 255 = covered: the windows, or the squares around them that they are cut out of.
+        `(B, C, H, H)` uint8 coverage, 255 = covered: the windows, or the squares that they are cut out of.
     place
         `(B,)` int64, index of the place.
     row, col
         `(B,)` int64, first row and column in the place's raster at the resolution of the windows.
     symmetry
-        `(B,)` int64, which of the 8 symmetries was applied, see `citygrain.data.transforms.turn`.
+        `(B,)` int64, which of the 8 symmetries was applied, see `turn`.
     extent
         `(B,)` float32, edge of the window as a share of the edge of `layout`; 1 where that is the window.
     angle
-        `(B,)` float32, angle in radians by which the window is turned on `layout`, see `cut_out`.
+        `(B,)` float32, angle in radians by which the window is turned in `layout`, see `cut_out`.
     noise
-        `(B, C, size_px, size_px)` float32, what is added to the coverage; without channels for nothing.
+        `(B, C, size_px, size_px)` float32, what is added to the coverage; C is 0 where nothing is added.
     """
 
     layout: Tensor
@@ -49,7 +49,7 @@ class RawBatch(NamedTuple):
 
 
 INVERSE = (0, 1, 2, 3, 4, 6, 5, 7)
-"""The symmetry that undoes each: after a transposition, the mirrored axis is the other one."""
+"""The symmetry that undoes each one: 5 and 6 undo each other, since a transposition swaps the mirrored axes."""
 
 
 @overload
@@ -72,10 +72,11 @@ def turn(layouts: Tensor | NDArray[Any], symmetry: int) -> Tensor | NDArray[Any]
 
 
 def cut_out(squares: Tensor, size_px: int, extent: Tensor, angle: Tensor) -> Tensor:
-    """Draw windows from the middle of the squares around them, each with its own extent and angle, true to area.
+    """Cut windows out of the middle of squares, each with its own extent and angle; areas are kept.
 
-    Every cell is the mean of a grid of points, which even in the widest window is about as dense as the square's cells,
-    so that a thin street is neither lost nor doubled. Between the middles of cells coverage is interpolated.
+    A cell of a window is the mean of a grid of points in the square. Even in the widest window the points lie about as
+    dense as the square's cells, so that no thin street is lost or counted twice. Between the middles of cells, coverage
+    is interpolated.
 
     Parameters
     ----------
@@ -84,9 +85,9 @@ def cut_out(squares: Tensor, size_px: int, extent: Tensor, angle: Tensor) -> Ten
     size_px
         Height and width of a window in cells.
     extent
-        `(B,)` edge of each window as a share of its square's.
+        `(B,)` edge of each window as a share of the edge of its square.
     angle
-        `(B,)` in radians: the window's rows run along (cos, sin) in columns and rows of its square.
+        `(B,)` in radians: a window's rows run along (cos, sin), counted in columns and rows of its square.
 
     Returns
     -------
@@ -99,20 +100,20 @@ def cut_out(squares: Tensor, size_px: int, extent: Tensor, angle: Tensor) -> Ten
     shape = [*squares.shape[:2], density * size_px, density * size_px]
     points = functional.affine_grid(onto_square, shape, align_corners=False)
     drawn = functional.grid_sample(squares, points, align_corners=False)
-    return functional.avg_pool2d(drawn, density).clamp_(0, 1)  # weights add up to 1 but for rounding
+    return functional.avg_pool2d(drawn, density).clamp_(0, 1)  # rounding may lead just beyond 0 and 1
 
 
 def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
-    """Turn windows into layouts in [0, 1] with all their conditions measured, on whatever device they are.
+    """Turn windows into layouts in [0, 1] and measure all their conditions, on the device where the windows are.
 
-    Measured is the window as it was cut out, before noise is added to it.
+    Conditions are measured on the window as it was cut out, before noise is added.
 
     Parameters
     ----------
     raw
-        Windows with the channels of `spec`; places numbered as in `spec`.
+        Windows with the channels of `spec`; their places are numbered as in `spec`.
     spec
-        Which conditions, in which order.
+        Says which conditions are measured, in which order.
 
     Returns
     -------

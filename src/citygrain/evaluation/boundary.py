@@ -1,6 +1,6 @@
-"""Whether the edges of what was reconstructed lie where they were: the measure that thin ways are judged by.
+"""Whether the edges in a reconstruction lie where the real edges lie. Thin ways are judged by this.
 
-A mean error hardly sees a cycle track, which covers a hundredth of a window. Its edge is as long as a boulevard's.
+A mean error hardly sees a cycle track, which covers a hundredth of a window; but its edge is as long as a boulevard's.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ class BoundaryScore:
         return 2 * self.precision * self.recall / both if both else 0.0
 
 
-def boundary_scores(
+def score_boundaries(
     made: ArrayLike, real: ArrayLike, channels: Sequence[str], resolution_m: float, tolerance_px: float = 1.0
 ) -> dict[str, BoundaryScore]:
     """Return the boundary F-score of each channel, over all edges of all layouts together.
 
-    A cell counts as covered from a little below a half, and in channels whose ways are narrower than a cell from that
-    share of such a way. Edges are the covered cells beside one that is not; the window's border is none.
+    A cell counts as covered when a little less than half of it is covered; in channels whose ways are narrower than a
+    cell, when it is covered as far as such a way covers it. The edge is made of the covered cells that have a neighbour
+    which is not covered. The border of the window is no edge.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def boundary_scores(
     resolution_m
         Edge of a cell in metres.
     tolerance_px
-        Cells that an edge may lie beside the other's, from middle to middle.
+        Distance in cells, from middle to middle, within which an edge counts as met.
 
     References
     ----------
@@ -83,7 +84,7 @@ def _edge(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _share_near(pairs: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]], tolerance_px: float) -> float:
-    """Share of the first ones' cells that lie within the tolerance of one of the second's; NaN for no cells."""
+    """Return the share of the first edges' cells that lie near a cell of the second edges; NaN for no cells."""
     count = sum(int(edge.sum()) for edge, _ in pairs)
     if not count:
         return float("nan")

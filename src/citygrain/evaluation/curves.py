@@ -1,4 +1,4 @@
-"""How training went: what a run's log holds."""
+"""How training went: the losses in the log of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOSSES = {"train/loss": "training", "val/loss": "held-out windows"}
 Curve = dict[str, list[float]]
 
 
-def training_curves(run: str | Path) -> dict[str, dict[str, Curve]]:
+def read_curves(run: str | Path) -> dict[str, dict[str, Curve]]:
     """Return the losses that the CSV log of a run holds, and of the codec that was trained for it.
 
     Parameters
@@ -31,7 +31,7 @@ def training_curves(run: str | Path) -> dict[str, dict[str, Curve]]:
         for column, name in LOSSES.items():
             parts = [log.dropna(subset=[column]) for log in logs if column in log]
             if parts:
-                # What was resumed has done some steps again: the last time counts.
+                # A run that was resumed has done some steps twice: the second time counts.
                 rows = pd.concat(parts).drop_duplicates("step", keep="last").sort_values("step")
                 of[name] = {"step": rows["step"].tolist(), "loss": rows[column].tolist()}
         if of:

@@ -1,7 +1,8 @@
-"""Judging the judges: real windows are disrupted by degrees, and a metric has to say so.
+"""The test of the metrics: real windows are disrupted by degrees, and a metric has to get worse with each.
 
-Usual metrics of generated city layouts have been found to favour disrupted ones. A metric that falls, or does not rise
-steadily, while buildings are scattered and streets are cut, is named and left out of what sums up an evaluation.
+Usual metrics of generated city layouts have been found to favour disrupted ones. A metric that gets better while
+buildings are scattered or streets are cut, or that responds to nothing, is named, and left out of the summary of an
+evaluation.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from citygrain.evaluation.distribution import frechet, kernel, overlap, wasserstein
-from citygrain.evaluation.gather import Gathered, Layouts
+from citygrain.evaluation.gather import Cells, Gathered
 from citygrain.geo.vectorize import NETWORKS
 
 DEGREES = (0.25, 0.5, 0.75, 1.0)
@@ -26,7 +26,7 @@ SCATTER_M = 24.0
 
 CUT_M = 12.0
 CUTS_PER_KM2 = 300
-"""Radius of a cut, and how many there are."""
+"""Radius of a cut, and cuts on a square kilometre."""
 
 TILE_M = 128.0
 TURN_DEG = 45.0
@@ -41,7 +41,7 @@ BLUR_M = 16.0
 
 @dataclass(frozen=True)
 class How:
-    """What there is to be disrupted, and how far.
+    """How layouts are disrupted.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class How:
     degree
         From 0 to 1.
     rng
-        Where chance comes from.
+        Draws the random numbers.
     """
 
     channels: Sequence[str]
@@ -61,10 +61,10 @@ class How:
     rng: np.random.Generator
 
 
-Disruption = Callable[[Layouts, How], Layouts]
+Disrupt = Callable[[Cells, How], Cells]
 
 
-def scatter(layouts: Layouts, how: How) -> Layouts:
+def scatter(layouts: Cells, how: How) -> Cells:
     """Move every building by up to `SCATTER_M` times the degree."""
 
     def moved(building: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -83,7 +83,7 @@ def scatter(layouts: Layouts, how: How) -> Layouts:
     return _buildings(layouts, how.channels, moved)
 
 
-def delete(layouts: Layouts, how: How) -> Layouts:
+def delete(layouts: Cells, how: How) -> Cells:
     """Delete a share of the buildings, the degree."""
 
     def thinned(building: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -94,7 +94,7 @@ def delete(layouts: Layouts, how: How) -> Layouts:
     return _buildings(layouts, how.channels, thinned)
 
 
-def cut(layouts: Layouts, how: How) -> Layouts:
+def cut(layouts: Cells, how: How) -> Cells:
     """Cut ways off at random places on them, `CUTS_PER_KM2` times the degree."""
     ways = [how.channels.index(name) for kinds in NETWORKS.values() for name in kinds if name in how.channels]
     out = layouts.copy()
@@ -112,7 +112,7 @@ def cut(layouts: Layouts, how: How) -> Layouts:
     return out
 
 
-def turn_blocks(layouts: Layouts, how: How) -> Layouts:
+def turn_blocks(layouts: Cells, how: How) -> Cells:
     """Turn each tile of `TILE_M` about its middle, by up to `TURN_DEG` times the degree."""
     out = layouts.copy()
     edge = max(4, round(TILE_M / how.cell_m))
@@ -125,7 +125,7 @@ def turn_blocks(layouts: Layouts, how: How) -> Layouts:
     return out
 
 
-def salt(layouts: Layouts, how: How) -> Layouts:
+def salt(layouts: Cells, how: How) -> Cells:
     """Fill `SALT` times the degree of the cells, each in one channel at random."""
     out = layouts.copy()
     n, kinds, height, width = out.shape
@@ -134,13 +134,13 @@ def salt(layouts: Layouts, how: How) -> Layouts:
     return out
 
 
-def blur(layouts: Layouts, how: How) -> Layouts:
+def blur(layouts: Cells, how: How) -> Cells:
     """Blur by a Gaussian of `BLUR_M` times the degree."""
     sigma = BLUR_M * how.degree / how.cell_m
     return ndimage.gaussian_filter(layouts, (0, 0, sigma, sigma), mode="nearest")
 
 
-DISRUPTIONS: Mapping[str, Disruption] = MappingProxyType({
+DISRUPTIONS: Mapping[str, Disrupt] = MappingProxyType({
     "buildings moved": scatter,
     "buildings deleted": delete,
     "streets cut": cut,
@@ -151,8 +151,8 @@ DISRUPTIONS: Mapping[str, Disruption] = MappingProxyType({
 
 
 def _buildings(
-    layouts: Layouts, channels: Sequence[str], change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-) -> Layouts:
+    layouts: Cells, channels: Sequence[str], change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> Cells:
     out = layouts.copy()
     if "building" in channels:
         for layout in out:
@@ -162,12 +162,12 @@ def _buildings(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a metric makes of a disruption.
+    """How a metric responds to a disruption.
 
     Attributes
     ----------
     values
-        At no disruption, and at each degree; the larger, the worse.
+        Of the metric, without disruption and at each degree; the larger, the worse.
     noise
         By how much the metric varies between equal sets.
     """
@@ -187,13 +187,38 @@ class Verdict:
         return bool((np.array(self.values) > best_to_come + self.noise).any())
 
 
-def unreliable(verdicts: Mapping[str, Mapping[str, Verdict]]) -> dict[str, str]:
-    """Name the metrics that are not to be trusted, and why.
+@dataclass(frozen=True)
+class JudgedMetrics:
+    """What every metric says of real windows that are disrupted by degrees.
+
+    Attributes
+    ----------
+    windows
+        How many were disrupted.
+    degrees
+        From 0, not at all, to 1.
+    metrics
+        Metric → disruption → its value at each degree; the larger, the worse.
+    noise
+        Metric → by how much it varies between equal sets.
+    left_out
+        Metric that cannot be trusted → why.
+    """
+
+    windows: int
+    degrees: tuple[float, ...]
+    metrics: Mapping[str, Mapping[str, tuple[float, ...]]]
+    noise: Mapping[str, float]
+    left_out: Mapping[str, str]
+
+
+def find_unreliable(verdicts: Mapping[str, Mapping[str, Verdict]]) -> dict[str, str]:
+    """Return the metrics that cannot be trusted, and why.
 
     Parameters
     ----------
     verdicts
-        Metric → disruption → what it made of it.
+        Metric → disruption → how it responds.
     """
     found = {}
     for metric, by in verdicts.items():
@@ -215,8 +240,8 @@ def judge_metrics(
     *,
     windows: int = 128,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Let every metric judge real windows, disrupted by degrees, against other real ones.
+) -> JudgedMetrics:
+    """Disrupt real windows by degrees, and let every metric compare them with other real windows.
 
     Parameters
     ----------
@@ -230,50 +255,39 @@ def judge_metrics(
         How many of the first set are disrupted.
     seed
         Of the disruptions.
-
-    Returns
-    -------
-    dict
-        `metrics`: metric → disruption → what it says at each of `degrees`, the larger the worse; the `noise` of each;
-        and those `left_out`, with the reason.
     """
     n = min(windows, len(real))
-    undisrupted = apart(real, others, slice(0, n), seed)
-    halves = [apart(real, others, part, seed) for part in (slice(0, n // 2), slice(n // 2, n))]
+    undisrupted = measure_metrics(real, others, slice(0, n), seed)
+    halves = [measure_metrics(real, others, part, seed) for part in (slice(0, n // 2), slice(n // 2, n))]
     # A half varies √2 times as much as the whole, and the difference of two √2 times as much as each.
     noise = {name: abs(halves[0][name] - halves[1][name]) / 2 for name in undisrupted}
     for name, values in real.values.items():
-        if name in noise:  # two halves may agree by chance
+        if name in noise:  # two halves may be equal by chance
             interval = wasserstein(values[:n], others.values[name], resamples=100, seed=seed)
             noise[name] = float(np.fmax(noise[name], (interval.high - interval.low) / 2))
     judged: dict[str, list[dict[str, float]]] = {}
-    for kind, disruption in DISRUPTIONS.items():
+    for kind, disrupt in DISRUPTIONS.items():
         judged[kind] = [undisrupted]
         for degree in DEGREES:
 
-            def made(positions: range, disruption: Disruption = disruption, degree: float = degree) -> Layouts:
+            def made(positions: range, disrupt: Disrupt = disrupt, degree: float = degree) -> Cells:
                 rng = np.random.default_rng((seed, positions.start))
-                return disruption(real.chosen(positions), How(channels, cell_m, degree, rng))
+                return disrupt(real.chosen(positions), How(channels, cell_m, degree, rng))
 
             found = gathered(f"{kind.replace(' ', '_')}_{degree:g}", n, made, real.parts[0].parent)
-            judged[kind].append(apart(found, others, slice(0, n), seed))
+            judged[kind].append(measure_metrics(found, others, slice(0, n), seed))
     metrics = {
-        name: {kind: [values[name] for values in series] for kind, series in judged.items()} for name in undisrupted
+        name: {kind: tuple(values[name] for values in series) for kind, series in judged.items()}
+        for name in undisrupted
     }
     verdicts = {
-        name: {kind: Verdict(tuple(series), noise[name]) for kind, series in by.items() if np.isfinite(series).all()}
+        name: {kind: Verdict(series, noise[name]) for kind, series in by.items() if np.isfinite(series).all()}
         for name, by in metrics.items()
     }
-    return {
-        "windows": n,
-        "degrees": [0.0, *DEGREES],
-        "metrics": metrics,
-        "noise": noise,
-        "left_out": unreliable(verdicts),
-    }
+    return JudgedMetrics(n, (0.0, *DEGREES), metrics, noise, find_unreliable(verdicts))
 
 
-def apart(of: Gathered, others: Gathered, part: slice, seed: int) -> dict[str, float]:
+def measure_metrics(of: Gathered, others: Gathered, part: slice, seed: int) -> dict[str, float]:
     """Return every metric of a part of a set against another set; the larger, the worse."""
     measures = {
         name: wasserstein(values[part], others.values[name], resamples=0).value

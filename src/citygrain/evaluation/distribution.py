@@ -1,8 +1,8 @@
 """How far apart two sets of layouts are: measure by measure, and as points of an embedding.
 
-None of these numbers means anything alone: small sets differ even where both are real. Every one of them is therefore
-taken of real against real as well, with as many layouts (the floor), and of layouts whose tiles are shuffled (the
-ceiling), see `shuffled`.
+No number here means anything alone, because small sets differ even where both are real. So an evaluation computes each
+number three times: for generated layouts, for as many other real layouts (the floor), and for real layouts whose tiles
+are shuffled (the ceiling), see `shuffle_tiles`.
 
 References
 ----------
@@ -31,7 +31,7 @@ from citygrain.errors import DataError
 Floats = NDArray[np.floating]
 
 NEIGHBOURS = 5
-"""How many neighbours a point's surroundings reach to, for precision, recall, density and coverage."""
+"""The k of precision, recall, density and coverage: a point's surroundings reach to its k-th nearest neighbour."""
 
 CHUNK_MIB = 128
 """Memory for distances that are held at once."""
@@ -52,10 +52,10 @@ class Distance:
     value
         Wasserstein distance in the unit of the measure; NaN where one of the samples has no value at all.
     low, high
-        Between which 95 % of the distances of resampled samples lie. They are resampled with replacement, which makes
-        both differ more than they do: the interval lies above what the value is an estimate of.
+        Bounds of 95 % of the distances when both samples are resampled. Samples that are drawn with replacement differ
+        more than the original ones, so the interval lies above the distance that the value estimates.
     undefined
-        Shares of the two samples that have nothing to measure, first and second.
+        Share of the first sample that has nothing to measure, and of the second.
     """
 
     value: float
@@ -65,7 +65,7 @@ class Distance:
 
 
 def wasserstein(made: Floats, real: Floats, *, resamples: int = 200, seed: int = 0) -> Distance:
-    """Wasserstein distance of two samples `(N,)`, `(M,)` of a measure, with a bootstrap interval.
+    """Return the Wasserstein distance of two samples `(N,)`, `(M,)` of a measure, with a bootstrap interval.
 
     Raises
     ------
@@ -85,9 +85,10 @@ def wasserstein(made: Floats, real: Floats, *, resamples: int = 200, seed: int =
 
 
 def frechet(made: Floats, real: Floats) -> float:
-    """Fréchet distance of two sets of points `(N, D)`, `(M, D)`, each taken for normal (Heusel et al. 2017).
+    """Return the Fréchet distance of two sets of points `(N, D)`, `(M, D)` (Heusel et al. 2017).
 
-    ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½). It shrinks with more points: compare sets of one size.
+    ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½): each set is taken to be normally distributed. The distance shrinks with more
+    points, so compare sets of one size.
     """
     _check(made, real)
     means = made.mean(0) - real.mean(0)
@@ -98,9 +99,9 @@ def frechet(made: Floats, real: Floats) -> float:
 
 
 def kernel(made: Floats, real: Floats, *, subsets: int = 20, seed: int = 0) -> float:
-    """Squared maximum mean discrepancy with the kernel (x·y / D + 1)³, unbiased (Binkowski et al. 2018).
+    """Return the squared maximum mean discrepancy with the kernel (x·y / D + 1)³, unbiased (Binkowski et al. 2018).
 
-    The mean over random subsets of at most `KERNEL_SUBSET` points each. It may come out below 0.
+    It is the mean over random subsets of at most `KERNEL_SUBSET` points each, and may be below 0.
     """
     _check(made, real)
     rng = np.random.default_rng(seed)
@@ -118,12 +119,14 @@ def kernel(made: Floats, real: Floats, *, subsets: int = 20, seed: int = 0) -> f
 
 
 def overlap(made: Floats, real: Floats, *, neighbours: int = NEIGHBOURS) -> dict[str, float]:
-    """Precision, recall, density and coverage of points `(N, D)` about real ones `(M, D)`.
+    """Return precision, recall, density and coverage of made points `(N, D)` among real points `(M, D)`.
 
-    Each point's surroundings are the ball to its k-th nearest neighbour among its own. Precision: share of made points
-    in the surroundings of any real one; recall: the reverse (Kynkäänniemi et al. 2019). Density: in how many real
-    surroundings a made point lies, over k; coverage: share of real points with a made one in their surroundings (Naeem
-    et al. 2020).
+    The surroundings of a point are the ball around it that reaches to its k-th nearest neighbour in its own set.
+
+    - Precision: share of the made points that lie in the surroundings of any real point; recall: share of the real
+      points that lie in the surroundings of any made point (Kynkäänniemi et al. 2019).
+    - Density: in how many surroundings of real points a made point lies, over k; coverage: share of the real points
+      that have a made point in their surroundings (Naeem et al. 2020).
     """
     _check(made, real)
     least = min(len(made), len(real))
@@ -167,10 +170,11 @@ def _check(made: Floats, real: Floats) -> None:
         raise DataError("Some points of the embedding are not finite.")
 
 
-def shuffled(layouts: NDArray[Any], *, tiles: int = TILES, seed: int = 0) -> NDArray[Any]:
-    """Cut layouts `(N, C, H, W)` into tiles and lay these out at random, each layout's among themselves.
+def shuffle_tiles(layouts: NDArray[Any], *, tiles: int = TILES, seed: int = 0) -> NDArray[Any]:
+    """Cut each of the layouts `(N, C, H, W)` into tiles, and put its tiles together again in a random order.
 
-    What covers how much stays as it is, and so does what is smaller than a tile; ways break off and blocks fall apart.
+    The share of each channel stays as it is, and so does what is smaller than a tile. Ways break off, and blocks fall
+    apart.
     """
     n, channels, height, width = layouts.shape
     if height % tiles or width % tiles:

@@ -1,9 +1,9 @@
 """An embedding of layouts, learned from real ones without labels, in which sets of layouts are compared.
 
-What ImageNet taught networks to see, cats and textures in three colours, says little about channels of coverage.
-This one learns from windows of the places at hand: two crops of one window, turned at random, are to lie together, and
-the dimensions are to vary and not to say the same twice (VICReg). It knows nothing of conditions or measures, so that
-it judges models which are steered by them from outside.
+Networks that were trained on ImageNet know photographs in three colours, which say little about channels of coverage.
+This network learns from real windows of the places at hand, by VICReg: two crops of one window, turned at random, have
+to lie close together, while the dimensions have to vary and must not repeat each other. It knows neither conditions nor
+measures, so that it can judge models that are steered by them.
 
 References
 ----------
@@ -45,7 +45,7 @@ FINEST_PX = 32
 
 
 class LayoutEmbedding(nn.Module):
-    """Layouts to points.
+    """A network that turns layouts into points.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class LayoutEmbedding(nn.Module):
         self.scale.copy_(layouts.std((0, 2, 3))[:, None, None].clamp_min(0.02))
 
     def forward(self, layouts: Tensor) -> Tensor:
-        """Map `(B, C, H, W)` in [0, 1] to `(B, FEATURES)`: how much there is of each pattern, and how unevenly."""
+        """Map `(B, C, H, W)` in [0, 1] to `(B, FEATURES)`, by how much of each pattern there is, and how unevenly."""
         seen = ((layouts - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
         found = self.body(seen).flatten(2)
         uneven = found.var(2, correction=0).add(1e-6).sqrt()
@@ -98,19 +98,19 @@ class LayoutEmbedding(nn.Module):
         return found
 
 
-def learned(
+def train_embedding(
     batches: Callable[[int, int], Tensor], *, steps: int = STEPS, batch: int = BATCH, seed: int = 0
 ) -> LayoutEmbedding:
-    """Learn an embedding.
+    """Train an embedding on real layouts.
 
     Parameters
     ----------
     batches
         Real layouts `(n, C, H, W)` in [0, 1] from a position on: `batches(start, n)`.
     steps, batch
-        How long, on how many windows at a time.
+        Training steps, and windows of each step.
     seed
-        Of weights and crops.
+        Seed of weights and crops.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,10 +133,10 @@ def learned(
     return embedding.eval().requires_grad_(False)
 
 
-def kept(
+def keep_embedding(
     folder: Path, depends: object, batches: Callable[[int, int], Tensor], *, size_px: int, steps: int = STEPS
 ) -> tuple[LayoutEmbedding, Path]:
-    """Return the embedding that was learned on the same data before, or learn and keep it.
+    """Read the embedding that was trained on the same data before; where there is none, train it and keep it.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def kept(
     depends
         All that decides what the windows are, plain.
     batches, steps
-        As for `learned`.
+        As for `train_embedding`.
     size_px
         Edge of the windows.
     """
@@ -159,7 +159,7 @@ def kept(
             return embedding.eval().requires_grad_(False), path
         except (SafetensorError, RuntimeError, KeyError):
             pass  # a damaged file, or one of another version: it is learned again
-    embedding = learned(batches, steps=steps)
+    embedding = train_embedding(batches, steps=steps)
     with atomic_path(path) as temporary:
         save_file({name: value.contiguous() for name, value in embedding.state_dict().items()}, temporary)
     return embedding, path

@@ -1,7 +1,7 @@
-"""All that is to be known of many layouts, part by part, so that neither memory nor an interruption limits how many.
+"""Many layouts, made and measured part by part: memory does not limit their number, and an interruption loses one part.
 
-A part is a file in the folder of the evaluation: its layouts, their measures, where they lie in the embedding, and a
-coarse picture of each. Parts that are there are not made again.
+A part is a file in the folder of the evaluation. It holds layouts, their measures, their points in the embedding, and a
+coarse picture of each. A part that is there is not made again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from citygrain.evaluation.embedding import LayoutEmbedding
-from citygrain.evaluation.morphology import Form, morphology
+from citygrain.evaluation.form import Form
+from citygrain.evaluation.morphology import measure_form
 from citygrain.geo.rasterize import Grid
 from citygrain.support.console import progress_bar
 from citygrain.support.files import atomic_path
@@ -34,13 +35,14 @@ PART = 256
 """Layouts of a part."""
 
 COARSE_PX = 16
+"""Cells a side of a coarse picture."""
 
 _MEASURED, _SAMPLE = "measured_", "sample_"
 
 SOMEWHERE = "EPSG:32631"
 """Form does not depend on where a layout lies; its features need some CRS in metres."""
 
-Layouts = NDArray[np.uint8]
+Cells = NDArray[np.uint8]
 """`(N, C, H, W)`, coverage 0–255."""
 
 Arrays = dict[str, Any]
@@ -56,7 +58,7 @@ class Gathered:
     values
         Measure → `(N,)` in its unit; NaN where there is nothing to measure.
     samples
-        What lies behind the medians, all layouts together, see `citygrain.evaluation.morphology.Form`.
+        What the medians are medians of, all layouts together, see `citygrain.evaluation.form.Form`.
     points
         `(N, D)` in the embedding; D is 0 without one.
     coarse
@@ -74,12 +76,12 @@ class Gathered:
     def __len__(self) -> int:
         return len(self.points)
 
-    def layouts(self, count: int | None = None) -> Layouts:
+    def layouts(self, count: int | None = None) -> Cells:
         """Return the first layouts, `(n, C, H, W)`, 0–255; all by default."""
         needed = math.ceil((len(self) if count is None else count) / PART)
         return np.concatenate([_layouts(path) for path in self.parts[:needed]])[:count]
 
-    def chosen(self, index: Sequence[int]) -> Layouts:
+    def chosen(self, index: Sequence[int]) -> Cells:
         """Return some layouts, `(n, C, H, W)`, 0–255."""
         part, position = np.divmod(np.asarray(index), PART)
         layouts = np.empty((len(part), *_layouts(self.parts[0]).shape[1:]), np.uint8)
@@ -88,26 +90,26 @@ class Gathered:
         return layouts
 
 
-def _layouts(path: Path) -> Layouts:
+def _layouts(path: Path) -> Cells:
     with np.load(path) as file:
-        layouts: Layouts = file["layouts"]
+        layouts: Cells = file["layouts"]
         return layouts
 
 
-def coarse_of(layouts: Tensor) -> NDArray[np.float32]:
+def coarsen(layouts: Tensor) -> NDArray[np.float32]:
     """Average layouts `(N, C, H, W)` to `COARSE_PX` cells a side."""
     coarse: NDArray[np.float32] = F.adaptive_avg_pool2d(layouts, COARSE_PX).numpy()
     return coarse
 
 
-def form_of(layout: Layouts, *, channels: Sequence[str], resolution_m: float, service: bool = False) -> Form:
+def measure_window(layout: Cells, *, channels: Sequence[str], resolution_m: float, service: bool = False) -> Form:
     """Measure one layout `(C, H, W)`."""
     grid = Grid(SOMEWHERE, 500_000.0, 0.0, resolution_m, layout.shape[2], layout.shape[1])
-    return morphology(layout, channels, grid, service=service)
+    return measure_form(layout, channels, grid, service=service)
 
 
 @contextmanager
-def processes(workers: int) -> Iterator[Callable[..., Iterator[Form]]]:
+def start_processes(workers: int) -> Iterator[Callable[..., Iterator[Form]]]:
     """Hand out a `map` that works in so many processes, or in this one."""
     if workers < 2:
         yield map
@@ -119,7 +121,7 @@ def processes(workers: int) -> Iterator[Callable[..., Iterator[Form]]]:
 def gather(
     name: str,
     count: int,
-    layouts_of: Callable[[range], Layouts],
+    layouts_of: Callable[[range], Cells],
     folder: Path,
     *,
     channels: Sequence[str],
@@ -128,7 +130,7 @@ def gather(
     mapped: Callable[..., Iterator[Form]] = map,
     service: bool = False,
 ) -> Gathered:
-    """Make layouts part by part, or take up where this was broken off, and find out all about them.
+    """Make layouts part by part, measure them and keep each part; a part that is there is read.
 
     Parameters
     ----------
@@ -137,19 +139,19 @@ def gather(
     count
         How many layouts.
     layouts_of
-        The layouts that stand at some positions; the same ones at every call.
+        Makes the layouts at some positions; the same ones at every call.
     folder
-        Where the parts are kept. What is in it was made by the same `layouts_of`.
+        Where the parts are kept. All parts in it have to be of the same `layouts_of`.
     channels, resolution_m
         Of the layouts.
     embedding
-        Where they are placed; None: nowhere.
+        Gives the layouts their points; None gives none.
     mapped
-        A `map`, such as `processes` hands out.
+        A `map`, such as `start_processes` hands out.
     service
         Whether service roads belong to the drive network.
     """
-    measured = partial(form_of, channels=tuple(channels), resolution_m=resolution_m, service=service)
+    measured = partial(measure_window, channels=tuple(channels), resolution_m=resolution_m, service=service)
 
     def known_of(positions: range) -> Arrays:
         layouts = layouts_of(positions)
@@ -158,7 +160,7 @@ def gather(
         return {
             "layouts": layouts,
             "points": np.empty((len(shares), 0), np.float32) if embedding is None else embedding.points(shares),
-            "coarse": coarse_of(torch.from_numpy(shares)),
+            "coarse": coarsen(torch.from_numpy(shares)),
             **{_MEASURED + k: np.array([form.values[k] for form in forms]) for k in forms[0].values},
             **{_SAMPLE + k: np.concatenate([form.samples[k] for form in forms]) for k in forms[0].samples},
         }
@@ -169,7 +171,7 @@ def gather(
         for start in range(0, count, PART):
             positions = range(start, min(start + PART, count))
             paths.append(folder / f"{name}_{positions.start:06d}_{len(positions)}.npz")
-            part = kept_arrays(paths[-1], partial(known_of, positions))
+            part = keep_arrays(paths[-1], partial(known_of, positions))
             found.append({key: array for key, array in part.items() if key != "layouts"})
             advance(len(positions))
     joined = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
@@ -180,8 +182,8 @@ def gather(
     return Gathered(values, samples, joined["points"], joined["coarse"], tuple(paths))
 
 
-def kept_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays that a file holds; where there is none, or half of one, make them and keep them there."""
+def keep_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
+    """Read the arrays of a file; where there is no file, or half of one, make the arrays and keep them there."""
     try:
         with path.open("rb") as stream, np.load(stream) as file:  # numpy leaves open what it cannot read
             return dict(file)

@@ -1,8 +1,8 @@
-"""Whether layouts are copies: how near each comes to a window that the model was trained on, however it is turned."""
+"""Whether layouts are copies: how near each comes to any window that the model was trained on, however it is turned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from citygrain.data.datamodule import CityDataModule
 from citygrain.data.transforms import INVERSE, SYMMETRIES, turn
+from citygrain.evaluation.gather import PART, Gathered, coarsen
+from citygrain.support.console import progress_bar
+
+COPY_PERCENTILE = 1.0
+"""Percentage of the held-out windows that may be nearer to a training window than a layout which is suspected."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,45 @@ class Nearest:
     symmetry: NDArray[np.int64]
 
 
-def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]]) -> Nearest:
+@dataclass(frozen=True)
+class Copies:
+    """Whether a model copies its training windows.
+
+    Attributes
+    ----------
+    training_windows
+        How many were searched.
+    limit
+        Distance that all but `COPY_PERCENTILE` % of the held-out windows keep from every training window.
+    share_closer
+        Share of generated layouts that are nearer than the limit.
+    expected
+        That share of held-out windows.
+    median_distance
+        Of `generated` layouts and of `real` held-out windows to their nearest training window.
+    n
+        Generated layouts.
+    """
+
+    training_windows: int
+    limit: float
+    share_closer: float
+    expected: float
+    median_distance: Mapping[str, float]
+    n: int
+
+
+def find_nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]]) -> Nearest:
     """Find the nearest training window of each layout, over the 8 symmetries of the square.
 
     Parameters
     ----------
     layouts
-        Coarse pictures `(N, C, h, h)` of generated or held-out layouts: a copy that is off by a cell is a copy.
+        Coarse pictures `(N, C, h, h)` of generated or held-out layouts: coarse, so that a copy that is off by a cell
+        is found.
     training
-        Those of training windows, in parts `(M, C, h, h)`, which need not fit into memory together. The standard
-        deviations are those of the first part.
+        Coarse pictures of training windows, in parts `(M, C, h, h)`, which need not fit into memory together. The
+        standard deviations are those of the first part.
     """
     n = len(layouts)
     best = torch.full((n,), torch.inf)
@@ -54,7 +89,7 @@ def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]
         if spread is None:
             spread = coarse.std((0, 2, 3), keepdim=True).clamp_min(0.02)
             queries = (torch.from_numpy(layouts) / spread).flatten(1)
-        # Turned are the few windows of a part, back, instead of the many layouts.
+        # The few windows of a part are turned back, instead of turning the many layouts.
         turned = torch.cat([turn(coarse / spread, INVERSE[s]) for s in range(SYMMETRIES)])
         least, where = torch.cdist(queries, turned.flatten(1)).min(1)
         closer = least < best
@@ -64,3 +99,32 @@ def nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.float32]
         seen += len(part)
     cells = queries.shape[1]
     return Nearest((best / cells**0.5).numpy(), index.numpy(), symmetry.numpy())
+
+
+def search_training(of: Gathered, training: CityDataModule, count: int) -> Nearest:
+    """Find the nearest training window of each layout, among the first `count` that the model saw."""
+
+    def parts() -> Iterator[NDArray[np.float32]]:
+        with progress_bar("looking for copies", count) as advance:
+            for start in range(0, count, PART):
+                positions = range(start, min(start + PART, count))
+                yield coarsen(training.batch("train", positions).layout)
+                advance(len(positions))
+
+    return find_nearest(of.coarse, parts())
+
+
+def judge_copies(generated: Nearest, real: Nearest, training_windows: int) -> Copies:
+    """Return how many generated layouts are as near to training windows as held-out windows hardly ever are."""
+    limit = float(np.percentile(real.distance, COPY_PERCENTILE))
+    closer = generated.distance < limit
+    return Copies(
+        training_windows=training_windows,
+        limit=limit,
+        share_closer=float(closer.mean()),
+        expected=COPY_PERCENTILE / 100,
+        median_distance={
+            name: float(np.median(found.distance)) for name, found in (("generated", generated), ("real", real))
+        },
+        n=len(closer),
+    )

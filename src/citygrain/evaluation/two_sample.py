@@ -1,4 +1,4 @@
-"""How often a network that was trained to tell real layouts from generated ones is right on those it has not seen.
+"""How often a network that learned to tell real layouts from generated ones is right about layouts it has not seen.
 
 References
 ----------
@@ -18,15 +18,20 @@ from torch import Tensor, nn
 from citygrain.data.transforms import SYMMETRIES, turn
 from citygrain.errors import DataError
 from citygrain.evaluation.embedding import LayoutEmbedding
-from citygrain.evaluation.gather import Layouts
+from citygrain.evaluation.gather import Cells
+from citygrain.evaluation.sets import Sets
+from citygrain.spec import LayoutSpec
 from citygrain.support.console import progress_bar
 
 STEPS, BATCH = 300, 32
 MEASURED = 1024
-"""Layouts of each kind whose channels say how they are standardised."""
+"""Layouts of each kind whose channels give the shift and scale of the network."""
 
 LEAST = 16
-"""Fewer layouts of a kind cannot be learned from and tested on."""
+"""Fewer layouts of a kind are too few to learn from and to test on."""
+
+SHOWN_BYTES = 2**28
+"""Bytes of each set that the network is shown at most: 8,192 layouts of 8 channels and 64 × 64 cells."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class TwoSample:
     Attributes
     ----------
     accuracy
-        Share of held-out layouts that the classifier was right about; 0.5 where the sets are alike.
+        Share of the held-out layouts that the network was right about; 0.5 where the sets are alike.
     low, high
         95 % interval for it (Wilson), of the held-out layouts alone.
     n
@@ -49,11 +54,45 @@ class TwoSample:
     n: int
 
 
-def two_sample(made: Layouts, real: Layouts, *, steps: int = STEPS, seed: int = 0) -> TwoSample:
-    """Train a small network to tell two sets of layouts `(N, C, H, W)`, `(M, C, H, W)`, 0–255, apart, and test it.
+@dataclass(frozen=True)
+class ToldApart:
+    """How well generated layouts, and the other real windows of the floor, can be told from held-out windows."""
 
-    Of each, as many as the smaller set has; half is learned from, turned at random, half is held out. The network is
-    small and its training short, so that it says what is easily seen: it is no bound on what can be told apart.
+    generated: TwoSample
+    floor: TwoSample
+
+
+def tell_apart(sets: Sets, spec: LayoutSpec, *, steps: int = STEPS, seed: int = 0) -> ToldApart:
+    """Train a network to tell generated layouts from held-out windows, and another to tell the floor from them.
+
+    Parameters
+    ----------
+    sets
+        The layouts, of which no more are shown than memory can hold.
+    spec
+        Of the generator.
+    steps, seed
+        As for `judge_samples`.
+    """
+    shown = count_shown(spec, len(sets.real))
+    real = sets.real.layouts(shown)
+    return ToldApart(
+        generated=judge_samples(sets.generated.layouts(shown), real, steps=steps, seed=seed),
+        floor=judge_samples(sets.floor.layouts(shown), real, steps=steps, seed=seed),
+    )
+
+
+def count_shown(spec: LayoutSpec, n: int) -> int:
+    """Return how many of `n` layouts a network is shown."""
+    return min(n, SHOWN_BYTES // (len(spec.channels) * spec.size_px**2))
+
+
+def judge_samples(made: Cells, real: Cells, *, steps: int = STEPS, seed: int = 0) -> TwoSample:
+    """Train a small network to tell apart two sets of layouts `(N, C, H, W)`, `(M, C, H, W)`, 0–255, and test it.
+
+    Of each set as many layouts are taken as the smaller one has. The network learns from half of them, turned at
+    random, and is tested on the other half. It is small and its training is short, so it finds what is easily seen; a
+    larger one may tell more.
 
     Raises
     ------
@@ -96,7 +135,7 @@ def _learned(sets: list[Tensor], steps: int) -> nn.Module:
 
 @torch.no_grad()
 def _logits(network: nn.Module, layouts: Tensor) -> Tensor:
-    """The mean over the symmetries of the square: how a layout is turned says nothing."""
+    """Return the mean over the symmetries of the square, because how a layout is turned says nothing."""
     parts = [
         torch.stack([network(_shares(turn(part, symmetry))).squeeze(1) for symmetry in range(SYMMETRIES)]).mean(0)
         for part in torch.split(layouts, 64)
@@ -109,7 +148,7 @@ def _shares(layouts: Tensor) -> Tensor:
 
 
 def _wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
+    """Return Wilson's 95 % interval of a share."""
     share = right / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

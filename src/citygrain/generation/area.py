@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,9 @@ from citygrain.generation.georeference import Georeference, corner_of, lay_side_
 from citygrain.generation.requests import Level
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES
-from citygrain.protocols import Denoiser, Known, Noise, Sampler, Trained
+from citygrain.protocols import Denoiser, Known, Noise, Sampler, ShowsLayouts, Trained, require
 from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling
+from citygrain.samplers.diffusion import DIFFUSION
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import progress_bar
 from citygrain.support.devices import SINGLE, computing_in, device_of
@@ -118,8 +118,8 @@ def draw_area(
     area = Area(chosen, tiling, known, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
-        model: Any = generator
-        drawn = cells.blended(lambda numbers: model.to_layout(tiling.cut(clean, numbers)), batch_size)
+        seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
+        drawn = cells.blended(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
         layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
     return _composed(layout, known)[:, : shape[0], : shape[1]]
 
@@ -292,7 +292,7 @@ def draw_areas(
     spec = generator.spec
     place = conditions.get("place")
     asked_place = None if place is None else str(place)
-    corner = corner_of(generator.provenance["data"]["places"], georeference, asked_place)
+    corner = corner_of(generator, georeference, asked_place)
     shape = _cells(spec, extent_m)
     grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner))
     fields = fields_of(spec, conditions, grids[0])

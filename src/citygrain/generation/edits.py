@@ -16,9 +16,11 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from PIL import Image
 from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.errors import ConfigError
 from citygrain.generation.area import Fields, draw_area
@@ -26,11 +28,10 @@ from citygrain.generation.continuity import street_ends
 from citygrain.generation.fields import fields_of
 from citygrain.generation.requests import Level, chosen_sampler
 from citygrain.generation.site import Site, kept_channels, locate_site, read_site
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts, picture_html, show_picture
 from citygrain.measures import MEASURES, measure
-from citygrain.plot import sheet
+from citygrain.plot import make_sheet, save_figure
 from citygrain.protocols import Denoiser, Known, Sampler, Trained
 from citygrain.samplers.areas import Begin
 from citygrain.support.console import progress_bar
@@ -124,11 +125,11 @@ class Edit:
         ]
         return pd.DataFrame(rows)
 
-    def picture(self, path: str | Path | None = None) -> NDArray[np.uint8]:
-        """Return the sheet, `(height, width, 3)` uint8, with a line around the site; with a path, write it as a PNG."""
+    def picture(self) -> Image.Image:
+        """Return the sheet, with a line around the site: an image that a notebook shows."""
         titles = [name.replace("_", " ") for name in self.layouts.names]
-        return sheet(
-            self.layouts.cells, self.layouts.channels, path, titles=titles, columns=min(COLUMNS, len(self.layouts)),
+        return make_sheet(
+            self.layouts.cells, self.layouts.channels, titles=titles, columns=min(COLUMNS, len(self.layouts)),
             resolution_m=self.layouts.resolution_m, outline=self.site.free,
         )  # fmt: skip
 
@@ -188,7 +189,7 @@ class Edit:
         for layout, part, key, unit, asked, value in table.itertuples(index=False):
             writer.writerow([layout, part, key, unit, f"{asked:.6g}" if math.isfinite(asked) else "", f"{value:.6g}"])
         write_text(out / "measured.csv", text.getvalue())
-        self.picture(out / "sheet.png")
+        save_figure(self.picture(), out / "sheet.png")
         return out
 
 

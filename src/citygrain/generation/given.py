@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from citygrain.data.dataset import CityWindows, Rules, find_place
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.trained_on import TrainedOn
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import Layouts
 from citygrain.protocols import Trained
@@ -58,11 +57,8 @@ def given_windows(
     """
     spec = generator.spec
     name = given.place or place or spec.places[0]
-    raster = CityRaster.open(find_place(Path(data), name))
-    rules = Rules(**generator.provenance["data"]["rules"])
-    windows = CityWindows(
-        [raster], given.split, rules, channels=spec.channels, limit=n, raster_format=spec.raster_format
-    )
+    windows = TrainedOn.of(generator).windows(given.split, data, [name], limit=n, seed=0)
+    raster = windows.rasters[0]
     index = [i % len(windows) for i in range(n)] if given.split != "train" else list(range(n))
     _, rows, columns, _ = windows.locate(index)
     size, cell, corner = spec.size_px, spec.resolution_m, raster.grid

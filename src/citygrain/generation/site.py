@@ -14,9 +14,9 @@ from pyproj import Transformer
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.data.dataset import common_channels
+from citygrain.data.cityraster import CityRaster
+from citygrain.data.rules import common_channels
 from citygrain.errors import CapabilityError, ConfigError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import select_channels
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid

@@ -1,0 +1,1 @@
+"""From OpenStreetMap to city rasters, and from layouts back to features. Nothing here needs torch."""

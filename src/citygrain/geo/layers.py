@@ -2,9 +2,9 @@ r"""The one table that says which tags make which channel, and how wide a line i
 
 A layout has eleven channels, in this order. A channel holds, for every cell, the fraction that is covered.
 
-========  ===================================================================================  ================
+========  ====================================================================================  ================
 channel   drawn from (OpenStreetMap)                                                            width
-========  ===================================================================================  ================
+========  ====================================================================================  ================
 building  ``building=*`` that stands; garages mapped as ``parking=multi-storey`` alone          footprint
 arterial  ``highway=`` motorway, trunk, primary, secondary and their links                      14 m
 street    ``highway=`` tertiary, unclassified, residential, living_street, road, busway         8 m
@@ -22,7 +22,7 @@ green     parks, gardens, forest, grass, meadow, scrub, orchards, allotments, ce
           pitches, playgrounds, recreation grounds, golf courses
 water     lakes, rivers, basins; the sea; waterways by class (river 15, canal 10, stream 3,     footprint, class
           ditch and drain 2 m)
-========  ===================================================================================  ================
+========  ====================================================================================  ================
 
 The reasons:
 

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import LAYOUT, read_manifest
+from citygrain.geo.raster_files import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 

@@ -20,11 +20,12 @@ from torch import nn
 from citygrain import measures
 from citygrain.checkpoint import load
 from citygrain.data.codes import fingerprint
-from citygrain.data.dataset import STATISTICS, UNCHANGED, CityWindows, Rules, find_place
+from citygrain.data.dataset import STATISTICS, CityWindows, find_place
+from citygrain.data.rules import UNCHANGED, Rules
 from citygrain.data.transforms import to_batch
 from citygrain.errors import DataError
-from citygrain.evaluation.gather import Arrays, Gathered, Layouts, form_of, gather, kept_arrays, processes
-from citygrain.evaluation.morphology import FORM, FormMeasure
+from citygrain.evaluation.form import FORM, FormMeasure
+from citygrain.evaluation.gather import Arrays, Cells, Gathered, gather, keep_arrays, measure_window, start_processes
 from citygrain.measures import MEASURES, Measure, measurable, measure
 from citygrain.models.code_space import CODECS
 from citygrain.models.pca import Pca
@@ -198,7 +199,7 @@ def encode(
     if kept is None:
         arrays = made()
     else:
-        arrays = kept_arrays(kept / f"codes-{fingerprint([of_windows, identity(codec)])[:24]}.npz", made)
+        arrays = keep_arrays(kept / f"codes-{fingerprint([of_windows, identity(codec)])[:24]}.npz", made)
     measured: Values = dict(zip(spec.scalars, arrays["measured"].T, strict=True))
     if forms:
         measured |= _forms(read, n, spec, None if kept is None else kept / f"forms-{of_windows}", workers)
@@ -295,7 +296,7 @@ def reconstruct(codec: Codec, layouts: ArrayLike, *, batch_size: int = BATCH) ->
 def forms_of(layouts: Floats, spec: LayoutSpec) -> Values:
     """Measure the urban form of layouts `(N, C, H, W)` in [0, 1], the conditions included."""
     forms = [
-        form_of(layout, channels=spec.channels, resolution_m=spec.resolution_m)
+        measure_window(layout, channels=spec.channels, resolution_m=spec.resolution_m)
         for layout in (layouts * 255).round().astype(np.uint8)
     ]
     values = pd.DataFrame([form.values for form in forms])  # noqa: PD011 - a form's own
@@ -406,10 +407,10 @@ def _forms(
 ) -> Values:
     """Measure the urban form of windows; what is kept does not depend on the codec."""
 
-    def layouts_of(positions: range) -> Layouts:
+    def layouts_of(positions: range) -> Cells:
         return (read(positions) * 255).round().astype(np.uint8)
 
-    with processes(workers) as mapped:
+    with start_processes(workers) as mapped:
         gathered = partial(
             gather, "real", count, layouts_of, channels=spec.channels, resolution_m=spec.resolution_m, mapped=mapped
         )

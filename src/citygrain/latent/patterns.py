@@ -21,13 +21,14 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from citygrain.errors import DataError
-from citygrain.evaluation.report import number, write_page
+from citygrain.evaluation.pages import format_number, write_page
 from citygrain.latent.codes import Codes, about, titled
 from citygrain.latent.directions import CodePath, Probes, moves, probe, traverse
-from citygrain.latent.figures import Picture, curves_of, steps_of
+from citygrain.latent.figures import draw_curves, draw_steps
 from citygrain.latent.following import follow
 from citygrain.measures import measurable
-from citygrain.plot import DPI, INK, PAPER, plain, save, to_rgb
+from citygrain.plot import INK, save_figure, show_layout
+from citygrain.plot.style import new_figure
 from citygrain.protocols import Codec
 from citygrain.support.console import progress_bar
 
@@ -104,8 +105,8 @@ class Card:
         Its name.
     patterns
         Those that it sees a part of.
-    picture
-        `(height, width, 3)` uint8.
+    figure
+        The card.
     way
         The path that moves it.
     moved
@@ -116,7 +117,7 @@ class Card:
 
     measure: str
     patterns: tuple[Pattern, ...]
-    picture: Picture = field(repr=False)
+    figure: Figure = field(repr=False)
     way: CodePath = field(repr=False)
     moved: pd.DataFrame = field(repr=False)
     r_squared: float
@@ -127,7 +128,6 @@ def pattern_card(
     measure: str,
     train: Codes,
     held_out: Codes,
-    path: str | Path | None = None,
     *,
     probes: Probes | None = None,
     hold: Sequence[str] = (),
@@ -146,8 +146,6 @@ def pattern_card(
         Name of what was measured on both sets of windows.
     train, held_out
         Codes to learn directions from, and windows to show and to walk from.
-    path
-        PNG to write; None writes nothing.
     probes
         Where they were fitted before; fitted here otherwise.
     hold
@@ -184,8 +182,8 @@ def pattern_card(
     ends = [
         part[np.linspace(0, len(part) - 1, EXAMPLES).round().astype(int)] for part in (ranked[:count], ranked[-count:])
     ]
-    picture = _picture(measure, patterns, held_out, ends, way, list(moved.index[:CURVES]), path)
-    return Card(measure, patterns, picture, way, moved, probes.r_squared[measure])
+    figure = _draw_card(measure, patterns, held_out, ends, way, list(moved.index[:CURVES]))
+    return Card(measure, patterns, figure, way, moved, probes.r_squared[measure])
 
 
 def _positions(low: float, high: float) -> NDArray[np.float64]:
@@ -195,37 +193,34 @@ def _positions(low: float, high: float) -> NDArray[np.float64]:
     return np.concatenate([down[:-1], up])
 
 
-def _picture(
+def _draw_card(
     measure: str,
     patterns: Sequence[Pattern],
     held_out: Codes,
     ends: Sequence[NDArray[np.int64]],
     way: CodePath,
     curves: Sequence[str],
-    path: str | Path | None,
-) -> Picture:
-    figure = Figure(figsize=(9.2, 8.8), dpi=DPI, facecolor=PAPER, layout="constrained")
+) -> Figure:
+    figure = new_figure(9.2, 8.8)
     names = dict.fromkeys(f"{p.number} {p.name}" for p in patterns)
     beside = f"   beside Alexander's {', '.join(names)}" if names else ""
     figure.suptitle(titled(measure) + beside, color=INK, fontsize=12, x=0.01, ha="left")
     parts: Any = figure.subfigures(4, 1, height_ratios=[1.7, 1.7, 3.2, 2.2])
     for part, index, which in zip(parts, ends, ("least", "most"), strict=False):
-        _examples(part, measure, held_out, index, f"windows with the {which} of it")
+        _draw_examples(part, measure, held_out, index, f"windows with the {which} of it")
     parts[2].suptitle("decoded, from windows near the median", color=INK, fontsize=9, x=0.01, ha="left")
-    steps_of(parts[2], way, 2)
-    curves_of(parts[3], way, curves, columns=len(curves), wanted=measure)
-    return save(figure, path)
+    draw_steps(parts[2], way, 2)
+    draw_curves(parts[3], way, curves, columns=len(curves), wanted=measure)
+    return figure
 
 
-def _examples(figure: SubFigure, measure: str, codes: Codes, index: NDArray[np.int64], heading: str) -> None:
+def _draw_examples(figure: SubFigure, measure: str, codes: Codes, index: NDArray[np.int64], heading: str) -> None:
     figure.suptitle(heading, color=INK, fontsize=9, x=0.01, ha="left")
     layouts = codes.layouts(index)
     axes = figure.subplots(1, len(index))
-    for axis, layout, value in zip(axes, layouts, codes.measured[measure][index], strict=True):
-        axis.imshow(to_rgb(layout, codes.spec.channels), interpolation="antialiased")
-        axis.set(xticks=[], yticks=[])
-        axis.set_xlabel(number(float(value), 2), color=INK, fontsize=8.5)
-        plain(axis)
+    for ax, layout, value in zip(axes, layouts, codes.measured[measure][index], strict=True):
+        show_layout(layout, codes.spec.channels, ax)
+        ax.set_xlabel(format_number(float(value), 2), color=INK, fontsize=8.5)
 
 
 def write_cards(
@@ -250,7 +245,8 @@ def write_cards(
     with progress_bar("drawing cards", len(measures)) as advance:
         for name in measures:
             kept = [other for other in hold if other != name]
-            cards.append(pattern_card(codec, name, train, held_out, into / f"{name}.png", probes=probes, hold=kept))
+            cards.append(pattern_card(codec, name, train, held_out, probes=probes, hold=kept))
+            save_figure(cards[-1].figure, into / f"{name}.png")
             advance(1)
     return write_page(
         into / "patterns.html",

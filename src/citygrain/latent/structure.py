@@ -160,12 +160,12 @@ def cluster(
     if not 1 <= groups <= len(codes):
         raise ConfigError("There cannot be so many groups.", expected=f"1 … {len(codes)}", got=groups)
     points = reduced(COMPONENTS, codes, seed).transform(codes.flat)
-    model: Any = (
+    grouping: KMeans | GaussianMixture = (
         KMeans(groups, n_init=10, random_state=seed)
         if how == "kmeans"
         else GaussianMixture(groups, covariance_type="diag", n_init=3, random_state=seed)
     )
-    return np.asarray(model.fit_predict(points), np.int64)
+    return np.asarray(grouping.fit_predict(points), np.int64)
 
 
 def neighbours(codes: Codes, of: ArrayLike, count: int = 8) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

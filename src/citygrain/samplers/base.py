@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from inspect import isabstract
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
@@ -13,9 +13,12 @@ from citygrain.errors import CapabilityError
 from citygrain.protocols import Noise
 from citygrain.spec import Conditions
 
+Handle = TypeVar("Handle")
+"""The protocol of the handle that a sampler needs of a model."""
+
 
 @dataclass(frozen=True)
-class HandleSampler(ABC):
+class HandleSampler(ABC, Generic[Handle]):
     """A sampler that says which handle it needs of a model, and refuses models without it.
 
     Attributes
@@ -24,7 +27,7 @@ class HandleSampler(ABC):
         The protocol of the handle.
     """
 
-    needs: ClassVar[type]
+    needs: ClassVar[type[Any]]
 
     def __call__(self, model: object, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw `(B, …)` in the space of the model's handle.
@@ -35,7 +38,8 @@ class HandleSampler(ABC):
             When the model has no such handle, see `check`.
         """
         self.check(model)
-        return self.draw(model, conditions, noise)
+        handle: Any = model  # it is one, as was just checked
+        return self.draw(handle, conditions, noise)
 
     def check(self, model: object) -> None:
         """Refuse a model without the handle.
@@ -54,11 +58,11 @@ class HandleSampler(ABC):
             )
 
     @abstractmethod
-    def draw(self, model: Any, conditions: Conditions, noise: Noise) -> Tensor:
+    def draw(self, model: Handle, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw from a model that has the handle."""
 
 
-def fitting(model: object) -> dict[str, type[HandleSampler]]:
+def fitting(model: object) -> dict[str, type[HandleSampler[Any]]]:
     """Return the samplers that a model has the handle for, by name in alphabetical order.
 
     A model has its own imported, so that they are among them.
@@ -66,7 +70,7 @@ def fitting(model: object) -> dict[str, type[HandleSampler]]:
     return {kind.__name__: kind for kind in sorted(_kinds(), key=lambda k: k.__name__) if isinstance(model, kind.needs)}
 
 
-def _kinds() -> list[type[HandleSampler]]:
+def _kinds() -> list[type[HandleSampler[Any]]]:
     """Return the samplers that can be used."""
     found, seen = [], list(HandleSampler.__subclasses__())
     while seen:

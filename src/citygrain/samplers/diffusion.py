@@ -52,7 +52,7 @@ this pull 0.35 and 0.1, with all of it and one round 1.1 and 0.03."""
 
 
 @dataclass(frozen=True)
-class DiffusionSampler(HandleSampler):
+class DiffusionSampler(HandleSampler[Denoiser]):
     """Knobs shared by the samplers of diffusion models.
 
     Parameters

@@ -19,7 +19,7 @@ UNKNOWN = 1e3
 
 
 @dataclass(frozen=True)
-class Base(HandleSampler):
+class Base(HandleSampler[Invertible]):
     """Draw from the flow's base distribution, and bring what is drawn through the flow.
 
     Parameters

@@ -16,7 +16,7 @@ from citygrain.spec import Conditions
 
 
 @dataclass(frozen=True)
-class Gibbs(HandleSampler):
+class Gibbs(HandleSampler[Bipartite]):
     """Block Gibbs sampling (Geman & Geman 1984): all hidden bits given the visible ones, and the other way round.
 
     Parameters

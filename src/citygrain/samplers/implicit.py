@@ -14,7 +14,7 @@ from citygrain.spec import Conditions
 
 
 @dataclass(frozen=True)
-class Truncated(HandleSampler):
+class Truncated(HandleSampler[ImplicitGenerator]):
     """Draw layouts from noise, nearer to the middle or as far out as in training (Brock et al. 2019).
 
     Parameters

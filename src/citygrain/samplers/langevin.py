@@ -18,7 +18,7 @@ from citygrain.spec import Conditions
 
 
 @dataclass(frozen=True)
-class Langevin(HandleSampler):
+class Langevin(HandleSampler[EnergyModel]):
     """Unadjusted Langevin dynamics over noisy tensors, then the clean tensor that is expected where they end.
 
     The energy is that of clean tensors with noise of standard deviation σ in them, so that x − σ² ∇E(x) is what the

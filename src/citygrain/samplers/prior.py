@@ -10,12 +10,12 @@ from torch import Tensor
 
 from citygrain.errors import ConfigError
 from citygrain.protocols import CodePrior, MixturePrior, Noise
-from citygrain.samplers.base import HandleSampler
+from citygrain.samplers.base import Handle, HandleSampler
 from citygrain.spec import Conditions
 
 
 @dataclass(frozen=True)
-class _PriorSampler(HandleSampler):
+class _PriorSampler(HandleSampler[Handle]):
     """A prior and how far to stray from its means.
 
     Parameters
@@ -32,7 +32,7 @@ class _PriorSampler(HandleSampler):
 
 
 @dataclass(frozen=True)
-class Normal(_PriorSampler):
+class Normal(_PriorSampler[CodePrior]):
     """Draw codes from the model's normal prior given the conditions."""
 
     needs: ClassVar[type] = CodePrior
@@ -44,7 +44,7 @@ class Normal(_PriorSampler):
 
 
 @dataclass(frozen=True)
-class FittedMixture(_PriorSampler):
+class FittedMixture(_PriorSampler[MixturePrior]):
     """Draw codes from a mixture that was fitted to the training windows' codes, given the conditions.
 
     Parameters

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from citygrain.errors import ConfigError
 from citygrain.protocols import Holds, HoleFiller, Known, NextTokenModel, Noise, require
-from citygrain.samplers.base import HandleSampler
+from citygrain.samplers.base import Handle, HandleSampler
 from citygrain.spec import Conditions
 
 
 @dataclass(frozen=True)
-class _TokenSampler(HandleSampler):
+class _TokenSampler(HandleSampler[Handle]):
     """Knobs shared by the samplers of tokens: what becomes of logits before a token is drawn.
 
     Parameters
@@ -85,7 +85,7 @@ class _TokenSampler(HandleSampler):
 
 
 @dataclass(frozen=True)
-class NextToken(_TokenSampler):
+class NextToken(_TokenSampler[NextTokenModel]):
     """Draw one token after another, in the order of reading."""
 
     needs: ClassVar[type] = NextTokenModel
@@ -102,7 +102,7 @@ class NextToken(_TokenSampler):
 
 
 @dataclass(frozen=True)
-class MaskedTokens(_TokenSampler):
+class MaskedTokens(_TokenSampler[HoleFiller]):
     """Draw all unknown tokens at once, keep some, and draw the others again knowing those (Chang et al. 2022).
 
     The more steps, the fewer tokens are drawn side by side without knowing of each other. Which are kept depends on how

@@ -1,0 +1,1 @@
+"""Training: the task, the optimisers, the callbacks and the run."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import rich
 
-from citygrain.generation.edits import Edit, comparison_table
+from citygrain.generation.edits import comparison_table
 from citygrain.model import Model
 from citygrain.samplers.areas import Begin
 from citygrain.support.options import Paths, parse
@@ -46,8 +46,8 @@ class Options:
     paths: Paths
 
 
-def run(config: Mapping[str, Any]) -> Edit:
-    """Redraw what the configuration names, write before and after, and tell of it."""
+def run(config: Mapping[str, Any]) -> Path:
+    """Redraw what the configuration names, write before and after, and tell of it. Return the folder."""
     asked = parse(Options, config)
     conditions = {**asked.conditions}
     like = conditions.pop("place", None)
@@ -74,4 +74,4 @@ def run(config: Mapping[str, Any]) -> Edit:
     grid = edit.site.grid
     redrawn_ha = edit.site.free.sum() * grid.resolution_m**2 / 1e4
     rich.print(f"pictures, GeoTIFFs and GeoPackage: {asked.out}  [dim](in {grid.crs}, {redrawn_ha:,.1f} ha redrawn)[/]")
-    return edit
+    return asked.out

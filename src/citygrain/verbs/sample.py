@@ -11,7 +11,7 @@ import rich
 
 from citygrain.generation.georeference import Georeference
 from citygrain.generation.given import Given
-from citygrain.layouts import WINDOWS, Layouts, summary_table
+from citygrain.layouts import WINDOWS, summary_table
 from citygrain.model import Model
 from citygrain.support.options import Paths, parse
 
@@ -36,8 +36,8 @@ class Options:
     paths: Paths
 
 
-def run(config: Mapping[str, Any]) -> Layouts:
-    """Draw what the configuration asks for, write it and tell of it."""
+def run(config: Mapping[str, Any]) -> Path:
+    """Draw what the configuration asks for, write it and tell of it. Return the folder."""
     asked = parse(Options, config)
     model = Model(asked.checkpoint, device=asked.device)
     layouts = model.sample(
@@ -61,4 +61,4 @@ def run(config: Mapping[str, Any]) -> Layouts:
     corner = layouts.grids[0]
     where = f"{corner.crs}, from {corner.left:.0f} E, {corner.top:.0f} N"
     rich.print(f"pictures, GeoTIFFs and measures: {asked.out}  [dim](GeoTIFFs in {where})[/]")
-    return layouts
+    return asked.out

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from citygrain.geo.vector_files import collect_layers, vectorize_layouts
 from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors
-from citygrain.plot import vector_sheet
+from citygrain.plot import make_vector_sheet, save_figure
 from citygrain.support.options import parse
 
 SHOWN = 8
@@ -46,7 +46,8 @@ def run(config: Mapping[str, Any]) -> dict[str, Vectors]:
         smallest_m2=asked.smallest_m2,
         workers=asked.workers,
     )
-    vector_sheet(list(vectors.values())[:SHOWN], asked.out / "vectors.png", titles=list(vectors)[:SHOWN])
+    shown = dict(list(vectors.items())[:SHOWN])
+    save_figure(make_vector_sheet(list(shown.values()), titles=list(shown)), asked.out / "vectors.png")
     rich.print(_summary_table(collect_layers(vectors), len(vectors)))
     crs = next(iter(vectors.values())).grid.crs
     rich.print(f"{', '.join(asked.formats)} and a picture: {asked.out}  [dim](in {crs})[/]")

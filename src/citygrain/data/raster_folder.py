@@ -16,8 +16,9 @@ from typing import Any
 
 from rasterio.errors import RasterioError
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import BLOCKS, CACHE, LAYOUT, MANIFEST, CityRaster
+from citygrain.geo.raster_files import BLOCKS, CACHE, LAYOUT, MANIFEST
 
 try:
     import fcntl

@@ -1,0 +1,253 @@
+"""Layouts in the hand: a sequence that measures, shows, saves and comes back the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import networkx as nx
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from pyproj import CRS
+
+import citygrain
+from citygrain.errors import DataError
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vectorize import vectorize
+from citygrain.layouts import SHOWN, Layouts, summary_table
+from citygrain.measures import measurable
+
+CHANNELS = ("building", "arterial", "street", "cycle", "walk", "rail", "green", "water")
+SIZE, CELL = 32, 8.0
+
+
+def grids(n, left=386_000.0):
+    return tuple(Grid("EPSG:32635", left + i * 300, 6_672_000.0, CELL, SIZE, SIZE) for i in range(n))
+
+
+def some(n=3, seed=0, **more):
+    """Layouts with houses, a street that goes across, and noise."""
+    rng = np.random.default_rng(seed)
+    cells = np.zeros((n, len(CHANNELS), SIZE, SIZE), np.uint8)
+    cells[:, 0] = rng.integers(0, 256, (n, SIZE, SIZE)) * (rng.random((n, SIZE, SIZE)) < 0.2)
+    cells[:, 2, 14:16] = 255
+    cells[:, 2, :, 20] = 255
+    cells[:, 6, 20:28, 2:12] = 255
+    known = {"seeds": tuple(range(n)), "requested": {"coverage": np.linspace(0.1, 0.3, n)}}
+    return Layouts(cells, CHANNELS, CELL, grids(n), **{**known, **more})
+
+
+def same(one, other):
+    assert np.array_equal(one.cells, other.cells)
+    for name in ("channels", "resolution_m", "grids", "names", "seeds", "raster_format"):
+        assert getattr(one, name) == getattr(other, name), name
+    assert one.requested.keys() == other.requested.keys()
+    for name, values in one.requested.items():
+        assert np.array_equal(values, other.requested[name], equal_nan=True)
+
+
+def test_saved_opened_and_measured_again_is_the_same(tmp_path):
+    layouts = some()
+    again = citygrain.open_layout(layouts.save(tmp_path / "mine"))
+    same(again, layouts)
+    assert again.measure().equals(layouts.measure())
+    assert list(layouts.measured) == list(measurable(CHANNELS))
+
+
+def test_one_file_of_many_measures_what_it_measured_among_them(tmp_path):
+    layouts = some()
+    layouts.save(tmp_path)
+    for i, name in enumerate(layouts.names):
+        one = citygrain.open_layout(tmp_path / "layouts" / f"{name}.tif")
+        assert one.names == (name,)
+        assert one.grids == layouts.grids[i : i + 1]
+        assert one.measure().to_numpy()[0] == pytest.approx(layouts.measure().to_numpy()[i], rel=1e-6)
+
+
+def test_shares_in_a_file_are_as_good_as_bytes(tmp_path):
+    layout = some(1)
+    layout.save(tmp_path)
+    path = tmp_path / "layouts" / "layout_0000.tif"
+    with rasterio.open(path) as tif:
+        profile, names = {**tif.profile, "dtype": "float32"}, tif.descriptions
+    with rasterio.open(tmp_path / "shares.tif", "w", **profile) as tif:
+        tif.write(layout.shares[0])
+        tif.descriptions = names
+    assert np.array_equal(citygrain.open_layout(tmp_path / "shares.tif").cells, layout.cells)
+
+
+def test_a_part_of_a_prepared_place_is_a_layout(cities):
+    with rasterio.open(cities / "helsinki" / "layout.tif") as tif:
+        left, _, _, top = tif.bounds
+    part = citygrain.open_layout(cities / "helsinki", bounds=(left, top - 512, left + 512, top))
+    assert part.names == ("helsinki",)
+    assert part.cells.shape[2:] == (256, 256)
+    assert part.grids[0].bounds == (left, top - 512, left + 512, top)
+
+
+@given(st.data())
+def test_slices_are_layouts_and_put_together_they_are_what_they_were(data):
+    layouts = some(4)
+    cut = data.draw(st.integers(0, 4))
+    same(layouts[:cut] + layouts[cut:], layouts)
+    i = data.draw(st.integers(-4, 3))
+    one = layouts[i]
+    assert len(one) == 1
+    assert one.names == (layouts.names[i],)
+    assert one.requested["coverage"][0] == layouts.requested["coverage"][i]
+    same(layouts[[2, 0]], layouts[2] + layouts[0])
+
+
+def test_numbers_that_are_not_there_are_refused():
+    with pytest.raises(IndexError):
+        some(2)[2]
+
+
+def test_layouts_of_the_same_name_are_numbered_when_they_are_put_together():
+    both = some(2) + replace(some(2, seed=1), requested={"green": np.array([0.1, 0.2])})
+    assert both.names == tuple(f"layout_{i:04d}" for i in range(4))
+    assert np.isnan(both.requested["coverage"][2:]).all()
+    assert np.isnan(both.requested["green"][:2]).all()
+    assert both.table().loc["layout_0003", "requested_green"] == 0.2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(some(1), resolution_m=4.0),
+        replace(some(1), channels=(*CHANNELS[:-1], "parking")),
+        replace(some(1), grids=()),
+        replace(some(1), raster_format=1),
+    ],
+)
+def test_layouts_of_another_kind_are_not_put_together(other):
+    with pytest.raises(DataError, match="same kind"):
+        some(1) + other
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cells": np.zeros((1, 8, 4, 4), np.float32)},
+        {"cells": np.zeros((8, 4, 4), np.uint8)},
+        {"channels": ("building",)},
+        {"names": ("a", "a", "b")},
+        {"seeds": (1, 2)},
+        {"grids": grids(2)},
+    ],
+)
+def test_what_does_not_fit_is_refused_in_words(wrong):
+    with pytest.raises(DataError, match=r"no layouts|Each layout"):
+        replace(some(), **wrong)
+
+
+def test_a_table_has_what_was_requested_beside_what_was_measured(tmp_path):
+    layouts = some()
+    layouts.save(tmp_path)
+    table = layouts.table()
+    assert list(table["seed"]) == [0, 1, 2]
+    assert np.array_equal(table["requested_coverage"], layouts.requested["coverage"])
+    assert np.array_equal(
+        table["measured_coverage"], layouts.cells[:, 0].mean((1, 2)) / np.float32(255)
+    ) or np.allclose(table["measured_coverage"], layouts.cells[:, 0].mean((1, 2)) / 255)
+    text = (tmp_path / "measured.csv").read_text(encoding="utf-8").splitlines()
+    assert text[0].split(",") == ["layout", *table.columns]
+    assert text[1].startswith("layout_0000,0,0.1,")
+
+
+def test_a_comparison_tells_means_spread_and_errors():
+    layouts = some()
+    row = layouts.comparison().loc["coverage"]
+    errors = abs(layouts.measured["coverage"] - layouts.requested["coverage"])
+    assert row["mean_error"] == pytest.approx(errors.mean())
+    assert row["p10"] <= row["measured"] <= row["p90"]
+    assert np.isnan(layouts.comparison().loc["green", "requested"])
+    assert summary_table(layouts).row_count == len(layouts.measured)
+
+
+def test_vectors_are_those_of_each_layout_and_name_it():
+    layouts = some(2)
+    layers = layouts.vectors()
+    alone = vectorize(layouts.cells[1], CHANNELS, layouts.grids[1]).layers()
+    for name, layer in alone.items():
+        mine = layers[name][layers[name]["layout"] == "layout_0001"]
+        assert list(mine.geometry.to_wkb()) == list(layer.geometry.to_wkb())
+        assert layers[name].crs == "EPSG:32635"
+    assert len(layers["building"])
+
+
+def test_a_graph_is_that_of_one_layout_in_its_crs():
+    graph = some()[1].graph("drive")
+    assert isinstance(graph, nx.MultiDiGraph)
+    assert graph.graph["crs"] == "EPSG:32635"
+    x = nx.get_node_attributes(graph, "x").values()
+    assert 386_300 <= min(x) < max(x) <= 386_300 + SIZE * CELL
+    with pytest.raises(DataError, match="one layout"):
+        some().graph()
+
+
+def test_an_array_has_the_middles_of_the_cells_and_the_crs():
+    one, many = some(1).to_xarray(), some(2).to_xarray()
+    assert one.dims == ("layout", "channel", "y", "x")
+    assert one.x[0] == 386_000 + CELL / 2
+    assert one.y[-1] == 6_672_000 - SIZE * CELL + CELL / 2
+    assert CRS.from_cf(one.spatial_ref.attrs) == CRS("EPSG:32635")
+    assert np.array_equal(many.sel(layout="layout_0001", channel="street").values, some(2).shares[1, 2])
+    assert list(many.left) == [386_000, 386_300]
+    assert many.x[0] == CELL / 2
+
+
+def test_figures_are_drawn_where_one_wants_them_and_returned():
+    layouts = some(2)
+    axes = Figure().subplots()
+    assert layouts.show(ax=axes) is axes
+    assert np.array_equal(axes.images[0].get_array(), layouts.picture())
+    alone = layouts.show()
+    assert tuple(alone.figure.get_size_inches() * alone.figure.dpi) == layouts.picture().size
+
+
+def test_a_notebook_shows_a_sheet_and_a_table():
+    page = some()._repr_html_()
+    assert page.count("<img") == 1
+    assert all(f"<th>{name}</th>" in page for name in measurable(CHANNELS))
+    many = some(SHOWN + 2)._repr_html_()
+    assert f"{SHOWN} of {SHOWN + 2}" in many
+    assert repr(some()).startswith("Layouts(3 of 32 × 32 cells of 8 m, EPSG:32635")
+
+
+def test_a_smaller_set_leaves_nothing_of_the_larger_one(tmp_path):
+    some(4).save(tmp_path)
+    (tmp_path / "layouts" / "mine_0003.tif").touch()
+    some(2).save(tmp_path)
+    left = sorted(path.name for path in (tmp_path / "layouts").iterdir())
+    assert left == ["layout_0000.tif", "layout_0001.tif", "mine_0003.tif"]
+
+
+def test_layouts_that_lie_nowhere_say_so(tmp_path):
+    nowhere = replace(some(1), grids=())
+    for action in (lambda: nowhere.save(tmp_path), nowhere.vectors, nowhere.graph):
+        with pytest.raises(DataError, match="lie nowhere"):
+            action()
+    assert nowhere.measure().equals(some(1).measure())
+    assert "left" not in nowhere.to_xarray().coords
+
+
+def test_files_of_several_kinds_are_not_opened_together(tmp_path):
+    some(1).save(tmp_path)
+    replace(
+        some(1),
+        cells=some(1).cells[:, :, :16, :16],
+        names=("small",),
+        grids=(replace(grids(1)[0], width=16, height=16),),
+    ).save(tmp_path)
+    with pytest.raises(DataError, match="several kinds"):
+        citygrain.open_layout(tmp_path)
+
+
+def test_requests_of_another_sample_are_not_taken_for_these(tmp_path):
+    some(2).save(tmp_path)
+    some(2, seed=5).write_geotiffs(tmp_path)
+    assert citygrain.open_layout(tmp_path).requested == {}
