@@ -228,7 +228,7 @@ class CityRaster:
             When there is no such level or split.
         """
         grid = self.grid.coarser(self._factor(resolution_m))
-        return splitting.split_mask(self.blocks, grid, split, self.buffer_m)
+        return splitting.mask_split(self.blocks, grid, split, self.buffer_m)
 
     def read(self, row: int, col: int, size: int, resolution_m: float) -> NDArray[np.uint8]:
         """Read one window straight from the GeoTIFF: `(C, size, size)` uint8, rows and columns of that level.

@@ -31,7 +31,7 @@ from citygrain.data.rules import (
 )
 from citygrain.data.transforms import SYMMETRIES, RawBatch, turn
 from citygrain.errors import DataError
-from citygrain.geo.layers import RASTER_FORMAT, parts_of, select_channels
+from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
 from citygrain.geo.raster_files import MANIFEST
 
 STATISTICS = ".cache"
@@ -113,7 +113,7 @@ class CityWindows(Dataset[RawBatch]):
         self._levels: list[Level] | None = None
         self._fixed: NDArray[np.int64] | None = None
         built = built_channels(self.rasters) if built is None else built
-        built = tuple(part for name in built for part in parts_of(name, raster_format))
+        built = tuple(part for name in built for part in find_parts(name, raster_format))
         judged = replace(rules, size_px=self.reach, min_built=rules.min_built if built else 0.0)
         allowed = [Allowed(raster, split, judged, built) for raster in self.rasters]
         if split == "train":

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from citygrain.errors import CitygrainError, ConfigError, SourceError
 from citygrain.geo.osm.formats import CHANGES, HISTORIES
 from citygrain.geo.osm.formats import SUFFIXES as OSM_SUFFIXES
-from citygrain.geo.place import Place, slug
+from citygrain.geo.place import Place, make_slug
 from citygrain.geo.sources import Source
 from citygrain.geo.sources.combined import Combined
 from citygrain.geo.sources.files import list_paths
@@ -126,7 +126,7 @@ def choose_place(
     if covered is not None:
         return covered
     if name is not None:
-        return Place.from_name(name.replace("_", " "), slug(name))
+        return Place.from_name(name.replace("_", " "), make_slug(name))
     raise ConfigError(
         "Nothing says where the place is.",
         expected="place=<a shipped place>, or place.name with place.bbox=[west,south,east,north], "
@@ -173,4 +173,4 @@ def _covered_place(source: Source, name: str | None) -> Place | None:
         if where == "source.":
             raise
         raise error.of("base of the combined source", {"source.": where}) from error
-    return Place.from_bbox(name or slug(first.name.split(".", maxsplit=1)[0]), extent)
+    return Place.from_bbox(name or make_slug(first.name.split(".", maxsplit=1)[0]), extent)

@@ -20,7 +20,7 @@ from citygrain.geo.geotiff import TILE, GeoTiffWriter
 from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
-from citygrain.geo.split import SPLITS, cells_of
+from citygrain.geo.split import SPLITS, find_block_cells
 from citygrain.support.console import progress_bar
 from citygrain.support.files import sha256
 
@@ -60,7 +60,7 @@ class _Candidate:
         grid = _grid(raster, resolution_m)
         sizes = [
             sum(len(zlib.compress(_stepped(band[window], step).tobytes(), 6)) for band in level.array)
-            for window in cells_of(blocks, grid)
+            for window in find_block_cells(blocks, grid)
         ]
         chance = np.random.default_rng(seed)
         rank = np.zeros(len(blocks))
@@ -208,7 +208,7 @@ def pack_place(
     kept = np.ones(len(blocks), bool) if kept is None else kept
     valid = np.zeros((grid.height, grid.width), bool)
     height, width = level.valid.shape
-    for window, keep in zip(cells_of(blocks, grid), kept, strict=True):
+    for window, keep in zip(find_block_cells(blocks, grid), kept, strict=True):
         valid[window] |= keep
     valid[:height, :width] &= level.valid
     blocks.loc[~kept, "valid"] = 0.0

@@ -26,16 +26,15 @@ from rasterio.windows import from_bounds
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.inputs import OVERPASS, choose_place, choose_source
 from citygrain.data.raster_folder import draft_folder, lock_folder, recover_folder, refuse_strangers, write_manifest
-from citygrain.data.rules import BUILT
 from citygrain.errors import DataError, SourceError
 from citygrain.geo import raster_files
 from citygrain.geo.geotiff import GeoTiffWriter
-from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
+from citygrain.geo.layers import BUILT, CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place
 from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
-from citygrain.geo.sources import Features, Source, declared, in_words
-from citygrain.geo.sources import features as features_of
+from citygrain.geo.sources import Features, Source, check_unknown, describe_origin
+from citygrain.geo.sources import read_features as features_of
 from citygrain.geo.sources.identity import identify_source
 from citygrain.geo.split import BLOCK_M, BUFFER_M, split_blocks
 from citygrain.measures import measure
@@ -120,7 +119,7 @@ def prepare(
     place = choose_place(place, source, name=name, bbox=bbox, polygon=polygon, query=query)
     folder = Path(data) / place.name
     deal = _Deal(block_m, buffer_m, seed)
-    unknown = declared(unknown)
+    unknown = check_unknown(unknown)
     request = _plain(
         {
             "place": place.to_dict(),
@@ -168,7 +167,7 @@ def _write(
     shares, valid_km2 = _draw(found, place, grid, layout, workers, report)
     report(DRAWN, "splitting and measuring blocks")
     known = [c.name for c in CHANNELS if c.name not in found.unknown]
-    origin = in_words(found.provenance)
+    origin = describe_origin(found.provenance)
     if not any(shares.values()):
         origin += ", which holds no tag that makes a channel there"
     blocks, split = _blocks(layout, grid, known, deal, workers, origin)

@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 
 from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
-from citygrain.geo.layers import PARTS, RASTER_FORMAT, parts_of
+from citygrain.geo.layers import BUILT, PARTS, RASTER_FORMAT, find_parts
 from citygrain.geo.raster_files import COMPLETE
-
-BUILT = ("building", "arterial", "street")
-"""Channels that make a place a city: their summed share of a window is its built share."""
 
 MIN_VALID = 0.95
 """Share of a window that must have data."""
@@ -268,7 +265,7 @@ def common_channels(
         reasons = [
             f"{r.name}: {r.unknown.get(part, 'no such channel')}"
             for r in rasters
-            for part in parts_of(name, raster_format)
+            for part in find_parts(name, raster_format)
             if part in r.unknown or part not in r.channels
         ]
         if reasons:

@@ -15,7 +15,7 @@ from rich.table import Table
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 from citygrain.geo.layers import CHANNELS
-from citygrain.geo.sources import in_words
+from citygrain.geo.sources import describe_origin
 from citygrain.geo.split import BLOCK_M, BUFFER_M, SPLITS
 from citygrain.support.options import Paths, parse
 from citygrain.support.targets import Plain, instantiate
@@ -122,7 +122,7 @@ def summary(raster: CityRaster, outcome: str, seconds: float) -> Table:
 def _source_line(source: Mapping[str, Any]) -> str:
     """Return where features came from, in a line: files, or a server, and the day they are of."""
     day = source.get("osm_date") or source.get("date")
-    return in_words(source) + (f" ({str(day)[:10]})" if day else "")
+    return describe_origin(source) + (f" ({str(day)[:10]})" if day else "")
 
 
 def _drawn_nowhere(made: Mapping[str, Any]) -> str:
