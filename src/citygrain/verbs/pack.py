@@ -9,7 +9,7 @@ from pathlib import Path
 import rich
 from rich.table import Table
 
-from citygrain.data.pack import MB, pack, size_of
+from citygrain.data.pack import MB, count_bytes, pack
 from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.support.options import Paths, parse
@@ -62,12 +62,12 @@ def run(config: Plain) -> Path:
 
 
 def _table(packed: Sequence[CityRaster], out: Path) -> Table:
-    shown = Table(title=f"{out}: {size_of(packed) / MB:.1f} MB", caption=ATTRIBUTION)
+    shown = Table(title=f"{out}: {count_bytes(packed) / MB:.1f} MB", caption=ATTRIBUTION)
     for heading in ("place", "km² with data", "blocks", "MB"):
         shown.add_column(heading, justify="left" if heading == "place" else "right")
     for raster in packed:
         of = raster.provenance["packed"]
-        size = size_of([raster]) / MB
+        size = count_bytes([raster]) / MB
         shown.add_row(
             raster.name, f"{raster.provenance['valid_km2']:,.0f}", f"{of['blocks']} of {of['of']}", f"{size:.1f}"
         )
