@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from citygrain import measures
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.codes import CodeBank
-from citygrain.data.dataset import STATISTICS, CityWindows, find_place, whole_batch
-from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, Balance, Rules, common_channels
+from citygrain.data.dataset import STATISTICS, CityWindows, collate_whole, find_place
+from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, Balance, Rules, list_common_channels
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
 from citygrain.geo.layers import RASTER_FORMAT
@@ -141,7 +141,7 @@ class CityDataModule(pl.LightningDataModule):
         self.statistics_windows, self.num_workers = statistics_windows, num_workers
         self.root = Path(root)
         self.rasters = [CityRaster.open(find_place(self.root, place)) for place in places]
-        self.channels, self.left_out = common_channels(self.rasters, channels, raster_format)
+        self.channels, self.left_out = list_common_channels(self.rasters, channels, raster_format)
         self._scalars = self._checked(scalars, measurable(self.channels), "scalar")
         self._maps = self._checked(maps, mappable(self.channels), "map")
         if map_px and size_px % map_px:
@@ -340,7 +340,7 @@ class CityDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=whole_batch,
+            collate_fn=collate_whole,
         )
 
     def provenance(self) -> dict[str, Any]:

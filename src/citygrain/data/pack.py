@@ -135,7 +135,7 @@ def pack(
     budget = limit_mb * MB
     for _ in range(TRIES):
         packed = _write(candidates, _share_within(candidates, budget), out, resolution_m, step)
-        total = size_of(packed)
+        total = count_bytes(packed)
         if total <= limit_mb * MB:
             return packed
         budget *= 0.98 * limit_mb * MB / total
@@ -143,7 +143,7 @@ def pack(
     return packed
 
 
-def size_of(rasters: Iterable[CityRaster]) -> int:
+def count_bytes(rasters: Iterable[CityRaster]) -> int:
     """Return how many bytes the GeoTIFFs of city rasters take."""
     return sum(raster.provenance["layout"]["bytes"] for raster in rasters)
 

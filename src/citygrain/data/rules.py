@@ -212,7 +212,7 @@ class Allowed:
                     chosen.append((int(row), col))
         return np.array(chosen, np.int64).reshape(-1, 2) * self.factor
 
-    def no_window_error(self, size_px: int) -> DataError:
+    def explain_no_window(self, size_px: int) -> DataError:
         """Return the error of a place that has no allowed window, with the reasons counted.
 
         Parameters
@@ -234,12 +234,12 @@ class Allowed:
         )
 
 
-def built_channels(rasters: Sequence[CityRaster]) -> tuple[str, ...]:
+def list_built_channels(rasters: Sequence[CityRaster]) -> tuple[str, ...]:
     """Return the channels of `BUILT` that every place knows: they tell built windows from bare ones."""
     return tuple(name for name in BUILT if all(name in r.channels and name not in r.unknown for r in rasters))
 
 
-def common_channels(
+def list_common_channels(
     rasters: Sequence[CityRaster], wanted: Sequence[str] | None = None, raster_format: int = RASTER_FORMAT
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the channels that all places know, in order, and why each other one is left out.

@@ -15,7 +15,7 @@ from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.cityraster import CityRaster
-from citygrain.data.rules import common_channels
+from citygrain.data.rules import list_common_channels
 from citygrain.errors import CapabilityError, ConfigError, DataError
 from citygrain.geo.layers import select_channels
 from citygrain.geo.place import Place
@@ -118,7 +118,7 @@ def read_site(
     CapabilityError
         When it should fit into one window and does not.
     """
-    channels, _ = common_channels([raster], spec.channels, spec.raster_format)
+    channels, _ = list_common_channels([raster], spec.channels, spec.raster_format)
     level = raster.level(spec.resolution_m)
     cell, (height, width) = spec.resolution_m, level.valid.shape
     left, bottom, right, top = site.bounds

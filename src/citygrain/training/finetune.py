@@ -18,7 +18,7 @@ WHAT = ("channels", "raster_format", "size_px", "resolution_m", "scalars", "maps
 """What in a spec decides the shape and meaning of a model; places and their statistics may change."""
 
 
-def taken_over(data: Mapping[str, Any], source: Checkpoint) -> dict[str, Any]:
+def take_over(data: Mapping[str, Any], source: Checkpoint) -> dict[str, Any]:
     """Return the keys of `conf/data`, with the channels and conditions of a checkpoint where they are left open."""
     filled = {"raster_format": source.spec.raster_format, **data}
     if filled["channels"] is None:

@@ -36,13 +36,13 @@ from citygrain.support.devices import AUTO, MIXED, SINGLE, has_fast_bf16, using_
 from citygrain.support.targets import instantiate
 from citygrain.training.claim import claim_folder, is_finished
 from citygrain.training.codes import CodeDataModule
-from citygrain.training.finetune import adopt, check_alike, freeze, taken_over
+from citygrain.training.finetune import adopt, check_alike, freeze, take_over
 from citygrain.training.options import Training
 from citygrain.training.stages import (
-    begun_from,
     check_begun,
     check_codec,
     describe_codec,
+    describe_source,
     find_codec,
     fit_prior,
     measure_data,
@@ -133,7 +133,7 @@ def _run(training: Training) -> Path:
 
 def _data(training: Training, source: Checkpoint | None) -> CityDataModule:
     """Return the data module; what the configuration leaves open is that of the model that the run begins with."""
-    chosen = training.data if source is None else taken_over(training.data, source)
+    chosen = training.data if source is None else take_over(training.data, source)
     return CityDataModule(root=training.paths.data, seed=training.seed, **chosen)
 
 
@@ -147,7 +147,12 @@ def _task(
     if codec is not None:
         check_codec(codec.spec, spec)
         model["codec"] = describe_codec(codec)
-    made = {"name": training.name, "data": data.provenance(), **begun_from(source, training.folder), **environment()}
+    made = {
+        "name": training.name,
+        "data": data.provenance(),
+        **describe_source(source, training.folder),
+        **environment(),
+    }
     return GenerativeTask(
         model=model,
         spec=spec.to_dict(),

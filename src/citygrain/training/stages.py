@@ -38,7 +38,7 @@ def read_source(training: Training) -> Checkpoint | None:
     return read(training.init_from)
 
 
-def begun_from(source: Checkpoint | None, folder: Path) -> dict[str, Any]:
+def describe_source(source: Checkpoint | None, folder: Path) -> dict[str, Any]:
     """Return the provenance of the training that the run began with."""
     if source is None:
         return {}

@@ -10,7 +10,7 @@ import rich
 from rich.table import Table
 
 from citygrain.data.cityraster import CityRaster
-from citygrain.data.pack import MB, pack, size_of
+from citygrain.data.pack import MB, count_bytes, pack
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.support.console import make_table
 from citygrain.support.options import Paths, parse
@@ -63,11 +63,11 @@ def run(config: Plain) -> Path:
 
 
 def _table(packed: Sequence[CityRaster], out: Path) -> Table:
-    shown = make_table(f"{out}: {size_of(packed) / MB:.1f} MB", "place", "km² with data", "blocks", "MB")
+    shown = make_table(f"{out}: {count_bytes(packed) / MB:.1f} MB", "place", "km² with data", "blocks", "MB")
     shown.caption = ATTRIBUTION
     for raster in packed:
         of = raster.provenance["packed"]
-        size = size_of([raster]) / MB
+        size = count_bytes([raster]) / MB
         shown.add_row(
             raster.name, f"{raster.provenance['valid_km2']:,.0f}", f"{of['blocks']} of {of['of']}", f"{size:.1f}"
         )
