@@ -77,9 +77,9 @@ def main() -> None:
         report[name] = {"going_on": float(counts[0] / counts[1]), "ends": int(counts[1])}
     report["redrawn"]["seconds"] = seconds / len(real)
 
-    cells = Tiling.over(2 * size, 3 * size, size)
+    cells = Tiling.cover(2 * size, 3 * size, size)
     area = draw_area(model, (cells.height, cells.width), {}, seed=0).numpy() / 255
-    apart = Tiling.over(2 * size, 3 * size, size, overlap=0)
+    apart = Tiling.cover(2 * size, 3 * size, size, overlap=0)
     drawn = [draw_area(model, (size, size), {}, seed=1 + i).numpy() / 255 for i in range(len(apart))]
     beside = np.concatenate([np.concatenate(drawn[3 * row : 3 * row + 3], 2) for row in range(2)], 1)
     report["seams"] = {

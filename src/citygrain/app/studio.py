@@ -21,7 +21,7 @@ from citygrain.geo.raster_files import MANIFEST
 from citygrain.latent import Codes, codec_of, encode_places
 from citygrain.measures import MEASURES, settled
 from citygrain.protocols import Completes, Denoiser, Holds, Sampler, Trained
-from citygrain.samplers.base import fitting
+from citygrain.samplers.base import find_fitting_samplers
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
 from citygrain.support.devices import device_of
 
@@ -116,7 +116,7 @@ class Studio:
     def samplers(self) -> dict[str, Sampler]:
         """The samplers that fit: the model's own first, then others, with the same knobs where they have them."""
         own = self.generator.sampler
-        kinds: dict[str, Any] = {**fitting(self.generator)}
+        kinds: dict[str, Any] = {**find_fitting_samplers(self.generator)}
         others = {
             name: kind(**{f.name: getattr(own, f.name) for f in fields(kind) if hasattr(own, f.name)})
             for name, kind in kinds.items()

@@ -106,8 +106,8 @@ def draw_area(
     factor = spec.size_px // generator.latent_shape[-1]
     padded = [-(-length // factor) * factor for length in shape]
     pad = (0, padded[1] - shape[1], 0, padded[0] - shape[0])
-    tiling = Tiling.over(padded[0] // factor, padded[1] // factor, generator.latent_shape[-1], overlap)
-    cells = tiling.finer(factor)
+    tiling = Tiling.cover(padded[0] // factor, padded[1] // factor, generator.latent_shape[-1], overlap)
+    cells = tiling.refine(factor)
     if known is not None:
         keep = F.pad(known.keep, pad, value=False)
         known = Known(F.pad(known.layout, pad, mode="replicate").to(device), keep.to(device))
@@ -119,7 +119,7 @@ def draw_area(
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
         seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
-        drawn = cells.blended(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
+        drawn = cells.blend(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
         layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
     return _composed(layout, known)[:, : shape[0], : shape[1]]
 

@@ -14,7 +14,7 @@ from citygrain.models.code_space import CodeSpace
 from citygrain.models.replay import Replay
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.protocols import Noise, Sampler
-from citygrain.samplers.langevin import Langevin, slope
+from citygrain.samplers.langevin import Langevin, compute_energy_gradient
 from citygrain.spec import Conditions, LayoutSpec
 
 
@@ -120,7 +120,7 @@ class EnergyBased(CodeSpace):
     def _denoising(self, clean: Tensor, conditions: Conditions) -> Tensor:
         level = self.smoothing ** torch.rand(len(clean), 1, 1, 1, device=clean.device)
         noisy = clean + level * torch.randn_like(clean)
-        expected = noisy - self.smoothing**2 * slope(self, noisy, conditions, train=self.training)
+        expected = noisy - self.smoothing**2 * compute_energy_gradient(self, noisy, conditions, train=self.training)
         return (((expected - clean) / level) ** 2).mean()
 
     def _walked(self, fresh: Tensor, conditions: Conditions) -> tuple[Tensor, Conditions]:
