@@ -29,7 +29,7 @@ from citygrain.generation.continuity import seam_contrast, street_ends
 from citygrain.plot import make_sheet, save_figure
 from citygrain.protocols import Known
 from citygrain.samplers.areas import Tiling
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_text
 
 SHOWN = 8
@@ -55,7 +55,7 @@ def main() -> None:
     keep = torch.from_numpy(~free).expand(1, len(spec.channels), size, size)
     made: dict[str, list[NDArray[np.uint8]]] = {}
     seconds = 0.0
-    with progress_bar("redrawing", len(real)) as advance:
+    with show_progress_bar("redrawing", len(real)) as advance:
         for i, layout in enumerate(real):
             known = Known(layout[None].float() / 255, keep)
             started = time.perf_counter()

@@ -18,7 +18,7 @@ import yaml
 
 import citygrain
 from citygrain import protocols
-from citygrain.__main__ import FLAGS, VERBS, documented
+from citygrain.__main__ import FLAGS, VERBS, read_comments
 from citygrain.evaluation.form import FORM
 from citygrain.geo import layers
 from citygrain.geo.layers import CHANNELS, COASTLINE, PARTED, PARTS, RASTER_FORMAT
@@ -26,7 +26,7 @@ from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule
 from citygrain.geo.place import Place
 from citygrain.geo.tile_rules import TILE_RULES
 from citygrain.measures import MEASURES
-from citygrain.support.config import config_text, find_file, group_defaults, groups
+from citygrain.support.config import find_file, format_config, list_group_defaults, list_groups
 from citygrain.support.targets import find_target
 
 __all__ = [
@@ -50,18 +50,18 @@ __all__ = [
     "Rule",
     "capabilities",
     "composed",
-    "documented",
     "families",
     "family_of",
     "find_file",
     "find_target",
     "fingerprint",
-    "group_defaults",
-    "groups",
     "handle_of",
+    "list_group_defaults",
+    "list_groups",
     "module",
     "modules",
     "public_names",
+    "read_comments",
     "recipe",
     "samplers",
     "shipped",
@@ -101,18 +101,18 @@ def yaml_of(option: str) -> Mapping[str, Any]:
 @cache
 def composed(family: str) -> Mapping[str, Any]:
     """Return the whole configuration of a family, as `citygrain train model=…` has it."""
-    config: Mapping[str, Any] = yaml.safe_load(config_text("train", [f"model={family}"]))["model"]
+    config: Mapping[str, Any] = yaml.safe_load(format_config("train", [f"model={family}"]))["model"]
     return config
 
 
 def families() -> dict[str, type]:
     """Return the class of every family of conf/model."""
-    return {name: find_target(composed(name)["_target_"]) for name in groups()["model"]}
+    return {name: find_target(composed(name)["_target_"]) for name in list_groups()["model"]}
 
 
 def samplers() -> dict[str, type]:
     """Return the class of every sampler of conf/sampler."""
-    found = {name: yaml_of(f"sampler/{name}").get("_target_") for name in groups()["sampler"]}
+    found = {name: yaml_of(f"sampler/{name}").get("_target_") for name in list_groups()["sampler"]}
     return {name: find_target(path) for name, path in found.items() if path}
 
 
@@ -166,7 +166,7 @@ def recipe(experiment: str) -> dict[str, str]:
 
 def family_of(experiment: str) -> str:
     """Return the family that an experiment trains."""
-    return str(group_defaults("train", overrides=[f"experiment={experiment}"])["model"])
+    return str(list_group_defaults("train", overrides=[f"experiment={experiment}"])["model"])
 
 
 def shipped() -> dict[str, tuple[Path, str]]:

@@ -24,8 +24,8 @@ from citygrain.protocols import Denoiser, Known, Noise, Sampler, ShowsLayouts, T
 from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling
 from citygrain.samplers.diffusion import DIFFUSION
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.support.console import progress_bar
-from citygrain.support.devices import SINGLE, computing_in, device_of
+from citygrain.support.console import show_progress_bar
+from citygrain.support.devices import SINGLE, find_device, use_precision
 
 Fields = Mapping[str, float | Tensor]
 """Condition → what is asked for in its unit: a number, or `(H, W)` over an area, NaN where nothing is."""
@@ -94,7 +94,7 @@ def draw_area(
     spec: LayoutSpec = generator.spec
     _check(spec, shape, known)
     chosen = sampler or generator.sampler
-    device = device_of(generator)
+    device = find_device(generator)
     if spec.given:
         raise CapabilityError(
             "A model that is given channels draws windows around them.",
@@ -297,9 +297,9 @@ def draw_areas(
     grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner))
     fields = fields_of(spec, conditions, grids[0])
     areas = []
-    with progress_bar("drawing areas", len(seeds)) as advance:
+    with show_progress_bar("drawing areas", len(seeds)) as advance:
         for seed in seeds:
-            with computing_in(precision, device_of(generator)):
+            with use_precision(precision, find_device(generator)):
                 drawn = draw_area(
                     generator, shape, fields, place=asked_place, seed=seed, sampler=sampler, batch_size=batch_size
                 )

@@ -61,7 +61,7 @@ class Inpaint:
         """
         if not isinstance(model, Holds) or not isinstance(self.sampler, Completes):
             raise CapabilityError(
-                "This model draws whole layouts, and cannot keep a part of one.",
+                "This model can only draw whole layouts. It cannot keep a part of a layout.",
                 got=f"{type(model).__name__} with {type(self.sampler).__name__}",
                 choices=KEEPERS,
                 remedy="choose one of these families",
