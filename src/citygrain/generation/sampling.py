@@ -107,11 +107,13 @@ def sample(
         windows = read_given_windows(generator, n, given, place=asked_place, data=data)
         channels = windows.tensor
         known = {name: channels[:, spec.channels.index(name)] for name in spec.given}
-        grids = windows.grids * len(combined)
     else:
         windows, known = None, None
-        grids = lay_grids(generator, n * len(combined), georeference, place=asked_place, columns=columns)
     asked = Conditions.cat([Conditions.request(spec, n, one, known) for one in combined])
+    if windows is not None:
+        grids = windows.grids * len(combined)
+    else:
+        grids = lay_grids(generator, len(asked), georeference, place=asked_place, columns=columns)
     # The same seeds for every combination: what differs is what was asked for.
     drawn = draw(
         generator, asked, [*seeds] * len(combined), sampler=chosen, attempts=attempts, precision=precision,
