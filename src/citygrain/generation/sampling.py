@@ -97,6 +97,7 @@ def sample(
             precision=precision, batch_size=batch_size,
         )  # fmt: skip
     columns = count_columns(conditions, n)
+    windows, known = None, None
     if spec.given:
         if georeference.said:
             raise ConfigError(
@@ -107,13 +108,11 @@ def sample(
         windows = read_given_windows(generator, n, given, place=asked_place, data=data)
         channels = windows.tensor
         known = {name: channels[:, spec.channels.index(name)] for name in spec.given}
-    else:
-        windows, known = None, None
     asked = Conditions.cat([Conditions.request(spec, n, one, known) for one in combined])
-    if windows is not None:
-        grids = windows.grids * len(combined)
-    else:
+    if windows is None:
         grids = lay_grids(generator, len(asked), georeference, place=asked_place, columns=columns)
+    else:
+        grids = windows.grids * len(combined)
     # The same seeds for every combination: what differs is what was asked for.
     drawn = draw(
         generator, asked, [*seeds] * len(combined), sampler=chosen, attempts=attempts, precision=precision,
