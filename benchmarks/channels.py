@@ -23,7 +23,7 @@ import shapely
 from citygrain.geo.layers import CHANNELS
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
-from citygrain.geo.sources import features
+from citygrain.geo.sources import read_features
 from citygrain.geo.sources.osmfile import OsmFile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ PLACES: dict[str, tuple[str, BBox, str]] = {
 def drawn(path: Path, bbox: BBox) -> dict[str, float]:
     """Return channel → km or ha that its cells cover within the place."""
     place = Place.from_bbox("place", bbox)
-    found = features(place, OsmFile(path))
+    found = read_features(place, OsmFile(path))
     area = shapely.intersection(place.utm, found.valid)
     grid = Grid.covering(place.bounds_utm, place.crs, RESOLUTION_M)
     cells = np.zeros(len(found))

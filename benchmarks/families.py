@@ -51,7 +51,7 @@ from citygrain.protocols import Codec, HasLikelihood
 from citygrain.spec import Batch, Conditions, LayoutSpec
 from citygrain.support.config import load_config
 from citygrain.support.files import write_text
-from citygrain.training.run import run
+from citygrain.training.train import train as train_model
 
 VAE, VQ = "variational_autoencoder", "vector_quantized"
 RECIPES: dict[str, str | None] = {
@@ -78,30 +78,29 @@ ASKED = ("coverage", "street_density", "cycle", "green")
 PROBE, LONG_ENOUGH_S = 15, 4.0
 
 
-def overrides(recipe: str, name: str, steps: int, args: argparse.Namespace) -> list[str]:
-    """Return what the command line of this run would say."""
+def keywords(recipe: str, steps: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Return what is trained and for how long."""
     codec = RECIPES[recipe]
-    return [
-        f"experiment={recipe}",
-        f"name={name}",
-        f"trainer.max_steps={steps}",
-        f"paths.data={args.data}",
-        f"paths.runs={args.runs}",
-        *([f"codec={args.runs / codec}"] if codec else []),
-    ]
+    return {
+        "experiment": recipe,
+        "trainer": {"max_steps": steps},
+        "paths": {"data": args.data, "runs": args.runs},
+        "codec": args.runs / codec if codec else None,
+    }
 
 
 def plan(recipe: str, args: argparse.Namespace) -> dict[str, float]:
     """Return how long a step takes and how many there are time for, measured unless that has been done."""
     file = args.out / f"{recipe}.plan.json"
     if not file.is_file():
-        quiet = ["logger=none", "data.val_windows=0", "callbacks.samples.every_n_epochs=0", "codes=500"]
+        quiet: dict[str, Any] = {
+            "logger": "none", "data": {"val_windows": 0}, "callbacks": {"samples": {"every_n_epochs": 0}}, "codes": 500,
+        }  # fmt: skip
 
         def took(steps: int) -> float:
             shutil.rmtree(args.runs / "probe", ignore_errors=True)  # half a probe would be taken up
-            probe = load_config("train", [*overrides(recipe, f"probe/{recipe}", steps, args), *quiet])
             started = time.perf_counter()
-            run(probe)
+            train_model(f"probe/{recipe}", **keywords(recipe, steps, args), **quiet)
             return time.perf_counter() - started
 
         took(1)  # what only the first one waits for
@@ -121,7 +120,7 @@ def plan(recipe: str, args: argparse.Namespace) -> dict[str, float]:
 
 def train(recipe: str, args: argparse.Namespace) -> None:
     """Train for the time there is, unless that has been done."""
-    run(load_config("train", overrides(recipe, recipe, int(plan(recipe, args)["steps"]), args)))
+    train_model(recipe, **keywords(recipe, int(plan(recipe, args)["steps"]), args))
 
 
 def evaluate(recipe: str, args: argparse.Namespace, held_out: Batch) -> dict[str, Any]:

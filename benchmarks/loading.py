@@ -23,10 +23,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows
 from citygrain.data.rules import Rules
 from citygrain.data.transforms import to_batch, turn
-from citygrain.geo.cityraster import CityRaster
 from citygrain.measures import measurable
 from citygrain.spec import Batch, LayoutSpec
 

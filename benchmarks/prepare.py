@@ -36,7 +36,7 @@ from citygrain.data.prepare import prepare
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize
-from citygrain.geo.sources import Source, features
+from citygrain.geo.sources import Source, read_features
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.vectortiles import VectorTiles
 
@@ -87,7 +87,7 @@ def whole(place: Place, source: Source, resolution_m: float, workers: int | None
             place,
             source,
             folder,
-            resolution_m,
+            resolution_m=resolution_m,
             workers=workers,
             progress=lambda done, _what: marks.append((done, time.perf_counter() - start)),
         )
@@ -107,7 +107,7 @@ def whole(place: Place, source: Source, resolution_m: float, workers: int | None
 
 def against_naive(place: Place, source: Source, resolution_m: float, windows: int) -> dict[str, Any]:
     """Draw the middle of the place in both ways, from the same features in memory."""
-    found = features(place, source)
+    found = read_features(place, source)
     centre = place.utm.centroid
     half = windows * WINDOW_M / 2
     grid = Grid.covering((centre.x - half, centre.y - half, centre.x + half, centre.y + half), place.crs, resolution_m)

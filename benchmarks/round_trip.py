@@ -23,13 +23,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.morphology import measure_vectors
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.place import Place
-from citygrain.geo.sources import features
+from citygrain.geo.sources import read_features
 from citygrain.geo.sources.vectortiles import VectorTiles
-from citygrain.geo.vectorize import AREAS, noded, vectorize
+from citygrain.geo.vectorize import AREAS, node_features, vectorize
 from citygrain.support.files import write_text
 from vectorize import Window, windows
 
@@ -45,7 +45,7 @@ def shapes_of(folder: Path, source: Path, jobs: list[Window]) -> Shapes:
     crs = jobs[0][2].crs
     degrees = gpd.GeoSeries([area], crs=crs).to_crs("EPSG:4326").iloc[0]
     found = {}
-    for channel, layer in features(Place(folder.name, degrees, crs), VectorTiles(source)).items():
+    for channel, layer in read_features(Place(folder.name, degrees, crs), VectorTiles(source)).items():
         shapes = np.asarray(layer.geometry, object)
         found[channel] = shapes[shapely.get_dimensions(shapes) == (2 if channel in AREAS else 1)]
     return found
@@ -54,7 +54,9 @@ def shapes_of(folder: Path, source: Path, jobs: list[Window]) -> Shapes:
 def both(job: tuple[Window, Shapes]) -> list[dict[str, float]]:
     """Measure a window on its cells' vectors and on the source's."""
     (cells, channels, grid), near = job
-    return [measure_vectors(vectors).values for vectors in (vectorize(cells, channels, grid), noded(near, grid))]
+    return [
+        measure_vectors(vectors).values for vectors in (vectorize(cells, channels, grid), node_features(near, grid))
+    ]
 
 
 def main() -> None:

@@ -45,14 +45,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from skimage.morphology import skeletonize
 
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.cityraster import CityRaster
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize
-from citygrain.geo.sources import features
+from citygrain.geo.sources import read_features
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.vectortiles import VectorTiles
-from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, Ways, noded, vectorize
+from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, Ways, node_features, vectorize
 from citygrain.plot import make_vector_sheet, save_figure
 
 SIDE_M = 512.0
@@ -138,7 +138,7 @@ def accuracy(folder: Path, source: Path, jobs: list[Window]) -> dict[str, float]
     area = shapely.box(*bounds[:, :2].min(0) - 50, *bounds[:, 2:].max(0) + 50)
     crs = jobs[0][2].crs
     degrees = gpd.GeoSeries([area], crs=crs).to_crs("EPSG:4326").iloc[0]
-    found = features(Place(folder.name, degrees, crs), VectorTiles(source))
+    found = read_features(Place(folder.name, degrees, crs), VectorTiles(source))
     lines = np.concatenate([np.asarray(found[kind].geometry, object) for kind in NETWORKS["drive"]])
     lines = lines[shapely.get_dimensions(lines) == 1]
     tree = shapely.STRtree(lines)
@@ -148,7 +148,7 @@ def accuracy(folder: Path, source: Path, jobs: list[Window]) -> dict[str, float]
     for cells, channels, grid in jobs:
         made = vectorize(cells, channels, grid)
         near = lines[tree.query(shapely.box(*grid.bounds))]
-        for name, vectors in (("ours", made), ("source", noded({"street": near}, grid))):
+        for name, vectors in (("ours", made), ("source", node_features({"street": near}, grid))):
             result = measured(vectors)
             if result:
                 graphs[name].append(result[0])
@@ -206,7 +206,7 @@ def hold_together(folder: Path, source: Path, jobs: list[Window]) -> NDArray[np.
     crs = jobs[0][2].crs
     degrees = gpd.GeoSeries([area], crs=crs).to_crs("EPSG:4326").iloc[0]
     reader = VectorTiles(source) if source.suffix == ".mbtiles" else OsmFile(str(source))
-    found = features(Place(folder.name, degrees, crs), reader)
+    found = read_features(Place(folder.name, degrees, crs), reader)
     lines = {kind: np.asarray(found[kind].geometry, object) for kind in NETWORKS["drive"]}
     lines = {kind: shapes[shapely.get_dimensions(shapes) == 1] for kind, shapes in lines.items()}
     trees = {kind: shapely.STRtree(shapes) for kind, shapes in lines.items()}
@@ -214,7 +214,7 @@ def hold_together(folder: Path, source: Path, jobs: list[Window]) -> NDArray[np.
     for cells, channels, grid in jobs:
         drive = [channels.index(kind) for kind in NETWORKS["drive"]]
         near = {kind: lines[kind][tree.query(shapely.box(*grid.bounds))] for kind, tree in trees.items()}
-        made = vectorize(cells[drive], NETWORKS["drive"], grid), noded(near, grid)
+        made = vectorize(cells[drive], NETWORKS["drive"], grid), node_features(near, grid)
         both = [topology(vectors.ways["drive"]) for vectors in made]
         if None not in both:
             rows.append(both)

@@ -72,7 +72,7 @@ def city(
     """Features of a part of a real city in its CRS, and windows of 512 m of them: `(features, [(grid, layout)])`."""
     from citygrain.geo.place import Place
     from citygrain.geo.rasterize import Grid, rasterize
-    from citygrain.geo.sources import features
+    from citygrain.geo.sources import read_features
     from citygrain.geo.sources.osmfile import OsmFile
     from citygrain.geo.sources.vectortiles import VectorTiles
 
@@ -82,7 +82,7 @@ def city(
     else:
         tiles = request.getfixturevalue("shared_osm") / request.param / f"{request.param}_z14.mbtiles"
         source, place = VectorTiles(tiles), Place.from_bbox(request.param, BOXES[request.param])
-    found = features(place, source)
+    found = read_features(place, source)
     left, bottom, right, top = place.bounds_utm
     windows = []
     for x in np.arange(left + 50, right - 562, 512):

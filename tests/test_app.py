@@ -43,8 +43,8 @@ from citygrain.app.sites import (
 )
 from citygrain.app.studio import Studio, keep_ticked, knobs_of, prepared_places, range_of, turn_knobs
 from citygrain.checkpoint import Checkpoint, export, load, references
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.layout_files import write_geotiff
 from citygrain.geo.rasterize import Grid

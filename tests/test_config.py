@@ -291,7 +291,7 @@ ATTACKS = [
     "citygrain.verbs.export.run",
     "citygrain.checkpoint.export",
     "citygrain.geo.place.Place.from_name",
-    "citygrain.geo.sources.features",
+    "citygrain.geo.sources.read_features",
     "citygrain.geo.sources.files.check_file",
     "citygrain.geo.sources.osmfile.OsmFile.features",
     "citygrain.models.pca.Pca.fit",

@@ -8,12 +8,12 @@ import pytest
 import rasterio
 import shapely
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import CapabilityError, ConfigError, DataError, PlaceError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.support.config import load_config
-from citygrain.training.run import run as train
 from citygrain.verbs.edit import run
 from citygrain.verbs.sample import run as sample
+from citygrain.verbs.train import run as train
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,11 +11,11 @@ import pytest
 import shapely
 
 from citygrain.__main__ import main
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows
 from citygrain.data.prepare import prepare
 from citygrain.data.rules import Rules
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.place import Place
 from citygrain.geo.sources.osmfile import OsmFile
 

@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "citygrain"
 ROOMS = (
     *("errors", "version", "support"),
     *("geo", "spec", "measures", "protocols"),
+    *("plot", "layouts"),
     *("networks", "data", "samplers", "models", "checkpoint"),
-    *("plot", "layouts", "generation", "evaluation", "latent", "training"),
+    *("generation", "evaluation", "latent", "training"),
     *("model", "app", "verbs", "__main__"),
 )
 """Every room of the package; one imports from itself and from those before it."""

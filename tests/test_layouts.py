@@ -17,7 +17,7 @@ import citygrain
 from citygrain.errors import DataError
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
-from citygrain.layouts import SHOWN, Layouts, summary_table
+from citygrain.layouts import SHOWN, Layouts
 from citygrain.measures import measurable
 
 CHANNELS = ("building", "arterial", "street", "cycle", "walk", "rail", "green", "water")
@@ -165,7 +165,6 @@ def test_a_comparison_tells_means_spread_and_errors():
     assert row["mean_error"] == pytest.approx(errors.mean())
     assert row["p10"] <= row["measured"] <= row["p90"]
     assert np.isnan(layouts.comparison().loc["green", "requested"])
-    assert summary_table(layouts).row_count == len(layouts.measured)
 
 
 def test_vectors_are_those_of_each_layout_and_name_it():

@@ -1,14 +1,19 @@
 """A pack is a folder of prepared places as any other, and smaller."""
 
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows
+from citygrain.data.pack import pack
 from citygrain.data.rules import Rules
 from citygrain.errors import ConfigError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.support.config import load_config
-from citygrain.verbs.pack import run
+from citygrain.verbs.pack import Options, run
 
 
 def packed(cities, out, *more):
@@ -93,3 +98,17 @@ def test_what_cannot_be_packed_is_refused(override, error, words, cities, tmp_pa
 def test_a_pack_does_not_overwrite_what_it_is_made_of(cities):
     with pytest.raises(ConfigError, match="another folder"):
         packed(cities, cities)
+
+
+def test_the_function_has_the_keywords_and_defaults_of_the_verb_and_does_the_same(cities, tmp_path):
+    plain = load_config("pack")
+    defaults = {name: p.default for name, p in inspect.signature(pack).parameters.items()}
+    assert defaults == {
+        **{key: value for key, value in plain.items() if key != "paths"},
+        "data": plain["paths"]["data"],
+    }
+    assert {f.name for f in fields(Options)} == set(plain)
+    (ours,) = pack(["helsinki"], step=51, limit_mb=0.05, seed=3, out=tmp_path / "ours", data=str(cities))
+    theirs = packed(cities, tmp_path / "theirs", "places=[helsinki]", "step=51", "limit_mb=0.05", "seed=3")
+    for name in ("layout.tif", "blocks.parquet", "place.json"):
+        assert (Path(ours.path) / name).read_bytes() == (theirs.path / name).read_bytes()

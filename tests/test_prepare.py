@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import os
 import shutil
@@ -11,20 +12,27 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from citygrain.data.cityraster import CityRaster
+from citygrain.data.inputs import choose_source
 from citygrain.data.prepare import prepare
-from citygrain.errors import ConfigError, DataError, SourceError
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.raster_folder import lock_folder
+from citygrain.errors import ConfigError, DataError, PlaceError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
-from citygrain.geo.raster_folder import lock_folder
 from citygrain.geo.sorting import Remainder
 from citygrain.geo.sources import Features
-from citygrain.verbs.prepare import run, summary
+from citygrain.geo.sources.osmfile import OsmFile
+from citygrain.geo.sources.overpass import Overpass
+from citygrain.geo.sources.overpass_json import OverpassJson
+from citygrain.geo.sources.vectortiles import VectorTiles
+from citygrain.support.config import group_defaults, instantiate, load_config
+from citygrain.verbs.prepare import Options, Raster, Where, run, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -277,7 +285,7 @@ from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_prepare import PLACE, Town, contents
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 
 CALLS = [(os, n) for n in ("fsync", "unlink", "rmdir", "mkdir", "rename", "replace")]
@@ -479,3 +487,66 @@ def test_the_summary_tells_unknown_from_nothing(tmp_path):
     assert "unknown" in next(line for line in text.splitlines() if "parking" in line)
     assert "0.00%" in next(line for line in text.splitlines() if "green" in line)
     assert "no lanes" in text
+
+
+def test_the_function_has_the_keywords_and_defaults_of_the_verb():
+    plain = load_config("prepare")
+    source = group_defaults("prepare")["source"]
+    assert instantiate(plain.pop("source")) == choose_source(source)
+    written = {**plain["place"], "source": source, **plain["raster"], **plain["paths"]}
+    parameters = inspect.signature(prepare).parameters
+    taken = {name: p.default for name, p in parameters.items() if name not in {"place", "progress"}}
+    assert taken == {**written, "unknown": ()}
+    assert asdict(Where()) == plain["place"]
+    assert asdict(Raster()) == {**plain["raster"], "unknown": ()}
+    assert {f.name for f in fields(Options)} == {"source", *plain}
+
+
+@pytest.mark.parametrize(
+    ("source", "made"),
+    [
+        ("overpass", Overpass()),
+        ("a/City.osm.pbf", OsmFile("a/City.osm.pbf")),
+        (Path("city.osm.bz2"), OsmFile("city.osm.bz2")),
+        ("city.MBTILES", VectorTiles("city.MBTILES")),
+        ("streets.json.gz", OverpassJson("streets.json.gz")),
+    ],
+)
+def test_a_source_is_known_by_its_name(source, made):
+    assert choose_source(source) == made
+
+
+def test_a_source_whose_name_tells_nothing_is_refused():
+    for name in ("houses.gpkg", "houses.geojson", "layers"):
+        with pytest.raises(SourceError, match=r"does not tell(?s:.)*LayersFile"):
+            prepare(PLACE, name)
+    town = Town()
+    assert choose_source(town) is town
+
+
+def test_a_shipped_place_is_known_by_its_name(tmp_path):
+    raster = prepare("monaco", Town(), tmp_path, resolution_m=8.0, workers=1)
+    assert raster.name == "monaco"
+    assert raster.provenance["place"]["bbox"] == load_config("prepare", ["place=monaco"])["place"]["bbox"]
+    assert prepare("monaco", Town(), tmp_path, name="mine", resolution_m=8.0, workers=1).name == "mine"
+    with pytest.raises(ConfigError, match=r"no place of this name(?s:.)*did you mean: monaco"):
+        prepare("monacco", Town(), tmp_path)
+    with pytest.raises(ConfigError, match=r"no place of this name(?s:.)*query="):
+        prepare("Houston, Texas", Town(), tmp_path)
+
+
+def test_a_place_is_given_in_one_way(tmp_path):
+    with pytest.raises(ConfigError, match=r"(?s)by itself where it is.*leave out bbox"):
+        prepare(PLACE, Town(), tmp_path, bbox=PLACE.bbox)
+    with pytest.raises(ConfigError, match="a bbox or a polygon"):
+        prepare("monaco", Town(), tmp_path, polygon="quarter.geojson")
+    with pytest.raises(ConfigError, match="Nothing says where"):
+        prepare(source=Town(), data=tmp_path)
+    with pytest.raises(PlaceError, match="does not exist"):
+        prepare(source=Town(), data=tmp_path, polygon=tmp_path / "quarter.geojson")
+
+
+def test_a_file_is_prepared_by_its_path_alone(tmp_path, sample_pbf):
+    raster = prepare(source=sample_pbf, data=tmp_path, resolution_m=8.0, workers=1)
+    assert raster.name == "helsinki"
+    assert raster.provenance["place"]["bbox"] == pytest.approx(OsmFile(str(sample_pbf)).extent())

@@ -272,14 +272,6 @@ def _kept(value):
     return [_kept(part) for part in value] if isinstance(value, list) else value
 
 
-def _page(path, root):
-    """Without the pictures in it, which are compared as files."""
-    text = re.sub(r"base64,[^\"']*", "", path.read_text(encoding="utf-8"))
-    for folder in (root, KEPT):
-        text = text.replace(str(folder), "")
-    yield _text("", re.sub(r"citygrain \d[\w.+]*", "", text))
-
-
 def _graph(path, root):
     yield _text("", path.read_text(encoding="utf-8"))
 
@@ -312,9 +304,10 @@ def _parquet(path, root):
 
 
 READERS = {
-    ".npz": _npz, ".tif": _tif, ".png": _png, ".csv": _csv, ".json": _json, ".html": _page, ".graphml": _graph,
+    ".npz": _npz, ".tif": _tif, ".png": _png, ".csv": _csv, ".json": _json, ".graphml": _graph,
     ".safetensors": _weights, ".gpkg": _layers, ".geojson": _geojson, ".parquet": _parquet,
-    ".md": lambda path, root: (), ".pt": lambda path, root: (),  # a card names the machine; codes make a model
+    # A card names the machine, codes make a model, and a page is words around figures that other files hold.
+    ".md": lambda path, root: (), ".pt": lambda path, root: (), ".html": lambda path, root: (),
 }  # fmt: skip
 
 

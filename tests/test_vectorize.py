@@ -11,8 +11,8 @@ import rasterio
 import shapely
 from affine import Affine
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import ConfigError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.layout_files import LARGEST_CELLS, read_layout, write_geotiff
 from citygrain.geo.rasterize import Grid

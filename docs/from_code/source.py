@@ -19,7 +19,7 @@ import yaml
 import citygrain
 from citygrain import protocols
 from citygrain.__main__ import FLAGS, VERBS, documented
-from citygrain.evaluation.morphology import FORM
+from citygrain.evaluation.form import FORM
 from citygrain.geo import layers
 from citygrain.geo.layers import CHANNELS, COASTLINE, PARTED, PARTS, RASTER_FORMAT
 from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule

@@ -11,6 +11,8 @@ from citygrain.version import __version__
 
 if TYPE_CHECKING:
     from citygrain.checkpoint import load
+    from citygrain.data.prepare import prepare
+    from citygrain.evaluation.comparison import compare
     from citygrain.generation.georeference import Georeference
     from citygrain.generation.given import Given
     from citygrain.geo.place import Place
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from citygrain.measures import measure
     from citygrain.model import Model
     from citygrain.spec import Conditions, LayoutSpec
+    from citygrain.training.train import train
 
 # torch's threads wait for each other many times in a layer, and by default on guard: each keeps its core from whatever
 # would make the other one ready, so that beside another busy process a layout takes several times as long
@@ -35,9 +38,12 @@ __all__ = [
     "Model",
     "Place",
     "__version__",
+    "compare",
     "load",
     "measure",
     "open_layout",
+    "prepare",
+    "train",
 ]
 
 _HOMES = {
@@ -48,9 +54,12 @@ _HOMES = {
     "Layouts": "citygrain.layouts",
     "Model": "citygrain.model",
     "Place": "citygrain.geo.place",
+    "compare": "citygrain.evaluation.comparison",
     "load": "citygrain.checkpoint",
     "measure": "citygrain.measures",
     "open_layout": "citygrain.layouts",
+    "prepare": "citygrain.data.prepare",
+    "train": "citygrain.training.train",
 }
 
 

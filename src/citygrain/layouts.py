@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -20,17 +19,18 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
 from pyproj import CRS
-from rich.table import Table
 from torch import Tensor
 
-from citygrain.errors import ConditionError, DataError
+from citygrain.errors import DataError
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.layout_files import find_layouts, name_layout, read_layout, write_geotiff
+from citygrain.geo.raster_files import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vector_files import collect_layers
 from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
 from citygrain.measures import MEASURES, measure
 from citygrain.plot import make_sheet, save_figure
+from citygrain.plot.notebook import show_image, write_html
 from citygrain.support.files import atomic_path, write_text
 
 if TYPE_CHECKING:
@@ -251,13 +251,13 @@ class Layouts:
         ax
             Where it is drawn; None makes a figure in which each pixel of the sheet is one of the screen.
         """
-        return show_picture(self.picture(columns=columns), ax)
+        return show_image(self.picture(columns=columns), ax)
 
     def _repr_html_(self) -> str:
         """Show a sheet, and what was requested beside what was measured, in a notebook."""
         shown = self[:SHOWN]
         more = f"<p>{len(shown)} of {len(self)} layouts</p>" if len(self) > len(shown) else ""
-        return picture_html(shown.picture(), self.comparison(), more)
+        return write_html(shown.picture(), self.comparison(), more)
 
     def __repr__(self) -> str:
         """Say what they are, and not every number."""
@@ -443,7 +443,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
     """
     path = Path(path)
     files = find_layouts(path)
-    found = [read_layout(file, bounds) for file in files]
+    found = [_known_channels(file, *read_layout(file, bounds)) for file in files]
     kinds = {(channels, cells.shape, grid.resolution_m) for cells, channels, grid in found}
     if len(kinds) > 1:
         raise DataError(
@@ -462,6 +462,15 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
         names,
     )
     return replace(layouts, **_asked(path / ARRAYS, layouts)) if path.is_dir() else layouts
+
+
+def _known_channels(
+    file: Path, cells: NDArray[Any], channels: tuple[str, ...], grid: Grid
+) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
+    """Leave out channels that the source of a prepared place cannot know: 0 says nothing there."""
+    manifest = read_manifest(file.parent) if file.name == LAYOUT else None
+    known = [i for i, name in enumerate(channels) if manifest is None or name not in manifest["unknown"]]
+    return cells[known], tuple(channels[i] for i in known), grid
 
 
 def _as_bytes(cells: NDArray[Any]) -> NDArray[np.uint8]:
@@ -484,52 +493,3 @@ def _asked(path: Path, layouts: Layouts) -> dict[str, Any]:
             return {"seeds": seeds, "requested": requested, "raster_format": raster_format}
     except (OSError, KeyError, ValueError, BadZipFile):
         return {}
-
-
-def show_picture(picture: Image.Image, ax: Axes | None = None) -> Axes:
-    """Draw an image with matplotlib; without axes on a figure of as many pixels."""
-    if ax is None:
-        from matplotlib import pyplot as plt  # noqa: PLC0415  (it looks for a screen, which nothing else here needs)
-
-        width, height = picture.size
-        figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
-        ax = figure.add_axes((0, 0, 1, 1))
-    ax.imshow(picture)
-    ax.set_axis_off()
-    return ax
-
-
-def picture_html(picture: Image.Image, table: pd.DataFrame, between: str = "") -> str:
-    """Return an image and a table under it, as a notebook shows them."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png")
-    source = base64.b64encode(buffer.getvalue()).decode()
-    rows: str = table.to_html(float_format="{:.4g}".format, na_rep="")
-    return f'<img src="data:image/png;base64,{source}" alt="layouts"/>{between}{rows}'
-
-
-def summary_table(layouts: Layouts) -> Table:
-    """Return requested against measured over all layouts, one row a condition, for the screen.
-
-    Raises
-    ------
-    ConditionError
-        When nothing can be measured on the layouts.
-    """
-    if not layouts.measured:
-        raise ConditionError("Nothing can be measured on these layouts.", got=layouts.channels)
-    shown = Table(title=f"{len(layouts)} layouts: requested and measured")
-    for heading in ("condition", "unit", "requested", "measured", "10th to 90th percentile", "mean error"):
-        shown.add_column(heading, justify="left" if heading in {"condition", "unit"} else "right")
-    for name, row in layouts.comparison().iterrows():
-        asked = np.isfinite(row["requested"])
-        shown.add_row(
-            str(name),
-            row["unit"],
-            f"{row['requested']:.4g}" if asked else "",
-            f"{row['measured']:.4g}",
-            f"{row['p10']:.4g} – {row['p90']:.4g}",
-            f"{row['mean_error']:.4g}" if asked else "",
-            style="bold" if asked else None,
-        )
-    return shown

@@ -11,14 +11,17 @@ import torch
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.checkpoint import load
+from citygrain.checkpoint import export, load, read
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
+from citygrain.evaluation.judge import evaluate
+from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
+from citygrain.evaluation.report import Report
 from citygrain.generation.edits import Edit, edit
-from citygrain.generation.georeference import Georeference, grids_of
+from citygrain.generation.georeference import Georeference, lay_grids
 from citygrain.generation.given import Given
 from citygrain.generation.requests import Level
 from citygrain.generation.sampling import sample
-from citygrain.geo.cityraster import CityRaster
 from citygrain.latent.codes import Codes, codec_of, decode, encode_places
 from citygrain.layouts import Layouts
 from citygrain.protocols import Sampler, Trained
@@ -245,6 +248,94 @@ class Model:
             data=data,
         )
 
+    def evaluate(
+        self,
+        *,
+        n: int = 1024,
+        against: str = "test",
+        places: Sequence[str] | None = None,
+        ask: Sequence[str] | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        precision: str = SINGLE,
+        workers: int | None = None,
+        out: str | Path = "out/evaluation",
+        bootstrap: int = 200,
+        embedding: Embedding = Embedding(),
+        classifier: Classifier = Classifier(),
+        memorisation: Memorisation = Memorisation(),
+        obedience: Obedience = Obedience(),
+        disrupt: bool = False,
+        disruption: Disruption = Disruption(),
+        sampler: Sampler | Mapping[str, Any] | None = None,
+        data: str | Path = "data/cities",
+    ) -> Report:
+        """Judge the model against held-out windows, and write the report.
+
+        Its parameters and errors are those of `citygrain.evaluation.judge.evaluate`.
+
+        Returns
+        -------
+        Report
+            Every figure; a notebook shows its tables. `report.html` in `out` has the pictures, too.
+        """
+        return evaluate(
+            self.generator,
+            n=n,
+            against=against,
+            places=places,
+            ask=ask,
+            seed=seed,
+            batch_size=batch_size,
+            precision=precision,
+            workers=workers,
+            out=out,
+            bootstrap=bootstrap,
+            embedding=embedding,
+            classifier=classifier,
+            memorisation=memorisation,
+            obedience=obedience,
+            disrupt=disrupt,
+            disruption=disruption,
+            sampler=sampler,
+            data=data,
+            checkpoint=self.checkpoint,
+        )
+
+    def export(
+        self,
+        out: str | Path,
+        *,
+        half: bool = False,
+        shard_mb: float | None = None,
+        evaluation: str | Path | Report | None = None,
+    ) -> Path:
+        """Write the model for others: safetensors, configuration and model card.
+
+        Parameters
+        ----------
+        out
+            The folder; `Model` and `citygrain.load` take it.
+        half
+            Whether numbers are kept in half precision, in half the space.
+        shard_mb
+            Megabytes from which the weights are split into several files of at most that; None writes one file.
+        evaluation
+            The report of this model, or its folder: its figures go onto the card.
+
+        Raises
+        ------
+        ConfigError
+            For files of no size.
+        DataError
+            When the evaluation is missing, damaged, or one of another model.
+        """
+        checkpoint = read(self.checkpoint)
+        report = evaluation if isinstance(evaluation, Report) or evaluation is None else Report.read(evaluation)
+        if report is not None:
+            report.check_model(checkpoint)
+        return export(checkpoint, Path(out), half=half, shard_mb=shard_mb, report=report)
+
     def encode(self, layouts: Layouts) -> NDArray[np.float32]:
         """Return the codes `(N, *code_shape)` of layouts.
 
@@ -280,7 +371,7 @@ class Model:
         """
         cells = (decode(codec_of(self.generator), codes) * 255).round().astype(np.uint8)
         spec = self.spec
-        grids = grids_of(self.generator, len(cells))
+        grids = lay_grids(self.generator, len(cells))
         return Layouts(cells, spec.channels, spec.resolution_m, grids, raster_format=spec.raster_format)
 
     def encode_places(

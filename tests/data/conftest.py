@@ -60,7 +60,8 @@ def cities(tmp_path_factory):
     """Folder with both: squareville at 2 m without parking, wideham at 4 m without rail."""
     root = tmp_path_factory.mktemp("cities")
     for name, (source, resolution_m, bbox) in PLACES.items():
-        prepare(Place.from_bbox(name, bbox), source, root, resolution_m, block_m=600, buffer_m=64, workers=1)
+        place = Place.from_bbox(name, bbox)
+        prepare(place, source, root, resolution_m=resolution_m, block_m=600, buffer_m=64, workers=1)
     return root
 
 

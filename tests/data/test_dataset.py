@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from citygrain.data.dataset import CityWindows, _hash, _mixed, whole_batch
-from citygrain.data.rules import Allowed, Augmentation, Rules, _box_sums, common_channels
+from citygrain.data.cityraster import CityRaster
+from citygrain.data.dataset import CityWindows, _hash, _mixed, collate_whole
+from citygrain.data.rules import Allowed, Augmentation, Rules, _box_sums, list_common_channels
 from citygrain.data.transforms import cut_out, to_batch, turn
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.spec import LayoutSpec
 
@@ -330,7 +330,7 @@ def test_indices_beyond_a_grid_or_below_zero_are_refused(rasters):
 
 
 def test_channels_that_a_place_does_not_know_are_left_out_and_named(rasters):
-    channels, left_out = common_channels(rasters)
+    channels, left_out = list_common_channels(rasters)
     assert channels == tuple(c for c in CHANNEL_NAMES if c not in {"parking", "rail"})
     assert left_out == {"parking": "squareville: nobody looked", "rail": "wideham: no rails were drawn"}
     windows = CityWindows(rasters, "train", RULES)
@@ -410,7 +410,7 @@ def test_a_pickle_holds_no_pixels(rasters):
 
 def test_a_loader_gives_whole_batches(rasters):
     windows = CityWindows(rasters, "val", RULES)
-    loader = DataLoader(windows, 3, sampler=range(7), collate_fn=whole_batch)
+    loader = DataLoader(windows, 3, sampler=range(7), collate_fn=collate_whole)
     batches = list(loader)
     assert [len(b.layout) for b in batches] == [3, 3, 1]
     assert torch.equal(batches[1].layout, windows.__getitems__([3, 4, 5]).layout)

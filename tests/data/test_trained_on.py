@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.dataset import find_place
 from citygrain.data.rules import UNCHANGED
 from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import CheckpointError
-from citygrain.geo.cityraster import CityRaster
 
 PLACES = ["squareville", "wideham"]
 

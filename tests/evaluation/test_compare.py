@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.comparison import _choose_format, compare
@@ -15,7 +16,6 @@ from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.gather import Gathered
 from citygrain.evaluation.separation import ComparedPlace, rank_measures
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.place import Place
 from citygrain.geo.sources.overpass import Overpass
@@ -235,6 +235,7 @@ def test_a_notebook_shows_what_separates_best(compared):
     assert [html.index(f"<td>{m.label}</td>") for m in compared.measures[:12]]
     assert f"<td>{compared.measures[12].label}</td>" not in html
     assert str(compared.folder) in html
+    assert repr(compared) == "Comparison(6 windows of helsinki, 6 windows of mine)"
 
 
 def test_the_function_has_the_keywords_and_the_defaults_of_the_command_line():

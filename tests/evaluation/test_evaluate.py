@@ -18,9 +18,9 @@ from citygrain.evaluation.form import FORM, Form
 from citygrain.evaluation.judge import list_seen_places
 from citygrain.evaluation.realism import MeasureDistance, find_failures
 from citygrain.support.config import load_config
-from citygrain.training.run import run as train
 from citygrain.verbs.evaluate import run
 from citygrain.verbs.export import run as export
+from citygrain.verbs.train import run as train
 
 pytestmark = [
     pytest.mark.slow,

@@ -17,7 +17,7 @@ from citygrain.evaluation.morphology import measure_form, measure_vectors
 from citygrain.evaluation.networks import gini, orientation_entropy, orientation_order
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import noded
+from citygrain.geo.vectorize import node_features
 from citygrain.measures import measurable
 
 SIDE = 400
@@ -32,7 +32,7 @@ def placed(shapes):
 
 
 def form(**features):
-    return measure_vectors(noded({name: placed(shapes) for name, shapes in features.items()}, GRID))
+    return measure_vectors(node_features({name: placed(shapes) for name, shapes in features.items()}, GRID))
 
 
 def streets(*lines, **others):
@@ -123,7 +123,7 @@ def test_every_network_is_measured_alike(network, channel):
 @pytest.mark.parametrize("seed", range(4))
 def test_osmnx_says_the_same_of_the_same_graph(seed):
     rng = np.random.default_rng(seed)
-    vectors = noded(
+    vectors = node_features(
         {"street": placed([shapely.LineString(rng.uniform(20, 380, (3, 2))) for _ in range(8)]), "arterial": []}, GRID
     )
     got = measure_vectors(vectors).values
@@ -232,7 +232,7 @@ def test_momepy_sees_as_far_along_the_streets_middle():
     rng = np.random.default_rng(0)
     lines = placed([shapely.LineString([(20, y), (380, y + 15)]) for y in (90, 200, 310)])
     boxes = [shapely.box(x, y, x + 14, y + 9) for x, y in rng.uniform(20, 370, (150, 2))]
-    vectors = noded({"arterial": [], "street": lines, "building": placed(boxes)}, GRID)
+    vectors = node_features({"arterial": [], "street": lines, "building": placed(boxes)}, GRID)
     got = measure_vectors(vectors).values
     tables = vectors.layers()
     profile = momepy.street_profile(tables["drive"], tables["building"], distance=1)

@@ -7,7 +7,7 @@ import shapely
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.morphology import measure_form, measure_vectors
 from citygrain.geo.layers import CHANNEL_NAMES
-from citygrain.geo.vectorize import AREAS, noded
+from citygrain.geo.vectorize import AREAS, node_features
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def test_form_of_cells_is_that_of_the_source(city):
     ours, source = [], []
     for grid, layout in windows:
         ours.append(measure_form(layout, CHANNEL_NAMES, grid).values)
-        source.append(measure_vectors(noded(shapes, grid)).values)
+        source.append(measure_vectors(node_features(shapes, grid)).values)
     assert set(FORM) <= set(ours[0])
 
     def mean(of, name):

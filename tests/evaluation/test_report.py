@@ -12,9 +12,8 @@ from citygrain.checkpoint import Checkpoint
 from citygrain.checkpoint.card import card
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluation import gather
+from citygrain.evaluation import Classifier, Embedding, Memorisation, Obedience, gather
 from citygrain.evaluation.judge import evaluate
-from citygrain.evaluation.options import Classifier, Embedding, Memorisation, Obedience
 from citygrain.evaluation.report import PAGE, REPORT, Report
 from citygrain.support.config import load_config
 from citygrain.verbs.evaluate import Options, make_screen_tables
@@ -96,6 +95,7 @@ def test_a_notebook_shows_the_head_of_the_report(report):
     assert html.index(worst.label) < html.index(report.worst_measures()[-1].label)
     assert str(report.folder / PAGE) in html
     assert "nan" not in html.lower()
+    assert repr(report).startswith("Report(speckled: 16 layouts against test windows of helsinki; ")
 
 
 def test_the_card_takes_a_report_as_it_is_or_as_its_file_has_it(report, model):
@@ -137,7 +137,7 @@ def test_an_evaluation_is_taken_up_by_the_same_weights_and_by_no_others(report, 
 def test_a_notebook_is_refused_what_the_command_line_is(more, words, model, cities, tmp_path):
     with pytest.raises(ConfigError, match=words):
         evaluate(model, data=cities, out=tmp_path, **SMALL | more)
-    assert not (tmp_path / REPORT).exists()
+    assert not any(tmp_path.iterdir()), "refused before anything is drawn"
 
 
 def test_the_function_has_the_keywords_and_the_defaults_of_the_command_line():

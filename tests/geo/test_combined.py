@@ -17,9 +17,9 @@ import shapely
 from rich.console import Console
 
 from citygrain.__main__ import main
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 from citygrain.errors import CitygrainError, ConfigError, DataError, SourceError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.sources import ATTRIBUTION, Features
@@ -162,8 +162,8 @@ def test_an_error_of_a_part_names_it_and_the_keys_within_it():
 def test_parameters_that_make_no_sense():
     part = Invented({"building": 1}, "B")
     for arguments, words in (
-        ((part, {}), "has parts"),
-        ((part, None), "has parts"),
+        ((part, {}), "at least one part"),
+        ((part, None), "at least one part"),
         ((part, {"houses": "b.gpkg"}), "houses of a combined source is no source"),
         (({"path": "x"}, {"houses": part}), "base of a combined source is no source"),
         ((part, {"houses": part}, {"house": "houses"}), "no such channel"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tzfpy
 
-from citygrain.geo.driving_side import LEFT, driving_side
+from citygrain.geo.driving_side import LEFT, find_driving_side
 from citygrain.geo.place import Place
 
 
@@ -45,7 +45,7 @@ from citygrain.geo.place import Place
     ],
 )
 def test_the_side_of_the_road(where: str, lon: float, lat: float, side: str) -> None:
-    assert driving_side(lon, lat) == side, where
+    assert find_driving_side(lon, lat) == side, where
     assert Place.from_bbox("town", (lon - 0.01, lat - 0.01, lon + 0.01, lat + 0.01)).driving_side == side
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
 from citygrain.geo.sorting import layers_from_osm
-from citygrain.geo.sources import features
+from citygrain.geo.sources import read_features
 from citygrain.geo.sources.osmfile import OsmFile
 from geo.independent_count import (
     WIDTHS,
@@ -94,7 +94,7 @@ def compared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     else:
         path = sorted_copy(request.getfixturevalue("shared_osm") / where.file, tmp_path_factory.mktemp("extract"))
     place = Place.from_bbox("place", where.bbox)
-    found = features(place, OsmFile(path))
+    found = read_features(place, OsmFile(path))
     area = shapely.intersection(place.utm, found.valid)
     grid = Grid.covering(place.bounds_utm, place.crs, RESOLUTION_M)
     cells: NDArray[np.float64] = np.zeros(len(found))

@@ -14,11 +14,11 @@ from citygrain.geo.layers import CHANNEL_NAMES, CHANNELS, COASTLINE, SCHEMA, sel
 from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_KEYS, OSM_QUERY, OSM_RULES, OSM_SELECTORS
 from citygrain.geo.sorting import (
     Remainder,
+    count_remainder,
+    count_tile_remainder,
     is_of_interest,
     layers_from_openmaptiles,
     layers_from_osm,
-    remainder,
-    remainder_of_tiles,
 )
 
 UTM = "EPSG:32633"
@@ -356,18 +356,20 @@ def test_what_neither_a_rule_nor_a_decision_knows_is_counted_by_tag() -> None:
         ({"amenity": "bench"}, SQUARE),
         ({"natural": "cliff"}, EAST),
     )
-    assert remainder(features, place) == {
+    assert count_remainder(features, place) == {
         "highway=hoverway": Remainder(2, km=0.1, ha=0.0),
         "landuse=moss": Remainder(1, km=0.0, ha=0.25),
     }
-    assert remainder(features[:0], place) == {}
+    assert count_remainder(features[:0], place) == {}
 
 
 def test_lines_of_tiles_that_no_rule_takes_are_counted() -> None:
     roads = frame(
         ({"class": "hoverway"}, EAST), ({"class": "track"}, EAST), ({"class": "minor", "brunnel": "tunnel"}, EAST)
     )
-    found = remainder_of_tiles({"transportation": roads, "waterway": frame(({"class": "brook"}, EAST))}, EAST.buffer(9))
+    found = count_tile_remainder(
+        {"transportation": roads, "waterway": frame(({"class": "brook"}, EAST))}, EAST.buffer(9)
+    )
     assert found == {
         "transportation.class=hoverway": Remainder(1, km=0.1, ha=0.0),
         "waterway.class=brook": Remainder(1, km=0.1, ha=0.0),

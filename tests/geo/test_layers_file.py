@@ -15,13 +15,13 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from citygrain.data.pack import pack
+from citygrain.data.pack import pack_place
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layer_rules import NO_EXTENT, NO_GEOMETRY, NOT_DRAWN, OTHER_SHAPE, find_matches
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
-from citygrain.geo.sources import EmptyLayerWarning, Features, features
+from citygrain.geo.sources import EmptyLayerWarning, Features, read_features
 from citygrain.geo.sources.combined import Combined
 from citygrain.geo.sources.layers_file import LayersFile
 from citygrain.verbs.prepare import run
@@ -421,12 +421,12 @@ def test_parquet_without_geometries(tmp_path: Path) -> None:
         ({}, "told what they are"),
         ({"channel": "building", "rules": [{"channel": "green"}]}, "told what they are"),
         ({"channel": "house"}, "no such channel"),
-        ({"rules": [{"where": {"a": 1}}]}, "is no rule"),
-        ({"rules": ["green"]}, "is no rule"),
-        ({"rules": [{"channel": "green", "when": {"a": 1}}]}, "is no rule"),
-        ({"rules": [{"channel": "green", "where": "park"}]}, "is no rule"),
+        ({"rules": [{"where": {"a": 1}}]}, "does not say which features"),
+        ({"rules": ["green"]}, "does not say which features"),
+        ({"rules": [{"channel": "green", "when": {"a": 1}}]}, "does not say which features"),
+        ({"rules": [{"channel": "green", "where": "park"}]}, "does not say which features"),
         ({"rules": [{"channel": "street", "width_m": 5.0}]}, "have one width"),
-        ({"rules": [{"channel": "water", "width_m": -5.0}]}, "drawn with a width"),
+        ({"rules": [{"channel": "water", "width_m": -5.0}]}, "without a width"),
     ],
 )
 def test_parameters_that_make_no_sense(options: dict[str, Any], words: str) -> None:
@@ -434,7 +434,7 @@ def test_parameters_that_make_no_sense(options: dict[str, Any], words: str) -> N
         LayersFile("x.gpkg", LICENCE, **options)
     with pytest.raises(ConfigError, match=r"(?s)reads one file.*a\.gpkg, b\.gpkg.*source=combined"):
         LayersFile(["a.gpkg", "b.gpkg"], LICENCE, "building").features(PLACE)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="belong to somebody"):
+    with pytest.raises(ConfigError, match="whose data these are"):
         LayersFile("x.gpkg", " ", "building")
 
 
@@ -461,7 +461,7 @@ def test_a_city_raster_says_whose_data_it_is(tmp_path: Path, capsys: pytest.Capt
     with rasterio.open(raster.path / "layout.tif") as tif:
         assert tif.tags()["TIFFTAG_COPYRIGHT"] == LICENCE
     assert raster.provenance["shares"]["building"] == pytest.approx(0.06, rel=0.05)
-    with rasterio.open(pack(raster, tmp_path / "packed" / "quarter", 4.0, 15).path / "layout.tif") as tif:
+    with rasterio.open(pack_place(raster, tmp_path / "packed" / "quarter", 4.0, 15).path / "layout.tif") as tif:
         assert tif.tags()["TIFFTAG_COPYRIGHT"] == LICENCE, "and so does what travels"
     assert set(raster.unknown) == set(CHANNEL_NAMES) - {"building"}
     config["place"] = {}
@@ -498,5 +498,5 @@ def test_the_columns_of_a_shapefile_belong_to_it(tmp_path: Path) -> None:
 def test_features_warn_of_nothing_where_all_is_unknown_but_buildings(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = features(PLACE, LayersFile(write(houses(), tmp_path / "h.gpkg"), LICENCE, "building"))
+        found = read_features(PLACE, LayersFile(write(houses(), tmp_path / "h.gpkg"), LICENCE, "building"))
     assert found.counts["building"] > 0

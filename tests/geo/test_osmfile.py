@@ -20,7 +20,7 @@ from citygrain.geo.osm import reader
 from citygrain.geo.osm.reader import BROKEN_RELATIONS, CUT_AREAS, LOST_WAYS, OPEN_AREAS, FeatureReader
 from citygrain.geo.osm_rules import ARTERIAL, TUNNEL
 from citygrain.geo.place import Place
-from citygrain.geo.sources import EmptyLayerWarning, Features, features
+from citygrain.geo.sources import EmptyLayerWarning, Features, read_features
 from citygrain.geo.sources.combined import Combined
 from citygrain.geo.sources.osmfile import OsmFile
 
@@ -34,7 +34,7 @@ def helsinki() -> Place:
 
 @pytest.fixture(scope="module")
 def sample(sample_pbf: Path) -> Features:
-    return features(helsinki(), OsmFile(sample_pbf))
+    return read_features(helsinki(), OsmFile(sample_pbf))
 
 
 def convert(source: Path, target: Path) -> Path:
@@ -168,7 +168,7 @@ def test_what_lies_elsewhere_is_not_kept(sample_pbf: Path) -> None:
 
 def test_progress_goes_up_to_one(sample_pbf: Path) -> None:
     seen: list[float] = []
-    features(helsinki(), OsmFile(sample_pbf), lambda fraction, _message: seen.append(fraction))
+    read_features(helsinki(), OsmFile(sample_pbf), lambda fraction, _message: seen.append(fraction))
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 
@@ -186,7 +186,7 @@ def test_progress_goes_up_to_one(sample_pbf: Path) -> None:
 def test_other_cities(
     shared_osm: Path, file: str, place: tuple[float, float, float, float], at_least: dict[str, int]
 ) -> None:
-    found = features(Place.from_bbox("city", place), OsmFile(shared_osm / file))
+    found = read_features(Place.from_bbox("city", place), OsmFile(shared_osm / file))
     for name, count in at_least.items():
         assert found.counts[name] >= count
 
@@ -258,9 +258,9 @@ def test_outside_the_extract_nothing_is_known(tmp_path: Path) -> None:
 def test_a_place_without_buildings_or_streets_warns(tmp_path: Path) -> None:
     place = Place.from_bbox("hand", (9.99, 49.99, 10.01, 50.01))
     with pytest.warns(EmptyLayerWarning, match="no buildings"):
-        features(place, OsmFile(xml(tmp_path / "streets.osm", STREET)))
+        read_features(place, OsmFile(xml(tmp_path / "streets.osm", STREET)))
     with pytest.warns(EmptyLayerWarning, match="no streets"):
-        features(place, OsmFile(xml(tmp_path / "houses.osm", HOUSE)))
+        read_features(place, OsmFile(xml(tmp_path / "houses.osm", HOUSE)))
 
 
 def test_a_file_that_makes_nothing_is_named_in_words(tmp_path: Path) -> None:
@@ -269,9 +269,9 @@ def test_a_file_that_makes_nothing_is_named_in_words(tmp_path: Path) -> None:
     part = Combined(OsmFile(bare), {"roads": OsmFile(streets)}, {"street": "roads"})
     for source, origin in ((OsmFile(streets), "streets.osm"), (part, "base: bare.osm; roads: streets.osm")):
         with pytest.warns(EmptyLayerWarning, match=f"no buildings at all in this source. If .*, source {origin}. If"):
-            features(place, source)
+            read_features(place, source)
     with pytest.warns(EmptyLayerWarning, match=r"source\. bare\.osm holds no tag that makes a channel there\. If"):
-        features(place, OsmFile(bare))
+        read_features(place, OsmFile(bare))
 
 
 def test_a_place_too_empty_to_be_split_names_its_file(tmp_path: Path) -> None:
@@ -320,34 +320,34 @@ def bad_files(folder: Path, sample_pbf: Path) -> Iterator[tuple[str, Path, str]]
 def test_a_file_that_is_none_says_so(tmp_path: Path, sample_pbf: Path) -> None:
     for name, path, says in bad_files(tmp_path, sample_pbf):
         with pytest.raises(SourceError, match=says) as caught:
-            features(helsinki(), OsmFile(path))
+            read_features(helsinki(), OsmFile(path))
         assert name in str(caught.value)
 
 
 def test_a_place_outside_says_where_the_file_is(sample_pbf: Path) -> None:
     with pytest.raises(SourceError, match="outside") as caught:
-        features(Place.from_bbox("houston", (-95.45, 29.69, -95.39, 29.75)), OsmFile(sample_pbf))
+        read_features(Place.from_bbox("houston", (-95.45, 29.69, -95.39, 29.75)), OsmFile(sample_pbf))
     assert "24.9352, 60.1642" in str(caught.value)
     with pytest.raises(SourceError, match="look swapped"):
-        features(Place.from_bbox("helsinki", (60.1642, 24.9352, 60.1791, 24.9534)), OsmFile(sample_pbf))
+        read_features(Place.from_bbox("helsinki", (60.1642, 24.9352, 60.1791, 24.9534)), OsmFile(sample_pbf))
 
 
 def test_what_is_no_source_is_refused() -> None:
     nothing: Any = "helsinki.osm.pbf"
     with pytest.raises(SourceError, match="no source"):
-        features(helsinki(), nothing)
+        read_features(helsinki(), nothing)
 
 
 def test_what_an_extract_lacks_is_unknown_and_not_warned_of(tmp_path: Path) -> None:
     place = Place.from_bbox("hand", (9.99, 49.99, 10.01, 50.01))
     source = OsmFile(xml(tmp_path / "both.osm", STREET + HOUSE))
-    found = features(place, source, unknown=["building", "building"])
+    found = read_features(place, source, unknown=["building", "building"])
     assert found.counts["building"] == 0
     assert found.counts["street"] == 1
     assert "declared" in found.unknown["building"]
-    assert features(place, source, unknown="building").unknown == found.unknown
-    assert features(place, source, unknown=None).counts["building"] == 1
+    assert read_features(place, source, unknown="building").unknown == found.unknown
+    assert read_features(place, source, unknown=None).counts["building"] == 1
     with pytest.raises(ConfigError, match="choices:"):
-        features(place, source, unknown=["buildings"])
+        read_features(place, source, unknown=["buildings"])
     with pytest.raises(ConfigError, match="Nothing would be known"):
-        features(place, source, unknown=CHANNEL_NAMES)
+        read_features(place, source, unknown=CHANNEL_NAMES)

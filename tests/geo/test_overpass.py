@@ -29,7 +29,7 @@ from citygrain.geo.osm.elements import gather_elements, make_features
 from citygrain.geo.osm.reader import BROKEN_RELATIONS, CUT_AREAS, OPEN_AREAS
 from citygrain.geo.osm_rules import OSM_QUERY
 from citygrain.geo.place import Place
-from citygrain.geo.sources import EmptyLayerWarning, Features, features
+from citygrain.geo.sources import EmptyLayerWarning, Features, read_features
 from citygrain.geo.sources import overpass as module
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.overpass import Overpass
@@ -101,7 +101,9 @@ def source(server: OverpassServer, tmp_path: Path) -> Overpass:
 def unbroken(town: list[dict], tmp_path_factory: pytest.TempPathFactory) -> Features:
     """The town as a server without faults tells it."""
     with serve(town) as server:
-        return features(PLACE, Overpass(server.url, tmp_path_factory.mktemp("unbroken"), tile_km=10, pause_s=0.001))
+        return read_features(
+            PLACE, Overpass(server.url, tmp_path_factory.mktemp("unbroken"), tile_km=10, pause_s=0.001)
+        )
 
 
 def same(a: Features, b: Features) -> bool:
@@ -122,7 +124,7 @@ def calm(source: Overpass) -> Overpass:
 
 
 def test_a_town_becomes_layers(server, source):
-    found = features(PLACE, calm(source))
+    found = read_features(PLACE, calm(source))
     assert found.counts == {
         **dict.fromkeys(CHANNEL_NAMES, 0),
         "building": 5,
@@ -142,7 +144,7 @@ def test_a_town_becomes_layers(server, source):
 
 def test_what_lies_in_several_tiles_is_whole_and_there_once(source, unbroken):
     """The palace has a quarter in each tile; the lake's shore is two open ways."""
-    tiles = features(PLACE, calm(source))
+    tiles = read_features(PLACE, calm(source))
     assert same(tiles, unbroken)
     palace = tiles["building"].set_index("kind").geometry["palace"]
     assert palace.area == pytest.approx(1000**2 - 600**2, rel=0.01)
@@ -150,7 +152,7 @@ def test_what_lies_in_several_tiles_is_whole_and_there_once(source, unbroken):
 
 
 def test_the_query_is_one_that_public_servers_accept(server, source):
-    features(PLACE, Overpass(source.url, source.cache, tile_km=2.1, pause_s=0.001))
+    read_features(PLACE, Overpass(source.url, source.cache, tile_km=2.1, pause_s=0.001))
     assert len(server.asked) == 4
     for query in server.asked:
         assert query.startswith("[out:json][timeout:180];")
@@ -171,10 +173,10 @@ def test_the_query_is_one_that_public_servers_accept(server, source):
 
 
 def test_the_second_run_asks_nobody(server, source):
-    first = features(PLACE, calm(source))
+    first = read_features(PLACE, calm(source))
     server.asked.clear()
     messages = []
-    again = features(PLACE, calm(source), lambda fraction, message: messages.append((fraction, message)))
+    again = read_features(PLACE, calm(source), lambda fraction, message: messages.append((fraction, message)))
     assert server.asked == []
     assert same(first, again)
     assert messages[0] == (0.0, "tile 1 of 4: kept from before")
@@ -183,9 +185,11 @@ def test_the_second_run_asks_nobody(server, source):
 
 
 def test_another_server_and_other_timeouts_find_the_same_tiles(town, server, source):
-    first = features(PLACE, calm(source))
+    first = read_features(PLACE, calm(source))
     with serve(town, date="2027-01-01T00:00:00Z") as other:
-        again = features(PLACE, Overpass(other.url + "/interpreter", source.cache, 2.1, timeout_s=3, pause_s=0.002))
+        again = read_features(
+            PLACE, Overpass(other.url + "/interpreter", source.cache, 2.1, timeout_s=3, pause_s=0.002)
+        )
         assert other.asked == []
     assert same(first, again)
     assert again.provenance["url"] == f"{server.url}/interpreter"
@@ -195,15 +199,15 @@ def test_the_oldest_tile_dates_the_place(server, source):
     server.script += [server_does.answer, server_does.answer]
     server.script.append(server_does.status(403))
     with pytest.raises(SourceError):
-        features(PLACE, calm(source))
+        read_features(PLACE, calm(source))
     server.date = "2026-04-01T00:00:00Z"
-    assert features(PLACE, calm(source)).provenance["osm_date"] == "2026-03-26T14:39:50Z"
+    assert read_features(PLACE, calm(source)).provenance["osm_date"] == "2026-03-26T14:39:50Z"
 
 
 def test_a_place_that_is_no_rectangle_asks_only_where_it_is(server, source):
     angle = box(0, 0, 1900, 1900).difference(box(900, 900, 1900, 1900))
     place = Place("angle", shapely.transform(angle, lambda xy: [WEST, SOUTH] + xy * [METRE_EAST, METRE_NORTH]))
-    found = features(place, Overpass(server.url, source.cache, tile_km=1, pause_s=0.001))
+    found = read_features(place, Overpass(server.url, source.cache, tile_km=1, pause_s=0.001))
     assert len(server.asked) == 3
     assert found.counts["building"] == 1
     assert found.counts["street"] == 1
@@ -227,7 +231,7 @@ def test_what_does_not_touch_the_place_is_left_out(tmp_path):
     town.square(SIDE_M + 3, 2000, 100, building="outside")
     town.square(SIDE_M - 50, 3000, 100, building="across")
     with serve(town.elements) as server, pytest.warns(EmptyLayerWarning, match="no streets"):
-        found = features(PLACE, Overpass(server.url, tmp_path, pause_s=0.001))
+        found = read_features(PLACE, Overpass(server.url, tmp_path, pause_s=0.001))
     assert list(found["building"]["kind"]) == ["across"]
 
 
@@ -240,7 +244,7 @@ def test_the_sea_comes_from_the_coastline(tmp_path):
     town.square(100, 100, 10, building="yes")
     town.way([(100, 200), (300, 200)], highway="residential")
     with serve(town.elements) as server:
-        found = features(PLACE, Overpass(server.url, tmp_path, pause_s=0.001))
+        found = read_features(PLACE, Overpass(server.url, tmp_path, pause_s=0.001))
     assert list(found["water"]["kind"]) == ["sea"]
     expected = PLACE.utm.area * 3 / 4 - 500**2 - 200**2
     assert found["water"].area.sum() == pytest.approx(expected, rel=0.01)
@@ -255,7 +259,7 @@ def test_a_broken_relation_is_skipped_and_counted(tmp_path):
     town.relation([town.way([(1000, 1000), (1500, 1500), (1000, 1500)])], leisure="park")
     town.relation([town.square(2000, 2000, 100)], leisure="park")
     with serve(town.elements) as server, pytest.warns(EmptyLayerWarning, match="no streets"):
-        found = features(PLACE, Overpass(server.url, tmp_path, pause_s=0.001))
+        found = read_features(PLACE, Overpass(server.url, tmp_path, pause_s=0.001))
     assert found.counts["green"] == 1
     assert found.skipped == {BROKEN_RELATIONS: 2, OPEN_AREAS: 1}
     assert found.counts["building"] == 1
@@ -273,7 +277,7 @@ def test_members_without_roles_make_the_same_area(tmp_path):
             for member in element.get("members", ()):
                 member["role"] = role and member["role"]
         with serve(town.elements) as server, pytest.warns(EmptyLayerWarning, match="no streets"):
-            found.append(features(PLACE, Overpass(server.url, tmp_path / f"_{role}", tile_km=10, pause_s=0.001)))
+            found.append(read_features(PLACE, Overpass(server.url, tmp_path / f"_{role}", tile_km=10, pause_s=0.001)))
     for name in ("building", "water", "green"):
         assert found[0][name].area.sum() == pytest.approx(300**2 - 100**2 + 50**2, rel=0.01)
     assert same(*found)
@@ -288,7 +292,7 @@ def test_relations_within_relations_and_members_that_are_missing(tmp_path):
     lake = town.relation([town.way([(500, 0), (600, 0), (600, 100)])], natural="water")
     town.elements[lake - 1]["members"] += [{"type": "way", "ref": 10**6, "role": "outer"}]
     with serve(town.elements) as server, pytest.warns(EmptyLayerWarning):
-        found = features(PLACE, Overpass(server.url, tmp_path, tile_km=10, pause_s=0.001))
+        found = read_features(PLACE, Overpass(server.url, tmp_path, tile_km=10, pause_s=0.001))
     assert (found.counts["green"], found.counts["water"]) == (1, 0)
     assert found.skipped == {CUT_AREAS: 1}
 
@@ -332,10 +336,10 @@ def test_houston_from_real_replies(houston, tmp_path):
     with serve(houston) as server:
         source = Overpass(server.url, tmp_path, tile_km=4, pause_s=0.001)
         with pytest.warns(EmptyLayerWarning, match="houston has no buildings at all"):
-            found = features(place, source)
+            found = read_features(place, source)
         assert len(server.asked) == 4
         with pytest.warns(EmptyLayerWarning):
-            again = features(place, source)
+            again = read_features(place, source)
         assert len(server.asked) == 4
     assert same(found, again)
 
@@ -378,8 +382,8 @@ def test_it_finds_what_a_file_holds(sample_pbf, tmp_path):
             elements.append({"type": "relation", "members": members, **element})
     place = Place.from_bbox("helsinki", (24.94, 60.166, 24.95, 60.174))
     with serve(elements) as server:
-        over_network = features(place, Overpass(server.url, tmp_path, pause_s=0.001))
-    from_file = features(place, OsmFile(sample_pbf))
+        over_network = read_features(place, Overpass(server.url, tmp_path, pause_s=0.001))
+    from_file = read_features(place, OsmFile(sample_pbf))
     assert over_network.counts["building"] > 100
     for name, layer in over_network.items():
         expected = from_file[name]
@@ -397,8 +401,11 @@ MEMBER = {"n": "node", "w": "way", "r": "relation"}
 HTML = server_does.says("<!DOCTYPE html><html><body><h1>Welcome to Hotel Wi-Fi</h1></body></html>", "text/html")
 FATAL = {
     "stalled": (server_does.stall, r"sent nothing for 0\.\d+ s"),
-    "stalled half-way": (server_does.stall_half_way, "fallen silent after 14 bytes|sent nothing|trickles: 14 bytes"),
-    "trickling": (server_does.trickle, "trickles|sent nothing"),
+    "stalled half-way": (
+        server_does.stall_half_way,
+        "sent nothing more after 14 bytes|sent nothing|sends too slowly: 14 bytes",
+    ),
+    "trickling": (server_does.trickle, "sends too slowly|sent nothing"),
     "HTML": (HTML, r"not map data \(HTTP 200 OK: Welcome to Hotel Wi-Fi\)"),
     "other JSON": (server_does.says("[1, 2]"), "not map data"),
     "no elements": (server_does.says('{"elements": 3}'), "not map data"),
@@ -411,7 +418,7 @@ FATAL = {
     ),
     "too deep": (server_does.says("[" * 100_000), "not map data"),
     "forbidden": (server_does.status(403, "blocked"), "refuses the query .HTTP 403 Forbidden: Error: blocked"),
-    "busy for hours": (server_does.status(429, Retry_After="9999"), "is busy .HTTP 429.*left alone for 9,999 s"),
+    "busy for hours": (server_does.status(429, Retry_After="9999"), "is busy .HTTP 429.*a pause of 9,999 s"),
     "hanging up for ever": (server_does.hang_up, "breaks the connection|sent nothing"),
 }
 ENDLESS = (server_does.stall, server_does.stall_half_way, server_does.trickle, server_does.hang_up)
@@ -422,10 +429,10 @@ ENDLESS = (server_does.stall, server_does.stall_half_way, server_does.trickle, s
 def test_a_bad_server_ends_in_plain_words_and_keeps_what_there_is(town, server, source, unbroken, behaviour, words):
     server.script += [server_does.answer, server_does.status(403)]
     with pytest.raises(SourceError, match="1 of 4 tiles are in"):
-        features(PLACE, calm(source))
+        read_features(PLACE, calm(source))
     server.script += [behaviour] * 100
     with pytest.raises(SourceError, match=words) as failure:
-        features(PLACE, source if behaviour in ENDLESS else calm(source))
+        read_features(PLACE, source if behaviour in ENDLESS else calm(source))
     assert server.url in str(failure.value)
     assert "1 of 4 tiles are in" in str(failure.value)
     assert str(source.cache) in str(failure.value)
@@ -435,7 +442,7 @@ def test_a_bad_server_ends_in_plain_words_and_keeps_what_there_is(town, server, 
 
     # Repeating the command asks for what is missing, and nothing else.
     with serve(town) as sound:
-        assert same(features(PLACE, calm(replace(source, url=sound.url))), unbroken)
+        assert same(read_features(PLACE, calm(replace(source, url=sound.url))), unbroken)
         assert len(sound.asked) == 3
         assert server.asked[0] not in sound.asked
     assert kept in Path(source.cache).iterdir()
@@ -446,7 +453,7 @@ def test_nobody_there(source, server):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
     with pytest.raises(SourceError, match=r"refuses the connection.*\n.*0 of 4 tiles"):
-        features(PLACE, Overpass(url, source.cache, source.tile_km))
+        read_features(PLACE, Overpass(url, source.cache, source.tile_km))
 
 
 def test_no_network(source, monkeypatch):
@@ -457,7 +464,7 @@ def test_no_network(source, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     monkeypatch.setattr("requests.get", lambda *_, **__: pytest.fail("nobody else is asked for the address"))
     with pytest.raises(SourceError, match="Is this machine online"):
-        features(PLACE, Overpass("https://overpass.example/api", source.cache, source.tile_km))
+        read_features(PLACE, Overpass("https://overpass.example/api", source.cache, source.tile_km))
 
 
 PASSING = {
@@ -474,7 +481,7 @@ PASSING = {
 @pytest.mark.parametrize("behaviour", PASSING.values(), ids=PASSING)
 def test_a_passing_trouble_passes(server, source, behaviour):
     server.script += [behaviour, behaviour]
-    found = features(PLACE, Overpass(server.url, source.cache, tile_km=10, pause_s=0.001))
+    found = read_features(PLACE, Overpass(server.url, source.cache, tile_km=10, pause_s=0.001))
     assert found.counts["building"] == 5
     assert len(server.asked) == 3
     assert len(list(Path(source.cache).iterdir())) == 1
@@ -509,7 +516,7 @@ def patient(source: Overpass, **more: float) -> Overpass:
 def test_pauses_grow_to_a_limit_and_end_at_the_deadline(server, source, clock):
     server.script += [server_does.status(504)] * 100
     with pytest.raises(SourceError, match=r"deadline: 300 s a tile"):
-        features(PLACE, patient(source, deadline_s=300))
+        read_features(PLACE, patient(source, deadline_s=300))
     assert clock.slept == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert len(server.asked) == len(clock.slept)
 
@@ -517,7 +524,7 @@ def test_pauses_grow_to_a_limit_and_end_at_the_deadline(server, source, clock):
 def test_a_busy_server_is_left_alone_for_as_long_as_it_says(server, source, clock):
     in_a_minute = format_datetime(datetime.now(tz=UTC) + timedelta(seconds=60), usegmt=True)
     server.script += [server_does.status(429, Retry_After=wish) for wish in ("7", in_a_minute, "0", "soon")]
-    features(PLACE, patient(source))
+    read_features(PLACE, patient(source))
     polite, seven, minute, at_once, unsaid = clock.slept
     assert (polite, seven, at_once, unsaid) == (1, 7, 1, 16)
     assert 50 < minute <= 60
@@ -525,8 +532,8 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_says(server, source, cloc
 
 def test_a_server_that_wants_longer_than_we_have_is_left_at_once(server, source, clock):
     server.script.append(server_does.status(429, Retry_After="4000"))
-    with pytest.raises(SourceError, match="wants to be left alone for 4,000 s"):
-        features(PLACE, patient(source))
+    with pytest.raises(SourceError, match="asks for a pause of 4,000 s"):
+        read_features(PLACE, patient(source))
     assert clock.slept == [1]
 
 
@@ -539,10 +546,10 @@ def test_a_tile_that_is_too_much_is_cut_in_four(server, source, unbroken, too_mu
     finer = Overpass(source.url, source.cache, tile_km=10, pause_s=0.001)
     # The place, and then its second quarter, are too much.
     server.script += [too_much, server_does.answer, too_much]
-    assert same(features(PLACE, finer), unbroken)
+    assert same(read_features(PLACE, finer), unbroken)
     assert len(server.asked) == 1 + 4 + 4
     messages = []
-    features(PLACE, finer, lambda _, message: messages.append(message))
+    read_features(PLACE, finer, lambda _, message: messages.append(message))
     assert len(server.asked) == 9
     assert messages[0] == "tile 1 of 1: kept from before"
 
@@ -551,9 +558,9 @@ def test_what_is_known_to_be_too_much_is_not_asked_again(server, source):
     place = Overpass(source.url, source.cache, tile_km=10, pause_s=0.001)
     server.script += [TIMED_OUT, server_does.answer, server_does.answer, HTML]
     with pytest.raises(SourceError, match="0 of 1 tiles"):
-        features(PLACE, place)
+        read_features(PLACE, place)
     assert len(server.asked) == 4
-    found = features(PLACE, place)
+    found = read_features(PLACE, place)
     assert len(server.asked) == 4 + 2, "the two quarters that were missing"
     assert found.counts["building"] == 5
 
@@ -561,7 +568,7 @@ def test_what_is_known_to_be_too_much_is_not_asked_again(server, source):
 def test_cutting_ends_at_the_smallest_tile(server, source):
     server.script += [TIMED_OUT] * 1000
     with pytest.raises(SourceError, match=r"cannot answer for 5\d\d m of city.*timed out"):
-        features(PLACE, Overpass(source.url, source.cache, tile_km=10, pause_s=0.001))
+        read_features(PLACE, Overpass(source.url, source.cache, tile_km=10, pause_s=0.001))
     assert len(server.asked) == 4, "4, 2, 1 and ½ km"
     assert list(Path(source.cache).iterdir()) == []
 
@@ -573,7 +580,7 @@ def test_nothing_there_is_an_answer(tmp_path):
         for _ in range(2):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                found = features(PLACE, source)
+                found = read_features(PLACE, source)
             assert sum(issubclass(w.category, EmptyLayerWarning) for w in caught) == 2, "no streets, and no buildings"
             assert sum(found.counts.values()) == 0
             assert len(server.asked) == 4
@@ -584,7 +591,7 @@ def test_an_empty_tile_among_others(tmp_path):
     town.square(500, 500, 50, building="yes")
     town.way([(500, 600), (700, 600)], highway="residential")
     with serve(town.elements) as server:
-        found = features(PLACE, Overpass(server.url, tmp_path, tile_km=2.1, pause_s=0.001))
+        found = read_features(PLACE, Overpass(server.url, tmp_path, tile_km=2.1, pause_s=0.001))
         assert len(server.asked) == 4
     assert (found.counts["building"], found.counts["street"]) == (1, 1)
 
@@ -593,12 +600,12 @@ def test_an_empty_tile_among_others(tmp_path):
 
 
 def test_a_damaged_tile_is_asked_for_again(server, source):
-    first = features(PLACE, calm(source))
+    first = read_features(PLACE, calm(source))
     one, other, *_ = Path(source.cache).iterdir()
     one.write_bytes(one.read_bytes()[:-100])
     other.write_bytes(b"")
     server.asked.clear()
-    assert same(features(PLACE, calm(source)), first)
+    assert same(read_features(PLACE, calm(source)), first)
     assert len(server.asked) == 2
 
 
@@ -611,7 +618,7 @@ def test_a_full_disk_leaves_no_half_tile(source, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(SourceError, match="No space left on device") as failure:
-        features(PLACE, calm(source))
+        read_features(PLACE, calm(source))
     assert "source.cache=" in failure.value.remedy
     assert list(Path(source.cache).iterdir()) == []
 
@@ -619,7 +626,7 @@ def test_a_full_disk_leaves_no_half_tile(source, monkeypatch):
 def test_a_cache_that_cannot_be_a_folder(server, source, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SourceError, match="cannot be written"):
-        features(PLACE, Overpass(server.url, tmp_path / "file", pause_s=0.001))
+        read_features(PLACE, Overpass(server.url, tmp_path / "file", pause_s=0.001))
     assert server.asked == [], "nobody is bothered for what cannot be kept"
 
 
@@ -638,13 +645,13 @@ def test_a_reply_with_what_is_no_element(tmp_path, element):
     with serve([]) as server:
         server.script.append(server_does.says(json.dumps(reply)))
         with pytest.raises(SourceError, match="no element of a map") as failure:
-            features(PLACE, Overpass(server.url, tmp_path, tile_km=10, pause_s=0.001))
+            read_features(PLACE, Overpass(server.url, tmp_path, tile_km=10, pause_s=0.001))
     assert str(tmp_path) in failure.value.remedy
 
 
 def test_a_kept_tile_is_the_reply_itself(server, source):
     """Whoever wants it reads it as JSON, and so can another program."""
-    features(PLACE, replace(calm(source), tile_km=10))
+    read_features(PLACE, replace(calm(source), tile_km=10))
     (tile,) = Path(source.cache).iterdir()
     kept = json.loads(gzip.decompress(tile.read_bytes()))
     assert kept.pop("urls") == [f"{server.url}/interpreter"]

@@ -18,7 +18,7 @@ from citygrain.errors import ConfigError, DataError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.osm.reader import CUT_AREAS, LOST_WAYS
 from citygrain.geo.place import Place
-from citygrain.geo.sources import Features, features
+from citygrain.geo.sources import Features, read_features
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.overpass import Overpass
 from citygrain.geo.sources.overpass_json import OverpassJson
@@ -186,7 +186,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Features:
     """The town as a server tells it."""
     with serve(town(), DATE) as server:
         source = Overpass(server.url, tmp_path_factory.mktemp("cache"), tile_km=10, pause_s=0.001)
-        return features(PLACE, source)
+        return read_features(PLACE, source)
 
 
 # What is read --------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_every_form_of_a_reply_makes_the_city_that_a_server_makes(
 
 def test_the_tiles_that_overpass_keeps_are_replies(tmp_path: Path, expected: Features) -> None:
     with serve(town(), DATE) as server:
-        features(PLACE, Overpass(server.url, tmp_path, tile_km=1.1, pause_s=0.001))
+        read_features(PLACE, Overpass(server.url, tmp_path, tile_km=1.1, pause_s=0.001))
     tiles = sorted(tmp_path.iterdir())
     assert len(tiles) == 4
     assert content(read(tiles)) == content(expected)

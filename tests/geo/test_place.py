@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pyproj import Geod
 
 from citygrain.errors import PlaceError
-from citygrain.geo.place import Place, slug
+from citygrain.geo.place import Place, make_slug
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "place"
 COPENHAGEN = (12.26, 55.53, 12.79, 55.83)
@@ -180,7 +180,7 @@ def test_metres_become_degrees_on_the_same_side(west: float) -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "two words"])
 def test_a_name_that_is_no_folder_is_refused_with_one_that_is(name: str) -> None:
-    with pytest.raises(PlaceError, match=f"place.name={slug(name)}"):
+    with pytest.raises(PlaceError, match=f"place.name={make_slug(name)}"):
         Place.from_bbox(name, COPENHAGEN)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from citygrain.errors import DataError
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.split import FEWEST_BLOCKS, SPLITS, split_blocks, split_mask
+from citygrain.geo.split import FEWEST_BLOCKS, SPLITS, mask_split, split_blocks
 
 CRS = "EPSG:32633"
 
@@ -39,7 +39,7 @@ def test_no_train_window_touches_a_held_out_block(size, block_m, buffer_m, seed,
     valid, built, coarse = a_place(size[0] * 8, size[1] * 8, seed)
     split = split_blocks(valid, built, coarse, block_m, buffer_m, seed)
     grid = Grid(CRS, coarse.left, coarse.top, 8.0 / finer, coarse.width * finer, coarse.height * finer)
-    mask = split_mask(split.blocks, grid, "train", split.buffer_m)
+    mask = mask_split(split.blocks, grid, "train", split.buffer_m)
     assume(min(mask.shape) >= window)
     sums = np.pad(np.cumsum(np.cumsum(mask, 0), 1), ((1, 0), (1, 0)))
     inside = sums[window:, window:] - sums[:-window, window:] - sums[window:, :-window] + sums[:-window, :-window]
@@ -89,7 +89,7 @@ def test_blocks_without_data_are_left_out_and_empty_ones_not_held_out():
     assert len(held_out) >= 2
     assert (held_out.geometry.bounds["maxy"] > 64000 - 8000).all()
     assert (held_out["valid"] >= 0.5).all()
-    everywhere = sum(split_mask(split.blocks, grid, name, 0.0).astype(int) for name in SPLITS)
+    everywhere = sum(mask_split(split.blocks, grid, name, 0.0).astype(int) for name in SPLITS)
     assert everywhere.max() == 1
     assert not everywhere[:, 1500:].any()
 
@@ -130,4 +130,4 @@ def test_what_cannot_be_split_says_so():
         split_blocks(valid, built, grid, block_m=0)
     blocks = split_blocks(valid, built, grid).blocks
     with pytest.raises(DataError, match="did you mean: train"):
-        split_mask(blocks, grid, "trian", 0.0)
+        mask_split(blocks, grid, "trian", 0.0)

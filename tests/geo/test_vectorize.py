@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
 from citygrain.geo import centrelines
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, WIDTHS
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize
-from citygrain.geo.sources import features
+from citygrain.geo.sources import read_features
 from citygrain.geo.sources.osmfile import OsmFile
-from citygrain.geo.vectorize import AREAS, NETWORKS, noded, vectorize
+from citygrain.geo.vectorize import AREAS, NETWORKS, node_features, vectorize
 
 CRS = "EPSG:32633"
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:momepy", "ignore:.*:FutureWarning:libpysal")
@@ -452,8 +452,8 @@ def test_service_roads_are_a_network_of_their_own_or_part_of_the_drive_network()
         name: shapely.transform(np.array(lines, object), lambda xy: xy + grid.bounds[:2])
         for name, lines in service_yard().items()
     }
-    assert sorted(noded(source, grid, service=True).ways["drive"].street_count) == [1, 1, 1, 1, 3, 3]
-    assert set(noded(source, grid).ways) == {"drive", "service"}
+    assert sorted(node_features(source, grid, service=True).ways["drive"].street_count) == [1, 1, 1, 1, 3, 3]
+    assert set(node_features(source, grid).ways) == {"drive", "service"}
 
 
 def test_layouts_without_service_roads_and_squares_are_as_they_were():
@@ -551,7 +551,7 @@ def test_street_graphs_measure_as_the_source_does(city):
     for grid, layout in windows:
         for name, vectors in (
             ("ours", vectorize(layout, CHANNEL_NAMES, grid)),
-            ("source", noded({"street": lines}, grid)),
+            ("source", node_features({"street": lines}, grid)),
         ):
             graph = vectors.graph("drive")
             stats = ox.basic_stats(graph, area=512**2, clean_int_tol=10)
@@ -589,7 +589,7 @@ def test_hand_drawn_cases_are_read_right(shared_osm, case, degrees):
     source = OsmFile(str(file))
     place = Place.from_bbox(case, source.extent())
     grid = Grid.covering(place.bounds_utm, place.crs, 2.0)
-    layout = np.concatenate(list(rasterize(features(place, source), grid)), 1)
+    layout = np.concatenate(list(rasterize(read_features(place, source), grid)), 1)
     ways = vectorize(layout, CHANNEL_NAMES, grid).ways["drive"]
     whole, found = topology(ways)
     assert whole == pytest.approx(1)
@@ -602,7 +602,7 @@ def test_hand_drawn_cases_are_read_right(shared_osm, case, degrees):
 def test_networks_hang_together_as_the_source_s_do(cities, sample_pbf):
     """Means of windows of Helsinki's centre: the largest part, four-way junctions, dead ends, and reach in 400 m."""
     source = OsmFile(str(sample_pbf))
-    found = features(Place.from_bbox("helsinki", source.extent()), source)
+    found = read_features(Place.from_bbox("helsinki", source.extent()), source)
     lines = {k: found[k].geometry.to_numpy() for k in NETWORKS["drive"]}
     lines = {k: shapes[shapely.get_dimensions(shapes) == 1] for k, shapes in lines.items()}
     raster = CityRaster.open(cities / "helsinki")
@@ -615,7 +615,7 @@ def test_networks_hang_together_as_the_source_s_do(cities, sample_pbf):
             if level.valid[part].all():
                 grid = Grid(raster.crs, raster.grid.left + 2 * column, raster.grid.top - 2 * row, 2.0, 256, 256)
                 window = level.array[(slice(None), *part)][kinds]
-                made = vectorize(window, NETWORKS["drive"], grid), noded(lines, grid)
+                made = vectorize(window, NETWORKS["drive"], grid), node_features(lines, grid)
                 measured.append([network_topology(vectors.ways["drive"]) for vectors in made])
     ours, sources = np.mean(measured, 0)
     assert len(measured) > 30
@@ -698,7 +698,7 @@ def test_no_coverage_is_too_wild(seed, size, resolution_m, levels, blocks):
 @pytest.mark.parametrize(
     ("cells", "channels", "words"),
     [
-        (np.full((1, 128, 128), np.nan), ["building"], "holds coverage"),
+        (np.full((1, 128, 128), np.nan), ["building"], "are no coverage"),
         (np.full((1, 128, 128), 2.0), ["building"], "0 to 2"),
         (np.zeros((1, 64, 128)), ["building"], "shape"),
         (np.zeros((2, 128, 128)), ["building"], "shape"),

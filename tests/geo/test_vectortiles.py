@@ -16,7 +16,7 @@ import shapely
 from citygrain.errors import SourceError
 from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA
 from citygrain.geo.place import Place
-from citygrain.geo.sources import Features, features
+from citygrain.geo.sources import Features, read_features
 from citygrain.geo.sources.vectortiles import VectorTiles
 from citygrain.geo.tile_file import open_tiles, project_to_mercator
 
@@ -34,7 +34,7 @@ def tiles(shared_osm: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def found(tiles: Path) -> Features:
-    return features(aarhus(), VectorTiles(tiles))
+    return read_features(aarhus(), VectorTiles(tiles))
 
 
 def made_by_hand(path: Path, metadata: dict[str, str], tiles: list[tuple[int, int, int, bytes]]) -> Path:
@@ -117,7 +117,7 @@ def test_projection_is_that_of_the_place(tiles: Path, found: Features) -> None:
 
 def test_pieces_reach_over_their_tiles_edge(tiles: Path, found: Features) -> None:
     with open_tiles(tiles) as file:
-        (west, *_), *_ = sorted(file.within(aarhus()), reverse=True)
+        (west, *_), *_ = sorted(file.find_within(aarhus()), reverse=True)
         lon = 360.0 * west / 2**file.zoom - 180.0
     edge = aarhus().project(shapely.segmentize(shapely.LineString([(lon, AARHUS[1]), (lon, AARHUS[3])]), 1e-3))
     split = found["building"][found["building"].intersects(edge)].make_valid()
@@ -303,7 +303,7 @@ def test_a_tile_that_does_not_unpack_is_counted_and_unknown(tiles: Path, found: 
     copy = tmp_path / "hurt.mbtiles"
     shutil.copyfile(tiles, copy)
     with open_tiles(tiles) as whole:
-        (tile,) = whole.within(Place.from_bbox("point", (10.2029, 56.1526, 10.2030, 56.1527)))
+        (tile,) = whole.find_within(Place.from_bbox("point", (10.2029, 56.1526, 10.2030, 56.1527)))
     where = "WHERE tile_column = ? AND tile_row = ?"
     with sqlite3.connect(copy) as connection:
         (data,) = connection.execute(f"SELECT tile_data FROM tiles {where}", tile).fetchone()

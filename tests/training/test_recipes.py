@@ -14,8 +14,8 @@ import families
 from citygrain.data.dataset import CityWindows
 from citygrain.data.rules import Rules
 from citygrain.support.config import groups, load_config
-from citygrain.training.run import run
 from citygrain.verbs.sample import run as sample
+from citygrain.verbs.train import run
 
 pytestmark = [
     pytest.mark.slow,

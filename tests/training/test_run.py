@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import csv
+import inspect
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import rasterio
 import torch
 
@@ -24,20 +26,69 @@ from citygrain import checkpoint
 from citygrain.errors import CheckpointError, ConditionError, ConfigError, DataError, TrainingError
 from citygrain.spec import LayoutSpec
 from citygrain.support.config import load_config
-from citygrain.training import run as training
+from citygrain.support.options import parse
 from citygrain.training.callbacks import ProgressBar, SampleGrid
-from citygrain.training.run import run
+from citygrain.training.claim import FREE
+from citygrain.training.options import Training
+from citygrain.training.stages import check_begun
+from citygrain.training.train import train
 from citygrain.verbs.sample import run as sample
+from citygrain.verbs.train import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_run_does_not_go_on_where_its_places_hold_something_else():
     spec = LayoutSpec(("building", "street"), 8, 8.0)
-    training._check_begun(replace(spec, places=("a",)), spec, Path("runs/old"))
+    check_begun(replace(spec, places=("a",)), spec, Path("runs/old"))
     for begun in (replace(spec, raster_format=1), replace(spec, channels=("building",))):
         with pytest.raises(TrainingError, match=r"prepared anew since[\s\S]*another name"):
-            training._check_begun(begun, spec, Path("runs/old"))
+            check_begun(begun, spec, Path("runs/old"))
+
+
+def test_the_function_has_the_keywords_of_the_verb():
+    keys = load_config("train", ["data.places=[]"])
+    assert {f.name for f in fields(Training)} == set(keys)
+    assert set(inspect.signature(train).parameters) - {"overrides", "config_dirs"} == {*keys, "experiment"}
+
+
+def test_keywords_compose_what_the_command_line_composes(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("citygrain.training.train.run", asked.append)
+    codec = {"model": {"beta": 0.5}, "trainer": {"max_steps": 8}}
+    train(
+        "it's mine", experiment="latent_diffusion", model="diffusion", optimizer="muon", seed=3, l1=1e-4, compile=True,
+        data={"places": ["a", "b"], "size_px": 32, "channels": None}, trainer={"max_steps": 9, "precision": "32-true"},
+        callbacks={"samples": {"columns": 2}, "progress": None}, codec=codec, freeze=["network.down"],
+        paths={"data": tmp_path / "my cities"}, overrides=["+trainer.max_epochs=3", "model.network.width=16"],
+    )  # fmt: skip
+    told = [
+        "name='it\\'s mine'", "experiment=latent_diffusion", "model=diffusion", "optimizer=muon", "seed=3", "l1=1e-4",
+        "compile=true", "data.places=[a,b]", "data.size_px=32", "data.channels=null", "trainer.max_steps=9",
+        "trainer.precision=32-true", "callbacks.samples.columns=2", "callbacks.progress=null",
+        "codec={model:{beta:0.5},trainer:{max_steps:8}}", "freeze=[network.down]",
+        f"paths.data='{tmp_path}/my cities'", "+trainer.max_epochs=3", "model.network.width=16",
+    ]  # fmt: skip
+    assert asked == [parse(Training, load_config("train", told))]
+    assert asked[0].codec["model"]["beta"] == 0.5
+    train("plain", data={"places": ["a"]}, init_from=tmp_path)
+    assert asked[1] == parse(Training, load_config("train", ["name=plain", "data.places=[a]", f"init_from={tmp_path}"]))
+    train("latent", data={"places": ["a"]}, codec={"freeze": ["a.b", "c"], "model": {"beta": None}})
+    assert asked[2].codec == {"freeze": ["a.b", "c"], "model": {"beta": None}}
+
+
+def test_keywords_are_checked_as_the_command_line_is(cities):
+    places = {"places": ["helsinki"]}
+    with pytest.raises(ConfigError, match="did you mean: diffusion"):
+        train("mine", model="difusion", data=places)
+    with pytest.raises(ConfigError, match="did you mean: size_px"):
+        train("mine", data={**places, "sise_px": 32})
+    with pytest.raises(ConfigError, match=r"needs data\.places"):
+        train("mine")
+    with pytest.raises(ConfigError, match="seed is not of the right kind"):
+        train("mine", data=places, seed=0.5)
+    with pytest.raises(ConfigError, match="no parameter of this name"):
+        train("mine", data=places, overrides=["+optimizer.speed=3"])
 
 
 SMALL = [
@@ -509,13 +560,13 @@ def test_a_codec_that_learns_on_gets_a_prior_of_its_new_places(cities, tmp_path)
 def test_too_few_windows_for_what_follows_are_told_before_training(
     cities, tmp_path, monkeypatch, family, more, error, words
 ):
-    monkeypatch.setattr(training.pl.Trainer, "fit", lambda *_, **__: pytest.fail("it was trained before it was told"))
+    monkeypatch.setattr(pl.Trainer, "fit", lambda *_, **__: pytest.fail("it was trained before it was told"))
     with pytest.raises(error, match=words):
         run(config(cities, tmp_path, "name=few", *more, model=[f"model={family}"]))
 
 
 def test_codes_are_counted_before_the_codec_is_trained(cities, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.pl.Trainer, "fit", lambda *_, **__: pytest.fail("the codec was trained"))
+    monkeypatch.setattr(pl.Trainer, "fit", lambda *_, **__: pytest.fail("the codec was trained"))
     stage = {"model": config(cities, tmp_path)["model"]}
     composed = config(cities, tmp_path, "name=few", "codes=0", model=[o for o in TINY_DIFFUSION if o != "codes=64"])
     with pytest.raises(ConfigError, match="codes is a number of windows"):
@@ -578,7 +629,7 @@ def test_lasso_joins_the_loss_of_training_and_shrinks_weights(cities, tmp_path):
 
 def test_what_may_change_between_starts_are_keys_of_the_configuration():
     config = load_config("train", ["data.places=[]"])
-    assert set(training.FREE) <= set(config) | {f"model.{key}" for key in config["model"]}
+    assert set(FREE) <= set(config) | {f"model.{key}" for key in config["model"]}
 
 
 def test_a_trained_model_takes_another_sampler_without_training(cities, tmp_path):

@@ -13,7 +13,7 @@ from citygrain.app.shown import Row, format_number, label_of, make_page_sheet, z
 from citygrain.app.studio import Studio, check_seed, check_whole
 from citygrain.generation.given import Given
 from citygrain.generation.sampling import sample
-from citygrain.geo.layout_files import write_layers
+from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts
 from citygrain.protocols import Sampler
 

@@ -17,13 +17,13 @@ from rasterio.windows import Window
 
 from citygrain.app.shown import Row, format_number, label_of, make_page_sheet, zip_folder
 from citygrain.app.studio import Studio, check_seed, prepared_places
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.errors import ConfigError, DataError
 from citygrain.generation import edits
 from citygrain.generation.site import Site, locate_site, read_site
-from citygrain.geo.cityraster import CityRaster
-from citygrain.geo.layers import parts_of, select_channels
-from citygrain.geo.layout_files import grid_of
+from citygrain.geo.layers import find_parts, select_channels
+from citygrain.geo.layout_files import find_grid
 from citygrain.geo.rasterize import Grid
 from citygrain.plot import to_rgb
 from citygrain.protocols import Sampler
@@ -106,7 +106,7 @@ def open_ground(studio: Studio, path: str | Path | None) -> Ground:
     try:
         with rasterio.open(path) as tif:
             grid = _window_grid(tif, spec)
-            parts = {part for name in spec.channels for part in parts_of(name, spec.raster_format)}
+            parts = {part for name in spec.channels for part in find_parts(name, spec.raster_format)}
             bands = {name: number for number, name in enumerate(tif.descriptions, 1) if name in parts}
             corner = ((length - spec.size_px) // 2 for length in (tif.width, tif.height))
             cells = tif.read(list(bands.values()), window=Window(*corner, spec.size_px, spec.size_px))
@@ -128,7 +128,7 @@ def _window_grid(tif: rasterio.DatasetReader, spec: LayoutSpec) -> Grid:
             expected=f"bands named {', '.join(spec.channels)}",
             got=", ".join(filter(None, names)) or f"{tif.count} bands without names",
         )
-    whole = grid_of(tif, "This file")
+    whole = find_grid(tif, "This file")
     if abs(whole.resolution_m - spec.resolution_m) > 1e-6 or min(tif.shape) < spec.size_px:
         raise DataError(
             "This file has other cells than the model, or too few.",
@@ -257,7 +257,7 @@ def rows_of(edit: edits.Edit) -> list[Row]:
         for name in before[part]:
             if name.startswith("stayed_") or (part == "area" and name in before["site"]):
                 continue
-            asked = edits.part_asked(name) == part and name in edit.requested
+            asked = edits.find_part_asked(name) == part and name in edit.requested
             said = format_number(edit.requested[name]) if asked else ""
             was, came = (format_number(of[part][name]) for of in (before, after))
             rows.append([*label_of(name), part, was, said, came])

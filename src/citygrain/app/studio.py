@@ -17,7 +17,7 @@ import torch
 from citygrain.app.shown import label_of
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.generation.windows import draw
-from citygrain.geo.cityraster import MANIFEST
+from citygrain.geo.raster_files import MANIFEST
 from citygrain.latent import Codes, codec_of, encode_places
 from citygrain.measures import MEASURES, settled
 from citygrain.protocols import Completes, Denoiser, Holds, Sampler, Trained

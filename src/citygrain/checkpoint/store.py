@@ -136,8 +136,8 @@ def read(path: str | Path) -> Checkpoint:
     found = _locate(Path(path).expanduser())
     try:
         if found.suffix == ".safetensors" or found.name == INDEX:
-            config = json.loads((found.parent / CONFIG).read_text(encoding="utf-8"))
-            model, spec, provenance = config["model"], config["spec"], config["provenance"]
+            written = json.loads((found.parent / CONFIG).read_text(encoding="utf-8"))
+            model, spec, provenance = written["model"], written["spec"], written["provenance"]
             weights = {name: value for file in files_of(found) for name, value in load_file(file).items()}
         else:
             content = torch.load(found, map_location="cpu", weights_only=True)

@@ -15,20 +15,24 @@ import numpy as np
 import pytorch_lightning as pl
 import rich
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from citygrain import measures
-from citygrain.data.dataset import STATISTICS, CityWindows, find_place, whole_batch
-from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, Balance, Rules, common_channels
+from citygrain.data.cityraster import CityRaster
+from citygrain.data.codes import CodeBank
+from citygrain.data.dataset import STATISTICS, CityWindows, collate_whole, find_place
+from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, Balance, Rules, list_common_channels
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.measures import MEASURES, mappable, measurable
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
 from citygrain.support.files import write_text
 
 MEASURED_AT_ONCE = 256
+
+Floats = NDArray[np.float64]
 
 
 class CityDataModule(pl.LightningDataModule):
@@ -137,7 +141,7 @@ class CityDataModule(pl.LightningDataModule):
         self.statistics_windows, self.num_workers = statistics_windows, num_workers
         self.root = Path(root)
         self.rasters = [CityRaster.open(find_place(self.root, place)) for place in places]
-        self.channels, self.left_out = common_channels(self.rasters, channels, raster_format)
+        self.channels, self.left_out = list_common_channels(self.rasters, channels, raster_format)
         self._scalars = self._checked(scalars, measurable(self.channels), "scalar")
         self._maps = self._checked(maps, mappable(self.channels), "map")
         if map_px and size_px % map_px:
@@ -223,7 +227,7 @@ class CityDataModule(pl.LightningDataModule):
         weights = np.repeat(train.shares, self.statistics_windows)
         ranks = np.linspace(0, 1, PERCENTILES)
 
-        def percentiles(column: Any, weight: Any) -> list[float]:
+        def percentiles(column: Floats, weight: Floats) -> list[float]:
             found: list[float] = np.quantile(column, ranks, weights=weight, method="inverted_cdf").tolist()
             return found
 
@@ -238,7 +242,7 @@ class CityDataModule(pl.LightningDataModule):
             write_text(path, json.dumps(statistics))
         return statistics
 
-    def _measured(self, spec: LayoutSpec, place: int) -> Any:
+    def _measured(self, spec: LayoutSpec, place: int) -> Floats:
         """Measure the conditions `(N, S)` of train windows of one place."""
         windows = self._cut([self.rasters[place]], "train")
         starts = range(0, self.statistics_windows, MEASURED_AT_ONCE)
@@ -316,7 +320,7 @@ class CityDataModule(pl.LightningDataModule):
         per_epoch = self.batches_per_epoch * self.batch_size * world
         return self._loader(dataset, EpochSampler(per_epoch, rank, world))
 
-    def validation_loader(self, dataset: Any) -> DataLoader[Any]:
+    def validation_loader(self, dataset: CityWindows | CodeBank) -> DataLoader[Any]:
         """Load this rank's part of a finite data set of whole batches, in order.
 
         Every rank loads as many windows: where they cannot be shared out evenly, the last ones are left out.
@@ -336,7 +340,7 @@ class CityDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=whole_batch,
+            collate_fn=collate_whole,
         )
 
     def provenance(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from citygrain.data.cityraster import CityRaster, Level
 from citygrain.data.rules import (
     SYMMETRIC,
     UNCHANGED,
@@ -25,13 +26,13 @@ from citygrain.data.rules import (
     Balance,
     Bits,
     Rules,
-    built_channels,
-    common_channels,
+    list_built_channels,
+    list_common_channels,
 )
 from citygrain.data.transforms import SYMMETRIES, RawBatch, turn
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import MANIFEST, CityRaster, Level
-from citygrain.geo.layers import RASTER_FORMAT, parts_of, select_channels
+from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
+from citygrain.geo.raster_files import MANIFEST
 
 STATISTICS = ".cache"
 """Folder beside the places that keeps measured statistics; it may be deleted at any time."""
@@ -44,7 +45,7 @@ class CityWindows(Dataset[RawBatch]):
     same one. In `val` and `test` windows lie on a fixed grid, do not overlap, are not augmented, and come from the
     places in turn. The split `all` is such a grid of the whole places.
 
-    Give a `DataLoader` the collation `whole_batch`, since a batch is gathered at once.
+    Give a `DataLoader` the collation `collate_whole`, since a batch is gathered at once.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ class CityWindows(Dataset[RawBatch]):
     seed
         Seed of the train windows.
     built
-        Channels that count as built; None for `built_channels`. If there are none, bare windows are allowed too.
+        Channels that count as built; None for `list_built_channels`. If there are none, bare windows are allowed too.
     raster_format
         Format of city rasters that the channels are of. For a model of an earlier format, channels that were one
         channel then are added up again (`citygrain.geo.layers.select_channels`).
@@ -105,20 +106,20 @@ class CityWindows(Dataset[RawBatch]):
         self.reach = self.augmentation.reach(rules.size_px)
         resampled = self.reach != rules.size_px
         self._fineness = 2 if resampled and all(r.resolution_m < rules.resolution_m for r in self.rasters) else 1
-        self.channels, self.left_out = common_channels(self.rasters, channels, raster_format)
+        self.channels, self.left_out = list_common_channels(self.rasters, channels, raster_format)
         if balance not in {"places", "area"}:
             raise DataError("Windows are balanced in one of two ways.", got=balance, choices=("places", "area"))
         self._bands = [_as_slice([r.channels.index(c) for c in self.channels]) for r in self.rasters]
         self._levels: list[Level] | None = None
         self._fixed: NDArray[np.int64] | None = None
-        built = built_channels(self.rasters) if built is None else built
-        built = tuple(part for name in built for part in parts_of(name, raster_format))
+        built = list_built_channels(self.rasters) if built is None else built
+        built = tuple(part for name in built for part in find_parts(name, raster_format))
         judged = replace(rules, size_px=self.reach, min_built=rules.min_built if built else 0.0)
         allowed = [Allowed(raster, split, judged, built) for raster in self.rasters]
         if split == "train":
             for place in allowed:
                 if not len(place):
-                    raise place.no_window_error(rules.size_px)
+                    raise place.explain_no_window(rules.size_px)
             self._allowed = allowed
             weights = np.array([len(a) * a.factor**2 if balance == "area" else 1 for a in allowed], float)
             self.shares: NDArray[np.float64] = weights / weights.sum()
@@ -126,7 +127,7 @@ class CityWindows(Dataset[RawBatch]):
             grids = [place.grid() for place in allowed]
             self._fixed = _mixed(grids, balance, limit)
             if not len(self._fixed):
-                raise allowed[0].no_window_error(rules.size_px)
+                raise allowed[0].explain_no_window(rules.size_px)
 
     def __len__(self) -> int:
         """Return how many windows the grid has; for `train`, at how many cells of the coarsest level one may begin."""
@@ -199,7 +200,7 @@ class CityWindows(Dataset[RawBatch]):
         return {**self.__dict__, "_levels": None}  # a pickle would copy the pixels; a worker maps the files itself
 
 
-def whole_batch(batch: Any) -> Any:
+def collate_whole(batch: Any) -> Any:
     """Return a batch as it is: the collation of data sets that gather whole batches."""
     return batch
 

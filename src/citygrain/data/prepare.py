@@ -1,14 +1,14 @@
-"""Place + source → city raster with measured blocks: the verb `prepare`."""
+"""From a place and a source to a city raster with measured blocks."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -23,71 +23,85 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import from_bounds
 
+from citygrain.data.cityraster import CityRaster
+from citygrain.data.inputs import OVERPASS, choose_place, choose_source
+from citygrain.data.raster_folder import draft_folder, lock_folder, recover_folder, refuse_strangers, write_manifest
 from citygrain.errors import DataError, SourceError
-from citygrain.geo import cityraster
-from citygrain.geo.cityraster import COMPLETE, CityRaster
+from citygrain.geo import raster_files
 from citygrain.geo.geotiff import GeoTiffWriter
-from citygrain.geo.layers import CHANNELS, RASTER_FORMAT
+from citygrain.geo.layers import BUILT, CHANNELS, RASTER_FORMAT
 from citygrain.geo.place import Place
-from citygrain.geo.raster_folder import draft_folder, lock_folder, recover_folder, refuse_strangers, write_manifest
+from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
-from citygrain.geo.sources import Features, Source, declared, in_words
-from citygrain.geo.sources import features as features_of
+from citygrain.geo.sources import Features, Source, check_unknown, describe_origin
+from citygrain.geo.sources import read_features as features_of
 from citygrain.geo.sources.identity import identify_source
 from citygrain.geo.split import BLOCK_M, BUFFER_M, split_blocks
 from citygrain.measures import measure
+from citygrain.support.console import Report, share_bar
 from citygrain.support.files import sha256
 from citygrain.version import __version__
 
-Report = Callable[[float, str], None]
-
 READ, DRAWN = 0.5, 0.9
 """Where the progress bar stands when the features are read and when the strips are drawn."""
-
-BUILT = ("building", "arterial", "street")
-
 
 PACKAGES = ("numpy", "shapely", "geopandas", "rasterio", "pyogrio", "osmium", "osmnx", "matplotlib")
 
 
 def prepare(
-    place: Place,
-    source: Source,
-    out: str | Path,
+    place: str | Place | None = None,
+    source: Source | str | Path = OVERPASS,
+    data: str | Path = "data/cities",
+    *,
+    name: str | None = None,
+    bbox: Sequence[float] | None = None,
+    polygon: str | Path | None = None,
+    query: str | None = None,
     resolution_m: float = 2.0,
     block_m: float = BLOCK_M,
     buffer_m: float = BUFFER_M,
     seed: int = 0,
     workers: int | None = None,
-    progress: Report | None = None,
+    unknown: Sequence[str] = (),
     replace: bool = False,
-    unknown: Sequence[str] | None = None,
+    progress: Report | None = None,
 ) -> CityRaster:
-    """Make the city raster of a place, in the folder `out/<place.name>`.
+    """Make the city raster of a place, in the folder `data/<name of the place>`.
 
     When it is already there, made from the same request, it is opened and nothing is done. An interrupted run leaves
-    nothing that looks whole; repeating it finishes the job.
+    nothing that looks whole; repeating it finishes the job. A bar shows the progress.
 
     Parameters
     ----------
     place
-        The place.
+        The name of a place that comes with citygrain, such as `"copenhagen"`, or a `Place`. If it is left out, the
+        first that is given of `bbox`, `polygon` and `query` says where the place is; if none is, the place is all that
+        the file of the source covers; if the source is no file, `name` is looked up in OpenStreetMap's geocoder.
     source
-        Where its features come from.
-    out
+        Where its features come from: a source, `"overpass"` (which needs the internet), or the path of a file whose
+        name tells its kind, see `citygrain.data.inputs.choose_source`.
+    data
         Folder of all city rasters.
+    name
+        Name of the place, and so of its folder.
+    bbox
+        `(west, south, east, north)` in degrees.
+    polygon
+        A GeoJSON, GeoPackage or Shapefile with the outline of the place.
+    query
+        A name to look up, such as `"Houston, Texas"`.
     resolution_m
         Edge of a cell in metres; overviews have two and four times that.
     block_m, buffer_m, seed
         Blocks of the split, see `citygrain.geo.split.split_blocks`.
     workers
         Threads; all cores when None. The result does not depend on it.
-    progress
-        Called with the fraction done and what is being done.
-    replace
-        Make it anew even if it is there, whatever it was made from. The old one stays until the new one is whole.
     unknown
         Channels that the source lacks although the place has them, see `citygrain.geo.sources.features`.
+    replace
+        Make it anew even if it is there, whatever it was made from. The old one stays until the new one is whole.
+    progress
+        Called, beside the bar, with the share that is done and what is being done; last with what has been done.
 
     Raises
     ------
@@ -98,12 +112,14 @@ def prepare(
 
     Examples
     --------
-    >>> place = Place.from_file("quarter.geojson")  # doctest: +SKIP
-    >>> raster = prepare(place, OsmFile("city.osm.pbf"), "data/cities")  # doctest: +SKIP
+    >>> raster = prepare("copenhagen")  # doctest: +SKIP
+    >>> raster = prepare(source="city.osm.pbf", polygon="quarter.geojson")  # doctest: +SKIP
     """
-    report = progress or _silent
-    folder = Path(out) / place.name
-    unknown = declared(unknown)
+    source = choose_source(source)
+    place = choose_place(place, source, name=name, bbox=bbox, polygon=polygon, query=query)
+    folder = Path(data) / place.name
+    deal = _Deal(block_m, buffer_m, seed)
+    unknown = check_unknown(unknown)
     request = _plain(
         {
             "place": place.to_dict(),
@@ -116,7 +132,7 @@ def prepare(
             **({"unknown": unknown} if unknown else {}),
         }
     )
-    with lock_folder(folder):
+    with share_bar(f"preparing {place.name}", progress) as report, lock_folder(folder):
         recovered = recover_folder(folder)
         existing = None if replace else _existing(folder, request)
         if existing is not None:
@@ -126,48 +142,61 @@ def prepare(
         refuse_strangers(folder)
         found = features_of(place, source, lambda done, what: report(done * READ, what), unknown=unknown)
         grid = Grid.covering(place.bounds_utm, place.crs, resolution_m)
-        workers = workers or _cores()
         with draft_folder(folder) as draft:
-            layout = draft / cityraster.LAYOUT
-            shares, valid_km2 = _draw(found, place, grid, layout, workers, report)
-            report(DRAWN, "splitting and measuring blocks")
-            known = [c.name for c in CHANNELS if c.name not in found.unknown]
-            origin = in_words(found.provenance)
-            if not any(shares.values()):
-                origin += ", which holds no tag that makes a channel there"
-            blocks, split = _blocks(layout, grid, known, block_m, buffer_m, seed, workers, origin)
-            blocks.to_parquet(draft / cityraster.BLOCKS)
-            manifest = {
-                "format": RASTER_FORMAT,
-                "attribution": found.provenance["attribution"],
-                "place": place.to_dict(),
-                "source": found.provenance,
-                "crs": place.crs,
-                "resolution_m": float(resolution_m),
-                "grid": {"left_top": [grid.left, grid.top], "width_height": [grid.width, grid.height]},
-                "channels": [c.name for c in CHANNELS],
-                "unknown": found.unknown,
-                "partial": found.partial,
-                "counts": found.counts,
-                "skipped": found.skipped,
-                "remainder": {tag: asdict(rest) for tag, rest in found.remainder.items()},
-                "valid_km2": round(valid_km2, 3),
-                "shares": shares,
-                "split": {**split, "seed": seed},
-                "layout": {"bytes": layout.stat().st_size, "sha256": sha256(layout)},
-                "request": request,
-                "versions": _versions(),
-            }
+            manifest = _write(draft, found, place, grid, deal, workers or _cores(), report)
             report(0.99, "moving it into place")
-            write_manifest(draft, _plain(manifest))
+            write_manifest(draft, _plain({**manifest, "request": request, "versions": _versions()}))
         report(1.0, "; ".join(filter(None, [recovered, "replaced" if existed else "written"])))
         return CityRaster.open(folder)
+
+
+@dataclass(frozen=True)
+class _Deal:
+    """How the blocks are dealt out to train, val and test, see `citygrain.geo.split.split_blocks`."""
+
+    block_m: float
+    buffer_m: float
+    seed: int
+
+
+def _write(
+    draft: Path, found: Features, place: Place, grid: Grid, deal: _Deal, workers: int, report: Report
+) -> dict[str, Any]:
+    """Write the GeoTIFF and the table of blocks; return what `place.json` says of them."""
+    layout = draft / raster_files.LAYOUT
+    shares, valid_km2 = _draw(found, place, grid, layout, workers, report)
+    report(DRAWN, "splitting and measuring blocks")
+    known = [c.name for c in CHANNELS if c.name not in found.unknown]
+    origin = describe_origin(found.provenance)
+    if not any(shares.values()):
+        origin += ", which holds no tag that makes a channel there"
+    blocks, split = _blocks(layout, grid, known, deal, workers, origin)
+    blocks.to_parquet(draft / raster_files.BLOCKS)
+    return {
+        "format": RASTER_FORMAT,
+        "attribution": found.provenance["attribution"],
+        "place": place.to_dict(),
+        "source": found.provenance,
+        "crs": place.crs,
+        "resolution_m": float(grid.resolution_m),
+        "grid": {"left_top": [grid.left, grid.top], "width_height": [grid.width, grid.height]},
+        "channels": [c.name for c in CHANNELS],
+        "unknown": found.unknown,
+        "partial": found.partial,
+        "counts": found.counts,
+        "skipped": found.skipped,
+        "remainder": {tag: asdict(rest) for tag, rest in found.remainder.items()},
+        "valid_km2": round(valid_km2, 3),
+        "shares": shares,
+        "split": {**split, "seed": deal.seed},
+        "layout": {"bytes": layout.stat().st_size, "sha256": sha256(layout)},
+    }
 
 
 def _draw(
     found: Features, place: Place, grid: Grid, path: Path, workers: int, report: Report
 ) -> tuple[dict[str, float], float]:
-    """Write the GeoTIFF; return each channel's share of the valid cells and their area in km²."""
+    """Write the GeoTIFF; return the share of each channel in the valid cells, and the area of these in km²."""
     area = shapely.intersection(shapely.make_valid(place.utm), shapely.make_valid(found.valid))
     if shapely.is_empty(area) or shapely.area(area) == 0:
         raise SourceError(
@@ -178,7 +207,7 @@ def _draw(
     names = [c.name for c in CHANNELS]
     covered, cells = np.zeros(len(names)), 0
     row = 0
-    with GeoTiffWriter(path, grid, names, cityraster.LEVELS, found.provenance["attribution"], workers) as writer:
+    with GeoTiffWriter(path, grid, names, raster_files.LEVELS, found.provenance["attribution"], workers) as writer:
         for strip, inside in zip(rasterize(found, grid, names), rasterize_area(area, grid), strict=True):
             valid = inside > COMPLETE // 2
             if not valid.all():
@@ -193,30 +222,23 @@ def _draw(
 
 
 def _blocks(
-    layout: Path,
-    grid: Grid,
-    known: Sequence[str],
-    block_m: float,
-    buffer_m: float,
-    seed: int,
-    workers: int,
-    origin: str,
+    layout: Path, grid: Grid, known: Sequence[str], deal: _Deal, workers: int, origin: str
 ) -> tuple[gpd.GeoDataFrame, dict[str, float]]:
-    """Split the place at its coarsest level and measure the conditions of every block there."""
-    factor = cityraster.LEVELS[-1]
+    """Split the place into blocks and measure the conditions of each, at the coarsest level."""
+    factor = raster_files.LEVELS[-1]
     coarse = grid.coarser(factor)
     channels = [c.name for c in CHANNELS]
     built, valid = (np.zeros((coarse.height, coarse.width), np.float32) for _ in range(2))
     public = [channels.index(name) for name in BUILT if name in known]
-    for rows, inside, strip in cityraster.read_strips(layout, factor):
-        # Where a source knows parks only, all its ground is as good.
+    for rows, inside, strip in raster_files.read_strips(layout, factor):
+        # A source that knows no building and no street, such as one of parks: all its ground counts as built.
         share = strip[public].sum(0, dtype=np.uint16) if public else COMPLETE * inside.astype(np.uint16)
         built[rows] = np.minimum(share, COMPLETE) / np.float32(COMPLETE)
         valid[rows] = inside
-    split = split_blocks(valid, built, coarse, block_m, buffer_m, seed, origin)
+    split = split_blocks(valid, built, coarse, deal.block_m, deal.buffer_m, deal.seed, origin)
     bands = [channels.index(name) for name in known]
     reading = Lock()
-    with cityraster.open_level(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+    with raster_files.open_level(layout, factor) as tif, _one_thread_each(), ThreadPoolExecutor(workers) as pool:
 
         def conditions(box: NDArray[np.float64]) -> dict[str, Any]:
             window = from_bounds(*box, coarse.transform).round_lengths().round_offsets()
@@ -231,7 +253,7 @@ def _blocks(
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let torch use one thread within each of ours: faster on small blocks, and sums come out the same everywhere."""
+    """Let torch use one thread in each of our threads: small blocks are faster, and sums the same on every machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -241,8 +263,8 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
-    """Open the city raster that is there, None when there is none; refuse one made from another request."""
-    manifest = cityraster.read_manifest(folder)
+    """Open the city raster that is there, if there is one; refuse one that was made from another request."""
+    manifest = raster_files.read_manifest(folder)
     if manifest is None:
         return None
     made = manifest.get("request", {})
@@ -262,7 +284,7 @@ def _existing(folder: Path, request: Mapping[str, Any]) -> CityRaster | None:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say which files of a request are no longer what they were; nothing of those that have another name."""
+    """Say which files of a request have another content than before. A file of another name is not compared."""
     told = []
     for key, value in now.items():
         source = key.removesuffix(".sha256")
@@ -276,7 +298,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _flat(request: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Every value of a request under its dotted key."""
+    """Return every value of a request under its dotted key."""
     flat: dict[str, Any] = {}
     for key, value in request.items():
         flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
@@ -298,9 +320,5 @@ def _versions() -> dict[str, str]:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _silent(_done: float, _what: str) -> None:
-    pass

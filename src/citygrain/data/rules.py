@@ -15,12 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import COMPLETE, CityRaster
-from citygrain.geo.layers import PARTS, RASTER_FORMAT, parts_of
-
-BUILT = ("building", "arterial", "street")
-"""Channels that make a place a city: their summed share of a window is its built share."""
+from citygrain.geo.layers import BUILT, PARTS, RASTER_FORMAT, find_parts
+from citygrain.geo.raster_files import COMPLETE
 
 MIN_VALID = 0.95
 """Share of a window that must have data."""
@@ -214,7 +212,7 @@ class Allowed:
                     chosen.append((int(row), col))
         return np.array(chosen, np.int64).reshape(-1, 2) * self.factor
 
-    def no_window_error(self, size_px: int) -> DataError:
+    def explain_no_window(self, size_px: int) -> DataError:
         """Return the error of a place that has no allowed window, with the reasons counted.
 
         Parameters
@@ -236,12 +234,12 @@ class Allowed:
         )
 
 
-def built_channels(rasters: Sequence[CityRaster]) -> tuple[str, ...]:
+def list_built_channels(rasters: Sequence[CityRaster]) -> tuple[str, ...]:
     """Return the channels of `BUILT` that every place knows: they tell built windows from bare ones."""
     return tuple(name for name in BUILT if all(name in r.channels and name not in r.unknown for r in rasters))
 
 
-def common_channels(
+def list_common_channels(
     rasters: Sequence[CityRaster], wanted: Sequence[str] | None = None, raster_format: int = RASTER_FORMAT
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the channels that all places know, in order, and why each other one is left out.
@@ -267,7 +265,7 @@ def common_channels(
         reasons = [
             f"{r.name}: {r.unknown.get(part, 'no such channel')}"
             for r in rasters
-            for part in parts_of(name, raster_format)
+            for part in find_parts(name, raster_format)
             if part in r.unknown or part not in r.channels
         ]
         if reasons:

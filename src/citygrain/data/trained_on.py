@@ -5,31 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows, find_place
 from citygrain.data.rules import UNCHANGED, Augmentation, Balance, Rules
 from citygrain.errors import CheckpointError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.rasterize import Grid
+from citygrain.protocols import Trained
 from citygrain.spec import LayoutSpec
 
 if TYPE_CHECKING:
     from citygrain.data.datamodule import CityDataModule
-
-
-class Trained(Protocol):
-    """A trained generator, or the checkpoint of one."""
-
-    @property
-    def spec(self) -> LayoutSpec:
-        """What its layouts are."""
-        ...
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """What it was made from; `data` is `CityDataModule.provenance()`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class TrainedOn:
 
     @classmethod
     def of(cls, generator: Trained) -> TrainedOn:
-        """Read what a trained generator, or its checkpoint, says of its windows.
+        """Read what a trained generator says of its windows, by its `CityDataModule.provenance()`.
 
         Raises
         ------

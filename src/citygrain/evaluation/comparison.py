@@ -15,14 +15,14 @@ import numpy as np
 import rich
 from numpy.typing import NDArray
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import CityWindows, find_place
-from citygrain.data.rules import MIN_BUILT, MIN_VALID, Rules, built_channels, common_channels
+from citygrain.data.rules import MIN_BUILT, MIN_VALID, Rules, list_built_channels, list_common_channels
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.comparison_pictures import draw_pictures
 from citygrain.evaluation.form import FORM, Form
 from citygrain.evaluation.gather import PART, Cells, Gathered, gather, start_processes
 from citygrain.evaluation.separation import ComparedPlace, Comparison, Least, pool_orientation, rank_measures
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT
 from citygrain.geo.split import WHOLE
 from citygrain.layouts import ARRAYS, Layouts
@@ -99,7 +99,7 @@ def compare(
     rasters = [CityRaster.open(find_place(Path(data), place)) for place in places]
     resolution_m, size_px = _choose_windows(window_m, resolution_m, rasters, made)
     raster_format = _choose_format({name: layouts.raster_format for name, layouts in made.items()})
-    built = built_channels(rasters)
+    built = list_built_channels(rasters)
     rules = Rules(size_px, resolution_m, min_valid, min_built)
     out = Path(out)
     with start_processes(workers or os.cpu_count() or 1) as mapped:
@@ -161,7 +161,7 @@ def _measure_place(
     raster: CityRaster, measuring: Measuring, rules: Rules, n: int, built: Sequence[str], raster_format: int
 ) -> ComparedPlace:
     """Measure `n` windows of a place, and the people flow all over it."""
-    channels, _ = common_channels([raster], raster_format=raster_format)
+    channels, _ = list_common_channels([raster], raster_format=raster_format)
     windows = CityWindows([raster], WHOLE, rules, channels=channels, limit=n, built=built, raster_format=raster_format)
     made_by = [dict(raster.provenance), vars(rules), n, built, raster_format]
     found = measuring.gather(raster.name, len(windows), partial(_cells, windows), channels, made_by)

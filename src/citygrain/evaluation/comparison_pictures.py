@@ -11,7 +11,15 @@ from scipy.stats import spearmanr
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.separation import ComparedPlace, Comparison
 from citygrain.measures import MEASURES
-from citygrain.plot import distributions, place_map, ranges, roses, sheet, stacked
+from citygrain.plot import (
+    make_sheet,
+    save_figure,
+    show_distributions,
+    show_orientations,
+    show_place_map,
+    show_ranges,
+    show_shares,
+)
 
 SHARES = ("car_share", "cycle_share", "walk_share", "rail_share")
 DISTRIBUTIONS = ("footprint_area", "nearest_building", "setback", "block_area", "drive_segment_length")
@@ -40,11 +48,8 @@ def draw_pictures(comparison: Comparison, places: Sequence[ComparedPlace], out: 
     """
     best = [m for m in comparison.measures if m.separation is not None]
     _draw_orientation(comparison, places, out / "orientation.png")
-    ranges(
-        [(m.label, {name: (of.p10, of.p50, of.p90) for name, of in m.places.items()}) for m in best[:CHARTED]],
-        comparison.places,
-        out / "measures.png",
-    )
+    charted = [(m.label, {name: (of.p10, of.p50, of.p90) for name, of in m.places.items()}) for m in best[:CHARTED]]
+    save_figure(show_ranges(charted, comparison.places), out / "measures.png")
     pooled = {
         f"{FORM[name].label} [{FORM[name].unit}]": {
             p.name: p.windows.samples[name] for p in places if len(p.windows.samples.get(name, ()))
@@ -52,14 +57,15 @@ def draw_pictures(comparison: Comparison, places: Sequence[ComparedPlace], out: 
         for name in DISTRIBUTIONS
         if name in FORM
     }
-    distributions({label: of for label, of in pooled.items() if of}, comparison.places, out / "distributions.png")
+    there = {label: of for label, of in pooled.items() if of}
+    save_figure(show_distributions(there, comparison.places), out / "distributions.png")
     mixes = {
         p.name: [float(np.mean(p.windows.values[name])) for name in SHARES]
         for p in places
         if all(name in p.windows.values for name in SHARES)
     }
     if mixes:
-        stacked(mixes, [MEASURES[name].label for name in SHARES], out / "modes.png")
+        save_figure(show_shares(mixes, [MEASURES[name].label for name in SHARES]), out / "modes.png")
     _draw_flow(comparison, places, out)
     _draw_examples(comparison, places, _distinct_measures(places, [m.name for m in best]), out)
 
@@ -71,17 +77,17 @@ def _draw_orientation(comparison: Comparison, places: Sequence[ComparedPlace], p
         if p.name in comparison.orientation
     ]
     if bearings:
-        roses(bearings, [f"{name}\nφ = {of.order:.2f}" for name, of in comparison.orientation.items()], path)
+        titles = [f"{name}\nφ = {of.order:.2f}" for name, of in comparison.orientation.items()]
+        save_figure(show_orientations(bearings, titles), path)
 
 
 def _draw_flow(comparison: Comparison, places: Sequence[ComparedPlace], out: Path) -> None:
     flows = {p.name: p.flow for p in places if p.flow is not None}
     highest = max((float(of.max()) for _, of in flows.values()), default=0.0)
+    label = "built mass within reach on foot [ha]"
     for name, (where, of) in flows.items():
-        place_map(
-            where, of, comparison.window_m, out / f"people_flow_{name}.png",
-            label="built mass within reach on foot [ha]", heading=name, top=highest,
-        )  # fmt: skip
+        drawn = show_place_map(where, of, comparison.window_m, label=label, title=name, top=highest)
+        save_figure(drawn, out / f"people_flow_{name}.png")
 
 
 def _draw_examples(comparison: Comparison, places: Sequence[ComparedPlace], measures: Sequence[str], out: Path) -> None:
@@ -95,10 +101,11 @@ def _draw_examples(comparison: Comparison, places: Sequence[ComparedPlace], meas
                 index.append(int(np.nanargmin(np.abs(values - np.nanpercentile(values, q)))))
                 titles.append(f"{about.label}, {q} %: {values[index[-1]]:.3g}")
         if index:
-            sheet(
-                p.windows.chosen(index), p.channels, out / f"examples_{p.name}.png", titles=titles,
-                columns=len(PERCENTILES) * 2, resolution_m=comparison.resolution_m, heading=p.name,
+            examples = make_sheet(
+                p.windows.chosen(index), p.channels, titles=titles, columns=len(PERCENTILES) * 2,
+                resolution_m=comparison.resolution_m, heading=p.name,
             )  # fmt: skip
+            save_figure(examples, out / f"examples_{p.name}.png")
 
 
 def _distinct_measures(places: Sequence[ComparedPlace], names: Sequence[str]) -> list[str]:

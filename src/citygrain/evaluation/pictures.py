@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.transforms import turn
@@ -14,7 +15,7 @@ from citygrain.evaluation.obedience import Answers
 from citygrain.evaluation.pages import format_number
 from citygrain.evaluation.report import Report
 from citygrain.evaluation.sets import Sets
-from citygrain.plot import curves, distance_chart, histograms, requested_measured, sheet
+from citygrain.plot import make_sheet, save_figure, show_distances, show_histograms, show_requests, show_stages
 
 SHOWN = 8
 """Layouts in a row of pictures."""
@@ -54,32 +55,28 @@ def draw_pictures(
         (m.label, m.generated.value / m.spread, m.floor.value / m.spread, m.ceiling.value / m.spread)
         for m in report.realism.measures.values()
     ]
-    distance_chart(charted, out / "distances.png")
+    save_figure(show_distances(charted), out / "distances.png")
     if report.failures:
         _draw_failures(report, sets, out / "failures.png")
     if report.curves:
-        curves(report.curves, out / "curves.png")
+        save_figure(show_stages(report.curves), out / "curves.png")
     _draw_closest(report, sets, near, training, out / "closest.png")
-    histograms(
+    nearest = show_histograms(
         {"generated": near.distance, "held-out windows": near_real.distance},
-        out / "nearest.png",
         label="distance to the nearest training window, in standard deviations",
         mark=report.memorisation.limit,
     )
+    save_figure(nearest, out / "nearest.png")
     if answers:
-        requested_measured(
-            {name: of.model.asked for name, of in answers.items()},
-            {name: of.model.measured[name] for name, of in answers.items()},
-            out / "obedience.png",
-        )
+        asked = {name: of.model.asked for name, of in answers.items()}
+        measured = {name: of.model.measured[name] for name, of in answers.items()}
+        save_figure(show_requests(asked, measured), out / "obedience.png")
 
 
 def _draw_layouts(report: Report, sets: Sets, path: Path) -> None:
     rows = [of.layouts(2 * SHOWN) for of in (sets.real, sets.generated)]
     titles = [title if i == 0 else "" for title in ("held-out windows", "generated") for i in range(len(rows[0]))]
-    sheet(
-        np.concatenate(rows), report.channels, path, titles=titles, columns=SHOWN, resolution_m=report.resolution_m
-    )  # fmt: skip
+    _save_sheet(report, np.concatenate(rows), titles, SHOWN, path)
 
 
 def _draw_failures(report: Report, sets: Sets, path: Path) -> None:
@@ -91,9 +88,7 @@ def _draw_failures(report: Report, sets: Sets, path: Path) -> None:
         ):
             layouts.append(of.chosen(found.typical))
             titles += [f"{title} {format_number(of.values[failure.measure][i], 2)}" for i in found.typical]
-    sheet(
-        np.concatenate(layouts), report.channels, path, titles=titles, columns=SHOWN, resolution_m=report.resolution_m
-    )
+    _save_sheet(report, np.concatenate(layouts), titles, SHOWN, path)
 
 
 def _draw_closest(report: Report, sets: Sets, near: Nearest, training: CityDataModule, path: Path) -> None:
@@ -102,11 +97,9 @@ def _draw_closest(report: Report, sets: Sets, near: Nearest, training: CityDataM
     alike = sets.generated.chosen(closest.tolist())
     turned = np.stack([turn(layout, int(near.symmetry[i])) for i, layout in zip(closest, alike, strict=True)])
     titles = [f"{near.distance[i]:.2f}" for i in closest] + ["nearest training window", *[""] * (len(closest) - 1)]
-    sheet(
-        np.concatenate([turned, originals]),
-        report.channels,
-        path,
-        titles=titles,
-        columns=len(closest),
-        resolution_m=report.resolution_m,
-    )
+    _save_sheet(report, np.concatenate([turned, originals]), titles, len(closest), path)
+
+
+def _save_sheet(report: Report, layouts: NDArray[np.uint8], titles: Sequence[str], columns: int, path: Path) -> None:
+    drawn = make_sheet(layouts, report.channels, titles=titles, columns=columns, resolution_m=report.resolution_m)
+    save_figure(drawn, path)

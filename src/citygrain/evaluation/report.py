@@ -19,7 +19,7 @@ from citygrain.evaluation.curves import Curve
 from citygrain.evaluation.disruption import JudgedMetrics
 from citygrain.evaluation.memorisation import Copies
 from citygrain.evaluation.obedience import Obeyed
-from citygrain.evaluation.pages import TEMPLATES, render, write_page
+from citygrain.evaluation.pages import TEMPLATES, format_number, render, write_page
 from citygrain.evaluation.realism import Failure, MeasureDistance, Realism
 from citygrain.evaluation.two_sample import ToldApart
 from citygrain.support.files import plain, write_json
@@ -248,6 +248,13 @@ class Report:
                 }
             ),
         }
+
+    def __repr__(self) -> str:
+        """Say what it is of, and not every number."""
+        return (
+            f"Report({self.checkpoint}: {self.n} layouts against {self.against} windows of {', '.join(self.places)}; "
+            f"{format_number(self.median_times_floor, 2)} × floor)"
+        )
 
     def _repr_html_(self) -> str:
         """Show the head of the report in a notebook, its worst measures, and how conditions are obeyed."""

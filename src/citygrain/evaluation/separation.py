@@ -216,6 +216,10 @@ class Comparison:
         write_json(folder / REPORT, content)
         write_page(folder / PAGE, TEMPLATES, "comparison", report=self, version=__version__)
 
+    def __repr__(self) -> str:
+        """Say what is compared, and not every number."""
+        return f"Comparison({', '.join(f'{n} windows of {place}' for place, n in self.n.items())})"
+
     def _repr_html_(self) -> str:
         """Show the measures that separate the places best in a notebook."""
         return render(TEMPLATES, "notebook_comparison", report=self, worth=WORTH)

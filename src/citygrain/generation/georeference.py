@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import COLUMNS
@@ -43,7 +44,7 @@ class Georeference:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def grids_of(
+def lay_grids(
     generator: Trained,
     n: int,
     georeference: Georeference = Georeference(),
@@ -75,13 +76,11 @@ def grids_of(
         For a place on Earth that cannot be.
     """
     spec = generator.spec
-    corner = corner_of(generator.provenance["data"]["places"], georeference, place)
+    corner = find_corner(generator, georeference, place)
     return tuple(lay_side_by_side(shape or spec.shape[1:], spec.resolution_m, n, corner, columns))
 
 
-def corner_of(
-    places: Mapping[str, Any], georeference: Georeference, asked_place: str | None
-) -> tuple[str, float, float]:
+def find_corner(generator: Trained, georeference: Georeference, asked_place: str | None) -> tuple[str, float, float]:
     """Return CRS, easting and northing of the first layout's north-west corner."""
     crs, origin = georeference.crs, georeference.origin
     if (crs is None) != (origin is None) or (crs is not None and georeference.place is not None):
@@ -112,11 +111,11 @@ def corner_of(
                 "Layouts are laid out in metres.", got=crs, expected="a projected CRS in metres, such as EPSG:32633"
             )
         return known.to_string(), east, north
-    name = georeference.place or asked_place or next(iter(places), "")
-    if name not in places:
-        raise ConfigError("The checkpoint knows no such place to put the layouts at.", got=name, choices=places)
-    left, top = places[name]["grid"]["left_top"]
-    return str(places[name]["crs"]), float(left), float(top)
+    grids = TrainedOn.of(generator).grids
+    name = georeference.place or asked_place or next(iter(grids), "")
+    if name not in grids:
+        raise ConfigError("The checkpoint knows no such place to put the layouts at.", got=name, choices=grids)
+    return grids[name].crs, grids[name].left, grids[name].top
 
 
 def lay_side_by_side(

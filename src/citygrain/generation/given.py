@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from citygrain.data.dataset import CityWindows, find_place
-from citygrain.data.rules import Rules
-from citygrain.geo.cityraster import CityRaster
+from citygrain.data.trained_on import TrainedOn
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import Layouts
 from citygrain.protocols import Trained
@@ -29,7 +27,7 @@ class Given:
     split: str = "test"
 
 
-def given_windows(
+def read_given_windows(
     generator: Trained, n: int, given: Given = Given(), *, place: str | None = None, data: str | Path = "data/cities"
 ) -> Layouts:
     """Read `n` windows of a prepared place, evenly spread over it; where it has fewer, they are taken in turn.
@@ -59,11 +57,8 @@ def given_windows(
     """
     spec = generator.spec
     name = given.place or place or spec.places[0]
-    raster = CityRaster.open(find_place(Path(data), name))
-    rules = Rules(**generator.provenance["data"]["rules"])
-    windows = CityWindows(
-        [raster], given.split, rules, channels=spec.channels, limit=n, raster_format=spec.raster_format
-    )
+    windows = TrainedOn.of(generator).windows(given.split, data, [name], limit=n, seed=0)
+    raster = windows.rasters[0]
     index = [i % len(windows) for i in range(n)] if given.split != "train" else list(range(n))
     _, rows, columns, _ = windows.locate(index)
     size, cell, corner = spec.size_px, spec.resolution_m, raster.grid

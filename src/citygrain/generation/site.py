@@ -14,9 +14,9 @@ from pyproj import Transformer
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.data.rules import common_channels
+from citygrain.data.cityraster import CityRaster
+from citygrain.data.rules import list_common_channels
 from citygrain.errors import CapabilityError, ConfigError, DataError
-from citygrain.geo.cityraster import CityRaster
 from citygrain.geo.layers import select_channels
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid
@@ -118,7 +118,7 @@ def read_site(
     CapabilityError
         When it should fit into one window and does not.
     """
-    channels, _ = common_channels([raster], spec.channels, spec.raster_format)
+    channels, _ = list_common_channels([raster], spec.channels, spec.raster_format)
     level = raster.level(spec.resolution_m)
     cell, (height, width) = spec.resolution_m, level.valid.shape
     left, bottom, right, top = site.bounds
@@ -166,7 +166,7 @@ def _span(low: float, high: float, around: float, size: int, length: int, *, one
     return slice(start, start + count)
 
 
-def kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.bool_]:
+def mark_kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.bool_]:
     """Return which channels are kept, `(C,)` bool.
 
     Raises

@@ -31,28 +31,28 @@ BULGE = 1.0
 """Widths of a way that the outline bulges into a mouth at most."""
 
 BENT = 0.85
-"""Widths of a way from the edge of another that it meets to where thinning does not bend it any more, at 45°."""
+"""Thinning bends a way up to so many of its widths from the edge of a way that it meets at 45°."""
 
 MOUTH = 1.3
 """Widths of a way about the middle of a mouth within which the outline of the ground bulges into it."""
 
 OPPOSITE = 0.6
-"""Widths of a way within which two ways that meet a road from either side are one that crosses it."""
+"""Two ways that meet a road from opposite sides, within so many widths, are one way that crosses it."""
 
 TURNED = 25.0
-"""Degrees by which the outline of the ground turns inwards at least where two divided roads cross."""
+"""Where two divided roads cross, the outline of the ground turns inwards by at least so many degrees."""
 
 BLUNT = 1.3
-"""Widths of a way that a side of such a corner is longer than; the corner itself is blunt."""
+"""The sides of such a corner are longer than so many widths of a way; what is shorter is the blunt corner itself."""
 
 SMOOTH = 0.08
-"""Widths of a way to which the outline is simplified before its corners are told."""
+"""The outline is simplified to within so many widths of a way before its corners are found."""
 
 ASIDE = 0.9
-"""Widths of a way by which such a corner may lie beside what goes on from another."""
+"""Such a corner may lie so many widths of a way beside the line that goes on from another."""
 
 LEAD = 0.75
-"""Widths of a way within which the ground of a road ends at that of another."""
+"""The ground of a road ends at the ground of another road that is nearer than so many widths of a way."""
 
 SAME = 1e-3
 """Lines nearer than so many cells meet."""
@@ -111,7 +111,7 @@ def divide_roads(
 def _lead_onto(
     sides: shapely.Geometry, ground: Ground, other: Ground, reach: float
 ) -> tuple[shapely.Geometry, list[shapely.LineString]]:
-    """Lead the carriageways of a road that ends before another divided one onto it; they do not end in each other."""
+    """Lead the carriageways of a divided road that ends just before another divided road onto it."""
     if not 0 < shapely.distance(ground.shape, other.shape) < reach:
         return sides, []
     sides = shapely.line_merge(shapely.difference(sides, shapely.buffer(other.shape, reach)))
@@ -173,8 +173,8 @@ class _Corner:
 def _lead_across(ground: Ground, width: float) -> tuple[Ground, list[shapely.LineString]]:
     """Lead carriageways on across the ground where divided roads of one kind cross, from one inner corner to the next.
 
-    Where one road ends at the other, its carriageways are led across to the far one. The ground is returned with sharp
-    corners there.
+    Where one road ends at the other, its carriageways are led across to the far carriageway. The ground that is
+    returned has sharp corners there.
     """
     parts = shapely.orient_polygons(shapely.get_parts(shapely.simplify(ground.shape, SMOOTH * width)))
     rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]

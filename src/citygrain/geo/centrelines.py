@@ -3,15 +3,15 @@
 A way is drawn as a band of one width, so its centreline is the skeleton of the band: thinned (Lee et al. 1994, by
 scikit-image), taken apart at its junctions into chains, and cleared of what thinning a raster leaves behind:
 
-- where coverage pales, a way goes on as long as it hangs together with what does not pale: models draw streets so;
-- two carriageways that lie nearer than they are wide are one band that is too wide, and the mouths of a roundabout are
-  most of its outer edge: there, the lines are those half a width from the band's edges (`carriageways`). Narrower gaps
-  than a band between two ways are closed;
+- where coverage gets low (pale), a way goes on as long as it is connected to what is not: models draw such streets;
+- two carriageways that lie nearer to each other than they are wide are one band that is too wide, and most of the outer
+  edge of a roundabout is mouths of ways: there, the lines are those half a width within the band's edges
+  (`carriageways`). Gaps between two ways that are narrower than a way are closed;
 - chains are staircases, and hug one side of the band: their cells are drawn to the centre of what is covered around
   them, smoothed over a few cells and simplified (Douglas & Peucker 1973);
 - a crossing comes out as two forks, which become one, as junctions do that are very near;
-- ends of bands sprout into their corners: of shoots shorter than the band is wide, unless the window's edge cut them,
-  only the one stays in which the way goes on;
+- at the end of a band, thinning makes shoots into its corners. Of shoots that are shorter than the band is wide only
+  one stays, in which the way goes on; shoots that the window's edge cut stay too;
 - thinning eats up ends, by up to half a width. Those that are no junction are drawn on to half a width from where
   coverage ends, as ways are drawn with round ends.
 
@@ -36,11 +36,11 @@ from citygrain.geo.junctions import EDGE, Bands, Edge, Point, clear_lines
 from citygrain.geo.skeleton import centre_chains, smooth_chains, thin_band, trace_chains
 
 LEVEL = 0.45
-"""Coverage from which a cell belongs to a band: a little below a half, for bands hardly wider than a cell, and less in
-proportion for those narrower than one."""
+"""Coverage from which a cell belongs to a band: a little below a half, for bands that are hardly wider than a cell. For
+bands narrower than a cell it is less, in proportion."""
 
 PALE = 0.4
-"""Share of `LEVEL` down to which a way goes on where it pales: real coverage hardly does, what models make does."""
+"""Share of `LEVEL` down to which a way goes on where it pales. Real coverage hardly pales, that of models does."""
 
 APART = 2.0
 """Ways nearer than so many cells, or than a band is wide, are one."""
@@ -71,7 +71,7 @@ class Network:
     band: NDArray[np.int64]
 
 
-def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
+def trace_centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
     """Return the noded centrelines of the ways of a network.
 
     Parameters
@@ -125,9 +125,9 @@ def centrelines(bands: Sequence[tuple[NDArray[np.float32], float]]) -> Network:
 def _find_band(covered: NDArray[np.float32], full: float, reach: int) -> NDArray[np.bool_]:
     """Return the cells of ways whose middle is covered by `full`.
 
-    A way that pales goes on: where nothing within reach is covered fully, the level sinks in proportion, and what is
-    covered to there, with what links it to the rest, is kept as far as it hangs together with what is above the usual
-    level (hysteresis, Canny 1986). The edges of a way that does not pale are no part of it.
+    A way that pales goes on: where nothing within reach is covered fully, the level is lower in proportion. Pale cells,
+    with the cells that link them to the rest, are kept as far as they are connected to cells above the usual level
+    (hysteresis, Canny 1986). The pale edges of a way that is fully covered do not count.
     """
     around = ndimage.maximum_filter(covered, 2 * reach + 1)
     sure = covered >= LEVEL * full

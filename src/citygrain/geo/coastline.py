@@ -24,7 +24,7 @@ from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 CUT_M = 500.0
-"""A coastline that ends this near to the edge of the extract went on beyond it."""
+"""A coastline that ends this near to the edge of the extract was cut there."""
 
 _TOUCH_M = 1e-3
 """A point this near a line lies on it: far above the rounding of UTM coordinates, far below a mapper's precision."""
@@ -38,7 +38,7 @@ class CoastlineWarning(UserWarning):
 
 
 def build_sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """Sea within an area, from the coastlines that cross it or lie in it.
+    """Return the sea within an area, from the coastlines that cross it or lie in it.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def build_sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Po
     Returns
     -------
     Polygon or MultiPolygon
-        The sea, in the lines' CRS; empty where no coastline says that there is any. A place wholly at sea has no
-        coastline either and stays land: nothing in it tells the two apart.
+        The sea, in the lines' CRS; empty where no coastline says that there is any. A place that is wholly at sea has
+        no coastline either, so it is taken for land.
 
     Warns
     -----
@@ -60,7 +60,7 @@ def build_sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Po
         A coastline ends inside the area, or a face has coastlines of both senses. Where fewer than nine in ten metres
         of its coastline say sea, such a face stays land: a missing piece of coastline must not flood a city.
     """
-    segments, _ = _segments(shapely.get_parts([line for line in lines if line.intersects(area)]))
+    segments, _ = _cut_segments(shapely.get_parts([line for line in lines if line.intersects(area)]))
     if not len(segments):
         return MultiPolygon()
     coast = shapely.STRtree(shapely.linestrings(segments))
@@ -74,7 +74,7 @@ def build_sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Po
     shapely.prepare(area)
     faces = faces[shapely.contains_properly(area, shapely.point_on_surface(faces))]
 
-    on_land, on_sea = _shores(faces, segments, coast)
+    on_land, on_sea = _measure_shores(faces, segments, coast)
     contradictory = int(((on_land > _TOUCH_M) & (on_sea > _TOUCH_M)).sum())
     open_m = shapely.union_all([cuts, dangles]).intersection(area).length
     if open_m > _TOUCH_M or contradictory:
@@ -88,7 +88,7 @@ def build_sea(lines: Iterable[BaseGeometry], area: Polygon | MultiPolygon) -> Po
     return flooded if isinstance(flooded, Polygon | MultiPolygon) else MultiPolygon()
 
 
-def _segments(lines: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _cut_segments(lines: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Straight pieces of lines, in their direction: ends (n, 2 ends, 2 coordinates) and the line of each (n,)."""
     coordinates, line = shapely.get_coordinates(lines, return_index=True)
     pairs = np.stack([coordinates[:-1], coordinates[1:]], axis=1)
@@ -96,16 +96,16 @@ def _segments(lines: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[
     return pairs[kept], line[:-1][kept]
 
 
-def _shores(
+def _measure_shores(
     faces: NDArray[np.object_], segments: NDArray[np.float64], coast: shapely.STRtree
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Metres of coastline that have each face on their land side, and on their sea side: two arrays (faces,)."""
     # Counter-clockwise shells and clockwise holes have the face on their left, as coastlines have the land.
     rings, face_of_ring = shapely.get_rings(shapely.orient_polygons(faces), return_index=True)
-    edges, ring = _segments(rings)
+    edges, ring = _cut_segments(rings)
     edge, piece = coast.query_nearest(shapely.points(edges.mean(axis=1)), max_distance=_TOUCH_M)
-    edge_m, cosine = _lengths_and_cosines(edges[edge], segments[piece])
-    # An edge of the area whose middle merely touches a coastline lies across it: no witness.
+    edge_m, cosine = _measure_edges(edges[edge], segments[piece])
+    # An edge of the area whose middle touches a coastline, but which lies across it, does not count.
     face = face_of_ring[ring[edge]]
     on_land, on_sea = (
         np.bincount(face[side], weights=edge_m[side], minlength=len(faces)).astype(np.float64)
@@ -114,7 +114,7 @@ def _shores(
     return on_land, on_sea
 
 
-def _lengths_and_cosines(
+def _measure_edges(
     edges: NDArray[np.float64], segments: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Length of each edge, and cosine of its angle with the segment beside it: two arrays (n,)."""
@@ -127,28 +127,28 @@ def add_sea(
     water: gpd.GeoDataFrame, coast: gpd.GeoDataFrame, covered: BaseGeometry, area: BaseGeometry
 ) -> gpd.GeoDataFrame:
     """Add to the water the sea that the coastlines of an extract enclose within an area."""
-    polygon = build_sea(_to_the_edge(coast.geometry.to_numpy(), covered), area)
+    polygon = build_sea(_extend_to_edge(coast.geometry.to_numpy(), covered), area)
     if polygon.is_empty:
         return water
     found = gpd.GeoDataFrame({"kind": ["sea"], "width_m": [np.nan]}, geometry=[polygon], crs=water.crs)
     return pd.concat([water, found], ignore_index=True) if len(water) else found
 
 
-def _to_the_edge(lines: NDArray[np.object_], covered: BaseGeometry) -> list[BaseGeometry]:
-    """Lengthen coastlines that end just within the edge of the extract: its cut took the next node, not the coast."""
+def _extend_to_edge(lines: NDArray[np.object_], covered: BaseGeometry) -> list[BaseGeometry]:
+    """Lengthen coastlines that end just within the edge of the extract: the cut left out their next node."""
     merged = shapely.line_merge(shapely.union_all(lines), directed=True)
     edge = covered.boundary
     longer: list[BaseGeometry] = []
     for line in shapely.get_parts(merged):
         xy = shapely.get_coordinates(line)
         if not line.is_closed:
-            start, end = (_beyond(point, edge, covered) for point in (xy[0], xy[-1]))
+            start, end = (_find_beyond(point, edge, covered) for point in (xy[0], xy[-1]))
             xy = np.concatenate([start, xy, end])
         longer.append(shapely.LineString(xy))
     return longer
 
 
-def _beyond(point: NDArray[np.float64], edge: BaseGeometry, covered: BaseGeometry) -> NDArray[np.float64]:
+def _find_beyond(point: NDArray[np.float64], edge: BaseGeometry, covered: BaseGeometry) -> NDArray[np.float64]:
     """Point just outside the edge that lies nearest to an end inside it, `(1, 2)`; none `(0, 2)` where that is far."""
     end = shapely.Point(point)
     distance = edge.distance(end)

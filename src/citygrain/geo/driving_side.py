@@ -36,10 +36,10 @@ LEFT = frozenset(
 """Time zones whose countries drive on the left."""
 
 
-def driving_side(lon: float, lat: float) -> Literal["left", "right"]:
+def find_driving_side(lon: float, lat: float) -> Literal["left", "right"]:
     """Return the side of the road that traffic keeps to at a point in degrees.
 
-    >>> driving_side(-0.1, 51.5), driving_side(12.57, 55.68), driving_side(139.7, 35.7)
+    >>> find_driving_side(-0.1, 51.5), find_driving_side(12.57, 55.68), find_driving_side(139.7, 35.7)
     ('left', 'right', 'left')
     """
     return "left" if tzfpy.get_tz(lon, lat) in LEFT else "right"

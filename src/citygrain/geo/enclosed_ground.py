@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 RESOLVED = 3.0
-"""Bands narrower than so many cells thin out badly, and are thinned on finer cells; what is wider than they are says
-nothing."""
+"""Bands narrower than so many cells cannot be thinned well: they are thinned on finer cells, and are never taken for
+two."""
 
 TOO_WIDE = 0.6
-"""Cells by which a band exceeds half its width, from its edge inwards, before it is taken for two."""
+"""A band is taken for two where it is deeper, from its edge inwards, than half a width and so many cells."""
 
 LONG = 3.0
 """Widths of a way that the ground between two carriageways is long at least; crossings of wide ways are shorter."""
@@ -35,7 +35,7 @@ SLENDER = 0.2
 """Its area at most, as a share of its length squared: the ground between carriageways is no square and no disc."""
 
 NARROW = 0.75
-"""Half of the cells that a gap between carriageways is wide at least."""
+"""A gap between carriageways is at least twice so many cells wide."""
 
 LARGEST = 3.0
 """Widths of a way that the radius of a roundabout's island is at most; thinning finds larger rings well."""
@@ -180,9 +180,9 @@ def _trace_outlines(
 def _find_between(
     cells: NDArray[np.float32], level: float, frame: Frame, box: Box, half: float
 ) -> tuple[shapely.Geometry, bool]:
-    """Return what is left of a band further than half a width from its edges, where that is a strip.
+    """Return what of a band is further than half a width from its edges and is a strip; and whether the box holds it.
 
-    And whether all of that lies within the box.
+    The strip may go on beyond the box.
     """
     solids, _ = _trace_outlines(cells, level, frame, box, (2 * half) ** 2)
     solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
@@ -214,7 +214,7 @@ def fill_holes(band: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
 def _find_deep(band: NDArray[np.bool_], where: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     """Return those of the cells `where` that have nothing but band within a radius; beyond the edge all is band.
 
-    Of few cells that is told sooner than by a distance transform.
+    For few cells this is faster than a distance transform.
     """
     reach = int(radius)
     steps = np.arange(-reach, reach + 1)

@@ -29,7 +29,7 @@ from citygrain.geo.sources.files import BBox, take_one_path
 PARQUET = (".parquet", ".geoparquet")
 
 EDGE_PIECES = 64
-"""Pieces that each edge of the file's box is cut into before it is projected: it may be straight in no other CRS."""
+"""Pieces that each edge of the file's box is cut into before it is projected: in another CRS it is a curve."""
 
 CRS_REMEDY = "source.crs=EPSG:…"
 
@@ -45,10 +45,10 @@ class FeatureFile:
     bounds: tuple[float, float, float, float]
 
     def read(self, columns: list[str], box: BBox | None) -> tuple[gpd.GeoDataFrame, int]:
-        """Read some columns of what meets a box in the file's CRS, and count features without geometry anywhere."""
+        """Read some columns of what meets a box in the file's CRS; count all features that have no geometry."""
         info = pyogrio.read_info(self.path, layer=self.layer)
         nowhere = f'"{info["geometry_name"]}" IS NULL' if info["geometry_name"] else "OGR_GEOMETRY IS NULL"
-        # With their geometries, which are none: without, GDAL takes all for missing.
+        # They are read with their geometries, which are missing: without, GDAL says that all are missing.
         missing = pyogrio.read_dataframe(self.path, layer=self.layer, columns=[], where=nowhere)
         frame = pyogrio.read_dataframe(self.path, layer=self.layer, columns=columns, bbox=box)
         return frame[~shapely.is_missing(frame.geometry.to_numpy())], len(missing)
@@ -62,7 +62,7 @@ class _ParquetFile(FeatureFile):
     indexed: bool
 
     def read(self, columns: list[str], box: BBox | None) -> tuple[gpd.GeoDataFrame, int]:
-        """Read as `FeatureFile` does; without a column of boxes, all of it."""
+        """Read as `FeatureFile` does; a file without a column of boxes is read as a whole."""
         box_of = {"bbox": box} if self.indexed and box else {}
         frame = gpd.read_parquet(self.path, columns=[*columns, self.geometry], **box_of)
         batches = pq.ParquetFile(self.path).iter_batches(columns=[self.geometry])
@@ -144,7 +144,7 @@ def _find_crs(path: Path, wanted: str | None, told: Any) -> pyproj.CRS:
             return pyproj.CRS.from_user_input(told if wanted is None else wanted)
     except pyproj.exceptions.CRSError as error:
         raise SourceError(
-            f"The CRS of {path.name} is none.", got=error, remedy="such as source.crs=EPSG:25832"
+            f"PROJ does not know the CRS of {path.name}.", got=error, remedy="such as source.crs=EPSG:25832"
         ) from error
     raise SourceError(
         f"{path} does not say in which CRS its coordinates are.",
@@ -153,7 +153,7 @@ def _find_crs(path: Path, wanted: str | None, told: Any) -> pyproj.CRS:
 
 
 def find_covered(file: FeatureFile) -> BaseGeometry:
-    """Box of a file, longitude and latitude, its edges followed."""
+    """Return the box of a file as a polygon in longitude and latitude, which follows the box's edges."""
     left, bottom, right, top = file.bounds
     if file.crs.is_geographic and (max(abs(bottom), abs(top)) > 90.01 or max(abs(left), abs(right)) > 360.01):
         swapped = max(map(abs, file.bounds)) <= 180 and max(abs(left), abs(right)) <= 90
@@ -184,7 +184,7 @@ def find_covered(file: FeatureFile) -> BaseGeometry:
 
 @contextmanager
 def translate_errors(path: str | Path) -> Iterator[None]:
-    """Turn the readers' errors into ours."""
+    """Turn the errors of the readers into a `SourceError`."""
     try:
         yield
     except (

@@ -1,9 +1,11 @@
 """Write a GeoTIFF of coverage with its mask and overviews in one pass, from the top, in little memory.
 
-GDAL writes such a file in three passes (cells, mask, overviews), and averaging under a mask alone takes it longer than
-drawing the city. Here each strip is averaged and compressed while the next one is drawn, averages are exact (of the
-cells that are valid, rounded without bias) at every level, empty tiles take no room, and a full disk is an `OSError` at
-once. The file is an ordinary tiled GeoTIFF, a BigTIFF only beyond 4 GB.
+Each strip is averaged and compressed while the next one is drawn. Averages are exact at every level (of the cells that
+are valid, rounded without bias), empty tiles take no room, and a full disk is an `OSError` at once. The file is an
+ordinary tiled GeoTIFF, a BigTIFF only beyond 4 GB, and its bytes depend on no version of GDAL.
+
+GDAL writes such a file in three passes (cells, mask, overviews), in 1.6 times the time; its averages are rounded up,
+and where the disk fills in the last pass it may raise no error (`benchmarks/geotiff.py`).
 
 References
 ----------
@@ -86,7 +88,7 @@ class GeoTiffWriter:
         ready = len(self.pending)  # compressed while this strip was drawn
         for level in self.levels:
             for place, cells in level.append(strip, valid, self.pool):
-                self.pending.append((place, self.pool.submit(_compressed, cells)))
+                self.pending.append((place, self.pool.submit(_compress, cells)))
         self._store(ready)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -166,8 +168,8 @@ class _Level:
         f, row = self.factor, self.rows % TILE
         rows = slice(row, row + strip.shape[1] // f)
         target = self.waiting[:, rows, : self.grid.width]
-        count = None if valid.all() else _sums(valid, f)
-        for mean, out in zip(pool.map(lambda band: _mean(band, f, count), strip), target[:-1], strict=True):
+        count = None if valid.all() else _sum_squares(valid, f)
+        for mean, out in zip(pool.map(lambda band: _average(band, f, count), strip), target[:-1], strict=True):
             out[:] = mean
         target[-1] = 1 if count is None else 2 * count >= f * f
         self.rows += strip.shape[1] // f
@@ -232,7 +234,7 @@ class _Level:
         }
 
 
-def _sums(cells: NDArray[Any], factor: int) -> NDArray[np.uint16]:
+def _sum_squares(cells: NDArray[Any], factor: int) -> NDArray[np.uint16]:
     """Sum squares of factor × factor cells, whole rows first: ten times faster than reducing a reshaped view."""
     rows = cells[::factor].astype(np.uint16)
     for i in range(1, factor):
@@ -243,11 +245,11 @@ def _sums(cells: NDArray[Any], factor: int) -> NDArray[np.uint16]:
     return sums
 
 
-def _mean(band: NDArray[np.uint8], factor: int, count: NDArray[np.uint16] | None) -> NDArray[np.uint8]:
+def _average(band: NDArray[np.uint8], factor: int, count: NDArray[np.uint16] | None) -> NDArray[np.uint8]:
     """Average the valid cells of every square, halves to the even neighbour; `count` of them, None for all."""
     if factor == 1 or not band.any():
         return band[::factor, ::factor]
-    sums = _sums(band, factor)
+    sums = _sum_squares(band, factor)
     if count is not None:
         half = 2 * count.astype(np.uint32) >= factor**2
         return np.where(half, np.rint(sums / np.maximum(count, 1)), 0).astype(np.uint8)
@@ -256,7 +258,7 @@ def _mean(band: NDArray[np.uint8], factor: int, count: NDArray[np.uint16] | None
     return (sums >> bits).astype(np.uint8)
 
 
-def _compressed(cells: NDArray[np.uint8]) -> bytes:
+def _compress(cells: NDArray[np.uint8]) -> bytes:
     """Deflate a tile; nothing for an empty one.
 
     Coverage is runs of 0 and 255 with a few values between: matching runs alone is faster than level 1 and smaller than

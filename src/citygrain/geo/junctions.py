@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 EDGE = 0.75
-"""Cells from the window's edge within which a line says nothing."""
+"""A line that stays within so many cells of the window's edge is left out."""
 
 SAME_JUNCTION = 0.85
 """Widths of a way within which two junctions are one."""
@@ -30,7 +30,7 @@ FORKED = 4.0
 """Widths of a way within which two forks may be one crossing at a low angle."""
 
 THROUGH = -0.6
-"""Cosine of the angle between two ways from which on they go on in each other where they meet."""
+"""Two ways that meet go on in each other when the cosine of the angle between them is at most this."""
 
 
 Point = tuple[float, float]
@@ -62,7 +62,7 @@ class Bands:
 
 @dataclass
 class Edge:
-    """A line from node `u` to node `v`. What is done to a network is done to few points at a time: plain numbers."""
+    """A line from node `u` to node `v`, in plain numbers: a network is changed a few points at a time."""
 
     u: int
     v: int
@@ -103,7 +103,7 @@ def clear_lines(
 
 
 def _find_rim(edges: Sequence[Edge], where: list[Point], window: tuple[int, int]) -> list[bool]:
-    """Tell which nodes lie on the window's edge; ends that all but reach it are moved there."""
+    """Tell which nodes lie on the window's edge; ends that nearly reach it are moved onto it."""
     degree = _count_degrees(edges)
     moved = {}
     for node, (x, y) in enumerate(where):
@@ -118,7 +118,7 @@ def _find_rim(edges: Sequence[Edge], where: list[Point], window: tuple[int, int]
 
 
 def _cut_leaving_shoots(edges: list[Edge], where: Sequence[Point], rim: Sequence[bool], width: float) -> list[Edge]:
-    """Cut shoots to the window's edge: a way leaves it once, and one along it does not."""
+    """Cut shoots to the window's edge: a way crosses it once, and a way along it does not cross it."""
     at: dict[int, list[Edge]] = defaultdict(list)
     for e in edges:
         at[e.u].append(e)
@@ -168,7 +168,7 @@ def _lengthen(edges: Sequence[Edge], where: list[Point], rim: Sequence[bool], wi
 
 
 def _cut_shoots(edges: list[Edge], rim: Sequence[bool], width: float) -> list[Edge]:
-    """Cut shoots: lines that end nowhere and are shorter than the band is wide. Of those that end a way one stays."""
+    """Cut shoots: lines with a loose end that are shorter than the band is wide. Where all are shoots, one stays."""
     degree = _count_degrees(edges)
     shoots: dict[int, list[Edge]] = defaultdict(list)
     for e in edges:
@@ -211,10 +211,10 @@ def _merge_junctions(
     ground: shapely.Geometry,
     kinds: Bands,
 ) -> list[Edge]:
-    """Draw junctions together that a line much shorter than the band is wide joins; `where` is changed.
+    """Merge junctions that a line joins which is much shorter than the band is wide; `where` is changed.
 
-    So are the two forks of ways that cross at a low angle, before all others. Lines from one carriageway to the other,
-    across the `ground` between, stay.
+    The two forks of ways that cross at a low angle are merged first. Lines from one carriageway to the other, across
+    the `ground` between them, stay.
     """
     ground = shapely.buffer(ground, -0.3)
     degree = _count_degrees(edges)
@@ -272,7 +272,7 @@ def _is_crossing(e: Edge, at: Mapping[int, Sequence[Edge]], width: float) -> boo
 
 
 def _lie_in_line(one: Edge, other: Edge, width: float) -> bool:
-    """Tell whether two ways lie in a line, beyond where thinning bends them; of short ones not much can be told."""
+    """Tell whether two ways lie in a line, beyond where thinning bends them. Short ways are judged less strictly."""
     lengths = one.length(), other.length()
     ends = []
     for way, length in zip((one, other), lengths, strict=True):
@@ -337,10 +337,10 @@ def _straighten_junctions(
 
 
 def _find_courses(ways: Sequence[Edge], near: float, far: float) -> list[tuple[float, Point, Point]]:
-    """Return two points of the course that ways which meet take where they do, and the weight of each course.
+    """Return the courses of ways at the junction where they meet: a weight and two points of each.
 
-    Two ways that go on in each other have one course, which may be a curve: it is that through the points at two
-    distances on both. The others go straight on.
+    Two ways that go on in each other have one course. It may be a curve, through the points at two distances on both
+    ways. All other ways have a straight course of their own.
     """
     found = []
     at = [(_point_along(way.xy, near), _point_along(way.xy, min(2 * near, way.length()))) for way in ways]

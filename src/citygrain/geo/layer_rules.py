@@ -28,10 +28,10 @@ COLLECTION = 7
 """Type id of shapely."""
 
 TOLD_VALUES = 30
-"""Values of a column, the most frequent, that are told at most."""
+"""Values of a column, the most frequent ones, that a message names at most."""
 
 SHAPES = ("points", "lines", "polygons")
-"""Names of geometries by their dimension."""
+"""Names of geometries, by their dimension."""
 
 NO_GEOMETRY = "features without geometry"
 NO_EXTENT = "geometries without extent"
@@ -69,7 +69,9 @@ class LayerRule:
                 got=self.width_m,
             )
         if self.width_m is not None and not self.width_m > 0:
-            raise ConfigError("Lines are drawn with a width.", expected="width_m above 0, in metres", got=self.width_m)
+            raise ConfigError(
+                "A line cannot be drawn without a width.", expected="width_m above 0, in metres", got=self.width_m
+            )
 
 
 def keep_usable(frame: gpd.GeoDataFrame, place: Place, crs: pyproj.CRS, skipped: Counter[str]) -> gpd.GeoDataFrame:
@@ -88,7 +90,7 @@ def keep_usable(frame: gpd.GeoDataFrame, place: Place, crs: pyproj.CRS, skipped:
 
 
 def _flatten_collections(frame: gpd.GeoDataFrame) -> NDArray[np.object_]:
-    """Geometries of features, of a collection those parts that count."""
+    """Return the geometries of features; of a collection only its parts of the highest dimension."""
     geometry: NDArray[np.object_] = np.array(frame.geometry.to_numpy(), dtype=object)
     mixed = shapely.get_type_id(geometry) == COLLECTION
     geometry[mixed] = [_keep_highest(collection) for collection in geometry[mixed]]
@@ -96,16 +98,16 @@ def _flatten_collections(frame: gpd.GeoDataFrame) -> NDArray[np.object_]:
 
 
 def _keep_highest(collection: BaseGeometry) -> BaseGeometry:
-    """Return the areas of a collection, its lines where there are none."""
+    """Return the areas of a collection, or its lines where it has no areas."""
     parts = shapely.get_parts(shapely.get_parts(collection))
     dimensions = shapely.get_dimensions(parts)
     return shapely.union_all(parts[dimensions == dimensions.max(initial=0)])
 
 
 def _find_drawable(rule: LayerRule, dimensions: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mask of the geometries that a rule's channel draws, `(n,)`.
+    """Return a mask of the geometries that a rule's channel draws, `(n,)`.
 
-    Areas in a channel of lines would be taken for lengths; lines without a width cannot be drawn.
+    A channel of lines draws no areas, since they would be measured as lengths. Lines without a width are not drawn.
     """
     width = WIDTHS[rule.channel]
     lines = dimensions == 1 if width or rule.width_m else np.zeros(len(dimensions), bool)
@@ -113,16 +115,16 @@ def _find_drawable(rule: LayerRule, dimensions: NDArray[np.int64]) -> NDArray[np
 
 
 def find_drawn(rule: LayerRule, frame: gpd.GeoDataFrame) -> NDArray[np.bool_]:
-    """Mask of the features that a rule would draw if it were the only one, `(n,)`."""
+    """Return a mask of the features that a rule would draw if it were the only one, `(n,)`."""
     return find_matches(frame, rule.where) & _find_drawable(rule, shapely.get_dimensions(frame.geometry.to_numpy()))
 
 
 def check_rule(
     rule: LayerRule, whole: gpd.GeoDataFrame, inside: gpd.GeoDataFrame, drawn: bool, path: Path, place: Place
 ) -> None:
-    """Refuse a rule whose channel nothing of a whole file fits, though of the right shape; warn of one without use.
+    """Refuse a rule whose channel would be empty in the whole file; warn of a rule that fits nothing in the place.
 
-    An empty channel would count as known: there would be no houses, where there was but a wrong word.
+    An empty channel would count as known: a wrong word in a rule would mean a city without houses.
     """
     fits = find_matches(whole, rule.where)
     words = " and ".join(f"{column}: {_list_values(wanted)}" for column, wanted in rule.where.items())
@@ -150,12 +152,12 @@ def check_rule(
 
 
 def _list_values(wanted: Any) -> str:
-    """One value of a rule, or several, in words."""
+    """Return one value of a rule, or several, in words."""
     return ", ".join(map(str, wanted)) if isinstance(wanted, list | tuple) else str(wanted)
 
 
 def _find_misfit(where: Mapping[str, Any], frame: gpd.GeoDataFrame) -> tuple[str, list[str]]:
-    """Return the first column that leaves nothing of what the columns before it fit, and the values that it has."""
+    """Return the first column of a rule after which no feature is left, and the values that the column has there."""
     column = ""
     for column in where:
         hit = find_matches(frame, {column: where[column]})
@@ -173,7 +175,7 @@ def _shape_error(rule: LayerRule, dimensions: NDArray[np.int64], path: Path, wor
     with_width = "a width makes lines areas: source.rules=[{channel:water,width_m:…}]; or "
     remedy = with_width if rule.channel == "water" and "lines" in counts else ""
     return SourceError(
-        f"{path.name} holds {held} only{f' where {words}' if words else ''}, and {rule.channel} is not drawn of such.",
+        f"{path.name} holds {held} only{f' where {words}' if words else ''}, which {rule.channel} is not drawn from.",
         expected=wanted,
         got=", ".join(f"{n:,} {shape}" for shape, n in counts.items()) or f"{len(dimensions):,} empty geometries",
         remedy=f"{remedy}take a file of {wanted.partition(',')[0]} for {rule.channel}, or leave it out: "
@@ -184,7 +186,7 @@ def _shape_error(rule: LayerRule, dimensions: NDArray[np.int64], path: Path, wor
 def sort_features(
     frame: gpd.GeoDataFrame, rules: Sequence[LayerRule], crs: str, skipped: Counter[str]
 ) -> dict[str, gpd.GeoDataFrame]:
-    """Sort features into layers by the rules: in each channel by the first that fits."""
+    """Sort features into layers: in each channel, a feature belongs to the first rule that fits it."""
     dimensions = shapely.get_dimensions(frame.geometry.to_numpy())
     lines = dimensions == 1
     parts: dict[str, list[gpd.GeoDataFrame]] = {rule.channel: [] for rule in rules}
@@ -206,7 +208,10 @@ def sort_features(
 
 
 def find_matches(frame: gpd.GeoDataFrame, where: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Mask of the features whose columns have the values, `(n,)`; numbers and true or false also as words."""
+    """Return a mask of the features whose columns have the values, `(n,)`.
+
+    Values are compared as words, in lower case; numbers also as numbers.
+    """
     hit = np.ones(len(frame), bool)
     for column, wanted in where.items():
         values = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
@@ -219,7 +224,10 @@ def find_matches(frame: gpd.GeoDataFrame, where: Mapping[str, Any]) -> NDArray[n
 
 
 def _find_equal(column: pd.Series[Any], values: Sequence[Any]) -> NDArray[np.bool_]:
-    """Mask of the numbers that are among the values, `(n,)`: whole ones with gaps between them come as fractions."""
+    """Return a mask of the numbers that are among the values, `(n,)`.
+
+    A column of whole numbers with gaps is read as fractions, so that `5` stands in it as `5.0`.
+    """
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return np.zeros(len(column), bool)
     return column.isin([value for value in values if type(value) in {int, float}]).to_numpy()

@@ -24,11 +24,11 @@ water     lakes, rivers, basins; the sea; waterways by class (river 15, canal 10
           ditch and drain 2 m)
 ========  ====================================================================================  ================
 
-Why so:
+The reasons:
 
 - **One width per network channel**, whatever the road's true width, so that length density is linear in area share:
   km/km² = share / width × 1000. So a channel whose measure is a length holds lines only: squares are a channel of their
-  own, and the surface of a road (``area=yes``, ``area:highway``) is drawn nowhere, since its line is.
+  own, and the surface of a road (``area=yes``, ``area:highway``) is not drawn, since its line is.
 - **Service roads are no streets.** How many driveways and alleys are mapped depends on who mapped; osmnx's drive
   network and Boeing (2019) leave them out. So arterial + street is the drive network of the literature.
 - **Mode by use, not by tag.** The same way measures the same whoever mapped it:
@@ -37,41 +37,41 @@ Why so:
     ``footway`` as it was used before, = both, left, right; ``sidewalk=yes`` means both) tagged on a road become lines
     beside the carriageway, one for each tagged side, where a separately mapped one would be; the road stays in its
     channel. Cycle ways may have sidewalks, too, and a sidewalk with ``sidewalk:left:bicycle=designated`` is a cycle
-    track as well. ``separate`` says that they are mapped on their own. A tag of a side (``:left``, ``:right``) says
-    more than ``:both``, and that more than a tag without a side.
+    track as well. ``separate`` says that they are mapped on their own. A tag with a side (``:left``, ``:right``) counts
+    before ``:both``, and ``:both`` before a tag without a side.
   - A plain ``cycleway=lane`` means both sides, and of a one-way street the side that traffic keeps to: the right one,
     the left one where people drive on the left (`citygrain.geo.driving_side`), seen along the traffic, which
     ``oneway=-1`` turns about. Roundabouts and motorways are one-way unless they say otherwise.
-  - What is tagged **and** mapped beside is one: a tagged line goes where a mapped one of its channel runs along it on
-    the same side of the road, at most 8 m from it.
+  - What is tagged **and** mapped beside the road is drawn once: a tagged line is left out where a mapped line of its
+    channel runs along it on the same side of the road, at most 8 m from it.
   - A way that both may use is in `cycle` and in `walk`: cycle ways with ``foot`` = yes, designated, permissive or a
     ``segregated`` tag; paths, footways, pedestrian streets, tracks and bridleways with ``bicycle=designated`` (or
     ``official``), unless ``foot=no``. Tracks and bridleways with ``foot=designated`` are in `walk`.
   - Shared lanes (``shared_lane``, ``share_busway``) are paint on a car lane and do not count. Cycle streets
     (``bicycle_road``, ``cyclestreet``) are drawn on the street's own line.
-- **Underground is what says so**: ``tunnel``, ``location`` = underground or indoor, ``indoor``,
-  ``parking=underground``, and a ``level`` below 0 of ways, rails, squares and parking. ``layer`` below 0 alone says
-  what crosses above, no more: cuttings, gardens under a bridge. Parking aisles are the exception, since nothing else
-  takes them below: with ``layer`` below 0 they lie in a garage, as they and parking do on a ``level`` above 0.
-  ``tunnel=no`` is heard: then neither level nor layer counts. A passage through a building is a way on the ground and
-  stays; so does a house with parking below it.
-- **Not there**: what is planned, under construction, in ruins, collapsed or demolished. Roofs, canopies and carports
-  cover no ground either; what is parked or sold below them is `parking` or `square`.
+- **Underground is what a tag says to be underground**: ``tunnel``, ``location`` = underground or indoor, ``indoor``,
+  ``parking=underground``, and a ``level`` below 0 of ways, rails, squares and parking. A ``layer`` below 0 alone only
+  says that something crosses above: of a cutting, of a garden under a bridge. Parking aisles are the exception, since
+  mappers give them no other tag: with a ``layer`` below 0 they lie in a garage. So do parking aisles and parking on a
+  ``level`` above 0. With ``tunnel=no`` neither level nor layer counts. A passage through a building is a way on the
+  ground and stays; so does a house with parking below it.
+- **Not there** is what is planned, under construction, in ruins, collapsed or demolished. Roofs, canopies and carports
+  cover no ground either; the parking or the market below them is in `parking` or `square`.
 - **Dry basins** (``basin`` = detention or infiltration; basins that are ``intermittent``) hold no water. Covered
-  reservoirs show none.
+  reservoirs show no water.
 - **Parks and pitches but no nature reserves**: a reserve is a boundary, and often covers open sea.
 - **Swimming pools** are not water: only some countries map them, by the hundred thousand.
 - **The sea** is no polygon in OpenStreetMap; the helper layer `COASTLINE` holds the lines it is built from.
-- **What is decided against** stands in `DECIDED_AGAINST`, with its reason; whatever neither it nor a rule knows is
-  counted by tag (`citygrain.geo.sorting.remainder`), so that nothing vanishes silently.
+- **What is left out on purpose** stands in `citygrain.geo.osm_rules.DECIDED_AGAINST`, with the reason. What neither it
+  nor a rule knows is counted by tag (`citygrain.geo.sorting.count_remainder`), so that nothing vanishes silently.
 - **Access** is not looked at: a private street is a street of the city's form.
 
 A feature is drawn once by the first rule of a layer that matches it: on its own line, or else once on each side. It may
 be in several layers: a street with tagged lanes is in `street` and in `cycle`.
 
-Vector tiles in the OpenMapTiles schema hold the same in fewer words; `TILE_RULES` maps them. They do not know parking
-surfaces, and keep only cycle ways and footways that are mapped on their own. Some (tilemaker's) hold pedestrian areas
-as the lines around them: a closed line of the class `pedestrian` is a square, as 99 of 100 closed ways with
+Vector tiles in the OpenMapTiles schema hold the same in fewer words (`citygrain.geo.tile_rules`). They do not know
+parking surfaces, and keep only cycle ways and footways that are mapped on their own. Some (tilemaker's) hold pedestrian
+areas as the lines around them: a closed line of the class `pedestrian` is a square, as 99 of 100 closed ways with
 ``highway=pedestrian`` are (1,389 of 1,410 in Porto, Munich, London, Vienna, Copenhagen and Monaco).
 
 References
@@ -142,24 +142,24 @@ BUILT = ("building", "arterial", "street")
 """Channels that make ground a city: their summed share is the built share of a window or a block."""
 
 RASTER_FORMAT = 2
-"""Version of what channels hold, and of the folders that hold them. In format 1, `street` held service roads and `walk`
-squares."""
+"""Version of what channels hold, and of the folders that hold them. In format 1, `street` held service roads too, and
+`walk` held squares too."""
 
 PARTED: Mapping[str, Mapping[str, float]] = {
     "street": {"street": 1.0, "service": WIDTHS["street"] / WIDTHS["service"]},
     "walk": {"walk": 1.0, "square": 1.0},
 }
-"""Channel of format 1 → the channels that hold today what it held, and by how much their coverage counts: service
+"""Channel of format 1 → the channels that it has been parted into, and the factor of the coverage of each: service
 roads were drawn as wide as streets."""
 
 PARTS = frozenset(part for parts in PARTED.values() for part in parts) - frozenset(PARTED)
 """Channels that format 1 did not have."""
 
 
-def parts_of(channel: str, raster_format: int = RASTER_FORMAT) -> Mapping[str, float]:
-    """Return the channels of today that a channel of a format is made of, and by how much the coverage of each counts.
+def find_parts(channel: str, raster_format: int = RASTER_FORMAT) -> Mapping[str, float]:
+    """Return the channels of today that a channel of a format is made of, each with the factor of its coverage.
 
-    >>> parts_of("street"), parts_of("street", 1)
+    >>> find_parts("street"), find_parts("street", 1)
     ({'street': 1.0}, {'street': 1.0, 'service': 1.6})
     """
     return PARTED.get(channel, {channel: 1.0}) if raster_format == 1 else {channel: 1.0}
@@ -168,7 +168,7 @@ def parts_of(channel: str, raster_format: int = RASTER_FORMAT) -> Mapping[str, f
 def select_channels(
     cells: NDArray[np.uint8], channels: Sequence[str], wanted: Sequence[str], raster_format: int = RASTER_FORMAT
 ) -> NDArray[np.uint8]:
-    """Return bands of a layout as models of a format know them: what has been parted since is added up again.
+    """Return bands of a layout as models of a format know them: channels that have been parted are added up again.
 
     Parameters
     ----------
@@ -183,7 +183,9 @@ def select_channels(
     """
     bands = []
     for name in wanted:
-        parts = [(cells[list(channels).index(p)], w) for p, w in parts_of(name, raster_format).items() if p in channels]
+        parts = [
+            (cells[list(channels).index(p)], w) for p, w in find_parts(name, raster_format).items() if p in channels
+        ]
         band = parts[0][0]
         if len(parts) > 1:
             total = sum(weight * part.astype(np.float32) for part, weight in parts)
@@ -192,7 +194,7 @@ def select_channels(
     return np.stack(bands)
 
 
-def empty_layer(crs: object) -> gpd.GeoDataFrame:
+def make_empty_layer(crs: object) -> gpd.GeoDataFrame:
     """Return a layer without features in the schema of all layers."""
     return gpd.GeoDataFrame(
         {"kind": pd.Series(dtype="str"), "width_m": pd.Series(dtype="float64")},

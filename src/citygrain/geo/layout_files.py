@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import LAYOUT, read_manifest
+from citygrain.geo.raster_files import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 
@@ -95,7 +95,7 @@ def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDAr
     """
     try:
         with rasterio.open(path) as tif:
-            whole = grid_of(tif, str(path))
+            whole = find_grid(tif, str(path))
             window = Window(0, 0, tif.width, tif.height)
             if bounds is not None:
                 window = _cut_window(window, bounds, tif)
@@ -120,7 +120,7 @@ def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDAr
     return cells, channels, grid
 
 
-def grid_of(tif: rasterio.DatasetReader, name: str) -> Grid:
+def find_grid(tif: rasterio.DatasetReader, name: str) -> Grid:
     """Return where the cells of an open file lie.
 
     Parameters

@@ -21,8 +21,8 @@ ANY = ("*",)
 BELOW = ("<0",)
 """Numbers of a tag (levels, layers) that are all below 0, unless the feature says `tunnel=no`."""
 
-AWAY = ("!0",)
-"""Numbers of a tag of which none is 0, and that do not lie on both sides of it, unless the feature says `tunnel=no`."""
+OFF_GROUND = ("!0",)
+"""Numbers of a tag that are all below 0 or all above 0, unless the feature says `tunnel=no`."""
 
 ARTERIAL = tuple(f"{c}{link}" for c in ("motorway", "trunk", "primary", "secondary") for link in ("", "_link"))
 STREET = (
@@ -105,8 +105,8 @@ class Rule:
         Draw beside the carriageway instead of on the line: on this side of the line's direction, or on the side that
         traffic keeps to (`near`) or the other one (`far`).
     plain
-        Tag of which `tag:left`, `tag:right` or `tag:both`, where there is one for the side and this rule does not ask
-        for it, says more than this rule.
+        A tag without a side. Where the feature has the same tag with the side (`tag:left`, `tag:right`) or `tag:both`,
+        and the rule does not ask for that one, the rule does not count.
     """
 
     layer: str
@@ -121,10 +121,10 @@ class Rule:
 SIDES: tuple[Side, ...] = ("right", "left")
 
 
-def _beside_roads(
+def _make_side_rules(
     layer: str, tag: str, values: tuple[str, ...], suffix: str = "", roads: tuple[str, ...] = ROAD
 ) -> tuple[Rule, ...]:
-    """Rows of what is tagged on a road by `tag:left`, `:right` and `:both`, each with a further suffix."""
+    """Return rows for what is tagged on a road by `tag:left`, `tag:right` and `tag:both`, each with a suffix."""
     return tuple(
         Rule(
             layer,
@@ -168,7 +168,7 @@ OSM_RULES: tuple[Rule, ...] = (
         "service",
         "line",
         {"service": ("parking_aisle",), "highway": ("service",)},
-        {**NO_LINE, "layer": BELOW, "level": AWAY, "parking": ("underground",)},
+        {**NO_LINE, "layer": BELOW, "level": OFF_GROUND, "parking": ("underground",)},
     ),
     Rule("cycle", "line", {"highway": ("cycleway",)}, NO_LINE),
     Rule(
@@ -179,8 +179,8 @@ OSM_RULES: tuple[Rule, ...] = (
     ),
     Rule("cycle", "line", {"bicycle_road": ("yes",), "highway": (*ROAD, "track")}, NO_LINE),
     Rule("cycle", "line", {"cyclestreet": ("yes",), "highway": (*ROAD, "track")}, NO_LINE),
-    *_beside_roads("cycle", "cycleway", TRACK),
-    *_beside_roads("cycle", "sidewalk", DESIGNATED, ":bicycle"),
+    *_make_side_rules("cycle", "cycleway", TRACK),
+    *_make_side_rules("cycle", "sidewalk", DESIGNATED, ":bicycle"),
     Rule("cycle", "line", {"cycleway": ("track", "lane"), "highway": ROAD}, NO_LINE, side="near", plain="cycleway"),
     Rule(
         "cycle",
@@ -203,7 +203,7 @@ OSM_RULES: tuple[Rule, ...] = (
     Rule("walk", "line", {"highway": ("cycleway",), "segregated": ("yes", "no")}, {**NO_LINE, "foot": NOT_ON_FOOT}),
     Rule("walk", "line", {"highway": ("track", "bridleway"), "foot": DESIGNATED}, NO_LINE),
     Rule("walk", "line", {"highway": ("track", "bridleway"), "bicycle": DESIGNATED}, {**NO_LINE, "foot": NOT_ON_FOOT}),
-    *_beside_roads("walk", "sidewalk", ("yes",), roads=WITH_SIDEWALK),
+    *_make_side_rules("walk", "sidewalk", ("yes",), roads=WITH_SIDEWALK),
     *(
         Rule("walk", "line", {tag: (side, "both", *also), "highway": WITH_SIDEWALK}, NO_LINE, side=side, plain=tag)
         for tag, also in (("sidewalk", ("yes",)), ("footway", ()))
@@ -219,13 +219,13 @@ OSM_RULES: tuple[Rule, ...] = (
         "parking",
         "area",
         {"amenity": PARKING},
-        {**INDOORS, "level": AWAY, "building": ANY, "parking": ("underground", "rooftop", *GARAGE)},
+        {**INDOORS, "level": OFF_GROUND, "building": ANY, "parking": ("underground", "rooftop", *GARAGE)},
     ),
     Rule(
         "parking",
         "area",
         {"amenity": PARKING, "building": NO_COVER},
-        {**INDOORS, "level": AWAY, "parking": ("underground", "rooftop", *GARAGE)},
+        {**INDOORS, "level": OFF_GROUND, "parking": ("underground", "rooftop", *GARAGE)},
     ),
     Rule("green", "area", {"leisure": GREEN_LEISURE}, INDOORS),
     Rule("green", "area", {"landuse": GREEN_LANDUSE}, INDOORS),
@@ -249,7 +249,7 @@ OSM_RULES: tuple[Rule, ...] = (
     ),
     Rule(COASTLINE, "line", {"natural": ("coastline",)}),
 )
-"""OpenStreetMap tags → layers. `element` and `one-way` are no tags: what the feature is made of, and which way its
+"""OpenStreetMap tags → layers. Two keys are no tags: `element` is what the feature is made of, `one-way` which way its
 traffic runs along the line."""
 
 DECIDED_AGAINST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -320,7 +320,7 @@ DECIDED_AGAINST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
     },
 }
-"""Tag key → why → values that are drawn nowhere on purpose."""
+"""Tag key → reason → values that are not drawn, on purpose."""
 
 _LINE_KEYS = ("highway", "railway", "waterway")
 _AREA_KEYS = ("building", "leisure", "landuse", "natural")
@@ -330,8 +330,8 @@ OSM_SELECTORS = (*_LINE_KEYS, "building", "leisure", "landuse", "natural", *_LIS
 """Keys of which a feature must have at least one to be drawn at all."""
 
 
-def _ruled(shape: Shape) -> dict[str, frozenset[str]]:
-    """Tag key → values that some rule draws in this shape."""
+def _find_ruled(shape: Shape) -> dict[str, frozenset[str]]:
+    """Return the values that some rule draws in this shape, by tag key."""
     found: dict[str, frozenset[str]] = {}
     for rule in OSM_RULES:
         for key in OSM_SELECTORS:
@@ -340,8 +340,12 @@ def _ruled(shape: Shape) -> dict[str, frozenset[str]]:
     return found
 
 
-RULED: Mapping[Shape, Mapping[str, frozenset[str]]] = {"line": _ruled("line"), "area": _ruled("area")}
+RULED: Mapping[Shape, Mapping[str, frozenset[str]]] = {"line": _find_ruled("line"), "area": _find_ruled("area")}
+"""Shape → tag key → values that some rule draws in this shape."""
+
 COUNTED: Mapping[Shape, tuple[str, ...]] = {"line": _LINE_KEYS, "area": _AREA_KEYS}
+"""Shape → tag keys whose unknown values are counted."""
+
 KNOWN: Mapping[str, frozenset[str]] = {
     key: frozenset(value for values in by.values() for value in values)
     | RULED["line"].get(key, frozenset())
@@ -356,7 +360,7 @@ OSM_QUERY: dict[str, bool | list[str]] = {
     else sorted({value for shape in RULED.values() for value in shape.get(key, ())})
     for key in OSM_SELECTORS
 }
-"""What to ask a server for: key → values, or True for all; the form that osmnx takes as `tags`."""
+"""What a server is asked for: key → values, or True for all of them; the form that osmnx takes as `tags`."""
 
 OSM_KEYS: tuple[str, ...] = tuple(
     sorted(

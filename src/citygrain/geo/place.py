@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import geopandas as gpd
 import numpy as np
@@ -24,7 +24,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import PlaceError
-from citygrain.geo.driving_side import driving_side
+from citygrain.geo.driving_side import find_driving_side
 from citygrain.geo.osmnx_session import borrow_osmnx
 
 WGS84 = "EPSG:4326"
@@ -33,16 +33,19 @@ MAX_SPAN_DEG = 6.0
 """Widest place: one UTM zone. Beyond it the projection's scale error exceeds that of the data."""
 
 TOUCH_DEG = 1e-6
-"""An area that reaches this far across the 180th meridian touches it: projected, its edge falls on either side."""
+"""An area that reaches no farther than this across the 180th meridian only touches it: rounding moves its edge."""
 
 UTM_SOUTH, UTM_NORTH = -80.0, 84.0
 
 GEOCODER_TIMEOUT_S = 30.0
 
 EDGE_DEG = 0.005
-"""A bbox's parallels are curves in UTM; points this far apart follow them within a centimetre."""
+"""The parallels of a bbox are curves in UTM: points this far apart follow them within a centimetre."""
 
 BBOX_ORDER = "[west, south, east, north] in degrees: longitudes −180…180, latitudes −80…84, west < east, south < north"
+
+
+Shapes = TypeVar("Shapes", BaseGeometry, NDArray[np.object_])
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Place:
                 "The name of a place becomes the name of a folder, and this one cannot.",
                 expected="letters, digits, _, - and ., beginning with a letter or digit",
                 got=repr(self.name),
-                remedy=f"place.name={slug(self.name)}",
+                remedy=f"place.name={make_slug(self.name)}",
             )
         if not isinstance(self.area, (Polygon, MultiPolygon)) or self.area.is_empty or self.area.area == 0:
             raise PlaceError(
@@ -88,11 +91,11 @@ class Place:
                 expected="a polygon or multipolygon",
                 got=getattr(self.area, "geom_type", type(self.area).__name__),
             )
-        object.__setattr__(self, "area", _on_one_side(self.area, self.name))
+        object.__setattr__(self, "area", _move_to_one_side(self.area, self.name))
         _check_bbox(self.area.bounds, self.name)
         if not self.crs:
             centre = self.area.centroid
-            object.__setattr__(self, "crs", utm_crs(centre.x, centre.y))
+            object.__setattr__(self, "crs", find_utm_crs(centre.x, centre.y))
 
     @classmethod
     def from_bbox(cls, name: str, bbox: Sequence[float]) -> Place:
@@ -132,7 +135,7 @@ class Place:
                 got=error,
                 remedy=f"try again later, or {bbox_remedy}",
             ) from error
-        return cls(name or slug(query.split(",", maxsplit=1)[0]), found.geometry.iloc[0])
+        return cls(name or make_slug(query.split(",", maxsplit=1)[0]), found.geometry.iloc[0])
 
     @classmethod
     def from_file(cls, path: str | Path, name: str | None = None) -> Place:
@@ -170,7 +173,7 @@ class Place:
         area = shapely.make_valid(frame.geometry.to_crs(WGS84).union_all())
         if area.geom_type == "GeometryCollection":
             area = shapely.union_all([g for g in area.geoms if g.geom_type in ("Polygon", "MultiPolygon")])
-        return cls(name or slug(path.stem), shapely.force_2d(area))
+        return cls(name or make_slug(path.stem), shapely.force_2d(area))
 
     @property
     def bbox(self) -> tuple[float, float, float, float]:
@@ -182,7 +185,7 @@ class Place:
     def driving_side(self) -> Literal["left", "right"]:
         """The side of the road that traffic keeps to, at the middle of the area."""
         middle = self.area.representative_point()
-        return driving_side(middle.x, middle.y)
+        return find_driving_side(middle.x, middle.y)
 
     @cached_property
     def utm(self) -> BaseGeometry:
@@ -200,7 +203,7 @@ class Place:
         """Area in km²."""
         return float(self.utm.area / 1e6)
 
-    def project(self, geometry: Any, source_crs: str = WGS84) -> Any:
+    def project(self, geometry: Shapes, source_crs: str = WGS84) -> Shapes:
         """Project a geometry or an array of them from `source_crs` to the place's `crs`, in one vectorised call."""
         transformer = Transformer.from_crs(source_crs, self.crs, always_xy=True)
         return shapely.transform(geometry, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
@@ -229,19 +232,19 @@ class Place:
         }
 
 
-def slug(text: str) -> str:
+def make_slug(text: str) -> str:
     """Turn any text into a valid place name: lower case, everything odd becomes `_`.
 
-    >>> slug("Los Angeles")
+    >>> make_slug("Los Angeles")
     'los_angeles'
     """
     return re.sub(r"\W+", "_", text.lower()).strip("_") or "place"
 
 
-def utm_crs(lon: float, lat: float) -> str:
+def find_utm_crs(lon: float, lat: float) -> str:
     """EPSG code of the UTM zone of a point in degrees.
 
-    >>> utm_crs(12.57, 55.68), utm_crs(174.8, -36.9)
+    >>> find_utm_crs(12.57, 55.68), find_utm_crs(174.8, -36.9)
     ('EPSG:32633', 'EPSG:32760')
     """
     zone = min(int((lon + 180) // 6) + 1, 60)
@@ -257,21 +260,21 @@ def _check_bbox(bbox: Sequence[float], name: str) -> tuple[float, float, float, 
     if not all(map(math.isfinite, (west, south, east, north))):
         raise PlaceError(f"The bbox of {name} is not four numbers.", expected=BBOX_ORDER, got=bbox)
     box = (west, south, east, north)
-    if not _on_earth(box):
+    if not _is_on_earth(box):
         swapped = (south, west, north, east)
         hint = f"latitude and longitude look swapped: try {list(swapped)}"
         raise PlaceError(
             f"The bbox of {name} is not on the Earth, or beyond the reach of UTM.",
             expected=BBOX_ORDER,
             got=list(box),
-            remedy=hint if _on_earth(swapped) else _say_sides(_sides(box)),
+            remedy=hint if _is_on_earth(swapped) else _suggest_boxes(_split_at_meridian(box)),
         )
-    if west >= east and _sides(box):
+    if west >= east and _split_at_meridian(box):
         raise PlaceError(
             f"The bbox of {name} meets or crosses the 180th meridian, where longitudes jump.",
             expected=BBOX_ORDER,
             got=list(box),
-            remedy=_say_sides(_sides(box)),
+            remedy=_suggest_boxes(_split_at_meridian(box)),
         )
     if west >= east or south >= north:
         ordered = (min(west, east), min(south, north), max(west, east), max(south, north))
@@ -282,7 +285,7 @@ def _check_bbox(bbox: Sequence[float], name: str) -> tuple[float, float, float, 
             remedy=f"try {list(ordered)}",
         )
     if max(east - west, north - south) > MAX_SPAN_DEG:
-        across = _say_sides(_sides((east, south, west, north))) if east - west > 180.0 else None
+        across = _suggest_boxes(_split_at_meridian((east, south, west, north))) if east - west > 180.0 else None
         raise PlaceError(
             f"The bbox of {name} is larger than a UTM zone, so it cannot be drawn in metres without distortion.",
             expected=f"at most {MAX_SPAN_DEG:g} degrees in each direction",
@@ -293,7 +296,7 @@ def _check_bbox(bbox: Sequence[float], name: str) -> tuple[float, float, float, 
     return box
 
 
-def _on_one_side(area: Polygon | MultiPolygon, name: str) -> Polygon | MultiPolygon:
+def _move_to_one_side(area: Polygon | MultiPolygon, name: str) -> Polygon | MultiPolygon:
     """Return an area that touches the 180th meridian with longitudes of one sign.
 
     Raises
@@ -310,25 +313,25 @@ def _on_one_side(area: Polygon | MultiPolygon, name: str) -> Polygon | MultiPoly
         return shapely.transform(round_it, lambda xy: np.minimum(xy, [180.0, 90.0]))
     if left >= 180.0 - TOUCH_DEG:
         return shapely.transform(round_it, lambda xy: np.maximum(xy, [180.0, -90.0]) - [360.0, 0.0])
-    sides = _sides((left, south, right, north))
+    sides = _split_at_meridian((left, south, right, north))
     if right - left > 90.0 or not sides:
         return area  # a continent: too large on either side
     raise PlaceError(
         f"{name} lies on both sides of the 180th meridian, where longitudes jump.",
         expected="a place on one side of it",
         got=[west, south, east, north],
-        remedy=_say_sides(sides),
+        remedy=_suggest_boxes(sides),
     )
 
 
-def _sides(box: tuple[float, float, float, float]) -> list[list[float]]:
+def _split_at_meridian(box: tuple[float, float, float, float]) -> list[list[float]]:
     """Boxes of a box that is written across the 180th meridian: west > east, or longitudes beyond ±180.
 
-    None when it cannot be meant that way, and one when it lies on one side after all.
+    Empty when it cannot be meant that way, and one box when it lies on one side after all.
 
-    >>> _sides((179.5, -17.0, -179.5, -16.0))
+    >>> _split_at_meridian((179.5, -17.0, -179.5, -16.0))
     [[179.5, -17.0, 180.0, -16.0], [-180.0, -17.0, -179.5, -16.0]]
-    >>> _sides((190.0, 50.0, 191.0, 51.0))
+    >>> _split_at_meridian((190.0, 50.0, 191.0, 51.0))
     [[-170.0, 50.0, -169.0, 51.0]]
     """
     west, south, east, north = box
@@ -344,8 +347,8 @@ def _sides(box: tuple[float, float, float, float]) -> list[list[float]]:
     return [[round(v, 7) for v in side] for side in sides]
 
 
-def _say_sides(sides: list[list[float]]) -> str | None:
-    """Say which bboxes to take."""
+def _suggest_boxes(sides: list[list[float]]) -> str | None:
+    """Return a remedy that says which bboxes to take; None for none."""
     if not sides:
         return None
     if len(sides) == 1:
@@ -355,7 +358,7 @@ def _say_sides(sides: list[list[float]]) -> str | None:
     )
 
 
-def _on_earth(box: tuple[float, float, float, float]) -> bool:
-    """Whether all longitudes and latitudes are in range."""
+def _is_on_earth(box: tuple[float, float, float, float]) -> bool:
+    """Tell whether all longitudes and latitudes are in range."""
     west, south, east, north = box
     return max(abs(west), abs(east)) <= 180 and min(south, north) >= UTM_SOUTH and max(south, north) <= UTM_NORTH

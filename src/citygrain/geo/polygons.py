@@ -24,28 +24,28 @@ SIMPLIFIED = 0.6
 """Tolerance of the simplification: the root of the area that a vertex may cost, in cells."""
 
 STRAIGHT = 0.03
-"""Cells by which a vertex may lie off the line between its neighbours, and says nothing: half of all do."""
+"""A vertex that lies within so many cells of the line between its neighbours is left out; half of all vertices do."""
 
 SNAP = math.tan(math.radians(22.5))
-"""Slope up to which edges take one of a shape's two directions,"""
+"""Slope up to which an edge takes one of a shape's two directions."""
 
 STRAY = 0.6
-"""unless their ends would move by more than so many cells."""
+"""An edge keeps its direction where its ends would move by more than so many cells."""
 
 SHORT = 1.6
-"""Edges shorter than so many cells between two others are a rounded corner or a step, and no wall."""
+"""An edge shorter than so many cells is a rounded corner or a step, and no wall."""
 
 SQUARE = 0.75
 """Share of the outline that must follow the two directions; other shapes are left as they are."""
 
 FAITHFUL = 0.12
-"""Share by which a shape's area may change; else it keeps its outline."""
+"""A shape whose area would change by more than this share keeps its outline."""
 
 REACH = 2.0
-"""Cells that a corner may lie from where the outline turns; else the shape keeps it."""
+"""A shape keeps its outline where a corner would lie more than so many cells from where the outline turns."""
 
 
-def outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.object_]:
+def trace_outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.object_]:
     """Return valid polygons, in cells (x to the right, y down), that do not overlap.
 
     Parameters
@@ -75,7 +75,7 @@ def outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.objec
         return np.empty(0, object)
     sizes = [len(ring) for ring in rings]
     loops = shapely.linearrings(np.concatenate(rings), indices=np.repeat(np.arange(len(rings)), sizes))
-    big = np.abs(_areas(rings)) >= smallest
+    big = np.abs(_measure_rings(rings)) >= smallest
     _, shape = np.unique(owners, return_inverse=True)
     first = np.r_[True, np.diff(shape) > 0]
     keep = big & big[first][shape]  # no holes without their shape
@@ -83,14 +83,14 @@ def outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.objec
         return np.empty(0, object)
     _, shape = np.unique(shape[keep], return_inverse=True)
     shapes = shapely.polygons(loops[keep], indices=shape)
-    shapes = within(shapes, width, height)
-    # Douglas & Peucker is faster, but prefers the vertices of rounded corners, so that walls move inwards: it may take
-    # away what lies in a line, no more.
-    shapes = valid_parts(shapely.simplify(shapes, STRAIGHT, preserve_topology=False), smallest)
-    return valid_parts(shapely.coverage_simplify(shapes, SIMPLIFIED), smallest)
+    shapes = cut_to_window(shapes, width, height)
+    # Douglas & Peucker is faster, but prefers the vertices of rounded corners, so that walls move inwards: here it only
+    # takes away vertices in a straight line.
+    shapes = keep_valid(shapely.simplify(shapes, STRAIGHT, preserve_topology=False), smallest)
+    return keep_valid(shapely.coverage_simplify(shapes, SIMPLIFIED), smallest)
 
 
-def within(shapes: NDArray[np.object_], width: float, height: float) -> NDArray[np.object_]:
+def cut_to_window(shapes: NDArray[np.object_], width: float, height: float) -> NDArray[np.object_]:
     """Cut polygons at the edge of a window."""
     bounds = shapely.bounds(shapes)
     out = (bounds < 0).any(1) | (bounds[:, 2:] > [width, height]).any(1)
@@ -99,7 +99,7 @@ def within(shapes: NDArray[np.object_], width: float, height: float) -> NDArray[
     return cut
 
 
-def _areas(rings: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _measure_rings(rings: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Signed areas of rings (the shoelace formula)."""
     xy = np.concatenate(rings)
     start = np.cumsum([0, *(len(r) for r in rings)])
@@ -109,16 +109,16 @@ def _areas(rings: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.add.reduceat(terms, start[:-1]) / 2
 
 
-def valid_parts(shapes: NDArray[np.object_], smallest: float) -> NDArray[np.object_]:
-    """Return the polygons that are left of shapes once all are valid, from an area on."""
+def keep_valid(shapes: NDArray[np.object_], smallest: float) -> NDArray[np.object_]:
+    """Make shapes valid; return the polygons among their parts that are no smaller than an area."""
     broken = ~shapely.is_valid(shapes)
     shapes[broken] = shapely.make_valid(shapes[broken])
     parts = shapely.get_parts(shapes)
     return parts[(shapely.get_type_id(parts) == 3) & (shapely.area(parts) >= smallest)]
 
 
-def squared(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Restore the right angles of polygons that are made of them; others, and those that would overlap, are kept.
+def restore_corners(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Restore the right angles of polygons that are made of right angles; all others stay, as those that would overlap.
 
     A shape's two directions are those that its edges, weighted by their squared lengths, agree on best. Edges near
     them become walls through their middles, rounded corners become the crossing of two walls, and small slanted steps
@@ -128,25 +128,27 @@ def squared(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
         return shapes
     loops, owner = shapely.get_rings(shapes, return_index=True)
     xy, ring = shapely.get_coordinates(loops, return_index=True)
-    theta = _directions(xy, ring, owner)
+    theta = _find_directions(xy, ring, owner)
     turn = np.exp(-1j * np.nan_to_num(theta))
-    rings = [r[:-1] for r in _split(_rotated(xy, turn[owner[ring]]).tolist(), ring)]  # their walls lie along x and y
+    rings = [r[:-1] for r in _group(_rotate(xy, turn[owner[ring]]).tolist(), ring)]  # their walls lie along x and y
     turned = [
-        r if lost else _squared_ring(r) or r for r, lost in zip(rings, np.isnan(theta)[owner].tolist(), strict=True)
+        r if lost else _square_ring(r) or r for r, lost in zip(rings, np.isnan(theta)[owner].tolist(), strict=True)
     ]
     of = np.repeat(np.arange(len(turned)), [len(r) for r in turned])
-    loops = shapely.linearrings(_rotated(np.array([p for r in turned for p in r]), turn.conj()[owner[of]]), indices=of)
+    loops = shapely.linearrings(_rotate(np.array([p for r in turned for p in r]), turn.conj()[owner[of]]), indices=of)
     made = shapely.polygons(loops, indices=owner)
     first = np.flatnonzero(np.r_[True, np.diff(owner) > 0])
     new = np.array([turned[i] is not rings[i] for i in first])
     area = shapely.area(shapes)
     new &= shapely.is_valid(made) & (np.abs(shapely.area(made) - area) <= FAITHFUL * area)
     made = np.where(new, made, shapes)
-    return _apart(made, shapes, new)
+    return _resolve_overlaps(made, shapes, new)
 
 
-def _apart(made: NDArray[np.object_], shapes: NDArray[np.object_], new: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """Let changed shapes that overlap step back to what they were, until none does: `shapes` do not overlap."""
+def _resolve_overlaps(
+    made: NDArray[np.object_], shapes: NDArray[np.object_], new: NDArray[np.bool_]
+) -> NDArray[np.object_]:
+    """Undo changes of shapes that overlap, until none does: the original `shapes` do not overlap."""
     while True:
         one, other = shapely.STRtree(made).query(made, predicate="intersects")
         pairs = (one < other) & (new[one] | new[other])
@@ -161,18 +163,18 @@ def _apart(made: NDArray[np.object_], shapes: NDArray[np.object_], new: NDArray[
 _Ring = list[list[float]]
 
 
-def _split(items: list[Any], owner: NDArray[np.int64]) -> list[list[Any]]:
+def _group(items: list[Any], owner: NDArray[np.int64]) -> list[list[Any]]:
     """Group consecutive items of one owner."""
     cuts = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(items)]
     return [items[a:b] for a, b in pairwise(cuts)]
 
 
-def _rotated(xy: NDArray[np.float64], turn: NDArray[np.complex128]) -> NDArray[np.float64]:
+def _rotate(xy: NDArray[np.float64], turn: NDArray[np.complex128]) -> NDArray[np.float64]:
     z = (xy[:, 0] + 1j * xy[:, 1]) * turn
     return np.stack([z.real, z.imag], 1)
 
 
-def _directions(xy: NDArray[np.float64], ring: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[np.float64]:
+def _find_directions(xy: NDArray[np.float64], ring: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[np.float64]:
     """Angles of shapes' walls in radians, NaN where a shape's walls do not agree on one.
 
     `xy` are the vertices of closed rings, `ring` the ring of each vertex, and `owner` the shape of each ring.
@@ -206,8 +208,8 @@ class _Wall:
     end: list[float]
 
 
-def _squared_ring(xy: _Ring) -> _Ring | None:
-    """Return a ring whose edges follow the axes where they nearly do; None where that is no ring or another one."""
+def _square_ring(xy: _Ring) -> _Ring | None:
+    """Return a ring whose edges follow the axes where they nearly do; None where no ring like the old one is left."""
     walls: list[_Wall] = []
     for start, end in zip(xy, xy[1:] + xy[:1], strict=True):
         dx, dy = end[0] - start[0], end[1] - start[1]
@@ -218,13 +220,13 @@ def _squared_ring(xy: _Ring) -> _Ring | None:
             across, along = along, across
         if across < SNAP * along and across < 2 * STRAY:
             if upright:
-                _add(walls, _Wall(1, 0, start[0] + dx / 2, length, end), start)
+                _add_wall(walls, _Wall(1, 0, start[0] + dx / 2, length, end), start)
             else:
-                _add(walls, _Wall(0, 1, start[1] + dy / 2, length, end), start)
+                _add_wall(walls, _Wall(0, 1, start[1] + dy / 2, length, end), start)
         elif length >= SHORT:
             walls.append(_Wall(-dy, dx, dx * start[1] - dy * start[0], length, end))
     if len(walls) > 4 and walls[0].a == walls[-1].a and walls[0].b == walls[-1].b:
-        _add(walls, walls.pop(0), xy[0])
+        _add_wall(walls, walls.pop(0), xy[0])
     if len(walls) < 4:
         return None
     made = []
@@ -239,8 +241,8 @@ def _squared_ring(xy: _Ring) -> _Ring | None:
     return made
 
 
-def _add(walls: list[_Wall], wall: _Wall, start: list[float]) -> None:
-    """Append a wall; after one of the same direction, as a part of it where both nearly lie in line, else by a step."""
+def _add_wall(walls: list[_Wall], wall: _Wall, start: list[float]) -> None:
+    """Append a wall. After a wall of the same direction it becomes a part of that one, or is joined to it by a step."""
     last = walls[-1] if walls else None
     if last is None or (last.a, last.b) != (wall.a, wall.b):
         walls.append(wall)

@@ -22,7 +22,7 @@ from citygrain.geo.osm_rules import (
 def move_beside(lines: NDArray[np.object_], offset_m: NDArray[np.float64], side: Side) -> NDArray[np.object_]:
     """Move lines from the middle of their road to the side.
 
-    A line too crooked for it stays, and within a ring that leaves no room there is none.
+    A line that is too crooked to be moved stays. A ring that has no room for a line within it gives None.
     """
     moved = shapely.offset_curve(lines, offset_m if side == "left" else -offset_m, **_MITRED)
     rings = np.flatnonzero(shapely.is_ring(lines))  # which it would leave open
@@ -41,17 +41,17 @@ def move_beside(lines: NDArray[np.object_], offset_m: NDArray[np.float64], side:
 _MITRED: dict[str, Any] = {"join_style": "mitre", "mitre_limit": 2}
 
 ALONG_DEG = 20.0
-"""Lines that run within this angle of each other run along each other."""
+"""Two lines run along each other when the angle between them is at most this."""
 
 TWIN_M = 8.0
-"""A mapped line that runs along a tagged one on its side of the road, at most so far from it, is the same."""
+"""A mapped line and a tagged one are the same when they run along each other on one side of the road, this near."""
 
 PIECE_M = 10.0
 """Tagged lines are compared with mapped ones piece by piece, of at most this length."""
 
 
 def remove_mapped(tagged: gpd.GeoDataFrame, mapped: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    """Take from lines that stand for a tag what is mapped on its own: near, along, and on the same side of the road."""
+    """Cut out of lines that stand for a tag what is mapped too: near, along, and on the same side of the road."""
     offset_m, roads = tagged["offset_m"].to_numpy(float), tagged["road"].to_numpy(object)
     tagged = tagged.drop(columns=["offset_m", "road"])
     lines = [g for layer in mapped for g in layer.geometry.to_numpy()[shapely.get_dimensions(layer.geometry) == 1]]
@@ -65,7 +65,7 @@ def remove_mapped(tagged: gpd.GeoDataFrame, mapped: Sequence[gpd.GeoDataFrame]) 
     along = np.minimum(turned, np.pi - turned) <= np.radians(ALONG_DEG)
     piece, way = piece[along], way[along]
     there = shapely.get_point(shapely.shortest_line(ways[way], middle[piece]), 0)
-    # Across the road, the way to it is the offset and all of its distance from the road.
+    # A mapped line across the road is as far away as the offset plus its own distance from the road.
     near_side = (
         shapely.distance(there, middle[piece])
         < offset_m[owner[piece]] + shapely.distance(there, roads[owner[piece]]) / 2

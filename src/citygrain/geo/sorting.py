@@ -1,6 +1,7 @@
-"""Features to layers, by the table of `citygrain.geo.layers`.
+"""Features sorted into layers, by the rules of `osm_rules` and `tile_rules`.
 
-A source asks `is_of_interest` what to keep of an object, then sorts what it kept into layers and counts the remainder.
+A source asks `is_of_interest` which objects to keep. It sorts what it kept into layers, and counts the remainder: what
+no rule draws although nobody decided so.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import geopandas as gpd
 import numpy as np
@@ -17,15 +18,15 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.geo.layers import CHANNEL_NAMES, COASTLINE, WIDTHS, empty_layer
+from citygrain.geo.layers import CHANNEL_NAMES, COASTLINE, WIDTHS, make_empty_layer
 from citygrain.geo.osm_rules import (
     AGAINST_LINE,
     ANY,
     ARTERIAL,
-    AWAY,
     BELOW,
     COUNTED,
     KNOWN,
+    OFF_GROUND,
     ONEWAY,
     OSM_RULES,
     RULED,
@@ -38,8 +39,16 @@ from citygrain.geo.roadsides import move_beside, remove_mapped
 from citygrain.geo.tile_rules import TILE_DECIDED_AGAINST, TILE_RULES
 
 
-def is_ruled(tags: Any, shape: Shape) -> bool:
-    """Whether some rule may draw an object with these tags (anything with `get`) in this shape."""
+class Tags(Protocol):
+    """Tags of an object: a mapping, or what osmium has in its place."""
+
+    def get(self, key: str, /) -> str | None:
+        """Return the value of a key, None where the object has no such tag."""
+        ...
+
+
+def is_ruled(tags: Tags, shape: Shape) -> bool:
+    """Tell whether some rule may draw an object with these tags in this shape."""
     for key, values in RULED[shape].items():
         value = tags.get(key)
         if value is not None and (value in values or ANY[0] in values):
@@ -47,13 +56,13 @@ def is_ruled(tags: Any, shape: Shape) -> bool:
     return False
 
 
-def is_of_interest(tags: Any, shape: Shape) -> bool:
-    """Whether an object is to be kept: a rule may draw it, or neither a rule nor a decision knows one of its tags."""
+def is_of_interest(tags: Tags, shape: Shape) -> bool:
+    """Tell whether an object is to be kept: a rule may draw it, or neither a rule nor a decision knows one tag."""
     return is_ruled(tags, shape) or any(_is_unknown(key, tags.get(key)) for key in COUNTED[shape])
 
 
 def _is_unknown(key: str, value: object) -> bool:
-    """Whether neither a rule nor a decision knows a value of one of the keys that are counted."""
+    """Tell whether a value of a key that is counted is unknown to rules and decisions."""
     return isinstance(value, str) and value not in KNOWN[key] and ANY[0] not in KNOWN[key]
 
 
@@ -81,7 +90,7 @@ def layers_from_osm(frame: gpd.GeoDataFrame, *, driving_side: Side = "right") ->
     """
     if frame.crs is None or frame.crs.is_geographic:
         raise ValueError(f"layers_from_osm needs a frame in metres (a projected CRS), got {frame.crs}")
-    return _sort(_with_traffic(frame), OSM_RULES, (*CHANNEL_NAMES, COASTLINE), driving_side)
+    return _sort(_add_traffic(frame), OSM_RULES, (*CHANNEL_NAMES, COASTLINE), driving_side)
 
 
 def layers_from_openmaptiles(frames: Mapping[str, gpd.GeoDataFrame]) -> dict[str, gpd.GeoDataFrame]:
@@ -98,22 +107,23 @@ def layers_from_openmaptiles(frames: Mapping[str, gpd.GeoDataFrame]) -> dict[str
     dict
         Channel name to its features.
     """
-    roads = _with_squares(frames["transportation"])
+    roads = _add_squares(frames["transportation"])
     frames = {**frames, "transportation": roads}
     found: dict[str, list[gpd.GeoDataFrame]] = {name: [] for name in CHANNEL_NAMES}
     for tile_layer, rules in TILE_RULES.items():
         if tile_layer not in frames or (tile_layer == "transportation_name" and "subclass" in roads):
             continue
         for name, layer in _sort(frames[tile_layer], rules, {rule.layer for rule in rules}).items():
-            found[name].append(_without_tunnels(layer, roads) if tile_layer == "transportation_name" else layer)
+            found[name].append(_remove_tunnels(layer, roads) if tile_layer == "transportation_name" else layer)
     return {
-        name: pd.concat(parts, ignore_index=True) if parts else empty_layer(roads.crs) for name, parts in found.items()
+        name: pd.concat(parts, ignore_index=True) if parts else make_empty_layer(roads.crs)
+        for name, parts in found.items()
     }
 
 
 @dataclass(frozen=True)
 class Remainder:
-    """What is drawn nowhere although no decision says so, of one tag.
+    """What has one tag and is not drawn, although no decision says so.
 
     Attributes
     ----------
@@ -130,8 +140,10 @@ class Remainder:
     ha: float
 
 
-def remainder(frame: gpd.GeoDataFrame, within: BaseGeometry, *, driving_side: Side = "right") -> dict[str, Remainder]:
-    """Count what no rule takes and no decision leaves out, by tag (`highway=…`), the most frequent first.
+def count_remainder(
+    frame: gpd.GeoDataFrame, within: BaseGeometry, *, driving_side: Side = "right"
+) -> dict[str, Remainder]:
+    """Count what no rule draws and no decision leaves out, by tag (`highway=…`), the most frequent first.
 
     Parameters
     ----------
@@ -152,11 +164,11 @@ def remainder(frame: gpd.GeoDataFrame, within: BaseGeometry, *, driving_side: Si
     layers = layers_from_osm(left, driving_side=driving_side).values()
     drawn = {int(number) for layer in layers if "osmid" in layer for number in layer["osmid"]}
     geometry = left.geometry.to_numpy()
-    return _counted([(tag, geometry[n]) for n, (_, tag) in enumerate(found) if n not in drawn], within)
+    return _add_up([(tag, geometry[n]) for n, (_, tag) in enumerate(found) if n not in drawn], within)
 
 
-def remainder_of_tiles(frames: Mapping[str, gpd.GeoDataFrame], within: BaseGeometry) -> dict[str, Remainder]:
-    """Count the lines of vector tiles of whose class neither a rule nor a decision knows, as `remainder` does."""
+def count_tile_remainder(frames: Mapping[str, gpd.GeoDataFrame], within: BaseGeometry) -> dict[str, Remainder]:
+    """Count the lines of vector tiles whose class is unknown to rules and decisions, as `count_remainder` does."""
     found = []
     for name, against in TILE_DECIDED_AGAINST.items():
         if name in frames and "class" in frames[name]:
@@ -164,12 +176,12 @@ def remainder_of_tiles(frames: Mapping[str, gpd.GeoDataFrame], within: BaseGeome
             geometry, classes = frames[name].geometry.to_numpy(), frames[name]["class"]
             strange = (shapely.get_dimensions(geometry) == 1) & classes.notna().to_numpy() & ~classes.isin(known)
             found += [(f"{name}.class={classes.iloc[i]}", geometry[i]) for i in np.flatnonzero(strange)]
-    return _counted(found, within)
+    return _add_up(found, within)
 
 
-def _counted(found: Sequence[tuple[str, Any]], within: BaseGeometry) -> dict[str, Remainder]:
+def _add_up(found: Sequence[tuple[str, BaseGeometry]], within: BaseGeometry) -> dict[str, Remainder]:
     """Add up features by tag, the most frequent first."""
-    by_tag: dict[str, list[Any]] = {}
+    by_tag: dict[str, list[BaseGeometry]] = {}
     for tag, geometry in found:
         by_tag.setdefault(tag, []).append(geometry)
     counted = {}
@@ -181,9 +193,11 @@ def _counted(found: Sequence[tuple[str, Any]], within: BaseGeometry) -> dict[str
     return counted
 
 
-def _without_tunnels(lines: gpd.GeoDataFrame, roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Take from `lines` what `roads`, which hold the same lines, know to be in a tunnel."""
-    tunnels = roads.geometry[_matches(roads, "brunnel", ("tunnel",)) & _matches(roads, "class", ("path", "track"))]
+def _remove_tunnels(lines: gpd.GeoDataFrame, roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Cut out of `lines` what is in a tunnel by `roads`, which hold the same lines."""
+    tunnels = roads.geometry[
+        _find_matches(roads, "brunnel", ("tunnel",)) & _find_matches(roads, "class", ("path", "track"))
+    ]
     geometry = lines.geometry.to_numpy(copy=True)
     near = lines.sindex.query(tunnels.to_numpy(), predicate="intersects")[1]
     near = np.unique(near)
@@ -192,10 +206,12 @@ def _without_tunnels(lines: gpd.GeoDataFrame, roads: gpd.GeoDataFrame) -> gpd.Ge
     return lines[~lines.is_empty]
 
 
-def _with_squares(roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+def _add_squares(roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Turn closed lines of the class `pedestrian` into the areas that they go around."""
     geometry = roads.geometry.to_numpy()
-    pedestrian = np.flatnonzero(_matches(roads, "class", ("pedestrian",)) & (shapely.get_dimensions(geometry) == 1))
+    pedestrian = np.flatnonzero(
+        _find_matches(roads, "class", ("pedestrian",)) & (shapely.get_dimensions(geometry) == 1)
+    )
     parts, owner = shapely.get_parts(geometry[pedestrian], return_index=True)
     closed = shapely.is_closed(parts) & (shapely.get_num_coordinates(parts) > 3)
     if not closed.any():
@@ -210,10 +226,12 @@ def _with_squares(roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(whole, crs=roads.crs)[~whole.is_empty]
 
 
-def _with_traffic(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Add the column `one-way`: whether all traffic runs `with` the line or `against` it; missing where both ways."""
+def _add_traffic(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Add the column `one-way`: `with` or `against` where all traffic runs so along the line; else it is missing."""
     says = frame["oneway"] if "oneway" in frame else pd.Series(None, index=frame.index, dtype="object")
-    implied = _matches(frame, "junction", ("roundabout", "circular")) | _matches(frame, "highway", ("motorway",))
+    implied = _find_matches(frame, "junction", ("roundabout", "circular")) | _find_matches(
+        frame, "highway", ("motorway",)
+    )
     one_way = np.full(len(frame), None, dtype=object)
     one_way[says.isin(ONEWAY).to_numpy() | (implied & says.isna().to_numpy())] = "with"
     one_way[says.isin(AGAINST_LINE).to_numpy()] = "against"
@@ -234,36 +252,36 @@ def _sort(
         for key, values in rule.when.items():
             if not hit.any():
                 break
-            hit &= _matches(frame, key, values)
+            hit &= _find_matches(frame, key, values)
         if not hit.any():
             continue
         for key, values in rule.unless.items():
-            hit &= ~_matches(frame, key, values)
-        for side, there in _sides(frame, rule, hit, driving_side):
+            hit &= ~_find_matches(frame, key, values)
+        for side, there in _find_sides(frame, rule, hit, driving_side):
             if side is not None and (rule.layer, None) in drawn:
                 there = there & ~drawn[rule.layer, None]  # noqa: PLW2901
             seen = drawn.setdefault((rule.layer, side), np.zeros(len(frame), dtype=bool))
             new = there & ~seen
             seen |= new
             if new.any():
-                (on_line if side is None else beside)[rule.layer].append(_drawn(frame[new], rule, side))
+                (on_line if side is None else beside)[rule.layer].append(_draw_features(frame[new], rule, side))
     layers = {}
     for name, found in on_line.items():
         found += [remove_mapped(part, found) for part in beside[name]]
-        layers[name] = pd.concat(found, ignore_index=True) if found else empty_layer(frame.crs)
+        layers[name] = pd.concat(found, ignore_index=True) if found else make_empty_layer(frame.crs)
     return layers
 
 
-def _sides(
+def _find_sides(
     frame: gpd.GeoDataFrame, rule: Rule, hit: NDArray[np.bool_], driving_side: Side
 ) -> list[tuple[Side | None, NDArray[np.bool_]]]:
-    """Where a rule draws the features that it hits: on the line (None), or to the left or right of its direction."""
+    """Return the sides on which a rule draws, each with a mask of the features: on the line (None), left or right."""
     if rule.side is None:
         return [(None, hit)]
     if rule.side in {"left", "right"}:
         to_the_left = np.full(len(frame), rule.side == "left")
     else:
-        kept_left = np.full(len(frame), driving_side == "left") ^ _matches(frame, "one-way", ("against",))
+        kept_left = np.full(len(frame), driving_side == "left") ^ _find_matches(frame, "one-way", ("against",))
         to_the_left = kept_left if rule.side == "near" else ~kept_left
     sides: list[tuple[Side | None, NDArray[np.bool_]]] = []
     for side, there in (("left", hit & to_the_left), ("right", hit & ~to_the_left)):
@@ -277,16 +295,16 @@ def _sides(
 _NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")
 
 
-def _matches(frame: gpd.GeoDataFrame, key: str, values: tuple[str, ...]) -> NDArray[np.bool_]:
+def _find_matches(frame: gpd.GeoDataFrame, key: str, values: tuple[str, ...]) -> NDArray[np.bool_]:
     """Mask of the features whose tag has one of the values, `(N,)`."""
     if key not in frame:
         return np.zeros(len(frame), dtype=bool)
     column = frame[key]
     if values == ANY:
         hit = column.notna() & (column != "no")
-    elif values in {BELOW, AWAY}:
-        far = [value for value in column.dropna().unique() if _is_off_ground(str(value), above=values == AWAY)]
-        hit = column.isin(far) & ~pd.Series(_matches(frame, "tunnel", ("no",)), index=frame.index)
+    elif values in {BELOW, OFF_GROUND}:
+        far = [value for value in column.dropna().unique() if _is_off_ground(str(value), above=values == OFF_GROUND)]
+        hit = column.isin(far) & ~pd.Series(_find_matches(frame, "tunnel", ("no",)), index=frame.index)
     else:
         lists = [value for value in column.dropna().unique() if ";" in str(value)]
         fitting = [value for value in lists if any(part.strip() in values for part in str(value).split(";"))]
@@ -295,7 +313,7 @@ def _matches(frame: gpd.GeoDataFrame, key: str, values: tuple[str, ...]) -> NDAr
 
 
 def _is_off_ground(levels: str, *, above: bool) -> bool:
-    """Whether all numbers of a tag such as `-1`, `-2;-1` or `-3--1` are below 0; or, if it counts, above it.
+    """Tell whether all numbers of a tag such as `-1`, `-2;-1` or `-3--1` are below 0; with `above`, or all above it.
 
     >>> [_is_off_ground(text, above=False) for text in ("-1", "-2;-1", "-3--1", "-1;0", "0", "1-3", "ground")]
     [True, True, True, False, False, False, False]
@@ -306,7 +324,7 @@ def _is_off_ground(levels: str, *, above: bool) -> bool:
     return bool(numbers) and (max(numbers) < 0 or (above and min(numbers) > 0))
 
 
-def _drawn(frame: gpd.GeoDataFrame, rule: Rule, side: Side | None) -> gpd.GeoDataFrame:
+def _draw_features(frame: gpd.GeoDataFrame, rule: Rule, side: Side | None) -> gpd.GeoDataFrame:
     """Return features that matched a rule in the schema of a layer; those beside it with their `road`."""
     geometry = frame.geometry.to_numpy()
     width = np.nan if rule.shape == "area" else rule.width_m or WIDTHS.get(rule.layer, np.nan)

@@ -19,17 +19,17 @@ from citygrain.geo.rasterize import Grid
 
 SPLITS = ("train", "val", "test")
 WHOLE = "all"
-"""Stands for the whole place where nothing is held out: places are compared on all that they are."""
+"""Name of a split that is the whole place, with nothing held out: for comparing places."""
 
 BLOCK_M = 2000.0
 BUFFER_M = 128.0
 """About one street block beyond the edge of a held-out block: no building or street corner is shared."""
 
 FEWEST_BLOCKS = 12
-"""A place too small for so many blocks of the wanted size gets smaller blocks."""
+"""A place that is too small for so many blocks of the wanted size gets smaller blocks."""
 
 GROUP = 10
-"""Of so many neighbouring blocks, equally built up, one is held out for validation and one for the test."""
+"""Of so many neighbouring blocks that are built up alike, one is held out for validation and one for the test."""
 
 USABLE_VALID, USABLE_BUILT = 0.5, 0.005
 """A block is worth holding out when half of it has data and this share of that is building or street."""
@@ -88,7 +88,7 @@ def split_blocks(
     block_m, buffer_m
         Wanted edge and buffer in metres.
     seed
-        Of the deal.
+        Decides which blocks are held out.
     source
         Where the place's features came from, in words, for the error.
 
@@ -105,10 +105,10 @@ def split_blocks(
         )
     edge = max(block_m / grid.resolution_m, SMALLEST_BLOCK_CELLS)
     while True:
-        rows, cols = (_cuts(n, edge) for n in (grid.height, grid.width))
+        rows, cols = (_cut_evenly(n, edge) for n in (grid.height, grid.width))
         cells = np.outer(np.diff(rows), np.diff(cols))
-        v = _block_sums(valid, rows, cols)
-        density = _block_sums(built, rows, cols) / np.maximum(v, 1e-9)
+        v = _sum_blocks(valid, rows, cols)
+        density = _sum_blocks(built, rows, cols) / np.maximum(v, 1e-9)
         usable = (v >= USABLE_VALID * cells) & (density >= USABLE_BUILT)
         if usable.sum() >= FEWEST_BLOCKS or edge <= SMALLEST_BLOCK_CELLS:
             break
@@ -121,7 +121,7 @@ def split_blocks(
             got=f"{int(usable.sum())} such blocks{f' in {source}' if source else ''}",
             remedy="take a larger place, a finer resolution, or a source that covers it",
         )
-    names = _deal(usable, density, np.random.default_rng(seed))
+    names = _deal_blocks(usable, density, np.random.default_rng(seed))
     i, j = np.nonzero(v > 0)
     r = grid.resolution_m
     table = gpd.GeoDataFrame(
@@ -136,7 +136,7 @@ def split_blocks(
     return Split(table, round(edge_m, 1), math.ceil(buffer / r - 1e-9) * r)
 
 
-def split_mask(blocks: gpd.GeoDataFrame, grid: Grid, split: str, buffer_m: float) -> NDArray[np.bool_]:
+def mask_split(blocks: gpd.GeoDataFrame, grid: Grid, split: str, buffer_m: float) -> NDArray[np.bool_]:
     """Return the cells on which a window of a split may lie, `(H, W)`.
 
     A window is allowed when all its cells are. For `train` these are the train blocks without the cells nearer than
@@ -153,16 +153,16 @@ def split_mask(blocks: gpd.GeoDataFrame, grid: Grid, split: str, buffer_m: float
     if split not in SPLITS:
         raise DataError("There is no such split.", got=split, choices=(*SPLITS, WHOLE))
     mask = np.zeros((grid.height, grid.width), bool)
-    for window in cells_of(blocks[blocks["split"] == split], grid):
+    for window in find_block_cells(blocks[blocks["split"] == split], grid):
         mask[window] = True
     if split == "train":
-        for window in cells_of(blocks[blocks["split"] != split], grid, buffer_m):
+        for window in find_block_cells(blocks[blocks["split"] != split], grid, buffer_m):
             mask[window] = False
     return mask
 
 
-def cells_of(blocks: gpd.GeoDataFrame, grid: Grid, buffer_m: float = 0.0) -> list[tuple[slice, slice]]:
-    """Cells of each block, grown by the buffer, rounded outwards."""
+def find_block_cells(blocks: gpd.GeoDataFrame, grid: Grid, buffer_m: float = 0.0) -> list[tuple[slice, slice]]:
+    """Return the rows and columns of each block, grown by the buffer, rounded outwards."""
     left, bottom, right, top = (v.to_numpy() for _, v in blocks.geometry.bounds.items())
     r, slack = grid.resolution_m, 1e-6
     first_row = np.floor((grid.top - top - buffer_m) / r + slack).astype(int)
@@ -175,22 +175,24 @@ def cells_of(blocks: gpd.GeoDataFrame, grid: Grid, buffer_m: float = 0.0) -> lis
     ]
 
 
-def _cuts(cells: int, edge: float) -> NDArray[np.int64]:
+def _cut_evenly(cells: int, edge: float) -> NDArray[np.int64]:
     """Where to cut so many cells into equal pieces of about `edge`."""
     pieces = max(1, round(cells / edge))
     return np.linspace(0, cells, pieces + 1).round().astype(np.int64)
 
 
-def _block_sums(values: NDArray[np.floating], rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
+def _sum_blocks(values: NDArray[np.floating], rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
     sums = np.add.reduceat(values, rows[:-1], axis=0, dtype=np.float64)
     return np.add.reduceat(sums, cols[:-1], axis=1)
 
 
-def _deal(usable: NDArray[np.bool_], density: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.object_]:
+def _deal_blocks(
+    usable: NDArray[np.bool_], density: NDArray[np.float64], chance: np.random.Generator
+) -> NDArray[np.object_]:
     names = np.full(usable.shape, "train", object)
     i, j = np.nonzero(usable)
     classes = np.searchsorted(np.quantile(density[i, j], [1 / 3, 2 / 3]), density[i, j])
-    order = np.lexsort((_z_order(i, j), classes))
+    order = np.lexsort((_order_along_curve(i, j), classes))
     for group in np.array_split(order, max(1, round(len(order) / GROUP))):
         val, test = chance.choice(group, 2, replace=False)
         names[i[val], j[val]] = "val"
@@ -198,7 +200,7 @@ def _deal(usable: NDArray[np.bool_], density: NDArray[np.float64], chance: np.ra
     return names
 
 
-def _z_order(i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.int64]:
+def _order_along_curve(i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.int64]:
     """Interleave the bits of row and column: cells near each other get numbers near each other."""
     key = np.zeros_like(i)
     for bit in range(16):

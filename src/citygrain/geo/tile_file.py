@@ -39,7 +39,7 @@ BATCH = 65_536
 """Features handled at a time."""
 
 LOOKED_INTO = 4
-"""Tiles, the largest of a place, that tell which layers and fields there are."""
+"""So many tiles of a place, the largest ones, are looked into for their layers and fields."""
 
 GDAL_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 
@@ -47,7 +47,7 @@ GZIP = b"\x1f\x8b"
 SCHEMA_LAYERS = {"transportation", "building"}
 
 FORMATS = ("pbf", "mvt", "application/x-protobuf", "application/vnd.mapbox-vector-tile")
-"""What files of vector tiles say their format is; the first is the rule."""
+"""Formats that files of vector tiles name in their metadata; the first is the usual one."""
 
 
 class TileFile:
@@ -64,12 +64,12 @@ class TileFile:
         pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
         if path.stat().st_size < pages * size:
             raise sqlite3.DatabaseError(f"{pages * size} bytes announced, {path.stat().st_size} there")
-        self.layers = self._said()
+        self.layers = self._read_layers()
         """Fields and their types of each layer, by its name."""
         self._read_from = path
 
-    def _said(self) -> dict[str, dict[str, str]]:
-        """What the metadata say of each layer, which may be nothing, or nothing that can be read."""
+    def _read_layers(self) -> dict[str, dict[str, str]]:
+        """Return what the metadata say of each layer; nothing where they say nothing that can be read."""
         if self.metadata.get("format", FORMATS[0]).lower() not in FORMATS:
             raise self._schema_error(f"{self.metadata['format']} pictures")
         try:
@@ -82,8 +82,8 @@ class TileFile:
         return layers
 
     @contextlib.contextmanager
-    def as_they_are(self, tiles: Sequence[tuple[int, int]]) -> Iterator[None]:
-        """Within this context, `layers` and `read` follow what these tiles hold, whatever the metadata say.
+    def follow_tiles(self, tiles: Sequence[tuple[int, int]]) -> Iterator[None]:
+        """Let `layers` and `read` follow what these tiles hold, within this context, whatever the metadata say.
 
         Raises
         ------
@@ -92,9 +92,9 @@ class TileFile:
         """
         length = "SELECT length(tile_data) FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
         size = {tile: self._connection.execute(length, (self.zoom, *tile)).fetchone()[0] for tile in tiles}
-        true = self._number("minzoom") <= self.zoom and self.metadata.get("format") == FORMATS[0]
+        true = self._read_number("minzoom") <= self.zoom and self.metadata.get("format") == FORMATS[0]
         for tile in sorted(tiles, key=lambda tile: -size[tile])[:LOOKED_INTO]:
-            for name, fields in _find_fields(self._tile(tile)).items():
+            for name, fields in _find_fields(self._read_tile(tile)).items():
                 new = fields & set(TILE_COLUMNS.get(name, ())) - set(self.layers.get(name, {}))
                 true = true and not new and (name in self.layers or name not in TILE_COLUMNS)
                 self.layers.setdefault(name, {}).update(dict.fromkeys(sorted(new), "String"))
@@ -111,15 +111,15 @@ class TileFile:
             finally:
                 self._read_from = self.path
 
-    def _number(self, key: str) -> int:
-        """A number among the metadata; 0 where it is none."""
+    def _read_number(self, key: str) -> int:
+        """Return a number of the metadata; 0 where there is none."""
         try:
             return int(self.metadata.get(key, 0))
         except ValueError:
             return 0
 
     def _write(self, path: Path, tiles: Sequence[tuple[int, int]]) -> None:
-        """Write some tiles, and those beside them, whose overlap reaches in, with true metadata."""
+        """Write some tiles and their neighbours, whose overlap reaches into them, with true metadata."""
         layers = [{"id": name, "fields": fields} for name, fields in self.layers.items()]
         metadata = {
             "name": path.stem,
@@ -141,8 +141,8 @@ class TileFile:
             connection.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
             connection.execute("CREATE UNIQUE INDEX place ON tiles (zoom_level, tile_column, tile_row)")
 
-    def _tile(self, tile: tuple[int, int]) -> bytes:
-        """Bytes of a tile of the largest zoom."""
+    def _read_tile(self, tile: tuple[int, int]) -> bytes:
+        """Return the bytes of a tile of the largest zoom."""
         query = "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
         data: bytes = self._connection.execute(query, (self.zoom, *tile)).fetchone()[0]
         return data
@@ -167,8 +167,8 @@ class TileFile:
         south, north = (math.degrees(math.atan(math.sinh(math.pi * (2.0 * r / n - 1.0)))) for r in (bottom, top))
         return west, south, east, north
 
-    def within(self, place: Place) -> list[tuple[int, int]]:
-        """Columns and rows (from the south) of the tiles that meet the place's bbox."""
+    def find_within(self, place: Place) -> list[tuple[int, int]]:
+        """Return the columns and rows (from the south) of the tiles that meet the place's bbox."""
         n = 2**self.zoom
         west, south, east, north = place.bbox
         columns = (math.floor((lon + 180.0) / 360.0 * n) for lon in (west, east))
@@ -181,9 +181,9 @@ class TileFile:
         )
         return self._connection.execute(query, (self.zoom, *columns, *rows)).fetchall()
 
-    def readable(self, tiles: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:
-        """Tiles whose bytes unpack, and the number of the others: GDAL passes over those without a word."""
-        good = [tile for tile in tiles if _unpacks(self._tile(tile))]
+    def find_readable(self, tiles: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:
+        """Return the tiles whose bytes unpack, and the number of the others, which GDAL leaves out silently."""
+        good = [tile for tile in tiles if _unpacks(self._read_tile(tile))]
         return good, len(tiles) - len(good)
 
     def read(self, layer: str, place: Place) -> gpd.GeoDataFrame:
@@ -217,7 +217,7 @@ class TileFile:
 
 @contextlib.contextmanager
 def open_tiles(path: str | Path) -> Iterator[TileFile]:
-    """Open a file of tiles for reading; whatever sqlite complains of becomes a `SourceError`."""
+    """Open a file of tiles for reading; errors of sqlite become a `SourceError`."""
     path = check_file(path, (".mbtiles",), "a file of vector tiles")
     with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         try:
@@ -227,7 +227,7 @@ def open_tiles(path: str | Path) -> Iterator[TileFile]:
 
 
 def _read_metadata(connection: sqlite3.Connection) -> dict[str, str]:
-    """What a file says of itself; nothing where it has no table for that."""
+    """Return the metadata of a file; nothing where it has no table of them."""
     there = connection.execute("SELECT count(*) FROM sqlite_master WHERE lower(name) = 'metadata'").fetchone()[0]
     rows = connection.execute("SELECT name, value FROM metadata") if there else ()
     return {str(name): str(value) for name, value in rows if value is not None}
@@ -244,7 +244,7 @@ def damaged_error(path: Path, error: object) -> SourceError:
 
 
 def _unpacks(data: bytes) -> bool:
-    """Whether a tile's bytes are whole; gzip carries a checksum."""
+    """Tell whether a tile's bytes are whole; gzip carries a checksum."""
     if not data.startswith(GZIP):
         return True
     try:
@@ -255,7 +255,7 @@ def _unpacks(data: bytes) -> bool:
 
 
 def _find_fields(data: bytes) -> dict[str, set[str]]:
-    """Fields of each layer of a tile, by its name; none of what is no vector tile.
+    """Return the fields of each layer of a tile, by the layer's name; nothing for bytes that are no vector tile.
 
     References
     ----------
@@ -275,7 +275,7 @@ def _find_fields(data: bytes) -> dict[str, set[str]]:
 
 
 def _read_messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of the parts of a protocol buffer that have a length."""
+    """Yield the number and content of each part of a protocol buffer that has a length."""
     at = 0
     while at < len(data):
         key, at = _read_varint(data, at)
@@ -301,5 +301,5 @@ def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def project_to_mercator(lon: float, lat: float) -> tuple[float, float]:
-    """Web Mercator of a point in degrees, metres."""
+    """Return a point in degrees as metres in Web Mercator."""
     return HALF_WORLD_M * lon / 180.0, HALF_WORLD_M * math.asinh(math.tan(math.radians(lat))) / math.pi

@@ -55,8 +55,8 @@ TILE_RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "transportation_name": (Rule("cycle", "line", {**TILE_CYCLE, "class": ("path", "track")}),),
 }
-"""Layers of OpenMapTiles tiles → their features' class and subclass → layers. `transportation_name` is read only where
-`transportation` does not know the subclass, and its tunnels are taken out by where they lie."""
+"""Layers of OpenMapTiles tiles → rules by class and subclass. `transportation_name` is read only where `transportation`
+has no subclass; it knows no tunnels, so lines that lie on the tunnels of `transportation` are taken out."""
 
 TILE_DECIDED_AGAINST: Mapping[str, frozenset[str]] = {
     "transportation": frozenset(
@@ -68,11 +68,11 @@ TILE_DECIDED_AGAINST: Mapping[str, frozenset[str]] = {
     ),
     "waterway": frozenset(value for values in DECIDED_AGAINST["waterway"].values() for value in values),
 }
-"""Layers of the tiles → classes of their lines that are drawn nowhere, as in `DECIDED_AGAINST`; piers and ferries are
-no ways of the ground. Areas are not counted: whoever made the tiles has chosen among them already."""
+"""Layers of the tiles → classes of their lines that are not drawn, on purpose: those of `DECIDED_AGAINST`, piers and
+ferries. Unknown areas are not counted: whoever made the tiles has chosen among them already."""
 
 TILE_COLUMNS: dict[str, tuple[str, ...]] = {
     name: tuple(sorted({key for rule in rules for key in (*rule.when, *rule.unless)}))
     for name, rules in TILE_RULES.items()
 }
-"""Fields that the rules look at in each layer of the tiles."""
+"""Layers of the tiles → fields that the rules look at."""

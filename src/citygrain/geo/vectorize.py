@@ -18,9 +18,9 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from citygrain.errors import DataError
-from citygrain.geo.centrelines import centrelines
+from citygrain.geo.centrelines import trace_centrelines
 from citygrain.geo.layers import WIDTHS
-from citygrain.geo.polygons import outlines, squared, valid_parts, within
+from citygrain.geo.polygons import cut_to_window, keep_valid, restore_corners, trace_outlines
 from citygrain.geo.rasterize import Grid
 
 AREAS = ("building", "square", "green", "water", "parking")
@@ -52,10 +52,10 @@ HIGHWAY: Mapping[str, str] = {
 """Channel → the value of OpenStreetMap's `highway` that stands for it in a graph."""
 
 TOGETHER = ("drive", "service", "cycle", "walk")
-"""The networks that are one to somebody on foot or on a bicycle, who may use them all."""
+"""Networks that somebody on foot or on a bicycle may use, and that `together` puts into one."""
 
 JOIN_M = 12.0
-"""A way that ends within this distance of the middle of another network's leads onto it."""
+"""A way that ends within this distance of the middle of another network's way is led onto it."""
 
 _SAME_M = 1e-3
 
@@ -155,9 +155,9 @@ class Vectors:
     def together(self, networks: Sequence[str] = TOGETHER) -> Ways:
         """Return several networks as one, noded wherever their ways cross.
 
-        Where a way of a network ends within `JOIN_M` of one of the networks before it, and nowhere at the edge, it is
-        led on to there: paths are drawn up to the edge of a carriageway, whose line is its middle. A way that changes
-        its kind between two nodes is of that of its middle. Networks that the layout does not have are left out.
+        A way that ends within `JOIN_M` of a way of the networks before its own is led on to it, unless it ends at the
+        edge: paths are drawn up to the edge of a carriageway, whose line is its middle. A way that changes its kind
+        between two nodes has the kind of its middle. Networks that the layout does not have are left out.
 
         Raises
         ------
@@ -170,11 +170,11 @@ class Vectors:
         lines: dict[str, list[shapely.LineString]] = {}
         before = np.empty(0, object)
         for ways in (self.ways[network] for network in networks if network in self.ways):
-            leads, kinds = _leads(ways, before)
+            leads, kinds = _find_leads(ways, before)
             for kind, line in zip([*ways.kind, *kinds], [*ways.lines, *leads], strict=True):
                 lines.setdefault(str(kind), []).append(line)
             before = np.concatenate([before, ways.lines])
-        return _noded({kind: np.array(found, object) for kind, found in lines.items()}, self.grid)
+        return _node_lines({kind: np.array(found, object) for kind, found in lines.items()}, self.grid)
 
     def graph(self, network: str = "drive") -> nx.MultiDiGraph:
         """Return a network as a graph like osmnx's, or `"all"`: streets, service roads, tracks and footways `together`.
@@ -240,10 +240,10 @@ def vectorize(
     DataError
         For another shape, values that are no coverage, or channels of which nothing is known.
     """
-    cells = _checked(layout, channels, grid)
+    cells = _check_layout(layout, channels, grid)
     smallest = {**SMALLEST_M2, **smallest_m2}
     areas = {
-        name: _areas(name, cells[list(channels).index(name)], grid, smallest[name])
+        name: _find_areas(name, cells[list(channels).index(name)], grid, smallest[name])
         for name in AREAS
         if name in channels
     }
@@ -251,11 +251,11 @@ def vectorize(
     for network, kinds in (WITH_SERVICE if service else NETWORKS).items():
         present = [kind for kind in kinds if kind in channels]
         if present:
-            ways[network] = _network(present, cells, channels, grid)
+            ways[network] = _find_ways(present, cells, channels, grid)
     return Vectors(grid, tuple(channels), areas, ways)
 
 
-def _checked(layout: ArrayLike, channels: Sequence[str], grid: Grid) -> NDArray[np.float32]:
+def _check_layout(layout: ArrayLike, channels: Sequence[str], grid: Grid) -> NDArray[np.float32]:
     given = np.asarray(layout)
     cells: NDArray[np.float32] = given.astype(np.float32)
     if given.dtype == np.uint8:
@@ -272,33 +272,33 @@ def _checked(layout: ArrayLike, channels: Sequence[str], grid: Grid) -> NDArray[
         raise DataError("These channels cannot be turned into features.", got=", ".join(strange), choices=sorted(known))
     low, high = float(np.min(cells, initial=0)), float(np.max(cells, initial=0))
     if not (math.isfinite(low + high) and low >= -1e-3 and high <= 1 + 1e-3):
-        raise DataError("A layout holds coverage.", expected="values from 0 to 1", got=f"{low:g} to {high:g}")
+        raise DataError("These values are no coverage.", expected="values from 0 to 1", got=f"{low:g} to {high:g}")
     return cells
 
 
-def _on_earth(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
-    """Cells (x to the right, y down) to metres in the CRS."""
+def _move_to_earth(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
+    """Move shapes from cells (x to the right, y down) to metres in the CRS."""
     r = grid.resolution_m
     moved: NDArray[np.object_] = shapely.transform(shapes, lambda xy: xy * (r, -r) + (grid.left, grid.top))
     return moved
 
 
-def _areas(name: str, cells: NDArray[np.float32], grid: Grid, smallest_m2: float) -> NDArray[np.object_]:
-    shapes = outlines(cells, smallest_m2 / grid.resolution_m**2)
+def _find_areas(name: str, cells: NDArray[np.float32], grid: Grid, smallest_m2: float) -> NDArray[np.object_]:
+    shapes = trace_outlines(cells, smallest_m2 / grid.resolution_m**2)
     if name == "building":
-        shapes = within(squared(shapes), grid.width, grid.height)
-    # In millions of metres there are fewer digits behind the point: what hardly touched may now cross.
-    return valid_parts(_on_earth(shapes, grid), smallest_m2)
+        shapes = cut_to_window(restore_corners(shapes), grid.width, grid.height)
+    # Metres in UTM are large numbers, with fewer digits behind the point: shapes that just touched may now cross.
+    return keep_valid(_move_to_earth(shapes, grid), smallest_m2)
 
 
-def _network(kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequence[str], grid: Grid) -> Ways:
-    found = centrelines([(cells[list(channels).index(k)], WIDTHS[k] / grid.resolution_m) for k in kinds])
+def _find_ways(kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequence[str], grid: Grid) -> Ways:
+    found = trace_centrelines([(cells[list(channels).index(k)], WIDTHS[k] / grid.resolution_m) for k in kinds])
     at_edge = np.any((found.nodes < 1e-6) | (found.nodes > np.array([grid.width, grid.height]) - 1e-6), axis=1)
     nodes = found.nodes * (grid.resolution_m, -grid.resolution_m) + (grid.left, grid.top)
-    return Ways(_on_earth(found.lines, grid), np.array(kinds)[found.band], found.ends, nodes, at_edge)
+    return Ways(_move_to_earth(found.lines, grid), np.array(kinds)[found.band], found.ends, nodes, at_edge)
 
 
-def noded(features: Mapping[str, ArrayLike], grid: Grid, *, service: bool = False) -> Vectors:
+def node_features(features: Mapping[str, ArrayLike], grid: Grid, *, service: bool = False) -> Vectors:
     """Turn the features of a source into vectors like those of layouts, to compare the two.
 
     Parameters
@@ -325,12 +325,12 @@ def noded(features: Mapping[str, ArrayLike], grid: Grid, *, service: bool = Fals
     for network, kinds in (WITH_SERVICE if service else NETWORKS).items():
         present = [kind for kind in kinds if kind in cut]
         if present:
-            ways[network] = _noded({kind: cut[kind][shapely.length(cut[kind]) > 0] for kind in present}, grid)
+            ways[network] = _node_lines({kind: cut[kind][shapely.length(cut[kind]) > 0] for kind in present}, grid)
     return Vectors(grid, tuple(features), areas, ways)
 
 
-def _leads(ways: Ways, onto: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.str_]]:
-    """Return lines from where ways end nowhere to other ways near by, and the kinds of the ways that end there."""
+def _find_leads(ways: Ways, onto: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.str_]]:
+    """Return lines from the loose ends of ways to other ways near by, and the kinds of the ways that end there."""
     loose = np.flatnonzero((ways.street_count == 1) & ~ways.at_edge)
     ends = shapely.points(ways.nodes[loose])
     end, other = shapely.STRtree(onto).query_nearest(ends, max_distance=JOIN_M, all_matches=False)
@@ -341,7 +341,7 @@ def _leads(ways: Ways, onto: NDArray[np.object_]) -> tuple[NDArray[np.object_], 
     return leads[far], ways.kind[way_at[loose[end]]][far]
 
 
-def _noded(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:
+def _node_lines(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:
     whole = np.concatenate([np.empty(0, object), *lines.values()])
     kinds = np.repeat(list(lines), [len(part) for part in lines.values()])
     pieces = shapely.get_parts(shapely.line_merge(shapely.union_all(whole, grid_size=_SAME_M)))
@@ -350,13 +350,16 @@ def _noded(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:
     if len(pieces):  # a way that changes its kind between two nodes takes that of its middle
         middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
         kind = kinds[shapely.STRtree(whole).query_nearest(middle, all_matches=False)[1]]
-    ends, nodes = _joined(pieces)
+    ends, nodes = _find_ends(pieces)
     at_edge = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < _SAME_M, axis=1)
     return Ways(pieces, kind, ends, nodes, at_edge)
 
 
-def _joined(lines: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the nodes at which lines begin and end, `(M, 2)` of `(N, 2)`; ends are one within a millimetre."""
+def _find_ends(lines: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the nodes at which lines begin and end, `(M, 2)`, and where the nodes lie, `(N, 2)`.
+
+    Ends within a millimetre of each other are one node.
+    """
     ends = np.concatenate([shapely.get_coordinates(shapely.get_point(lines, i)) for i in (0, -1)])
     nodes, index = np.unique(ends.round(3), axis=0, return_inverse=True)
     return index.reshape(2, -1).T, nodes

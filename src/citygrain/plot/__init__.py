@@ -28,40 +28,18 @@ from citygrain.plot.comparison import (
 from citygrain.plot.maps import show_layout, show_place_map, show_vectors, to_rgb
 from citygrain.plot.sheets import make_channel_sheet, make_sheet, make_vector_sheet
 from citygrain.plot.style import COLOURS, FAINT, INK, PAPER, hue, save_figure, style_axes, to_image
-from citygrain.plot.written import (
-    curves,
-    distance_chart,
-    distributions,
-    histograms,
-    place_map,
-    ranges,
-    requested_measured,
-    roses,
-    sheet,
-    stacked,
-    vector_sheet,
-)
 
 __all__ = [
     "COLOURS",
     "FAINT",
     "INK",
     "PAPER",
-    "curves",
-    "distance_chart",
-    "distributions",
-    "histograms",
     "hue",
     "make_channel_sheet",
     "make_sheet",
     "make_vector_sheet",
-    "place_map",
     "r_squared",
-    "ranges",
-    "requested_measured",
-    "roses",
     "save_figure",
-    "sheet",
     "show_distances",
     "show_distribution",
     "show_distributions",
@@ -77,9 +55,7 @@ __all__ = [
     "show_shares",
     "show_stages",
     "show_vectors",
-    "stacked",
     "style_axes",
     "to_image",
     "to_rgb",
-    "vector_sheet",
 ]

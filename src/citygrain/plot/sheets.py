@@ -195,7 +195,7 @@ class _Canvas:
         corner = left / self.width, under / self.height
         self.figure.add_artist(Rectangle(corner, wide / self.width, high / self.height, color=colour, linewidth=0))
 
-    def paste(self, left: float, under: float, picture: Picture) -> None:
+    def paste(self, left: int, under: int, picture: Picture) -> None:
         self.figure.figimage(picture, left, under, origin="upper")
 
 

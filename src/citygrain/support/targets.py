@@ -128,6 +128,9 @@ BUILDING_BLOCKS = (
 
 TARGET, PARTIAL = "_target_", "_partial_"
 
+Plain = Mapping[str, Any]
+"""Plain dicts, lists and values, of which those with a `_target_` describe an object."""
+
 
 def instantiate(plain: Mapping[str, Any], /, **runtime: Any) -> Any:
     """Build what a configuration describes.

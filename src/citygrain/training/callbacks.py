@@ -1,4 +1,4 @@
-"""Callbacks: averaged weights, pictures while training goes on, and what a person wants to know at the end."""
+"""Callbacks: averaged weights, a clock, a progress bar, and pictures while the training goes on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError
-from citygrain.plot import sheet
-from citygrain.protocols import Codec, FitsPrior, Noise
+from citygrain.plot import make_sheet, save_figure
+from citygrain.protocols import Codec, FitsPrior, Generator, Noise, require
 from citygrain.spec import Conditions, LayoutSpec
 
 
 class _Averaging(WeightAveraging):
-    """Averaged weights are in place for all that happens in a validation, its end included."""
+    """Average weights, and keep the averages in place during the whole validation, its end included."""
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the averaged weights in place for whatever else happens at the end of validation."""
@@ -32,13 +33,13 @@ class _Averaging(WeightAveraging):
 
 
 class ExponentialMovingAverage(_Averaging):
-    """Average weights exponentially, over a horizon that grows with the run.
+    """Average weights exponentially; the later the step, the more steps count.
 
     Parameters
     ----------
     decay
-        Decay a step in a long run. At step n it is at most (1 + n) / (10 + n), so that a short run does not average in
-        the weights that it started with.
+        Decay of a step in a long run. At step n it is at most (1 + n) / (10 + n), so that the weights that a short run
+        started with have no part in its average.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -78,7 +79,7 @@ class StochasticWeightAverage(_Averaging):
 
 
 class Stopwatch(Callback):
-    """Time a run takes, over all its resumptions; unlike Lightning's `Timer` it leaves `trainer.max_time` alone."""
+    """The time that a run takes, over all its starts. Unlike Lightning's `Timer` it leaves `trainer.max_time` alone."""
 
     def __init__(self) -> None:
         self.before = 0.0
@@ -112,18 +113,19 @@ class ProgressBar(RichProgressBar):
 
 
 class SampleGrid(Callback):
-    """Draw the same layouts every so often: one seed and one request a column, so that only the model changes.
+    """Draw the same layouts every few epochs: each column has its seed and its request, so that only the model changes.
 
-    It happens at the end of a validation, with the weights that were validated. Of a codec, reconstructions of held-out
-    windows are drawn as well, each below its window; a codec whose prior is fitted only after training has no more.
-    Given channels are those of held-out windows, and nothing is drawn where there are too few of them.
+    They are drawn at the end of a validation, with the weights that were validated. For a codec, reconstructions of
+    held-out windows are drawn as well, each below its window; as long as its prior is not fitted, they are all that is
+    drawn. Given channels are those of held-out windows; where there are too few windows, no layouts are drawn.
 
     Parameters
     ----------
     every_n_epochs
-        How often; 0 for never.
+        There is a picture every so many epochs; 0 draws none.
     columns
-        Layouts a row. The rows ask, from the top: for nothing, then for each of `conditions` at rising percentiles.
+        Layouts in a row. The first row asks for nothing; each other row asks for one of `conditions`, at percentiles
+        that rise from left to right.
     conditions
         Names of scalar conditions; those that the model does not know are left out.
     """
@@ -136,7 +138,7 @@ class SampleGrid(Callback):
         self.conditions = tuple(conditions)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw with the averaged weights, which are in place for validation."""
+        """Draw with the averaged weights, which are in place during validation."""
         last = bool(trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps)
         due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if trainer.sanity_checking or not (due or (last and self.every_n_epochs)):
@@ -144,9 +146,9 @@ class SampleGrid(Callback):
         self._draw(trainer, pl_module)
 
     @rank_zero_only
-    def _draw(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        generator = pl_module.generator
-        spec: LayoutSpec = generator.spec
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        generator = require(pl_module.generator, Generator, "A picture", ())
+        spec = generator.spec
         if isinstance(generator, Codec):
             windows = self._held_out(trainer)
             if len(windows):
@@ -162,26 +164,27 @@ class SampleGrid(Callback):
             if len(windows) < self.columns:
                 return
             given = {name: windows[:, spec.channels.index(name)] for name in spec.given}
-        asked = Conditions.cat([self._row(spec, name, given) for name in (None, *known)])
+        requests = Conditions.cat([self._row(spec, name, given) for name in (None, *known)])
         noise = Noise(list(range(self.columns)) * (len(known) + 1), pl_module.device)
-        layouts = generator.sample(asked.to(pl_module.device), noise=noise)
+        layouts = generator.sample(requests.to(pl_module.device), noise=noise)
         self._save(layouts.float().cpu(), spec, trainer, "samples")
 
     def _held_out(self, trainer: pl.Trainer) -> Tensor:
         """Return the first `columns` of the validation windows `(N, C, H, W)`; none where there are none."""
-        data: Any = getattr(trainer, "datamodule", None)
-        count = min(self.columns, getattr(data, "val_size", 0))
-        return data.batch("val", range(count)).layout if count else torch.empty(0)
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, CityDataModule) or not data.val_size:
+            return torch.empty(0)
+        return data.batch("val", range(min(self.columns, data.val_size))).layout
 
     def _save(self, layouts: Tensor, spec: LayoutSpec, trainer: pl.Trainer, folder: str) -> None:
         path = Path(trainer.default_root_dir) / folder / f"step_{trainer.global_step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet(layouts.numpy(), spec.channels, path=path, columns=self.columns)
+        save_figure(make_sheet(layouts.numpy(), spec.channels, columns=self.columns), path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(folder, [str(path)], step=trainer.global_step)
 
     def _row(self, spec: LayoutSpec, name: str | None, given: dict[str, Tensor] | None) -> Conditions:
+        """Return the requests of one row."""
         if name is None:
             return Conditions.request(spec, self.columns, {}, given)
         levels = [spec.quantile(name, 5 + 90 * i / max(1, self.columns - 1)) for i in range(self.columns)]

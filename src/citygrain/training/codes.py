@@ -1,4 +1,4 @@
-"""Training on codes: the windows of another data module, encoded once by a frozen codec."""
+"""Training on codes: windows that a frozen codec encodes once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader
 
 from citygrain.data.codes import CodeBank, CodeBatch
 from citygrain.data.datamodule import CityDataModule
+from citygrain.protocols import LearnsFromCodes, module_of
 from citygrain.support.console import progress_bar
 
 
 class CodeDataModule(pl.LightningDataModule):
-    """Codes of a data module's windows, computed once into the run's folder and shared by all ranks.
+    """Codes of a data module's windows. They are computed once, kept in the run's folder, and shared by all ranks.
 
     Parameters
     ----------
@@ -27,12 +28,14 @@ class CodeDataModule(pl.LightningDataModule):
     folder
         Where the codes are kept.
     count
-        How many training windows are encoded; training goes through them as often as it takes.
+        How many train windows are encoded; training goes through them as often as its steps take.
     key
-        What identifies the codec and its weights.
+        What identifies the codec and its weights, plain.
     """
 
-    def __init__(self, windows: CityDataModule, generator: Any, folder: Path, count: int, key: dict[str, Any]) -> None:
+    def __init__(
+        self, windows: CityDataModule, generator: LearnsFromCodes, folder: Path, count: int, key: dict[str, Any]
+    ) -> None:
         super().__init__()
         self.windows = windows
         self.generator = generator
@@ -41,9 +44,9 @@ class CodeDataModule(pl.LightningDataModule):
         self.key = key
 
     def prepare_data(self) -> None:
-        """Encode, on one process; the others wait, then read."""
+        """Encode the windows in one process, while the others wait."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        generator = self.generator.to(device)
+        module_of(self.generator).to(device)
         self.windows.prepare_data()
         self.windows.setup("fit")
         for stage, count in self._counts.items():
@@ -53,7 +56,7 @@ class CodeDataModule(pl.LightningDataModule):
                     {**self.key, "stage": stage, "count": count, "data": self.windows.provenance()},
                     count,
                     partial(self.windows.batch, stage, device=device),
-                    generator.to_code,
+                    self.generator.to_code,
                     advance,
                 )
 
@@ -64,7 +67,7 @@ class CodeDataModule(pl.LightningDataModule):
         self.banks = {name: CodeBank.open(self.folder / f"{name}.pt") for name in self._counts}
 
     def train_dataloader(self) -> DataLoader[CodeBatch]:
-        """Batches of codes, in an order that is new in each epoch and the same in every run."""
+        """Batches of codes, in an order that is another in each epoch and the same in every run."""
         return self.windows.training_loader(self.banks["train"])
 
     def val_dataloader(self) -> DataLoader[CodeBatch] | list[Any]:

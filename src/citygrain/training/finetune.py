@@ -1,4 +1,4 @@
-"""Beginning where another model ended: on new places, with parts of it frozen."""
+"""Begin with the weights of another model: on new places, with parts of it frozen."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from citygrain.protocols import FitsPrior
 from citygrain.spec import LayoutSpec
 
 WHAT = ("channels", "raster_format", "size_px", "resolution_m", "scalars", "maps", "map_px")
-"""What of a spec decides a model's shape and meaning; places and their statistics may change."""
+"""What in a spec decides the shape and meaning of a model; places and their statistics may change."""
 
 
-def taken_over(data: Mapping[str, Any], source: Checkpoint) -> dict[str, Any]:
-    """Fill in a checkpoint's channels and conditions where `conf/data` leaves them open."""
+def take_over(data: Mapping[str, Any], source: Checkpoint) -> dict[str, Any]:
+    """Return the keys of `conf/data`, with the channels and conditions of a checkpoint where they are left open."""
     filled = {"raster_format": source.spec.raster_format, **data}
     if filled["channels"] is None:
         filled["channels"] = source.spec.channels
@@ -31,12 +31,12 @@ def taken_over(data: Mapping[str, Any], source: Checkpoint) -> dict[str, Any]:
 
 
 def check_alike(source: Checkpoint, spec: LayoutSpec) -> None:
-    """Refuse layouts or conditions that a checkpoint was not trained on.
+    """Refuse layouts or conditions that are not those of a checkpoint.
 
     Raises
     ------
     ConfigError
-        Spells out every difference.
+        Names every difference.
     """
     differing = [name for name in WHAT if getattr(source.spec, name) != getattr(spec, name)]
     if differing:
@@ -49,11 +49,11 @@ def check_alike(source: Checkpoint, spec: LayoutSpec) -> None:
 
 
 def adopt(generator: nn.Module, source: Checkpoint, spec: LayoutSpec) -> None:
-    """Load a checkpoint's weights into a generator of other places.
+    """Load the weights of a checkpoint into a generator of other places.
 
-    A place that the checkpoint knows keeps its embedding; a new one begins as if no place had been asked for. How
-    conditions are standardised stays as it was, since the weights were learned with it. A prior that was fitted to the
-    other places' codes is left behind: it is fitted again after training.
+    A place that the checkpoint knows keeps its embedding; a new place begins with the embedding of no place. Conditions
+    are standardised as before, since the weights were learned with that. A prior that was fitted to codes of the other
+    places is not taken over: it is fitted again after training.
     """
     weights = dict(source.weights)
     for name, module in generator.named_modules():
@@ -67,7 +67,14 @@ def adopt(generator: nn.Module, source: Checkpoint, spec: LayoutSpec) -> None:
 
 
 def freeze(generator: nn.Module, names: Sequence[str]) -> None:
-    """Keep the parameters whose names are `names`, or lie below them, from being trained.
+    """Keep parts of a generator from being trained.
+
+    Parameters
+    ----------
+    generator
+        The model.
+    names
+        Names of modules or parameters, such as `conditioner` or `network.down`.
 
     Raises
     ------

@@ -52,9 +52,9 @@ def cosine_restarts(
     growth: float = 2.0,
     final: float = 0.0,
 ) -> LambdaLR:
-    """Rise linearly, then fall along half a cosine, `period` steps at first and `growth` times longer each time.
+    """Rise linearly over `warmup_steps`, then fall along half a cosine, again and again (Loshchilov & Hutter 2017).
 
-    Loshchilov & Hutter (2017): warm restarts.
+    The first fall takes `period` steps, and each one `growth` times as many as the one before.
     """
     _positive(period=period)
     if growth < 1:
@@ -90,7 +90,7 @@ def _bell(along: float) -> float:
 
 
 def _along(step: int, warmup_steps: int, total_steps: float) -> float:
-    """How much of the run after warm-up has passed; none of a run without an end (`max_steps=-1`, no epochs)."""
+    """Return the share of the run after the warm-up that has passed; 0 in a run without an end (`max_steps=-1`)."""
     if not 0 < total_steps < math.inf:
         return 0.0
     return min(1.0, max(0.0, (step - warmup_steps) / max(1, total_steps - warmup_steps)))

@@ -1,4 +1,4 @@
-"""The optimiser that torch does not have for kernels of convolutions."""
+"""Muon for matrices and for kernels of convolutions; torch's own takes matrices only."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def muon(
 ) -> Muon:
     """Muon (Jordan et al. 2024) for matrices and kernels, AdamW for biases, gains and tables.
 
-    Each step of a matrix is its gradient's momentum with all singular values set to about one, and a kernel
-    `(out, in, k, k)` is a matrix `(out, in·k·k)`. The step is scaled by 0.2 √(longer side) (Liu et al. 2025), which
-    makes it as large as AdamW's: one learning rate serves both.
+    The step of a matrix is the momentum of its gradient, with all singular values set to about one. A kernel
+    `(out, in, k, k)` is taken as a matrix `(out, in·k·k)`. The step is scaled by 0.2 √(longer side) (Liu et al. 2025):
+    so it is as large as a step of AdamW, and both have one learning rate.
 
     Parameters
     ----------
     params
-        What is trained.
+        The parameters that are trained.
     lr
-        Learning rate of both.
+        Learning rate of Muon and of AdamW.
     momentum
-        Of the matrices' gradients, Nesterov's.
+        Nesterov momentum of the gradients of matrices.
     betas
-        Of AdamW.
+        Decay rates of AdamW's averages of gradients and of their squares.
     weight_decay
         Share of the weights that each step takes off, times the learning rate.
     """

@@ -1,4 +1,4 @@
-"""The LightningModule: one for every family, since each has one loss to descend."""
+"""The LightningModule: one for all families, since each has one loss to minimise."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from citygrain.checkpoint import build
 from citygrain.data.codes import CodeBatch
 from citygrain.errors import TrainingError
-from citygrain.protocols import LearnsFromCodes
+from citygrain.protocols import Generator, LearnsFromCodes, module_of
 from citygrain.spec import Batch, LayoutSpec
 from citygrain.support.targets import instantiate
 
 
 class GenerativeTask(pl.LightningModule):
-    """Minimise a generator's loss on windows and their measured conditions, of which it sees random subsets.
+    """Minimise a generator's loss on windows, under random subsets of their measured conditions.
 
-    All parameters are plain dicts, so that a checkpoint reloads under `weights_only`.
+    All parameters are plain, so that a checkpoint loads again under `weights_only`.
 
     Parameters
     ----------
     model
-        Configuration of the generator.
+        Describes the generator.
     spec
         `LayoutSpec.to_dict()` of its layouts.
     optimizer
-        Configuration of a partial that takes the parameters.
+        Describes a partial that takes the parameters.
     lr_schedule
-        Configuration of a partial that takes `optimizer` and `total_steps`.
+        Describes a partial that takes `optimizer` and `total_steps`.
     unconditional_share
         Share of samples that lose all conditions in training; the others keep a random subset.
     l1
-        Weight of the sum of the absolute weights (lasso), without biases and gains; training alone sees it. For squares
-        (L2), see the optimisers' `weight_decay`.
+        Weight of the sum of absolute weights (lasso) in the loss of training; biases and gains are left out. For the
+        sum of squares (L2), see the optimisers' `weight_decay`.
     provenance
-        Travels in the checkpoint.
+        What the model is made from; it travels in the checkpoint.
     """
 
     def __init__(
@@ -55,13 +56,13 @@ class GenerativeTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.generator = build(model, LayoutSpec.from_dict(spec))
-        if not any(p.requires_grad for p in self.generator.parameters()):
-            # A family that is fitted descends no gradient, and yet the trainer counts the steps of an optimiser.
+        self.generator: Generator = build(model, LayoutSpec.from_dict(spec))
+        if not any(p.requires_grad for p in module_of(self.generator).parameters()):
+            # A family that is fitted has no gradient, and yet the trainer counts the steps of an optimiser.
             self.clock = nn.Parameter(torch.zeros(()))
 
     def losses(self, batch: Batch | CodeBatch) -> dict[str, Tensor]:
-        """Losses of a batch, of layouts or of codes that were computed beforehand."""
+        """Return the losses of a batch of layouts, or of codes that were computed before."""
         if isinstance(batch, CodeBatch):
             if not isinstance(self.generator, LearnsFromCodes):
                 raise TrainingError("Codes were given to a model that does not learn from codes.")
@@ -69,11 +70,11 @@ class GenerativeTask(pl.LightningModule):
         return self.generator.loss(batch.layout, batch.conditions)
 
     def training_step(self, batch: Batch | CodeBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch under random subsets of its conditions."""
+        """Return the loss of one batch under random subsets of its conditions."""
         dropped = batch.conditions.drop(self.hparams["unconditional_share"])
         losses = self.losses(batch._replace(conditions=dropped))
         if self.hparams["l1"]:
-            matrices = (p for p in self.generator.parameters() if p.requires_grad and p.ndim > 1)
+            matrices = (p for p in module_of(self.generator).parameters() if p.requires_grad and p.ndim > 1)
             absolute = self.hparams["l1"] * torch.stack([p.abs().sum() for p in matrices]).sum()
             losses = {**losses, "loss": losses["loss"] + absolute, "l1": absolute}
         self._log("train", losses, len(batch.conditions))
@@ -88,7 +89,7 @@ class GenerativeTask(pl.LightningModule):
         return losses["loss"] + 0 * self.clock if hasattr(self, "clock") else losses["loss"]
 
     def validation_step(self, batch: Batch | CodeBatch, batch_idx: int) -> None:
-        """Loss of one batch under all its conditions, with the same noise every time."""
+        """Log the losses of one batch under all its conditions, with the same noise every time."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_idx)
@@ -107,8 +108,8 @@ class GenerativeTask(pl.LightningModule):
                 sync_dist=True,
             )
 
-    def configure_optimizers(self) -> Any:
-        """Build the optimiser of what is trained, and its learning rate over all steps."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimiser of all that is trained, and the schedule of its learning rate."""
         trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = instantiate(self.hparams["optimizer"])(trained)
         steps = self.trainer.estimated_stepping_batches

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rich
+from rich.table import Table
 
-from citygrain.generation.edits import comparison_table
+from citygrain.generation.edits import Edit
 from citygrain.model import Model
 from citygrain.samplers.areas import Begin
+from citygrain.support.console import make_table
 from citygrain.support.options import Paths, parse
 
 
@@ -70,8 +73,24 @@ def run(config: Mapping[str, Any]) -> Path:
         **conditions,
     )
     edit.save(asked.out)
-    rich.print(comparison_table(edit))
+    rich.print(_comparison_table(edit))
     grid = edit.site.grid
     redrawn_ha = edit.site.free.sum() * grid.resolution_m**2 / 1e4
     rich.print(f"pictures, GeoTIFFs and GeoPackage: {asked.out}  [dim](in {grid.crs}, {redrawn_ha:,.1f} ha redrawn)[/]")
     return asked.out
+
+
+def _comparison_table(edit: Edit) -> Table:
+    """Return before, asked and after, one row a measure, for the screen."""
+    ways, kept = len(edit.after), f", {', '.join(edit.kept)} kept" if edit.kept else ""
+    shown = make_table(
+        f"before and after: {ways} way{'s' if ways > 1 else ''} of redrawing the site{kept}",
+        "measure", "unit", "of", "before", "asked", "after", "from – to", texts=3,
+    )  # fmt: skip
+    for name, row in edit.comparison().iterrows():
+        asked = math.isfinite(row["asked"])
+        shown.add_row(
+            str(name), row["unit"], row["of"], f"{row['before']:.4g}", f"{row['asked']:.4g}" if asked else "",
+            f"{row['after']:.4g}", f"{row['least']:.4g} – {row['most']:.4g}", style="bold" if asked else None,
+        )  # fmt: skip
+    return shown

@@ -10,12 +10,10 @@ from typing import Any
 import rich
 from rich.table import Table
 
-from citygrain.checkpoint import load
-from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
 from citygrain.evaluation.report import PAGE, Report
+from citygrain.model import Model
 from citygrain.support.console import make_table
-from citygrain.support.devices import chosen_device
 from citygrain.support.options import Paths, parse
 
 
@@ -48,9 +46,7 @@ class Options:
 def run(config: Mapping[str, Any]) -> Path:
     """Evaluate a model, write the report, print its main figures, and return its folder."""
     options = parse(Options, config)
-    generator = load(options.checkpoint, device=chosen_device(options.device))
-    report = evaluate(
-        generator,
+    report = Model(options.checkpoint, device=options.device).evaluate(
         n=options.n,
         against=options.against,
         places=options.places,
@@ -69,7 +65,6 @@ def run(config: Mapping[str, Any]) -> Path:
         disruption=options.disruption,
         sampler=options.sampler,
         data=options.paths.data,
-        checkpoint=options.checkpoint,
     )
     for table in make_screen_tables(report):
         rich.print(table)

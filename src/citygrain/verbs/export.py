@@ -9,8 +9,7 @@ from typing import Any
 
 import rich
 
-from citygrain.checkpoint import export, read
-from citygrain.evaluation.report import Report
+from citygrain.model import Model
 from citygrain.support.options import parse
 
 
@@ -28,12 +27,9 @@ class Options:
 def run(config: Mapping[str, Any]) -> Path:
     """Write the averaged weights of a checkpoint, its configuration and its card into a folder, and return it."""
     options = parse(Options, config)
-    checkpoint = read(options.checkpoint)
-    report = None
-    if options.evaluation is not None:
-        report = Report.read(options.evaluation)
-        report.check_model(checkpoint)
-    folder = export(checkpoint, options.out, half=options.half, shard_mb=options.shard_mb, report=report)
+    folder = Model(options.checkpoint, device="cpu").export(
+        options.out, half=options.half, shard_mb=options.shard_mb, evaluation=options.evaluation
+    )
     files = [path.stat().st_size / 1e6 for path in folder.glob("*.safetensors")]
     several = f" in {len(files)} files" if len(files) > 1 else ""
     rich.print(f"{folder}: {sum(files):.1f} MB of weights{several}, configuration, card")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rich
+from rich.table import Table
 
+from citygrain.errors import ConditionError
 from citygrain.generation.georeference import Georeference
 from citygrain.generation.given import Given
-from citygrain.layouts import WINDOWS, summary_table
+from citygrain.layouts import WINDOWS, Layouts
 from citygrain.model import Model
+from citygrain.support.console import make_table
 from citygrain.support.options import Paths, parse
 
 
@@ -57,8 +61,26 @@ def run(config: Mapping[str, Any]) -> Path:
     if layouts.given is not None:
         given = ", ".join(model.spec.given)
         rich.print(f"{given} are those of {layouts.given.source}; its windows: {asked.out / WINDOWS}")
-    rich.print(summary_table(layouts))
+    rich.print(_summary_table(layouts))
     corner = layouts.grids[0]
     where = f"{corner.crs}, from {corner.left:.0f} E, {corner.top:.0f} N"
     rich.print(f"pictures, GeoTIFFs and measures: {asked.out}  [dim](GeoTIFFs in {where})[/]")
     return asked.out
+
+
+def _summary_table(layouts: Layouts) -> Table:
+    """Return requested beside measured over all layouts, one row a condition, for the screen."""
+    if not layouts.measured:
+        raise ConditionError("Nothing can be measured on these layouts.", got=layouts.channels)
+    shown = make_table(
+        f"{len(layouts)} layouts: requested and measured",
+        "condition", "unit", "requested", "measured", "10th to 90th percentile", "mean error", texts=2,
+    )  # fmt: skip
+    for name, row in layouts.comparison().iterrows():
+        asked = math.isfinite(row["requested"])
+        shown.add_row(
+            str(name), row["unit"], f"{row['requested']:.4g}" if asked else "", f"{row['measured']:.4g}",
+            f"{row['p10']:.4g} – {row['p90']:.4g}", f"{row['mean_error']:.4g}" if asked else "",
+            style="bold" if asked else None,
+        )  # fmt: skip
+    return shown

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from citygrain.training import run as training
+from citygrain.support.options import parse
+from citygrain.support.targets import Plain
+from citygrain.training.options import Training
+from citygrain.training.run import run as train
 
 
-def run(config: Mapping[str, Any]) -> Path:
-    """Train what the configuration describes, or go on with it."""
-    return training.run(config)
+def run(config: Plain) -> Path:
+    """Train what the configuration describes, or go on with it.
+
+    Parameters
+    ----------
+    config
+        `conf/train.yaml`, composed and plain.
+
+    Returns
+    -------
+    Path
+        The exported model's folder.
+
+    Raises
+    ------
+    CitygrainError
+        See `citygrain.training.run.run`.
+    """
+    return train(parse(Training, config))

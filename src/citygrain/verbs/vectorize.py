@@ -14,7 +14,8 @@ from rich.table import Table
 
 from citygrain.geo.vector_files import collect_layers, vectorize_layouts
 from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors
-from citygrain.plot import vector_sheet
+from citygrain.plot import make_vector_sheet, save_figure
+from citygrain.support.console import make_table
 from citygrain.support.options import parse
 
 SHOWN = 8
@@ -46,7 +47,8 @@ def run(config: Mapping[str, Any]) -> dict[str, Vectors]:
         smallest_m2=asked.smallest_m2,
         workers=asked.workers,
     )
-    vector_sheet(list(vectors.values())[:SHOWN], asked.out / "vectors.png", titles=list(vectors)[:SHOWN])
+    shown = dict(list(vectors.items())[:SHOWN])
+    save_figure(make_vector_sheet(list(shown.values()), titles=list(shown)), asked.out / "vectors.png")
     rich.print(_summary_table(collect_layers(vectors), len(vectors)))
     crs = next(iter(vectors.values())).grid.crs
     rich.print(f"{', '.join(asked.formats)} and a picture: {asked.out}  [dim](in {crs})[/]")
@@ -55,9 +57,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Vectors]:
 
 def _summary_table(layers: Mapping[str, gpd.GeoDataFrame], n: int) -> Table:
     """Return the features of all layouts for the screen, one row a layer."""
-    shown = Table(title=f"{n} layout{'s' if n > 1 else ''}")
-    for heading in ("layer", "features", "in all"):
-        shown.add_column(heading, justify="left" if heading == "layer" else "right")
+    shown = make_table(f"{n} layout{'s' if n > 1 else ''}", "layer", "features", "in all")
     for name, layer in layers.items():
         if name in AREAS:
             total = f"{layer['area_m2'].sum() / 1e4:,.1f} ha"

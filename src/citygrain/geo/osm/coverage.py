@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 FAR_LARGER = 10.0
-"""A header's box with this many times the area in which the nodes lie is that of the file it was filtered from."""
+"""A box in the header that is so many times larger than the nodes' own box is left over from a larger file."""
 
 FEW_NODES, CITY_DEG = 1000, 1.0
-"""So few nodes may well lie in a corner of a true box, if that is no wider than a city."""
+"""So few nodes may well lie in one corner of a true box, if the box is no wider than a city (in degrees)."""
 
 CELLS = 32
-"""A box wider than a city is cut into so many cells a side, to see whether the data fill it."""
+"""A box that is wider than a city is cut into so many cells a side, to see whether the data fill it."""
 
 Box = tuple[float, float, float, float]
 """West, south, east, north, in degrees."""
 
 
 def find_covered(boxes: list[Box], lonlat: NDArray[np.float64]) -> BaseGeometry:
-    """What a file covers, in degrees: what its header says, unless its nodes lie elsewhere or in a far smaller area.
+    """Return what a file covers, in degrees: the boxes of its header, unless its nodes lie elsewhere or fill far less.
 
-    Tools that filter a file leave the header as it was: of a planet, a country. A box smaller than the data is true:
-    the extract was cut there, and its ways and relations are complete. Of several boxes each is looked at alone, so
-    that what was joined to a true one says nothing.
+    Tools that filter a file leave its header as it was: the box of a planet, of a country. A box that is smaller than
+    the data is true: the extract was cut there, and its ways and relations reach beyond the cut. Each of several boxes
+    is judged alone, so that a true box does not make up for a false one beside it.
     """
     nodes = _find_box(lonlat)
     found = {box: lonlat[_lie_within(box, lonlat)] for box in boxes}
@@ -44,14 +44,14 @@ def find_covered(boxes: list[Box], lonlat: NDArray[np.float64]) -> BaseGeometry:
 
 
 def _lie_within(box: Box, lonlat: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mask of the nodes in a box, `(n,)`."""
+    """Return a mask of the nodes in a box, `(n,)`."""
     west, south, east, north = box
     lon, lat = lonlat.T
     return (west <= lon) & (lon <= east) & (south <= lat) & (lat <= north)
 
 
 def _is_filled(box: Box, inside: NDArray[np.float64]) -> bool:
-    """Whether one box of several is no larger than what lies in it; data in two cities fill no planet."""
+    """Tell whether the nodes in a box fill it; nodes in two cities do not fill a planet."""
     west, south, east, north = box
     wide = max(east - west, north - south) >= CITY_DEG
     if len(inside) < FEW_NODES and not wide:
@@ -63,7 +63,7 @@ def _is_filled(box: Box, inside: NDArray[np.float64]) -> bool:
 
 
 def find_missed(boxes: list[Box], lonlat: NDArray[np.float64], nodes: Iterator[Any]) -> NDArray[np.float64]:
-    """One node of each box that none of a sample lies in, `(n, 2)`: a village among the boxes of a country."""
+    """Return one node for each box in which no node of a sample lies, `(n, 2)`: of a village among larger places."""
     empty = [box for box in boxes if not _lie_within(box, lonlat).any()]
     found: list[tuple[float, float]] = []
     for node in nodes if empty else ():
@@ -79,7 +79,7 @@ def find_missed(boxes: list[Box], lonlat: NDArray[np.float64], nodes: Iterator[A
 
 
 def _find_box(lonlat: NDArray[np.float64]) -> BaseGeometry:
-    """Box around the nodes of a file; two that meet at the 180th meridian if they lie on both sides of it."""
+    """Return a box around nodes; two boxes that meet at the 180th meridian where nodes lie on both sides of it."""
     lon = lonlat[:, 0]
     if (lon > 0).any() and (lon < 0).any() and (np.abs(lon) < 90.0).mean() < 0.01:
         west, south, _, north = find_middle(lonlat[lon > 90.0])
@@ -89,9 +89,9 @@ def _find_box(lonlat: NDArray[np.float64]) -> BaseGeometry:
 
 
 def find_middle(lonlat: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Box of the middle 98 % of nodes, and on each side as much again as 1 % takes inside, up to the last node.
+    """Return the box of the middle 98 % of nodes, grown on each side by a 98th of its width, up to the last node.
 
-    Complete ways and relations reach far beyond a cut.
+    The outermost nodes do not count, since complete ways and relations reach far beyond the edge of a cut.
     """
     low, high = np.percentile(lonlat, [1, 99], axis=0)
     more = (high - low) / 98.0

@@ -1,6 +1,6 @@
-"""Elements of Overpass replies become one sorted file, and are read by the same engine as any extract.
+"""Elements of Overpass replies become one sorted file, which is read in the same way as any extract.
 
-So there is one answer to what closes, what encloses and what is broken, wherever the elements come from.
+So rings, areas and broken relations are treated alike, wherever the elements come from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from citygrain.geo.coastline import add_sea
 from citygrain.geo.layers import COASTLINE
 from citygrain.geo.osm.reader import FeatureReader
 from citygrain.geo.place import Place
-from citygrain.geo.sorting import Remainder, layers_from_osm, remainder
+from citygrain.geo.sorting import Remainder, count_remainder, layers_from_osm
 from citygrain.geo.sources import Progress
 
 TAGGED = 1 << 30
@@ -44,7 +44,7 @@ TOO_MUCH_WORDS = ("timed out", "out of memory")
 
 
 class BadElementError(Exception):
-    """Something among the elements is none."""
+    """Something among the elements is no element."""
 
 
 def find_partial_remark(reply: Mapping[str, Any]) -> str | None:
@@ -70,8 +70,8 @@ def read_position(point: Mapping[str, Any]) -> tuple[float, float]:
 class Elements:
     """Elements of any number of replies, gathered into a file.
 
-    An element that comes several times is kept once: of those with tags (a reply repeats the members of relations
-    without theirs) the one of the newest reply.
+    An element that comes several times is kept once, from the newest reply. A copy with tags counts before one without:
+    a reply repeats the members of relations without their tags.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ class Elements:
     def add(self, elements: Iterable[Mapping[str, Any]], osm_date: str | None) -> None:
         """Add the elements of a reply, in any order, with node elements or with geometries of their own.
 
-        A count, an area or a derived element makes nothing and is passed over.
+        Counts, areas and derived elements are left out.
 
         Raises
         ------
         BadElementError
             When one has no number, no position or is no element at all.
         """
-        version = _minutes(osm_date)
+        version = _count_minutes(osm_date)
         for element in elements:
             try:
                 self._add(element, version)
@@ -106,12 +106,12 @@ class Elements:
             return
         number = element["id"]
         if not isinstance(number, int) or isinstance(number, bool) or number == 0:
-            raise TypeError("its number is none")
+            raise TypeError("its id is no number")
         tags = {}
         if kind != "node":
             tags = {str(k): str(v)[:LONGEST_TAG] for k, v in (element.get("tags") or {}).items() if v is not None}
         if kind == "node" and "lat" in element:
-            self._writer.add_node(Node(id=_positive(number), version=version, location=read_position(element)))
+            self._writer.add_node(Node(id=_make_positive(number), version=version, location=read_position(element)))
         elif kind == "way" and ("nodes" in element or "geometry" in element):
             nodes = self._nodes(element.get("nodes"), element.get("geometry"), version)
             self._writer.add_way(Way(id=number, version=version + TAGGED * bool(tags), nodes=nodes, tags=tags))
@@ -126,11 +126,11 @@ class Elements:
     ) -> Sequence[int]:
         """Numbers of a way's nodes; its geometry, where it has one, places them."""
         if numbers is not None:
-            numbers = [_positive(number) for number in numbers]
+            numbers = [_make_positive(number) for number in numbers]
         if geometry is None:
             return numbers or ()
         if numbers is None:
-            numbers = [NOWHERE if point is None else _number(read_position(point)) for point in geometry]
+            numbers = [NOWHERE if point is None else _number_position(read_position(point)) for point in geometry]
         for number, point in zip(numbers, geometry, strict=True):
             if point is not None:
                 self._writer.add_node(Node(id=number, version=version, location=read_position(point)))
@@ -171,7 +171,7 @@ def gather_elements() -> Iterator[Elements]:
 
 @dataclass(frozen=True)
 class Found:
-    """What elements make of a place."""
+    """The features that elements hold of a place."""
 
     layers: dict[str, gpd.GeoDataFrame]
     """Channel to its features, the sea among them."""
@@ -182,7 +182,7 @@ class Found:
 
 
 def make_features(elements: Elements, place: Place, covered: BaseGeometry, report: Progress) -> Found:
-    """Return what elements make of a place, as far as they cover it (UTM)."""
+    """Return the features that elements hold of a place, within the area that they cover (UTM)."""
     reader = FeatureReader(elements.sorted(), place)
     reader.read(report)
     frame = reader.frame()
@@ -191,23 +191,23 @@ def make_features(elements: Elements, place: Place, covered: BaseGeometry, repor
     frame = frame[shapely.intersects(valid, frame.geometry.to_numpy())]
     layers = layers_from_osm(frame, driving_side=place.driving_side)
     layers["water"] = add_sea(layers["water"], layers.pop(COASTLINE), covered, valid)
-    return Found(layers, valid, reader.skipped, remainder(frame, valid, driving_side=place.driving_side))
+    return Found(layers, valid, reader.skipped, count_remainder(frame, valid, driving_side=place.driving_side))
 
 
-def _minutes(osm_date: str | None) -> int:
-    """Minutes since 1970 of a reply's date, 1 where it has none: the age of its elements."""
+def _count_minutes(osm_date: str | None) -> int:
+    """Return the minutes from 1970 to a reply's date, 1 where it has none: the version of its elements."""
     try:
         return max(1, int(datetime.fromisoformat(osm_date or "").timestamp()) // 60)
     except ValueError:
         return 1
 
 
-def _positive(number: int) -> int:
-    """Number of a node as osmium can look it up."""
+def _make_positive(number: int) -> int:
+    """Return the number of a node as osmium can look it up."""
     return number if number >= 0 else NEW - number
 
 
-def _number(lonlat: tuple[float, float]) -> int:
+def _number_position(lonlat: tuple[float, float]) -> int:
     """Return the number of a node that has none: one for each position, far above those of OpenStreetMap."""
     lon, lat = lonlat
     return round((lon + 180) * 1e7) << 31 | round((lat + 90) * 1e7)

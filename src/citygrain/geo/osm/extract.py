@@ -44,7 +44,7 @@ MAX_UNTIDY = 5_000_000
 """Objects of the largest file of which a tidy copy is made: some 100 bytes of memory and 20 µs each."""
 
 SAMPLE = 1 << 16
-"""Nodes, at least, that tell where a file's data lie; half as many again at most twice as sparsely."""
+"""Where a file's data lie is told by at least so many of its nodes, evenly spread over the file, or by all of them."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Extract:
 
     @contextlib.contextmanager
     def open_tidy(self) -> Iterator[Path]:
-        """Path of a tidy file with the same objects: the file itself, or a copy that is there as long as the context.
+        """Give the path of a tidy file with the same objects: the file itself, or a copy that is removed afterwards.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class Extract:
 
 
 def look_over(path: Path) -> Extract:
-    """Look over a file once: its kind, what it covers, and whether it is tidy.
+    """Look over a file once: its format, what it covers, and whether it is tidy.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def look_over(path: Path) -> Extract:
 
 @lru_cache(maxsize=8)
 def _look_over(path: Path, _changed_ns: int, _size: int) -> Extract:
-    """Look over a file; kept, as one command asks for the extent and then for the features."""
+    """Look over a file. The result is kept: one command asks for the extent and then for the features."""
     with translate_errors(path):
         kind = find_kind(path)
         markup = Markup.of(path, kind) if kind.startswith("osm") else Markup()
@@ -142,7 +142,7 @@ def _look_over(path: Path, _changed_ns: int, _size: int) -> Extract:
                 lonlat = np.concatenate([lonlat, find_missed(boxes, lonlat, nodes)])
     if not len(count.lonlat):
         raise SourceError(
-            f"{path} holds no nodes{'' if count.objects else ', nor anything else'}, so nothing of it has a place.",
+            f"{path} holds no nodes{'' if count.objects else ', nor anything else'}: nothing in it has a place.",
             got=f"{count.objects:,} objects",
             remedy="download it again; Overpass adds the nodes of ways with `(._;>;);` before `out`",
         )

@@ -34,10 +34,10 @@ SUFFIXES = (
 
 HISTORIES = (".osh", ".osh.pbf", ".osh.gz", ".osh.bz2")
 CHANGES = (".osc", ".osc.gz", ".osc.bz2")
-"""Names of files that are told what they are."""
+"""What the names of histories and of files of changes end in: such files are refused by name."""
 
 NEXT_STREAM = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
-"""First bytes of a stream of bzip2 and of its first block, or of the end of one that is empty."""
+"""First bytes of a stream of bzip2: its header, and the start of its first block or, of an empty stream, its end."""
 
 NODES_WAYS_RELATIONS = osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION
 
@@ -50,7 +50,7 @@ STRANGERS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x28\xb5\x2f\xfd", "packed by zstd", "unpack it: unzstd"),
     (b"SQLite format 3", "an sqlite database", "vector tiles (.mbtiles) are read by source=vectortiles"),
 )
-"""First bytes → what it is, and what to do."""
+"""First bytes of files that are something else, what they are, and what to do with them."""
 
 
 def find_kind(path: Path) -> str:
@@ -92,20 +92,20 @@ def find_kind(path: Path) -> str:
     raise damaged_error(path, f"first bytes {head[:12]!r}")
 
 
-def open_file(path: Path) -> Any:
+def open_file(path: Path) -> osmium.io.File:
     """Open a file for osmium, by its content and not by its name."""
     return osmium.io.File(str(path), find_kind(path))
 
 
-def has_locations(header: Any) -> bool:
-    """Whether an .osm.pbf says that its ways hold the locations of their nodes (`osmium add-locations-to-ways`)."""
+def has_locations(header: osmium.io.Header) -> bool:
+    """Tell whether the ways of an .osm.pbf hold the locations of their nodes (`osmium add-locations-to-ways`)."""
     features = (header.get(f"pbf_optional_feature_{i}") for i in range(16))
     return "LocationsOnWays" in features
 
 
 @contextlib.contextmanager
 def translate_errors(path: Path) -> Iterator[None]:
-    """Turn what osmium and the parsers complain of into a `SourceError`."""
+    """Turn the errors of osmium and of the parsers into a `SourceError`."""
     try:
         yield
     # ValueError: a number, time or text that is none. EOFError: packed and cut.
@@ -169,9 +169,9 @@ def open_unpacked(path: Path, packed: str) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def unpack_streams(path: Path, kind: str) -> Iterator[tuple[Path, str]]:
-    """Path and format of a file with the same content, of which osmium reads all: the file itself, or a copy.
+    """Give the path and format of a file with the same content that osmium reads to its end: the file, or a copy.
 
-    Programs that pack on several cores write a stream after the other; osmium stops at the end of the first.
+    Programs that pack on several cores write one stream after another, and osmium stops at the end of the first.
     """
     if not kind.endswith(".bz2") or not _has_streams(path):
         yield path, kind
@@ -182,7 +182,7 @@ def unpack_streams(path: Path, kind: str) -> Iterator[tuple[Path, str]]:
 
 @contextlib.contextmanager
 def unpack_copy(path: Path, kind: str) -> Iterator[tuple[Path, str]]:
-    """Path and format of a file with the same content that is not packed: the file itself, or a copy."""
+    """Give the path and format of a file with the same content that is not packed: the file itself, or a copy."""
     plain, _, packed = kind.partition(".")
     if not packed:
         yield path, kind
@@ -195,13 +195,13 @@ def unpack_copy(path: Path, kind: str) -> Iterator[tuple[Path, str]]:
 
 
 def _has_streams(path: Path) -> bool:
-    """Whether a file packed by bzip2 holds several streams; each begins at a whole byte."""
+    """Tell whether a file packed by bzip2 holds several streams; each begins at a whole byte."""
     with map_content(path) as content:
         return NEXT_STREAM.search(content, 1) is not None
 
 
 @contextlib.contextmanager
 def map_content(path: Path) -> Iterator[Any]:
-    """Content of a file, as far as it is looked at."""
+    """Give the content of a file; only what is looked at is read."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         yield content

@@ -20,7 +20,7 @@ GEOMETRY_REMEDY = "end the query with `out body; >; out skel qt;`, without geom 
 
 @dataclass
 class Markup:
-    """What only the text of an XML file tells: osmium keeps one of its `<bounds>` and no editor's marks."""
+    """What only the text of an XML file tells: osmium keeps one of its `<bounds>`, and no marks of editors."""
 
     boxes: list[Box] = field(default_factory=list)
     date: str | None = None
@@ -72,7 +72,7 @@ class Markup:
         return markup
 
     def _element(self, name: str, attributes: dict[str, str]) -> None:
-        """Take down what a top-level element says."""
+        """Note what a top-level element says."""
         if name in ("node", "way", "relation"):
             if attributes.get("action") == "delete":
                 self.deleted[name[0]].add(int(attributes.get("id", 0)))
@@ -85,7 +85,7 @@ class Markup:
             self._box([west, south, east, north])
 
     def _box(self, numbers: list[str]) -> None:
-        """Take down a box, or two for one across the 180th meridian; what is no box says nothing."""
+        """Note a box, or two for a box across the 180th meridian; leave out what is no box."""
         try:
             west, south, east, north = map(float, numbers)
         except ValueError:

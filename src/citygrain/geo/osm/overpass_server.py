@@ -35,7 +35,7 @@ LONGEST_PAUSE_S = 60.0
 """Longest pause of our own before a busy server is asked again; a server may name a longer one."""
 
 SERVER_SHARE = 0.9
-"""Part of our patience that the server may compute for, so that its own "timed out" still reaches us."""
+"""Share of our own time-out that the server may compute for, so that its own "timed out" still reaches us."""
 
 BUSY = frozenset({429, 500, 502, 503, 504})
 BUSY_WORDS = ("too busy", "rate_limited", "Dispatcher_Client")
@@ -47,7 +47,7 @@ Reply = dict[str, Any]
 
 
 class NoReplyError(Exception):
-    """Why there is no usable reply, as the predicate of a sentence about the server."""
+    """There is no usable reply. The message is the predicate of a sentence: "The Overpass server … is busy"."""
 
 
 class _BusyError(NoReplyError):
@@ -95,7 +95,7 @@ class OverpassServer:
                 pause_s = min(max(2 * pause_s, LEAST_PAUSE_S), LONGEST_PAUSE_S)
                 wait_s = pause_s if error.wait_s is None else max(error.wait_s, self.pause_s)
                 if time.monotonic() + wait_s >= deadline:
-                    wish = f", and wants to be left alone for {error.wait_s:,.0f} s" if error.wait_s else ""
+                    wish = f", and asks for a pause of {error.wait_s:,.0f} s" if error.wait_s else ""
                     raise NoReplyError(f"{error}{wish} (deadline: {self.deadline_s:g} s a tile)") from error
                 _sleep(wait_s)
 
@@ -141,16 +141,16 @@ def _read_body(response: requests.Response, deadline: float) -> bytes:
         while chunk := response.raw.read1(1 << 20, decode_content=True):
             body += chunk
             if time.monotonic() > deadline:
-                raise _BusyError(f"trickles: {len(body):,} bytes and no end of it")
+                raise _BusyError(f"sends too slowly: {len(body):,} bytes, and not the end")
     except urllib3.exceptions.TimeoutError as error:
-        raise _BusyError(f"has fallen silent after {len(body):,} bytes") from error
+        raise _BusyError(f"has sent nothing more after {len(body):,} bytes") from error
     except urllib3.exceptions.HTTPError as error:
         raise _BusyError(f"breaks off after {len(body):,} bytes ({error})") from error
     return bytes(body)
 
 
 def _check_reply(response: requests.Response, body: bytes) -> Reply:
-    """Let only a whole, honest reply through."""
+    """Return a reply that is whole; raise what the server says otherwise."""
     said = f"HTTP {response.status_code} {response.reason}: {_shorten_page(body)}"
     if response.is_redirect:
         raise NoReplyError(f"has moved to {response.headers['Location']}: name that address in source.url")

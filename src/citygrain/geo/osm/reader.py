@@ -30,7 +30,7 @@ from shapely.geometry.base import BaseGeometry
 from citygrain.geo.osm.formats import has_locations, open_file
 from citygrain.geo.osm_rules import ANY, OSM_KEYS, OSM_RULES, OSM_SELECTORS
 from citygrain.geo.place import Place
-from citygrain.geo.sorting import is_of_interest, is_ruled
+from citygrain.geo.sorting import Tags, is_of_interest, is_ruled
 from citygrain.geo.sources import Progress
 
 LARGE_BYTES = 400_000_000
@@ -112,12 +112,12 @@ class FeatureReader:
         self._count_unmade(file, locations)
         report(1.0, f"{len(self._geometries):,} features")
 
-    def _count_unmade(self, file: Any, locations: Any) -> None:
-        """Count the relations of which no area was made: those that the extract cut, and those that are broken.
+    def _count_unmade(self, file: osmium.io.File, locations: osmium.index.LocationTable | None) -> None:
+        """Count the relations that no area was made of: those that the extract cut, and those that are broken.
 
-        Only at the end of the file: areas come out in batches, many before their relation goes by.
+        This is done at the end of the file, since areas come in batches, many of them before their relation.
         """
-        # The outline of a relation often has the tags of its area too, and that is drawn, or counted once.
+        # A way of a relation's outline often has the tags of the area too: that area is drawn or counted once.
         self.skipped[OPEN_WAYS] += len(self._open.difference(*self._asked.values()))
         unmade = {relation: ways for relation, ways in self._asked.items() if relation not in self._made}
         members = {way for ways in unmade.values() for way in ways}
@@ -135,12 +135,12 @@ class FeatureReader:
         self.skipped[CUT_AREAS] += len(unmade) - broken
 
     def frame(self) -> gpd.GeoDataFrame:
-        """What was kept, in the place's CRS, one column a tag."""
+        """Return what was kept, in the place's CRS, one column a tag."""
         tags = pd.DataFrame(self._tags, columns=["element", "osmid", *OSM_KEYS], dtype="object")
         geometry = self.place.project(np.array(self._geometries, dtype=object))
         return gpd.GeoDataFrame(tags, geometry=geometry, crs=self.place.crs)
 
-    def _way(self, way: Any) -> None:
+    def _way(self, way: osmium.osm.Way) -> None:
         """Keep the line of a way, in as many pieces as its missing nodes leave."""
         line = is_of_interest(way.tags, "line")
         closed = way.is_closed()
@@ -165,7 +165,7 @@ class FeatureReader:
         if closed and not whole and is_of_interest(way.tags, "area"):
             self.skipped[CUT_AREAS] += 1
 
-    def _area(self, area: Any) -> None:
+    def _area(self, area: osmium.osm.Area) -> None:
         """Keep the polygon of a closed way or of a relation."""
         if not is_of_interest(area.tags, "area"):
             return
@@ -178,7 +178,7 @@ class FeatureReader:
             self._made.add(area.orig_id())
         self._keep(area, polygon, "way" if area.from_way() else "relation", area.orig_id())
 
-    def _keep(self, thing: Any, geometry: BaseGeometry, element: str, osmid: int) -> None:
+    def _keep(self, thing: osmium.osm.Way | osmium.osm.Area, geometry: BaseGeometry, element: str, osmid: int) -> None:
         """Keep a feature whose bbox meets the place's."""
         west, south, east, north = geometry.bounds
         left, bottom, right, top = self.place.bbox
@@ -191,16 +191,16 @@ class FeatureReader:
             self._newest = thing.timestamp
 
 
-def _is_ring(way: Any) -> bool:
-    """Whether osmium takes a way for a ring; two nodes in one place close it too."""
+def _is_ring(way: osmium.osm.Way) -> bool:
+    """Tell whether osmium takes a way for a ring; two nodes in one place close it too."""
     if len(way.nodes) < CLOSED_NODES:
         return False
     first, last = way.nodes[0], way.nodes[-1]
     return bool(first.ref == last.ref or (first.location.valid() and first.location == last.location))
 
 
-def _makes_area(tags: Any) -> bool:
-    """Whether some rule draws an area of these tags."""
+def _makes_area(tags: Tags) -> bool:
+    """Tell whether some rule draws an area of these tags."""
     return is_ruled(tags, "area") and any(
         all(_is_one_of(tags.get(key), values) for key, values in rule.when.items())
         and not any(_is_one_of(tags.get(key), values) for key, values in rule.unless.items())
@@ -217,8 +217,8 @@ _WKB = osmium.geom.WKBFactory()
 _KEYS = frozenset(OSM_KEYS)
 
 
-def _is_there(node: Any, locations: Any) -> bool:
-    """Whether the file knows where a node of a way is: by its table of locations, or by the way when there is none."""
+def _is_there(node: osmium.osm.NodeRef, locations: osmium.index.LocationTable | None) -> bool:
+    """Tell whether the place of a way's node is known: by the table of locations, or by the way where there is none."""
     if locations is None:
         return bool(node.location.valid())
     try:

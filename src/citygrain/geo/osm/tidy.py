@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class _Record:
     number: int
     version: int
     visible: bool
-    timestamp: Any
+    timestamp: datetime
     tags: dict[str, str]
     parts: Any
     """Location of a node, numbers of a way's nodes, members of a relation."""
@@ -42,7 +43,7 @@ class _Record:
 
 
 def _merge_versions(versions: Iterable[_Record]) -> _Record:
-    """Return the newest version of an object, put together from those of one age.
+    """Return the newest version of an object, merged from all its records of that version.
 
     Overpass writes an object once with its tags and once without, and may leave out a way's nodes.
     """
@@ -89,15 +90,17 @@ def write_tidy_copy(path: Path, kind: str, deleted: Mapping[str, set[int]], fold
 
 
 def _read_locations_on_ways(path: Path) -> dict[int, tuple[float, float]]:
-    """Locations of nodes that ways hold."""
+    """Return the locations of nodes that are written in ways."""
     ways: Iterator[Any] = iter(osmium.FileProcessor(path, osmium.osm.WAY))
     return {n.ref: (n.location.lon, n.location.lat) for way in ways for n in way.nodes if n.location.valid()}
 
 
 class _Copier:
-    """Writes the newest versions of sorted objects, without those that were deleted and the mention of them."""
+    """Writes the newest versions of sorted objects, without deleted objects and without references to them."""
 
-    def __init__(self, writer: Any, deleted: Mapping[str, set[int]], on_ways: dict[int, tuple[float, float]]) -> None:
+    def __init__(
+        self, writer: osmium.SimpleWriter, deleted: Mapping[str, set[int]], on_ways: dict[int, tuple[float, float]]
+    ) -> None:
         self._writer = writer
         self._deleted = {kind: set(numbers) for kind, numbers in deleted.items()}
         self._on_ways = on_ways
@@ -149,7 +152,7 @@ class _Copier:
         self._write(self._writer.add_way, osmium.osm.mutable.Way, record, nodes=nodes)
 
     def _relation(self, record: _Record) -> None:
-        # Without a part of its outline an area stays open; a hole that is gone is none.
+        # A deleted way of the outline stays among the members, so that the area stays open; a deleted hole goes.
         members = [
             member
             for member in record.parts

@@ -1,4 +1,4 @@
-"""Sources of map features behind one function, `features`: Overpass, OSM files, vector tiles.
+"""Sources of map features behind one function, `read_features`: Overpass, OSM files, vector tiles.
 
 Whatever the source, a place comes back as the same eleven layers in the same schema, in the place's UTM zone, with what
 the source cannot know, what it skipped and where it came from.
@@ -14,7 +14,7 @@ import geopandas as gpd
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.errors import ConfigError, SourceError
-from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA, empty_layer
+from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA, make_empty_layer
 from citygrain.geo.place import Place
 from citygrain.geo.sorting import Remainder
 
@@ -85,7 +85,7 @@ class Features(Mapping[str, gpd.GeoDataFrame]):
             missing = [c for c in SCHEMA if c not in layer]
             if missing or layer.crs != place.crs:
                 raise ValueError(f"layer {name}: missing columns {missing}, CRS {layer.crs}, expected {place.crs}")
-        self._layers = {n: layers[n] if n in layers else empty_layer(place.crs) for n in CHANNEL_NAMES}
+        self._layers = {n: layers[n] if n in layers else make_empty_layer(place.crs) for n in CHANNEL_NAMES}
         self.crs = place.crs
         self.valid: BaseGeometry = place.utm if valid is None else valid
         self.provenance: dict[str, Any] = {"attribution": ATTRIBUTION, **provenance}
@@ -108,7 +108,7 @@ class Features(Mapping[str, gpd.GeoDataFrame]):
         return f"Features({', '.join(f'{name}={n}' for name, n in self.counts.items())}, crs={self.crs})"
 
 
-def declared(unknown: Sequence[str] | None) -> list[str]:
+def check_unknown(unknown: Sequence[str] | None) -> list[str]:
     """Return the channels that are said to be unknown, each once, in order.
 
     Raises
@@ -119,17 +119,18 @@ def declared(unknown: Sequence[str] | None) -> list[str]:
     names = [unknown] if isinstance(unknown, str) else sorted(set(unknown or ()))
     for name in names:
         if name not in CHANNEL_NAMES:
-            raise ConfigError("There is no such channel to be unknown.", got=name, choices=CHANNEL_NAMES)
+            raise ConfigError("There is no such channel to declare unknown.", got=name, choices=CHANNEL_NAMES)
     if len(names) == len(CHANNEL_NAMES):
         raise ConfigError("Nothing would be known of the place.", got="all channels declared unknown")
     return names
 
 
-def in_words(provenance: Mapping[str, Any]) -> str:
-    """Where features came from, in a line: files or a server, of all parts."""
+def describe_origin(provenance: Mapping[str, Any]) -> str:
+    """Return where features came from, in one line: the files or the server, of all parts."""
     parts = provenance.get("parts")
     if parts:
-        return "; ".join(f"{name}: {in_words(part)}" for name, part in {"base": provenance["base"], **parts}.items())
+        each = {"base": provenance["base"], **parts}
+        return "; ".join(f"{name}: {describe_origin(part)}" for name, part in each.items())
     files = [file["file"] for file in provenance.get("files", [provenance]) if "file" in file]
     return ", ".join(files) or str(provenance.get("url", provenance.get("kind", "this source")))
 
@@ -143,7 +144,7 @@ class Source(Protocol):
         ...
 
 
-def features(
+def read_features(
     place: Place, source: Source, progress: Progress | None = None, *, unknown: Sequence[str] | None = None
 ) -> Features:
     """Return the map features of a place from any source, in one schema.
@@ -178,7 +179,7 @@ def features(
             expected="overpass, overpass_json, file, vectortiles, layers or combined",
             got=source,
         )
-    unknown = declared(unknown)
+    unknown = check_unknown(unknown)
     found = source.features(place, progress)
     if unknown:
         found = Features(
@@ -191,7 +192,7 @@ def features(
             skipped=found.skipped,
             remainder=found.remainder,
         )
-    origin = in_words(found.provenance)
+    origin = describe_origin(found.provenance)
     nothing = "" if any(found.counts.values()) else f" {origin} holds no tag that makes a channel there."
     for what, names in (("streets", ("arterial", "street")), ("buildings", ("building",))):
         if not any(found.counts[n] for n in names) and not all(n in found.unknown for n in names):

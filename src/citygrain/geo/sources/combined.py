@@ -43,7 +43,7 @@ class Combined:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ConfigError(
-                "A combined source has parts.",
+                "A combined source needs at least one part.",
                 expected="+source@source.parts.buildings=layers source.parts.buildings.path=… and so on",
                 got="source.parts is empty",
             )

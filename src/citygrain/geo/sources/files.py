@@ -1,10 +1,9 @@
-"""What every source that reads files does: check them, and say when the place lies outside."""
+"""What all sources that read files need: they check the files, and say when a place lies outside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import shapely
 
@@ -28,7 +27,7 @@ def list_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(Path(str(one)).expanduser() for one in paths))
 
 
-def take_one_path(path: Any) -> Path:
+def take_one_path(path: str | Path | Sequence[str | Path]) -> Path:
     """Return the path of a source that reads one file.
 
     Raises
@@ -46,8 +45,19 @@ def take_one_path(path: Any) -> Path:
     return paths[0]
 
 
-def check_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: tuple[str, ...] = ()) -> Path:
-    """Return the path of a readable file whose name ends rightly, or in one of those `too` that are told what they are.
+def check_file(path: str | Path, suffixes: tuple[str, ...], what: str, also: tuple[str, ...] = ()) -> Path:
+    """Return the path of a file that can be read and whose name ends in one of the suffixes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    suffixes
+        What its name ends in, as messages say.
+    what
+        What messages call it: "an OpenStreetMap extract".
+    also
+        Suffixes that pass too, since the content of such a file is refused later with better words.
 
     Raises
     ------
@@ -55,7 +65,7 @@ def check_file(path: str | Path, suffixes: tuple[str, ...], what: str, too: tupl
         When it is missing, a folder, empty, unreadable or of another kind.
     """
     path = take_one_path(path)
-    if not path.name.lower().endswith(suffixes + too):
+    if not path.name.lower().endswith(suffixes + also):
         raise SourceError(
             f"{path} is not {what} by its name.",
             expected=f"a name that ends in {' '.join(suffixes)}",

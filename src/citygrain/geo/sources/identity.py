@@ -1,4 +1,4 @@
-"""What a source is known by, so that the same request is not done twice and another one is noticed."""
+"""What identifies a source, so that the same request is not done twice and a changed one is noticed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def identify_source(source: Source) -> dict[str, Any]:
 
 
 def fingerprint(path: Path) -> str:
-    """Fingerprint of a file and those that belong to it: all in a folder, the columns and the CRS of a Shapefile."""
+    """Return the hash of a file and of the files that belong to it: all of a folder, the parts of a Shapefile."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
     elif path.suffix.lower() == ".shp":

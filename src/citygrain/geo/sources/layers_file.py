@@ -74,14 +74,14 @@ class LayersFile:
     def __post_init__(self) -> None:
         if not self.licence.strip():
             raise ConfigError(
-                "Data belong to somebody.",
+                "Nothing says whose data these are.",
                 expected="source.licence='\"whose data, which licence\"'",
                 got="source.licence is empty",
                 remedy="if they are your own, say so",
             )
         if (self.channel is None) == (not self.rules):
             raise ConfigError(
-                "A file of features needs to be told what they are.",
+                "Nothing says which channels the features of this file make.",
                 expected="source.channel=building, or source.rules=[{channel:green,where:{landuse:[park,forest]}}]",
                 got="neither" if self.channel is None else "both",
                 choices=CHANNEL_NAMES,
@@ -99,7 +99,7 @@ class LayersFile:
                 rules.append(LayerRule(**{**rule, "where": dict(rule.get("where") or {})}))
             except (AttributeError, TypeError, ValueError) as error:
                 raise ConfigError(
-                    "This is no rule of which features make a channel.",
+                    "This rule does not say which features make a channel.",
                     expected="{channel: green, where: {landuse: [park, forest]}}, with width_m for lines in water",
                     got=rule,
                 ) from error

@@ -18,7 +18,7 @@ from citygrain.geo.osm.extract import Extract, look_over
 from citygrain.geo.osm.formats import CHANGES, HISTORIES, SUFFIXES, translate_errors
 from citygrain.geo.osm.reader import FeatureReader
 from citygrain.geo.place import EDGE_DEG, Place
-from citygrain.geo.sorting import layers_from_osm, remainder
+from citygrain.geo.sorting import count_remainder, layers_from_osm
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources.files import BBox, check_file, outside_error
 from citygrain.support.files import sha256
@@ -102,8 +102,8 @@ class OsmFile:
             provenance=provenance,
             valid=valid,
             skipped=reader.skipped,
-            remainder=remainder(frame, valid, driving_side=place.driving_side),
+            remainder=count_remainder(frame, valid, driving_side=place.driving_side),
         )
 
     def _look_over(self) -> Extract:
-        return look_over(check_file(self.path, SUFFIXES, "an OpenStreetMap extract", too=HISTORIES + CHANGES))
+        return look_over(check_file(self.path, SUFFIXES, "an OpenStreetMap extract", also=HISTORIES + CHANGES))

@@ -10,7 +10,7 @@
 - **What is kept.** A tile is stored once it is whole, as the server's own JSON, under a name that depends only on its
   outline and the tags asked for: another server, another time-out or a killed run lose none of it.
 
-Geometries are made by the engine that reads extracts, see `_elements`.
+Geometries are made by the engine that reads extracts, see `citygrain.geo.osm.elements`.
 
 References
 ----------
@@ -45,16 +45,17 @@ from citygrain.geo.place import Place
 from citygrain.geo.sources import Features, Progress
 
 SMALLEST_TILE_M = 500.0
-"""A tile that a server cannot answer in time is cut in four down to this side. Beyond it, the server is at fault."""
+"""A tile that a server cannot answer in time is cut in four, down to this side. A smaller tile is an error."""
 
 MARGIN_M = 10.0
-"""Tiles overlap by this much: a straight edge in UTM leaves the straight one in degrees by under a metre."""
+"""Tiles overlap by this much. An edge that is straight in UTM and one that is straight in degrees are less than a metre
+apart."""
 
 ASKED = 0.8
 """Where the progress bar stands when all tiles are there."""
 
 COMPRESSION = 4
-"""Of gzip: a sixth of the size, and a twentieth of the time that the best level takes for a little less."""
+"""Level of gzip: it leaves a sixth of the size. The best level leaves a little less, in twenty times the time."""
 
 AREAS = '["type"~"^(multipolygon|boundary)$"]'
 """Filter of the relations that can be areas."""
@@ -140,7 +141,7 @@ class Overpass:
                     raise self._failure(error, f"{kept} of {len(outlines)} tiles are in {store.folder}") from error
                 except BadElementError as error:
                     raise SourceError(
-                        "A reply of an Overpass server holds what is no element of a map.",
+                        "A reply of an Overpass server holds something that is no element of a map.",
                         got=f"{error} ({', '.join(reply['urls'])})",
                         remedy=f"delete {store.folder} and ask another server: source.url=…",
                     ) from error

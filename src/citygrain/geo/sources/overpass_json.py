@@ -49,13 +49,13 @@ from citygrain.support.files import sha256
 SUFFIXES = (".json", ".json.gz")
 
 WHOLE_KEYS = frozenset({"building", "highway", "railway", "waterway"})
-"""Keys that people ask for with all their values: one element tells of all channels that the key makes."""
+"""Keys that people ask for with all their values: one element shows that all channels of the key were asked for."""
 
 EVERYWHERE = ("highway", "building")
-"""Keys that a city has everywhere: where they end, the replies end."""
+"""Keys that a city has everywhere: the replies end where these end."""
 
 MATTERS = 0.01
-"""Share of a reply's elements that must have come for such a key, lest a stray street tells where streets are known."""
+"""Share of a reply's elements that such a key must have made: a single street does not show where streets are known."""
 
 READING = 0.4
 """Where the progress bar stands when all files are read."""
@@ -102,7 +102,7 @@ class OverpassJson:
         """
         survey = _Survey()
         for path in list_paths(self.path):
-            survey.add(_read(path))
+            survey.add(_read_reply(path))
         return survey.extent(self.path)
 
     def features(self, place: Place, progress: Progress | None = None) -> Features:
@@ -120,18 +120,18 @@ class OverpassJson:
         with gather_elements() as elements:
             for k, path in enumerate(paths):
                 report(READING * k / len(paths), f"reading {path.name}")
-                reply = _read(path)
+                reply = _read_reply(path)
                 survey.add(reply)
                 try:
                     elements.add(reply.elements, reply.osm_date)
                 except BadElementError as error:
-                    raise _no_element(path, error) from error
+                    raise _no_element_error(path, error) from error
                 files.append({"file": path.name, "sha256": sha256(path), "osm_date": reply.osm_date})
             extent = survey.extent(self.path)
             covered = shapely.box(*extent)
             if not place.area.intersects(covered):
                 raise outside_error(place, extent, paths[0])
-            unknown = survey.unknown(self.asked)
+            unknown = survey.find_unknown(self.asked)
             covered_utm = place.project(shapely.segmentize(covered, EDGE_DEG))
             found = make_features(
                 elements, place, covered_utm, lambda done, what: report(READING + (1 - READING) * done, what)
@@ -162,7 +162,7 @@ class _Reply:
     osm_date: str | None
 
 
-def _read(path: Path) -> _Reply:
+def _read_reply(path: Path) -> _Reply:
     """Read a whole reply.
 
     Raises
@@ -178,7 +178,7 @@ def _read(path: Path) -> _Reply:
     try:
         reply = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise _no_json(path, data[:2000], error) from error
+        raise _no_json_error(path, data[:2000], error) from error
     found = reply.get("type") if isinstance(reply, dict) else type(reply).__name__
     if not isinstance(reply, dict) or not isinstance(reply.get("elements"), list):
         geojson = isinstance(reply, dict) and ("features" in reply or "coordinates" in reply or found == "Feature")
@@ -212,11 +212,11 @@ def _read(path: Path) -> _Reply:
 
 
 def _makes_nothing(element: Any) -> bool:
-    """Whether an element is a count, an area or another of those that Overpass derives from the map."""
+    """Tell whether an element is a count, an area or another that Overpass derives from the map."""
     return isinstance(element, dict) and element.get("type", "node") not in KINDS
 
 
-def _no_json(path: Path, start: bytes, error: Exception) -> SourceError:
+def _no_json_error(path: Path, start: bytes, error: Exception) -> SourceError:
     """Return the error of a file that is not even JSON."""
     expected = "what an Overpass server says to a query that begins with [out:json]"
     markup = start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<")
@@ -236,9 +236,9 @@ def _no_json(path: Path, start: bytes, error: Exception) -> SourceError:
     )
 
 
-def _no_element(path: Path, error: Exception) -> SourceError:
+def _no_element_error(path: Path, error: Exception) -> SourceError:
     return SourceError(
-        f"{path} holds what is no element of a map.",
+        f"{path} holds something that is no element of a map.",
         got=f"{type(error).__name__}: {error}",
         remedy="save the reply again",
     )
@@ -253,7 +253,7 @@ class _Survey:
     positions: list[NDArray[np.float64]] = field(default_factory=list)
     """Of each reply, its nodes, `(n, 2)` in degrees."""
     values: set[tuple[str, str]] = field(default_factory=set)
-    """What they came for."""
+    """Tags that the replies were asked for."""
 
     def add(self, reply: _Reply) -> None:
         """Look at a reply.
@@ -264,7 +264,7 @@ class _Survey:
             When it has no geometry, or something that is no element.
         """
         try:
-            found = _positions(reply.elements)
+            found = _read_positions(reply.elements)
             members = {
                 member["ref"]
                 for element in reply.elements
@@ -272,9 +272,9 @@ class _Survey:
                 for member in element.get("members") or ()
                 if member["type"] == "way"
             }
-            came_for = [_came_for(element, members) for element in reply.elements]
+            came_for = [_find_tag(element, members) for element in reply.elements]
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise _no_element(reply.path, error) from error
+            raise _no_element_error(reply.path, error) from error
         if not len(found):
             raise SourceError(
                 f"{reply.path} says what is there, but not where.",
@@ -287,8 +287,8 @@ class _Survey:
         self.values |= set(pairs)
         self.positions.append(found)
 
-    def unknown(self, asked: Sequence[str] | None) -> dict[str, str]:
-        """Channel → why it cannot be told, for those that nothing was asked for.
+    def find_unknown(self, asked: Sequence[str] | None) -> dict[str, str]:
+        """Return the channels that nothing was asked for, and why each cannot be known.
 
         Raises
         ------
@@ -297,12 +297,12 @@ class _Survey:
         """
         unknown: dict[str, str] = {}
         for channel in CHANNEL_NAMES:
-            tags = [(key, rule.when[key]) for rule in OSM_RULES if rule.layer == channel for key in _selected(rule)]
+            tags = [(key, rule.when[key]) for rule in OSM_RULES if rule.layer == channel for key in _find_key(rule)]
             keys = ", ".join(sorted({key for key, _ in tags}))
             if asked is not None:
                 if not any(key in asked for key, _ in tags):
                     unknown[channel] = f"not asked for: source.asked names none of {keys}"
-            elif not any(self._tells(key, values) for key, values in tags):
+            elif not any(self._was_asked_for(key, values) for key, values in tags):
                 unknown[channel] = f"nothing in the saved reply came for it ({keys})"
         if len(unknown) == len(CHANNEL_NAMES):
             raise SourceError(
@@ -312,12 +312,12 @@ class _Survey:
             )
         return unknown
 
-    def _tells(self, key: str, values: tuple[str, ...]) -> bool:
-        """Whether something came for one of these values, or for a key that is asked for as a whole."""
+    def _was_asked_for(self, key: str, values: tuple[str, ...]) -> bool:
+        """Tell whether something came for one of these values, or for a key that is asked for as a whole."""
         return any(key == k and (k in WHOLE_KEYS or values == ANY or value in values) for k, value in self.values)
 
-    def extent(self, path: Any) -> BBox:
-        """Return the box in which all is known that a city has everywhere.
+    def extent(self, path: str | Path | Sequence[str | Path]) -> BBox:
+        """Return the box in which all of `EVERYWHERE` is known.
 
         Raises
         ------
@@ -344,8 +344,8 @@ class _Survey:
         return box
 
 
-def _selected(rule: Rule) -> list[str]:
-    """Return the key that whoever wants a rule's features asks for; none where the rule refines another.
+def _find_key(rule: Rule) -> list[str]:
+    """Return the key by which a rule's features are asked for, in a list; an empty list where the rule refines another.
 
     Garages of many floors are buildings too, but nobody who asks for parking has asked for buildings.
     """
@@ -353,8 +353,8 @@ def _selected(rule: Rule) -> list[str]:
     return keys if len(keys) == 1 and (keys[0] in WHOLE_KEYS or len(rule.when) == 1) else []
 
 
-def _positions(elements: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """Positions of the nodes of ways, `(n, 2)` in degrees; none when no way has a node that is there."""
+def _read_positions(elements: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Return the positions of the nodes of ways, `(n, 2)` in degrees; empty where no way has a node with a place."""
     nodes = {e["id"]: read_position(e) for e in elements if e["type"] == "node" and "lat" in e}
     found: dict[Any, tuple[float, float]] = {}
     for element in elements:
@@ -368,8 +368,8 @@ def _positions(elements: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     return np.array(list(found.values()), np.float64).reshape(-1, 2)
 
 
-def _came_for(element: Mapping[str, Any], members: set[int]) -> tuple[str, str] | None:
-    """Return the one tag that an element can have come for; None when there are several, or it came as a member."""
+def _find_tag(element: Mapping[str, Any], members: set[int]) -> tuple[str, str] | None:
+    """Return the tag that an element was asked for by; None for several such tags, or a member of a relation."""
     tags = element.get("tags") or {}
     keys = [key for key in OSM_SELECTORS if key in tags]
     if element["type"] == "node" or len(keys) != 1 or (element["type"] == "way" and element["id"] in members):

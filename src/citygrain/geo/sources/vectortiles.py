@@ -25,7 +25,7 @@ from shapely.geometry.base import BaseGeometry
 
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
-from citygrain.geo.sorting import layers_from_openmaptiles, remainder_of_tiles
+from citygrain.geo.sorting import count_tile_remainder, layers_from_openmaptiles
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources.files import BBox, outside_error
 from citygrain.geo.tile_file import HALF_WORLD_M, WEB_MERCATOR, TileFile, damaged_error, open_tiles
@@ -33,7 +33,7 @@ from citygrain.geo.tile_rules import TILE_COLUMNS
 from citygrain.support.files import sha256
 
 EDGE_M = 500.0
-"""Tile edges are curves in UTM; points this far apart follow them within a centimetre."""
+"""The edges of tiles are curves in UTM: points this far apart follow them within a centimetre."""
 
 FULL_ZOOM = 14
 """Zoom from which OpenMapTiles holds everything; below it buildings are merged and small ways left out."""
@@ -84,13 +84,13 @@ class VectorTiles:
         report = progress or (lambda _fraction, _message: None)
         report(0.0, "looking for tiles")
         with open_tiles(self.path) as tiles:
-            inside = tiles.within(place)
+            inside = tiles.find_within(place)
             if not inside:
                 raise outside_error(place, tiles.extent(), tiles.path)
-            readable, broken = tiles.readable(inside)
+            readable, broken = tiles.find_readable(inside)
             if not readable:
                 raise damaged_error(tiles.path, f"none of the {broken} tiles of {place.name} unpacks")
-            with tiles.as_they_are(readable):
+            with tiles.follow_tiles(readable):
                 frames = self._read(tiles, place, report)
             provenance = {
                 "kind": "vectortiles",
@@ -109,7 +109,7 @@ class VectorTiles:
             unknown=UNKNOWN,
             partial=PARTIAL if tiles.zoom >= FULL_ZOOM else _describe_coarse(tiles.zoom),
             skipped={"unreadable tiles": broken},
-            remainder=remainder_of_tiles(frames, valid),
+            remainder=count_tile_remainder(frames, valid),
         )
 
     def _read(self, tiles: TileFile, place: Place, report: Progress) -> dict[str, gpd.GeoDataFrame]:
@@ -124,13 +124,13 @@ class VectorTiles:
 
 
 def _describe_coarse(zoom: int) -> dict[str, str]:
-    """What tiles of a small zoom do not see."""
+    """Return what tiles of a small zoom do not hold, by channel."""
     told = f"tiles of zoom {zoom} simplify and leave out; all is there from zoom {FULL_ZOOM}"
     return {name: told for name in CHANNEL_NAMES if name not in UNKNOWN}
 
 
 def _find_covered(tiles: list[tuple[int, int]], zoom: int, place: Place) -> BaseGeometry:
-    """Part of the place, in its CRS, that the tiles cover."""
+    """Return the part of the place that the tiles cover, in the place's CRS."""
     size = 2.0 * HALF_WORLD_M / 2**zoom
     corner: NDArray[np.float64] = np.array(tiles, dtype=float).reshape(-1, 2) * size - HALF_WORLD_M
     covered = shapely.union_all(shapely.box(corner[:, 0], corner[:, 1], corner[:, 0] + size, corner[:, 1] + size))

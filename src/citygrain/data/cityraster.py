@@ -1,23 +1,13 @@
-"""The city raster: a place as one GeoTIFF of coverage, its blocks and its provenance, in one folder.
+"""The city raster: a prepared place, which one opens, reads and cuts layouts out of.
 
-================  ==================================================================================================
-`layout.tif`      uint8 coverage, 255 = the cell is fully covered; a band a channel; UTM; tiles of 512; DEFLATE;
-                  overviews ×2 and ×4 by average; a mask: 0 outside the place and where the source has no data
-`blocks.parquet`  GeoParquet, the blocks of the split in UTM: split, share of valid cells, measured conditions
-`place.json`      where it came from and how it was drawn; written last, so that a folder without it is not whole
-`.cache/`         levels decoded into plain arrays for training; may be deleted at any time
-================  ==================================================================================================
-
-How the folder is written, whole or not at all: `citygrain.geo.raster_folder`.
+Its files: `citygrain.geo.raster_files`. How they are written, whole or not at all: `citygrain.data.raster_folder`.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,24 +16,27 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pyarrow as pa
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from pyproj import Transformer
 from rasterio.windows import Window
 
 from citygrain.errors import DataError
 from citygrain.geo import split as splitting
-from citygrain.geo.layers import RASTER_FORMAT
-from citygrain.geo.rasterize import STRIP_ROWS, Grid
-
-LAYOUT, BLOCKS, MANIFEST, CACHE = "layout.tif", "blocks.parquet", "place.json", ".cache"
-
-OVERVIEWS = (2, 4)
-LEVELS = (1, *OVERVIEWS)
-
-COMPLETE = 255
-"""Value of a fully covered cell."""
+from citygrain.geo.raster_files import (
+    BLOCKS,
+    CACHE,
+    LAYOUT,
+    LEVELS,
+    MANIFEST,
+    OVERVIEWS,
+    damaged_error,
+    open_level,
+    read_manifest,
+    read_strips,
+)
+from citygrain.geo.rasterize import Grid
+from citygrain.layouts import Layouts
 
 
 @dataclass(frozen=True)
@@ -135,7 +128,7 @@ class CityRaster:
                 manifest,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged_error(folder / MANIFEST, f"{type(error).__name__}: {error}") from error
+            raise damaged_error(folder / MANIFEST, f"{type(error).__name__}: {error}") from error
         raster._check()
         return raster
 
@@ -144,14 +137,14 @@ class CityRaster:
         expected = self.provenance["layout"]["bytes"]
         got = (self.path / LAYOUT).stat().st_size if (self.path / LAYOUT).is_file() else "no file"
         if got != expected:
-            raise _damaged_error(self.path / LAYOUT, f"{got} bytes", f"{expected} bytes")
+            raise damaged_error(self.path / LAYOUT, f"{got} bytes", f"{expected} bytes")
         with open_level(self.path / LAYOUT) as tif:
             found = (tuple(tif.descriptions), tif.width, tif.height, tuple(tif.overviews(1)))
             promised = (self.channels, self.grid.width, self.grid.height, OVERVIEWS)
             if found != promised:
-                raise _damaged_error(self.path / LAYOUT, found, f"{promised} (bands, width, height, overviews)")
+                raise damaged_error(self.path / LAYOUT, found, f"{promised} (bands, width, height, overviews)")
         if not (self.path / BLOCKS).is_file():
-            raise _damaged_error(self.path / BLOCKS, "no file")
+            raise damaged_error(self.path / BLOCKS, "no file")
 
     @property
     def crs(self) -> str:
@@ -190,7 +183,7 @@ class CityRaster:
         try:
             return gpd.read_parquet(self.path / BLOCKS)
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise _damaged_error(self.path / BLOCKS, error) from error
+            raise damaged_error(self.path / BLOCKS, error) from error
 
     def level(self, resolution_m: float) -> Level:
         """Return the raster at one of its `resolutions`, decoded once into `.cache/` and mapped from there.
@@ -220,7 +213,7 @@ class CityRaster:
             else:
                 arrays = self._mapped(files)
         if arrays is None:
-            raise _damaged_error(files[1], "no array")
+            raise damaged_error(files[1], "no array")
         valid, array = arrays
         return Level(array, valid, grid.transform, grid.resolution_m)
 
@@ -235,7 +228,7 @@ class CityRaster:
             When there is no such level or split.
         """
         grid = self.grid.coarser(self._factor(resolution_m))
-        return splitting.split_mask(self.blocks, grid, split, self.buffer_m)
+        return splitting.mask_split(self.blocks, grid, split, self.buffer_m)
 
     def read(self, row: int, col: int, size: int, resolution_m: float) -> NDArray[np.uint8]:
         """Read one window straight from the GeoTIFF: `(C, size, size)` uint8, rows and columns of that level.
@@ -256,6 +249,88 @@ class CityRaster:
         with open_level(self.path / LAYOUT, factor) as tif:
             window: NDArray[np.uint8] = tif.read(window=Window(col, row, size, size))
         return window
+
+    def window(
+        self,
+        at: Sequence[float] | None = None,
+        *,
+        size_m: float = 512.0,
+        bounds: Sequence[float] | None = None,
+        resolution_m: float | None = None,
+    ) -> Layouts:
+        """Cut a layout out of the place, in the channels that its source knows.
+
+        Parameters
+        ----------
+        at, size_m
+            Longitude and latitude in degrees of the middle of a square, and its edge in metres.
+        bounds
+            Or `(left, bottom, right, top)` in metres in the raster's CRS. Both are taken to whole cells.
+        resolution_m
+            One of `resolutions`; the finest by default.
+
+        Raises
+        ------
+        DataError
+            When it is said in no way or in two, reaches out of the raster, holds no data, there is no such level, or
+            the GeoTIFF is damaged.
+
+        Examples
+        --------
+        >>> raster.window((24.9414, 60.1735), size_m=512, resolution_m=4.0)  # doctest: +SKIP
+        """
+        cell = self.resolution_m if resolution_m is None else resolution_m
+        factor = self._factor(cell)
+        grid = self.grid.coarser(factor)
+        rows, columns = self._spans(at, size_m, bounds, grid)
+        width, height = columns.stop - columns.start, rows.stop - rows.start
+        with open_level(self.path / LAYOUT, factor) as tif:
+            part = Window(columns.start, rows.start, width, height)
+            cells: NDArray[np.uint8] = tif.read(window=part)
+            valid = tif.dataset_mask(window=part) > 0
+        if not valid.any():
+            raise DataError(f"There is no data of {self.name} there.", got=f"at={at}, bounds={bounds}")
+        known = [i for i, name in enumerate(self.channels) if name not in self.unknown]
+        left, top = grid.left + columns.start * cell, grid.top - rows.start * cell
+        return Layouts(
+            cells[known][None],
+            tuple(self.channels[i] for i in known),
+            cell,
+            (Grid(self.crs, left, top, cell, width, height),),
+            (self.name,),
+            source=f"a part of {self.name}",
+        )
+
+    def _spans(
+        self, at: Sequence[float] | None, size_m: float, bounds: Sequence[float] | None, grid: Grid
+    ) -> tuple[slice, slice]:
+        """Return rows and columns of a level that a square or bounds stand for."""
+        if (at is None) == (bounds is None):
+            raise DataError(
+                "Which part of the place is it?",
+                expected="at=(longitude, latitude), or bounds=(left, bottom, right, top)",
+                got={"at": at, "bounds": bounds},
+            )
+        if bounds is None:
+            to_metres = Transformer.from_crs("EPSG:4326", self.crs, always_xy=True)
+            longitude, latitude = at or ()
+            x, y = to_metres.transform(longitude, latitude)
+            # Moved to whole cells, a square keeps its size.
+            edge = round(size_m / grid.resolution_m)
+            x0 = round((x - grid.left) / grid.resolution_m - edge / 2)
+            y0 = round((grid.top - y) / grid.resolution_m - edge / 2)
+            x1, y1 = x0 + edge, y0 + edge
+        else:
+            left, bottom, right, top = bounds
+            x0, x1 = (round((x - grid.left) / grid.resolution_m) for x in (left, right))
+            y0, y1 = (round((grid.top - y) / grid.resolution_m) for y in (top, bottom))
+        if not (0 <= x0 < x1 <= grid.width and 0 <= y0 < y1 <= grid.height):
+            raise DataError(
+                f"The window reaches out of {self.name}.",
+                expected=f"within {[round(v) for v in self.grid.bounds]} in {self.crs}",
+                got=f"columns {x0} to {x1} of {grid.width}, rows {y0} to {y1} of {grid.height}",
+            )
+        return slice(y0, y1), slice(x0, x1)
 
     def _factor(self, resolution_m: float) -> int:
         for factor, resolution in zip(LEVELS, self.resolutions, strict=True):
@@ -306,87 +381,9 @@ class CityRaster:
                 old.unlink(missing_ok=True)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the folder's `place.json`, None when there is none and so no whole city raster.
-
-    Raises
-    ------
-    DataError
-        When it is there and damaged.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise _damaged_error(folder / MANIFEST, error) from error
-    form = manifest.get("format") if isinstance(manifest, dict) else None
-    if isinstance(form, int) and form > RASTER_FORMAT:
-        raise DataError(
-            f"{folder} was prepared by a later citygrain.",
-            expected=f"format {RASTER_FORMAT}",
-            got=f"format {form}",
-            remedy=f"prepare the place again: citygrain prepare place={folder.name} … raster.replace=true; "
-            "or use that version",
-        )
-    if form in range(1, RASTER_FORMAT):
-        raise DataError(
-            f"{folder} was prepared by an earlier citygrain, and must be prepared again: its channels hold something "
-            "else.",
-            expected=f"format {RASTER_FORMAT}: squares and service roads in channels of their own",
-            got=f"format {form}",
-            remedy=f"prepare the place again: citygrain prepare place={folder.name} … raster.replace=true",
-        )
-    if not isinstance(manifest, dict) or manifest.get("format") != RASTER_FORMAT:
-        got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise _damaged_error(folder / MANIFEST, f"format {got}", f"format {RASTER_FORMAT}")
-    return manifest
-
-
-def read_strips(path: Path, factor: int = 1) -> Iterator[tuple[slice, NDArray[np.bool_], NDArray[np.uint8]]]:
-    """Read a `layout.tif` from the top: yields rows, valid cells `(h, W)` and coverage `(C, h, W)`, 0 where not valid.
-
-    Raises
-    ------
-    DataError
-        When the file is damaged.
-    """
-    with open_level(path, factor) as tif:
-        for row in range(0, tif.height, STRIP_ROWS):
-            window = Window(0, row, tif.width, min(STRIP_ROWS, tif.height - row))
-            valid = tif.dataset_mask(window=window) > 0
-            yield slice(row, row + len(valid)), valid, tif.read(window=window)
-
-
-@contextmanager
-def open_level(path: Path, factor: int = 1) -> Iterator[rasterio.DatasetReader]:
-    """Open a level of a GeoTIFF for reading.
-
-    Raises
-    ------
-    DataError
-        When it cannot be read, now or in the `with` block.
-    """
-    options = {"overview_level": OVERVIEWS.index(factor)} if factor != 1 else {}
-    try:
-        with rasterio.open(path, **options) as tif:
-            yield tif
-    except RasterioError as error:
-        raise _damaged_error(path, error.__cause__ or error) from error
-
-
 def _list_folder(folder: Path) -> str:
     if not folder.exists():
         return "nothing"
     if not folder.is_dir():
         return "a file"
     return ", ".join(sorted(p.name for p in folder.iterdir())) or "an empty folder"
-
-
-def _damaged_error(path: Path, got: object, expected: object = None) -> DataError:
-    return DataError(
-        f"{path} is damaged.",
-        expected=expected,
-        got=got,
-        remedy=f"prepare the place again: citygrain prepare place={path.parent.name} raster.replace=true …",
-    )

@@ -13,16 +13,21 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pyproj import Transformer
 
+from citygrain.data import cityraster
+from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 from citygrain.errors import DataError
-from citygrain.geo import cityraster, geotiff
-from citygrain.geo.cityraster import CityRaster
+from citygrain.geo import geotiff
 from citygrain.geo.geotiff import GeoTiffWriter
 from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import Features
+from citygrain.layouts import open_layout
 
 PLACE = Place.from_bbox("somewhere", (12.50, 55.60, 12.52, 55.612))
 
@@ -265,3 +270,59 @@ def test_train_cells_keep_their_distance(made):
         x, y = left + (cols[chosen] + 0.5) * resolution, top - (rows[chosen] + 0.5) * resolution
         assert shapely.distance(shapely.points(x, y), held_out).min() > raster.buffer_m
         assert raster.split_mask(resolution, "val").any()
+
+
+@pytest.fixture(scope="module")
+def town(made):
+    return CityRaster.open(made)
+
+
+def degrees(raster, x, y):
+    return Transformer.from_crs(raster.crs, "EPSG:4326", always_xy=True).transform(x, y)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_a_window_is_that_part_of_the_level_where_it_lies(town, data):
+    cell = data.draw(st.sampled_from(town.resolutions))
+    level = town.level(cell)
+    height, width = level.valid.shape
+    edge = data.draw(st.integers(8, min(height, width) // 2))
+    row, column = data.draw(st.integers(0, height - edge)), data.draw(st.integers(0, width - edge))
+    left, top = town.grid.left + column * cell, town.grid.top - row * cell
+    bounds = (left, top - edge * cell, left + edge * cell, top)
+    assume(level.valid[row : row + edge, column : column + edge].any())
+    layout = town.window(bounds=bounds, resolution_m=cell)
+    known = [i for i, name in enumerate(town.channels) if name not in town.unknown]
+    assert layout.channels == tuple(town.channels[i] for i in known)
+    assert np.array_equal(layout.cells[0], level.array[known, row : row + edge, column : column + edge])
+    assert layout.grids[0].bounds == pytest.approx(bounds)
+    around = town.window(
+        degrees(town, left + edge * cell / 2, top - edge * cell / 2), size_m=edge * cell, resolution_m=cell
+    )
+    assert np.array_equal(around.cells, layout.cells)
+    assert around.grids == layout.grids
+
+
+def test_a_window_has_the_channels_that_open_layout_gives(town):
+    left, _, _, top = town.grid.bounds
+    bounds = (left, top - 400, left + 400, top)
+    opened = open_layout(town.path, bounds=bounds)
+    assert opened.channels == town.window(bounds=bounds).channels
+    assert np.array_equal(opened.cells, town.window(bounds=bounds).cells)
+    assert not set(town.unknown) & set(opened.channels)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({}, "Which part"),
+        ({"at": (12.51, 55.606), "bounds": (0, 0, 1, 1)}, "Which part"),
+        ({"at": (0.0, 0.0)}, "reaches out"),
+        ({"at": (12.51, 55.606), "size_m": 1e6}, "reaches out"),
+        ({"at": (12.51, 55.606), "resolution_m": 3.0}, "no level"),
+    ],
+)
+def test_a_window_that_cannot_be_is_refused_in_words(town, wrong, says):
+    with pytest.raises(DataError, match=says):
+        town.window(**wrong)

@@ -16,8 +16,9 @@ from typing import Any
 
 from rasterio.errors import RasterioError
 
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
-from citygrain.geo.cityraster import BLOCKS, CACHE, LAYOUT, MANIFEST, CityRaster
+from citygrain.geo.raster_files import BLOCKS, CACHE, LAYOUT, MANIFEST
 
 try:
     import fcntl
@@ -121,7 +122,7 @@ def write_manifest(draft: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _find_siblings(folder: Path) -> tuple[Path, Path]:
-    """Where the draft is written, and where the old folder waits until the new one is in its place."""
+    """Return where the draft is written, and where the old folder waits until the new one is in its place."""
     return folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
 
 
@@ -144,7 +145,13 @@ def _is_whole(folder: Path) -> bool:
 
 
 def refuse_strangers(folder: Path) -> None:
-    """Never replace what this module has not written."""
+    """Refuse a folder that holds anything but a city raster: it must not be replaced.
+
+    Raises
+    ------
+    DataError
+        For such a folder, or a file in its place.
+    """
     if folder.is_dir():
         strangers = sorted({p.name for p in folder.iterdir()} - {LAYOUT, BLOCKS, MANIFEST, CACHE})
         strangers = [
