@@ -88,14 +88,14 @@ def test_help_reads_the_users_own_folder_too(own, capsys):
     ("arguments", "words"),
     [
         (["trian"], ["does not know this verb", "prepare, pack, train, sample", "did you mean: train"]),
-        (["seed=3"], ["say the verb first"]),
+        (["seed=3"], ["write the verb first"]),
         (["train", "sede=3"], ["no key of this name", "did you mean: seed"]),
         (["train", "needs=1", "box.dept=3"], ["box has no key", "did you mean: depth"]),
         (["train", "--seed=3"], ["no such flag", "without dashes: seed=3"]),
         (["train", "--cgf", "job"], ["no such flag", "did you mean: --cfg"]),
         (["train", "--cfg", "hydra"], ["--cfg needs a value", "job"]),
         (["train", "--config-dir"], ["--config-dir needs a value"]),
-        (["--cfg", "job"], ["Which verb?"]),
+        (["--cfg", "job"], ["There is no verb."]),
         (["train"], ["needs needs", "citygrain train needs=…"]),
     ],
 )
@@ -150,7 +150,7 @@ def test_runs_of_a_sweep_that_would_share_a_folder_are_told(own, seen, capsys):
     assert main(["train", "-m", "needs=x", "name=a,b/../a,c", *own]) == 2
     assert [c["name"] for c in seen] == ["a", "c"]
     said = capsys.readouterr().err
-    assert "Two runs of this sweep would have one folder" in said
+    assert "Two runs of this sweep would have the same folder" in said
     assert "name=a and name=b/../a" in said
 
 

@@ -86,7 +86,7 @@ def test_what_is_no_field_is_refused_in_words(tmp_path):
         field({"from": 0.1, "to": 0.3, "towards": "heaven"})
     with pytest.raises(ConditionError, match="does not know"):
         read_fields(SPEC, {"cycle": {"from": 1, "to": 3, "towards": "east"}}, GRID)
-    with pytest.raises(ConditionError, match="no number"):
+    with pytest.raises(ConditionError, match="not a number"):
         field("lots")
     with pytest.raises(DataError, match="percentile such as p90"):
         field("lots.tif")

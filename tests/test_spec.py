@@ -68,7 +68,7 @@ def test_a_plain_spec_shares_nothing_with_the_spec():
         ({"scalars": ("cycle", "cycle")}, "scalars twice"),
         ({"places": ("here", "here")}, "places twice"),
         ({"given": ("street", "street")}, "given twice"),
-        ({"given": ("metro",)}, "given channel is no channel"),
+        ({"given": ("metro",)}, "given channel is not a channel"),
         ({"maps": ()}, "go together"),
         ({"map_px": 0}, "go together"),
         ({"statistics": {"cycle": {ALL_PLACES: RAMP[:-1]}}}, "damaged"),
@@ -117,7 +117,7 @@ def test_percentiles_are_of_the_place_that_is_asked_for():
     "value", ["much", "p", "p101", "p-1", "pnan", "nan", "inf", math.nan, math.inf, "", "10%", True]
 )
 def test_what_is_no_number_is_refused(value):
-    with pytest.raises(ConditionError, match="no number"):
+    with pytest.raises(ConditionError, match="not a number"):
         Conditions.request(SPEC, 1, {"coverage": value})
 
 

@@ -28,9 +28,9 @@ FUNCTIONS = ("citygrain.training.lr_schedules", "citygrain.training.optimizers")
 SPEC = {"citygrain.spec.LayoutSpec", "citygrain.spec.LayoutSpec.from_dict"}
 
 
-def may_be_named(name, rooms=BUILDING_BLOCKS):
+def may_be_named(name, allowed=BUILDING_BLOCKS):
     try:
-        find_target(name, rooms)
+        find_target(name, allowed)
     except ConfigError:
         return False
     return True

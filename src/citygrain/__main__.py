@@ -1,7 +1,7 @@
 """The command line: `citygrain <verb> [group=option] [key=value] …`.
 
-Every verb is a configuration (`conf/<verb>.yaml`, its groups and what the command line overrides) and a function that
-takes it as a plain dict. Nothing heavy is imported before it is needed, so that help answers at once.
+Every verb is a configuration (`conf/<verb>.yaml`, its groups, and what the command line overrides) and a function that
+takes this configuration as a plain dict. Heavy packages are only imported when they are needed, so that help is fast.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ WRONG_INPUT, INTERRUPTED = 2, 130
 
 @dataclass(frozen=True)
 class Verb:
-    """What the command line knows of a verb before anything is loaded."""
+    """What the command line knows about a verb without importing it."""
 
     module: str
     does: str
     example: str
     more: tuple[str, ...] = ()
     run_key: str | None = None
-    """The configuration's key that tells the runs of a sweep apart, where the overrides themselves do not."""
+    """Key of the folder that results go to. In a sweep, each run gets its own folder inside."""
 
     def run(self, config: dict[str, Any]) -> None:
-        """Do it."""
+        """Run the verb with a composed configuration."""
         importlib.import_module(self.module).run(config)
 
 
 VERBS = {
     "prepare": Verb(
         "citygrain.verbs.prepare",
-        "OpenStreetMap to a city raster: one GeoTIFF in metres, its blocks split and measured",
+        "turn OpenStreetMap into a city raster: one GeoTIFF in metres, split into blocks and measured",
         "citygrain prepare place=copenhagen",
         (
             "citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf",
@@ -59,14 +59,14 @@ VERBS = {
     ),
     "pack": Verb(
         "citygrain.verbs.pack",
-        "prepared places to a folder small enough to travel: coarser cells, fewer steps of coverage, as much as fits",
+        "pack prepared places into a small folder that is easy to copy: coarser cells, fewer levels, as much as fits",
         "citygrain pack places=[copenhagen,los_angeles] resolution_m=4 limit_mb=60",
         ("citygrain train data.places=[copenhagen,los_angeles] data.resolution_m=4 paths.data=out/packed",),
         run_key="out",
     ),
     "train": Verb(
         "citygrain.verbs.train",
-        "city rasters to a generator that can be asked for a density, a mobility, a place",
+        "train a generator on city rasters, so that it can be asked for a density, a mobility or a place",
         "citygrain train experiment=demo",
         (
             "citygrain train name=mine data.places=[copenhagen,los_angeles] model=diffusion trainer=gpu",
@@ -76,7 +76,7 @@ VERBS = {
     ),
     "sample": Verb(
         "citygrain.verbs.sample",
-        "a generator to layouts: PNG, GeoTIFF, and what was asked against what was measured",
+        "draw layouts with a generator: PNG, GeoTIFF, and a table of requested and measured values",
         "citygrain sample checkpoint=runs/demo n=16 conditions.coverage=0.4",
         (
             "citygrain sample checkpoint=runs/demo conditions.cycle=p90 conditions.place=helsinki",
@@ -87,7 +87,7 @@ VERBS = {
     ),
     "evaluate": Verb(
         "citygrain.verbs.evaluate",
-        "a generator against held-out windows: realism, obedience, copies; a report to read and one to compute with",
+        "compare a generator with held-out windows: realism, obedience, copies; a report as HTML and as JSON",
         "citygrain evaluate checkpoint=runs/demo n=256",
         (
             "citygrain evaluate checkpoint=runs/demo against=val obedience.conditions=[coverage,cycle]",
@@ -98,14 +98,14 @@ VERBS = {
     ),
     "compare": Verb(
         "citygrain.verbs.compare",
-        "places, real or generated: what separates them, measure by measure, as HTML, PNG and CSV",
+        "compare places, real or generated, measure by measure: a report as HTML, PNG and CSV",
         "citygrain compare places=[copenhagen,los_angeles]",
         ("citygrain compare places=[copenhagen,los_angeles] generated=[out/sample]",),
         run_key="out",
     ),
     "edit": Verb(
         "citygrain.verbs.edit",
-        "a site redrawn inside its real surroundings, under conditions: before and after, measured and georeferenced",
+        "redraw a site inside its real surroundings, under conditions: before and after, measured and georeferenced",
         "citygrain edit checkpoint=runs/demo place=helsinki at=[24.9414,60.1735] conditions.coverage=0.4",
         (
             "citygrain edit checkpoint=runs/demo place=helsinki site=site.geojson keep=[arterial,water] strength=0.7",
@@ -115,19 +115,19 @@ VERBS = {
     ),
     "app": Verb(
         "citygrain.verbs.app",
-        "a page in the browser, served by this machine: ask a model by sliders, look, measure, download",
+        "open a page in the browser, served by this machine: ask a model with sliders, look, measure, download",
         "citygrain app",
         ("citygrain app checkpoint=[reference/cities_64,runs/demo] port=8000 open_browser=true",),
     ),
     "export": Verb(
         "citygrain.verbs.export",
-        "a run to a model that travels: weights, configuration and model card, without what training needs",
+        "export a run as a model to share: weights, configuration and model card, without the state of training",
         "citygrain export checkpoint=runs/demo out=out/model half=true",
         run_key="out",
     ),
     "vectorize": Verb(
         "citygrain.verbs.vectorize",
-        "layouts to buildings, open spaces and street graphs: GeoPackage, GeoJSON, GeoParquet, GraphML",
+        "turn layouts into buildings, open spaces and street graphs: GeoPackage, GeoJSON, GeoParquet, GraphML",
         "citygrain vectorize layouts=out/sample out=out/vectors",
         (
             "citygrain vectorize layouts=out/sample formats=[gpkg,graphml]",
@@ -138,18 +138,18 @@ VERBS = {
 }
 
 FLAGS = {
-    "--help": "what a verb does, its choices, its keys (-h)",
-    "--cfg": "`--cfg job` prints the composed configuration and does nothing else",
-    "--config-dir": "a folder of your own configurations, which go before the shipped ones; may be repeated",
-    "--multirun": "one run for every combination of comma lists: seed=0,1,2 (-m)",
-    "--traceback": "where in the code an error came from",
-    "--version": "which citygrain this is",
+    "--help": "show what a verb does, its groups and its keys (-h)",
+    "--cfg": "`--cfg job` only prints the composed configuration",
+    "--config-dir": "a folder with your own configurations, which are read before the shipped ones; may be repeated",
+    "--multirun": "one run for every combination of the values in comma lists: seed=0,1,2 (-m)",
+    "--traceback": "show where in the code an error came from",
+    "--version": "show the version of citygrain",
 }
 
 
 @dataclass
 class Request:
-    """A command line, taken apart."""
+    """A parsed command line."""
 
     verb: str | None = None
     overrides: list[str] = field(default_factory=list)
@@ -203,7 +203,7 @@ def _run(verb: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Non
 
 
 def _run_sweep(request: Request, out: Console, err: Console) -> int:
-    """Run every combination, one after another; one that fails does not stop the others."""
+    """Run all combinations, one after another. A run that fails does not stop the others."""
     verb = str(request.verb)
     config = importlib.import_module("citygrain.support.config")
     jobs = config.split_sweep(request.overrides)
@@ -217,7 +217,7 @@ def _run_sweep(request: Request, out: Console, err: Console) -> int:
                 folder = _name_run_folder(config, request, key, varying, overrides)
                 if (other := taken.setdefault(os.path.normpath(folder), varying)) is not varying:
                     raise ConfigError(
-                        "Two runs of this sweep would have one folder.",
+                        "Two runs of this sweep would have the same folder.",
                         got=f"{','.join(other)} and {title}, both in {folder}",
                         remedy=f"give {key}= values that are different folders, or leave it out",
                     )
@@ -229,7 +229,7 @@ def _run_sweep(request: Request, out: Console, err: Console) -> int:
 
 
 def _name_run_folder(config: Any, request: Request, key: str, varying: Sequence[str], overrides: Sequence[str]) -> str:
-    """Where a run of a sweep goes: inside what the key says, in a folder named by whatever else tells it apart."""
+    """Name the folder of a run in a sweep: inside the folder of the key, by the other overrides that vary."""
     base = str(config.load_config(str(request.verb), overrides, request.config_dirs)[key])
     name = config.name_folder([text for text in varying if text.partition("=")[0] != key])
     return f"{base}/{name}" if name else base
@@ -250,7 +250,7 @@ def _parse_arguments(arguments: Sequence[str]) -> Request:
                 "There is no such flag.",
                 got=argument,
                 choices=FLAGS,
-                remedy=f"values are given without dashes: {argument.lstrip('-')}" if equals else None,
+                remedy=f"write values without dashes: {argument.lstrip('-')}" if equals else None,
             )
         elif flag in {"--cfg", "--config-dir"}:
             value = value if equals else next(rest, "")
@@ -264,7 +264,7 @@ def _parse_arguments(arguments: Sequence[str]) -> Request:
         else:
             request.flags.add(flag)
     if request.verb is None and request.flags - {"--help", "--version", "--traceback"}:
-        raise ConfigError("Which verb?", choices=VERBS, remedy="say it first: citygrain train --cfg job")
+        raise ConfigError("There is no verb.", choices=VERBS, remedy="write the verb first: citygrain train --cfg job")
     return request
 
 
@@ -275,18 +275,18 @@ def _check_verb(name: str) -> str:
         "citygrain does not know this verb.",
         got=name,
         choices=VERBS,
-        remedy="say the verb first: citygrain train " + name if "=" in name else "citygrain alone tells what each does",
+        remedy="write the verb first: citygrain train " + name
+        if "=" in name
+        else "run citygrain without arguments to list verbs",
     )
 
 
 def _print_overview(out: Console) -> None:
-    out.print(
-        f"[bold]citygrain[/] {citygrain.__version__}: city layouts from OpenStreetMap, asked for and measured in metres"
-    )
+    out.print(f"[bold]citygrain[/] {citygrain.__version__}: generates city layouts that can be requested and measured")
     for name, verb in VERBS.items():
         out.print(f"\n  [bold]{name:9}[/] {escape(verb.does)}", highlight=False, soft_wrap=True)
         out.print(f"            [cyan]{escape(verb.example)}[/]", highlight=False, soft_wrap=True)
-    out.print("\ncitygrain <verb> --help   its choices and keys", highlight=False)
+    out.print("\ncitygrain <verb> --help   shows the groups and keys of a verb", highlight=False)
 
 
 def _print_help(out: Console, request: Request) -> None:
@@ -298,7 +298,7 @@ def _print_help(out: Console, request: Request) -> None:
     every, taken = config.list_groups(dirs), config.list_group_defaults(verb, dirs, request.overrides)
     chosen = {group: option if isinstance(option, list) else [option] for group, option in taken.items()}
     if taken:
-        out.print("\n[bold]Groups[/]   group=option; the one in bold is taken unless told otherwise")
+        out.print("\n[bold]Groups[/]   group=option; the bold option is the default")
         options = {group: every.get(group.split("@")[0], []) for group in taken}
         rows = [(g, Text("  ").join(Text(o, "bold" if o in chosen[g] else "") for o in options[g])) for g in taken]
         _print_table(out, rows)
@@ -330,9 +330,9 @@ def _print_keys(out: Console, choice: str, file: Path | None) -> None:
 
 
 def read_comments(file: Path) -> tuple[str, list[tuple[str, str]]]:
-    """Return what a configuration says of itself: its head comment, and each key with its default and its comment.
+    """Read the comments of a configuration: its head comment, and each key with its default and its comment.
 
-    A key's comment stands behind it or above it; the head comment is the one that the file begins with.
+    The comment of a key stands behind it or above it. The head comment is at the beginning of the file.
     """
     about = ""
     keys: list[tuple[str, str]] = []
@@ -369,7 +369,7 @@ def _print_error(err: Console, error: CitygrainError, *, trace: bool) -> int:
 
 
 def _show_warning(err: Console, usual: Callable[..., None]) -> Callable[..., None]:
-    """Print citygrain's own warnings as a sentence; those of other packages as ever."""
+    """Print citygrain's own warnings as a sentence, and those of other packages as usual."""
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if category.__module__.startswith("citygrain"):

@@ -1,4 +1,4 @@
-"""The exceptions a user can meet. Each says what was expected, what came, the choices and the remedy."""
+"""The errors that a user can meet. Each says what was expected, what came, the valid choices, and a remedy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Self
 
 
 class CitygrainError(Exception):
-    """Base of every error that is the input's fault and not a bug: the command line prints it without a trace.
+    """Base of all errors that come from the input and not from a bug. The command line prints them without a trace.
 
     Parameters
     ----------
     problem
-        One sentence that says what is wrong.
+        A sentence that says what is wrong.
     expected, got
-        What would have been right, and what came.
+        What would be right, and what came instead.
     choices
-        The valid values; the nearest to `got` is offered as "did you mean".
+        The valid values. The one nearest to `got` is suggested as "did you mean".
     remedy
-        What to do about it.
+        What to do.
     """
 
     def __init__(
@@ -50,54 +50,55 @@ class CitygrainError(Exception):
         self.remedy = remedy
 
     def with_subject(self, name: str, keys: Mapping[str, str] | None = None) -> Self:
-        """Return this error told of a named part of what was asked for.
+        """Return the same error about a named part of a request.
 
         Parameters
         ----------
         name
-            The part, which the problem then begins with.
+            Name of the part. The new problem begins with it.
         keys
-            Beginning of a key of the configuration → what it is within the part: `source.` → `source.base.`.
+            Prefix of configuration keys in the texts → prefix of the same keys in the part: `source.` →
+            `source.base.`.
         """
 
-        def told(text: str) -> str:
+        def rename_keys(text: str) -> str:
             for before, after in (keys or {}).items():
                 text = after.join(re.split(rf"(?<![\w.]){re.escape(before)}(?=\w[\w.]*=)", text))
             return text
 
-        error = type(self)(f"{name}: {told(str(self))}")
-        error.problem = f"{name}: {told(self.problem)}"
-        error.remedy = None if self.remedy is None else told(self.remedy)
+        error = type(self)(f"{name}: {rename_keys(str(self))}")
+        error.problem = f"{name}: {rename_keys(self.problem)}"
+        error.remedy = None if self.remedy is None else rename_keys(self.remedy)
         return error
 
 
 class PlaceError(CitygrainError):
-    """A place that is no place: swapped or out-of-range coordinates, an unreadable polygon, an unknown name."""
+    """A place that cannot be used: swapped or out-of-range coordinates, an unreadable polygon, an unknown name."""
 
 
 class SourceError(CitygrainError):
-    """A source of features that is missing, corrupt, refuses, stalls or does not cover the place."""
+    """A source of features that is missing or damaged, refuses, stalls, or does not cover the place."""
 
 
 class DataError(CitygrainError):
-    """A city raster or data set that is missing, half-written, damaged or does not fit its neighbours."""
+    """A city raster or data set that is missing, incomplete or damaged, or does not fit others."""
 
 
 class ConditionError(CitygrainError):
-    """A condition that is unknown, malformed or impossible to satisfy."""
+    """A condition that is unknown, malformed or cannot be fulfilled."""
 
 
 class ConfigError(CitygrainError):
-    """A configuration that names something that does not exist or may not be called."""
+    """A configuration that names something that does not exist, is not allowed, or does not fit."""
 
 
 class CheckpointError(CitygrainError):
-    """A checkpoint that is missing, corrupt, unsafe or made for something else."""
+    """A checkpoint that is missing, damaged, unsafe or made for something else."""
 
 
 class CapabilityError(CitygrainError):
-    """A family was asked for something that its mathematics or its state does not allow."""
+    """A family was asked for something that it cannot do, or cannot do yet."""
 
 
 class TrainingError(CitygrainError):
-    """Training that cannot go on: a loss that is not finite, a run folder that belongs to another configuration."""
+    """Training that cannot continue: the loss is not finite, or the run folder belongs to another configuration."""

@@ -1,7 +1,7 @@
-"""The contract of a generative family, and the small capabilities it may add.
+"""The contract of a generative family, and its optional capabilities.
 
-A family is two verbs: `loss` and `sample`. Everything else is an optional, runtime-checkable capability; nobody
-inherits a stub that raises.
+A family has two verbs: `loss` and `sample`. Everything else is an optional capability: a small protocol that can be
+checked at runtime. No family inherits a method that only raises an error.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class Noise:
-    """One CPU random stream a sample, so that sample *i* is the same city whatever the batch, rank or device.
+    """One CPU random stream per sample, so that a sample does not depend on its batch, process or device.
 
     Parameters
     ----------
     seeds
-        One seed a sample.
+        One seed for each sample.
     device
-        Where the drawn numbers are delivered.
+        Device that drawn numbers are moved to.
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -36,17 +36,17 @@ class Noise:
         return len(self.seeds)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers `(B, *shape)`."""
+        """Draw standard normal numbers `(B, *shape)`."""
         return torch.stack([torch.randn(shape, generator=g) for g in self._generators]).to(self.device)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Numbers from [0, 1), `(B, *shape)`."""
+        """Draw uniform numbers from [0, 1), `(B, *shape)`."""
         return torch.stack([torch.rand(shape, generator=g) for g in self._generators]).to(self.device)
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A frozen dataclass that holds one family's sampling knobs and runs its handle."""
+    """A frozen dataclass that holds the settings of one way of drawing, and draws through a model's handle."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -56,14 +56,14 @@ class Sampler(Protocol):
 
 
 class Known(NamedTuple):
-    """Layouts of which some parts are to stay as they are.
+    """Layouts, and which parts of them are known and stay.
 
     Attributes
     ----------
     layout
         `(B, C, H, W)` in [0, 1].
     keep
-        `(B, C, H, W)` bool: what stays. Where whole cells stay, all their channels do.
+        `(B, C, H, W)` bool: what stays. A cell that stays completely is true in all channels.
     """
 
     layout: Tensor
@@ -72,23 +72,23 @@ class Known(NamedTuple):
 
 @runtime_checkable
 class Completes(Protocol):
-    """A sampler that can draw the rest of layouts of which parts are known."""
+    """A sampler that can draw the unknown part of layouts whose other part is known."""
 
     def complete(self, model: object, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw `(B, …)` in the space of the model's handle, in agreement with what is known."""
+        """Draw `(B, …)` in the space of the model's handle, in agreement with the known part."""
         ...
 
 
 @runtime_checkable
 class Holds(Protocol):
-    """A handle that can be held fast where layouts are known."""
+    """A handle whose tensors can be held fixed where layouts are known."""
 
     def read(self, layout: Tensor) -> Tensor:
         """Return the handle's tensors `(B, …)` of layouts `(B, C, H, W)`."""
         ...
 
     def settled(self, keep: Tensor) -> Tensor:
-        """Return where the handle's tensors stand for nothing but what is kept `(B, C, H, W)`, as bool."""
+        """Return, as bool, which elements of the handle's tensors only stand for kept cells of `(B, C, H, W)`."""
         ...
 
 
@@ -99,31 +99,31 @@ class Generator(Protocol):
     Attributes
     ----------
     spec
-        What its layouts are, and what can be asked of them.
+        Describes its layouts, and what can be asked of them.
     sampler
-        The one that `sample` uses unless another is given.
+        The sampler that `sample` uses by default.
     """
 
     spec: LayoutSpec
     sampler: Sampler
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return scalars to log for layouts `(B, C, H, W)` in [0, 1]; `"loss"` is the one to minimise."""
+        """Return named scalars for layouts `(B, C, H, W)` in [0, 1]. `"loss"` is minimised, and all are logged."""
         ...
 
     def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
-        """Draw one layout a condition, `(B, C, H, W)` in [0, 1]."""
+        """Draw one layout for each condition, `(B, C, H, W)` in [0, 1]."""
         ...
 
 
 @runtime_checkable
 class Trained(Generator, Protocol):
-    """A generator that `citygrain.load` has read: it knows what it was made of.
+    """A generator that `citygrain.load` has loaded. It knows how it was trained.
 
     Attributes
     ----------
     provenance
-        Places, windows, versions, and how far training had come, as the checkpoint says.
+        Places, windows, versions, and the progress of training, from the checkpoint.
     """
 
     provenance: Mapping[str, Any]
@@ -136,9 +136,9 @@ class Codec(Protocol):
     Attributes
     ----------
     spec
-        What its layouts are.
+        Describes its layouts.
     code_shape
-        Of the code of one layout.
+        Shape of the code of one layout.
     """
 
     spec: LayoutSpec
@@ -155,23 +155,23 @@ class Codec(Protocol):
 
 @runtime_checkable
 class LearnsFromCodes(Protocol):
-    """A family whose loss sees a layout only through a frozen code, which can therefore be computed once and kept."""
+    """A family whose loss only sees the frozen codes of layouts. So each code is computed once, and stored."""
 
     def to_code(self, layout: Tensor) -> Tensor:
-        """Return what the loss sees of layouts `(B, C, H, W)`."""
+        """Return the codes of layouts `(B, C, H, W)` that the loss sees."""
         ...
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return what `loss` returns, from `to_code` of the layouts."""
+        """Return what `loss` returns, for codes made by `to_code`."""
         ...
 
 
 @runtime_checkable
 class MeasuresData(Protocol):
-    """A family that standardises by statistics of the data, measured once before training."""
+    """A family with statistics of the data, which are measured once before training."""
 
     def measure_data(self, layouts: Tensor) -> None:
-        """Set the buffers from a sample of training layouts `(N, C, H, W)`."""
+        """Set the statistics from a sample of training layouts `(N, C, H, W)`."""
         ...
 
 
@@ -179,7 +179,7 @@ class MeasuresData(Protocol):
 class RestsWeights(Protocol):
     """A family in which some weights take no part in some batches.
 
-    Several processes that train together must not wait for the gradients of those weights.
+    When several processes train together, they must not wait for the gradients of these weights.
     """
 
     @property
@@ -195,38 +195,38 @@ class Denoiser(Protocol):
     latent_shape: tuple[int, int, int]
 
     def denoise(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-        """Expectation of the clean `(B, *latent_shape)` given `x = clean + sigma · noise`; `sigma` is `(B,)`."""
+        """Return the expected clean `(B, *latent_shape)` given `x = clean + sigma · noise`; `sigma` is `(B,)`."""
         ...
 
 
 @runtime_checkable
 class TellsVariance(Denoiser, Protocol):
-    """A denoiser that knows how much its estimates leave open."""
+    """A denoiser that knows the uncertainty of its estimates."""
 
     def variance(self, clean: Tensor) -> Tensor:
-        """Variance of each element of the clean data around an estimate of it, `(B, *latent_shape)` both."""
+        """Return the variance of the clean data around an estimate of it, both `(B, *latent_shape)`."""
         ...
 
 
 @runtime_checkable
 class ShowsLayouts(Protocol):
-    """A handle whose clean tensors can be seen as layouts, and so be measured on the way."""
+    """A handle whose clean tensors can be turned into layouts, and so be measured while drawing."""
 
     spec: LayoutSpec
 
     def to_layout(self, clean: Tensor) -> Tensor:
-        """Return the layouts `(B, C, H, W)` in [0, 1] of clean `(B, …)`, differentiably."""
+        """Return the layouts `(B, C, H, W)` in [0, 1] of clean `(B, …)`. This is differentiable."""
         ...
 
 
 @runtime_checkable
 class ReadsLayouts(ShowsLayouts, Holds, Protocol):
-    """A handle whose clean tensors can be made of layouts, and seen as them."""
+    """A handle whose clean tensors can be read from layouts, and turned into layouts."""
 
 
 @runtime_checkable
 class DenoisesLayouts(Denoiser, ReadsLayouts, Protocol):
-    """A denoiser whose clean tensors can be made of layouts, and seen as them."""
+    """A denoiser whose clean tensors can be read from layouts, and turned into layouts."""
 
 
 @runtime_checkable
@@ -236,18 +236,18 @@ class CodePrior(Protocol):
     code_shape: tuple[int, int, int]
 
     def prior(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the code, each `(B, *code_shape)`."""
+        """Return mean and standard deviation of the code, each `(B, *code_shape)`."""
         ...
 
 
 @runtime_checkable
 class FitsPrior(Codec, Protocol):
-    """A codec whose prior is fitted to the training windows' codes after training, and not learned.
+    """A codec whose prior is not learned, but fitted to the codes of the training windows after training.
 
     Attributes
     ----------
     latent_prior
-        What is fitted; a model that learns on from this one begins without it.
+        The prior. A model that is trained on from this one does not take it over.
     """
 
     latent_prior: nn.Module
@@ -258,7 +258,7 @@ class FitsPrior(Codec, Protocol):
         ...
 
     def check_enough(self, codes: int) -> None:
-        """Refuse, before training, so few codes that the prior could not be fitted to them after it."""
+        """Check, before training, that there will be enough codes to fit the prior."""
         ...
 
     def fit_prior(self, code: Tensor, conditions: Conditions) -> None:
@@ -286,7 +286,7 @@ class Mixture(NamedTuple):
 
 @runtime_checkable
 class MixturePrior(Protocol):
-    """The handle of `FittedMixture`: a mixture in few dimensions, and the way from there to codes."""
+    """The handle of `FittedMixture`: a mixture in a few dimensions, and the way from points in it to codes."""
 
     code_shape: tuple[int, int, int]
 
@@ -295,13 +295,13 @@ class MixturePrior(Protocol):
         ...
 
     def code_at(self, point: Tensor, rest: Tensor) -> Tensor:
-        """Return codes at points `(B, D)`; `rest`, `(B, *code_shape)` standard normal, is for what they leave out."""
+        """Return codes at points `(B, D)`. `rest`, `(B, *code_shape)` standard normal, fills all other directions."""
         ...
 
 
 @runtime_checkable
 class Quantized(Codec, Protocol):
-    """A codec whose codes are drawn from a book of finitely many vectors."""
+    """A codec whose codes consist of the vectors of a book."""
 
     book_size: int
 
@@ -316,37 +316,38 @@ class Quantized(Codec, Protocol):
 
 @runtime_checkable
 class NextTokenModel(Protocol):
-    """The handle of `NextToken`: one distribution after another, in the order of reading."""
+    """The handle of `NextToken`: the distribution of each token given the tokens before it, row by row."""
 
     token_shape: tuple[int, int]
     book_size: int
 
     def reader(self, conditions: Conditions) -> Callable[[Tensor | None], Tensor]:
-        """Return what reads the tokens `(B,)` it is given, None at first, and tells the logits of the next.
+        """Return a function that reads one token after another, and returns the logits of the next.
 
-        Logits are `(B, book_size)`. It remembers all that it has read.
+        It takes the tokens `(B,)`, or None at first, and returns logits `(B, book_size)`. It remembers all tokens that
+        it has read.
         """
         ...
 
 
 @runtime_checkable
 class HoleFiller(Protocol):
-    """The handle of `MaskedTokens`: a distribution for every token that is not yet known, given those that are."""
+    """The handle of `MaskedTokens`: the distribution of every unknown token, given the known tokens."""
 
     token_shape: tuple[int, int]
     book_size: int
 
     def masked_logits(self, tokens: Tensor, known: Tensor, conditions: Conditions) -> Tensor:
-        """Logits `(B, L, book_size)` for tokens `(B, L)`, of which only those `known` `(B, L)` are looked at."""
+        """Return logits `(B, L, book_size)` for tokens `(B, L)`. The model only sees the `known` ones, `(B, L)`."""
         ...
 
 
 @runtime_checkable
 class ImplicitGenerator(Protocol):
-    """The handle of `Truncated`: a network that turns noise into layouts in one go."""
+    """The handle of `Truncated`: a network that turns noise into layouts in a single pass."""
 
     def generate(self, conditions: Conditions, noise: Noise, truncation: float) -> Tensor:
-        """Layouts `(B, C, H, W)` in [0, 1]; `truncation` below 1 draws nearer to the middle."""
+        """Generate layouts `(B, C, H, W)` in [0, 1]. A `truncation` below 1 gives more typical ones."""
         ...
 
 
@@ -357,29 +358,29 @@ class Invertible(Protocol):
     latent_shape: tuple[int, int, int]
 
     def inverse(self, z: Tensor, conditions: Conditions) -> Tensor:
-        """Clean `(B, *latent_shape)` of noise of the same shape."""
+        """Return the clean `(B, *latent_shape)` of noise of the same shape."""
         ...
 
 
 @runtime_checkable
 class InvertsLayouts(Invertible, ShowsLayouts, Protocol):
-    """A bijection whose clean tensors can be seen as layouts."""
+    """A bijection whose clean tensors can be turned into layouts."""
 
 
 @runtime_checkable
 class EnergyModel(Protocol):
-    """The handle of `Langevin`: an energy whose low places are clean tensors with noise of a known size in them."""
+    """The handle of `Langevin`: an energy that is low at clean tensors plus noise of standard deviation `smoothing`."""
 
     latent_shape: tuple[int, int, int]
     smoothing: float
 
     def energy(self, x: Tensor, conditions: Conditions) -> Tensor:
-        """Energy `(B,)` of noisy tensors `(B, *latent_shape)`, differentiable in `x`."""
+        """Return the energy `(B,)` of noisy tensors `(B, *latent_shape)`. It is differentiable in `x`."""
         ...
 
 
 class Biases(NamedTuple):
-    """Biases of visible and of hidden bits, `(B, *visible)` and of a shape that broadcasts to `(B, *hidden)`."""
+    """Biases of the visible bits, `(B, *visible)`, and of the hidden bits, which broadcast to `(B, *hidden)`."""
 
     visible: Tensor
     hidden: Tensor
@@ -387,37 +388,37 @@ class Biases(NamedTuple):
 
 @runtime_checkable
 class Bipartite(Protocol):
-    """The handle of `Gibbs`: visible and hidden bits, each layer's independent given the other's."""
+    """The handle of `Gibbs`: visible and hidden bits. The bits of a layer are independent given the other layer."""
 
     def biases(self, conditions: Conditions) -> Biases:
-        """Logits that the conditions give each bit before it is told of the other layer."""
+        """Return the biases of all bits under conditions: their logits without the other layer."""
         ...
 
     def hidden_logits(self, visible: Tensor, biases: Biases) -> Tensor:
-        """Logits `(B, *hidden)` of the hidden bits given the visible ones."""
+        """Return the logits `(B, *hidden)` of the hidden bits given the visible bits."""
         ...
 
     def visible_logits(self, hidden: Tensor, biases: Biases) -> Tensor:
-        """Logits `(B, *visible)` of the visible bits given the hidden ones."""
+        """Return the logits `(B, *visible)` of the visible bits given the hidden bits."""
         ...
 
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """A family that knows how likely a layout is."""
+    """A family that can compute the likelihood of a layout."""
 
     def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
-        """Natural logarithm of the likelihood `(B,)` of layouts `(B, C, H, W)`; the family says of what exactly."""
+        """Return the natural logarithm of the likelihood `(B,)` of layouts; the family defines of what exactly."""
         ...
 
 
 def as_module(model: object) -> nn.Module:
-    """Return a model as the torch module that it is as well.
+    """Return a model typed as the `torch.nn.Module` that it also is.
 
     Raises
     ------
     CapabilityError
-        When it is none.
+        When it is not a module.
     """
     if not isinstance(model, nn.Module):
         raise CapabilityError("A model is a torch.nn.Module.", got=type(model).__name__)
@@ -428,7 +429,7 @@ Capability = TypeVar("Capability")
 
 
 def require(model: object, capability: type[Capability], wanted_by: str, works_with: Sequence[str]) -> Capability:
-    """Return the model, or refuse it when it lacks a capability, naming the families that have it.
+    """Return a model typed as a capability. A model without it is refused, and the error names families with it.
 
     Raises
     ------

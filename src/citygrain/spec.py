@@ -1,7 +1,7 @@
-"""What a layout is and what can be asked of it: `LayoutSpec`, `Conditions`, `Batch`.
+"""The language of layouts and requests: `LayoutSpec`, `Conditions`, `Batch`.
 
-All three are plain values. A spec turns into a plain dict (it travels in checkpoints) and back; conditions are tensors
-with their presence beside them, so that "not asked for" is never confused with zero.
+All three are plain values. A spec can be turned into a plain dict, which checkpoints store, and back. Conditions are
+tensors, with a mask that tells what is present. So "not asked for" is never confused with zero.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from citygrain.errors import ConditionError, DataError
 from citygrain.geo.layers import RASTER_FORMAT
 
 ALL_PLACES = "all"
-"""Key of the statistics pooled over every place of the training set."""
+"""Key of the statistics over all places of the training set."""
 
 NO_PLACE = -1
 """Index that stands for "no place asked for"."""
 
 PERCENTILES = 101
-"""Statistics hold the percentiles 0, 1, …, 100 of each condition over the training windows."""
+"""Number of percentiles in statistics: 0, 1, …, 100, of each condition over the training windows."""
 
 _NAMES = ("channels", "scalars", "maps", "places", "given")
 """Fields of a spec that are lists of names."""
 
 
 class OutOfRangeWarning(UserWarning):
-    """A condition was asked for outside the range seen in training."""
+    """A condition was asked for outside its range in training."""
 
 
 @dataclass(frozen=True)
 class LayoutSpec:
-    """The layouts a generator makes and the conditions it understands.
+    """The layouts that a generator makes, and the conditions that it understands.
 
     Parameters
     ----------
@@ -57,19 +57,19 @@ class LayoutSpec:
     places
         Names of the places, in the order of `Conditions.place`.
     given
-        Names of the channels that are handed to the model as they are, in the order of `Conditions.given`; they are
-        among `channels`, and a layout repeats them exactly. A family that takes some says so in its own spec.
+        Names of the channels that are given to the model, in the order of `Conditions.given`. They are in `channels`,
+        and a layout repeats them exactly. Families that need given channels name them in their own spec.
     statistics
-        For each scalar, for each place and for `"all"`: its 101 percentiles over the training windows, in its unit.
+        The 101 percentiles of each scalar over the training windows, in its unit, for each place and for `"all"`.
     raster_format
-        Format of the city rasters whose channels these are: in 1, `street` held service roads and `walk` squares. A
-        plain spec that does not say it is of 1.
+        Format of the city rasters with these channels. In format 1, `street` contained service roads, and `walk`
+        contained squares. A plain spec without a format has format 1.
 
     Raises
     ------
     DataError
-        For sizes that are no sizes, channels named twice, given channels that are no channels, or statistics of the
-        wrong length.
+        When a size is not positive, a name occurs twice, a given channel is not among the channels, or statistics have
+        the wrong length.
     """
 
     channels: tuple[str, ...]
@@ -96,14 +96,14 @@ class LayoutSpec:
             )
         if self.raster_format not in range(1, RASTER_FORMAT + 1):
             raise DataError(
-                "Layouts of this format are not known.",
+                "This format of layouts is unknown.",
                 expected=f"raster_format 1 to {RASTER_FORMAT}",
                 got=self.raster_format,
                 remedy="use the version of citygrain that made them",
             )
         for name in self.given:
             if name not in self.channels:
-                raise DataError("A given channel is no channel of the layouts.", got=name, choices=self.channels)
+                raise DataError("A given channel is not a channel of the layouts.", got=name, choices=self.channels)
         if bool(self.maps) != bool(self.map_px):
             raise DataError("Map conditions and `map_px` go together.", got=f"maps={self.maps}, map_px={self.map_px}")
         plain = {s: {p: tuple(float(v) for v in q) for p, q in by.items()} for s, by in self.statistics.items()}
@@ -128,7 +128,7 @@ class LayoutSpec:
         return self.size_px * self.resolution_m
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain lists, dicts, numbers and strings: safe in YAML, JSON and `weights_only` checkpoints."""
+        """Return the spec as plain lists, dicts, numbers and strings, for YAML, JSON and `weights_only` checkpoints."""
         plain = asdict(self)
         for name in _NAMES:
             plain[name] = list(plain[name])
@@ -137,7 +137,7 @@ class LayoutSpec:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> LayoutSpec:
-        """Rebuild a spec that `to_dict` wrote; unknown keys are refused."""
+        """Rebuild a spec from `to_dict`. Unknown keys are refused."""
         names = {f.name for f in fields(cls)}
         unknown = set(plain) - names
         if unknown:
@@ -145,12 +145,12 @@ class LayoutSpec:
         return cls(**{"raster_format": 1, **plain})
 
     def quantile(self, scalar: str, percentile: float, place: str = ALL_PLACES) -> float:
-        """Value of `scalar`, in its unit, at a percentile (0–100) of a place's training windows."""
+        """Return the value of a scalar, in its unit, at a percentile (0–100) of the training windows of a place."""
         try:
             values = self.statistics[scalar][place]
         except KeyError:
             raise ConditionError(
-                f"No statistics of {scalar} for {place}, so a percentile of it means nothing.",
+                f"There are no statistics of {scalar} for {place}, so a percentile has no meaning.",
                 choices=sorted(self.statistics.get(scalar, {})),
                 remedy="ask for a value in physical units",
             ) from None
@@ -159,30 +159,30 @@ class LayoutSpec:
         return values[low] + (position - low) * (values[low + 1] - values[low])
 
     def spread(self, scalar: str) -> float:
-        """Standard deviation of `scalar`, in its unit, over the training windows of all places."""
+        """Return the standard deviation of a scalar, in its unit, over the training windows of all places."""
         return pstdev(self.quantile(scalar, percentile + 0.5) for percentile in range(PERCENTILES - 1))
 
 
 @dataclass
 class Conditions:
-    """What a batch of layouts is asked to be; every part may be absent.
+    """The conditions of a batch of layouts. Each condition can be absent.
 
     Attributes
     ----------
     scalars
         `(B, S)` float, in physical units, in the order of `LayoutSpec.scalars`.
     present
-        `(B, S)` bool: which of them are asked for. The others hold any finite number and must not matter.
+        `(B, S)` bool: which scalars are asked for. The others have any finite value, which must not have an effect.
     place
-        `(B,)` int64, index into `LayoutSpec.places`, or -1 where no place is asked for.
+        `(B,)` int64: index into `LayoutSpec.places`, or -1 where no place is asked for.
     maps
         `(B, M, h, w)` float, in physical units, in the order of `LayoutSpec.maps`.
     maps_present
-        `(B, M)` bool.
+        `(B, M)` bool: which maps are asked for.
     given
-        `(B, G, H, W)` float in [0, 1]: channels that are handed over as they are, in the order of `LayoutSpec.given`.
+        `(B, G, H, W)` float in [0, 1]: the given channels, in the order of `LayoutSpec.given`.
     given_present
-        `(B,)` bool: whether they are.
+        `(B,)` bool: whether channels are given.
     """
 
     scalars: Tensor
@@ -207,11 +207,11 @@ class Conditions:
         return self._apply(lambda t: t.to(device, non_blocking=non_blocking))
 
     def repeat(self, times: int) -> Conditions:
-        """Repeat the whole batch `times` times, in order."""
+        """Repeat the whole batch a number of times, one copy after another."""
         return self._apply(lambda t: t.repeat(times, *[1] * (t.ndim - 1)))
 
     def absent(self) -> Conditions:
-        """Return the null condition of the same shape: nothing is asked for. What is given stays, it is no request."""
+        """Return conditions of the same shape that ask for nothing. Given channels stay: they are no requests."""
         return replace(
             self,
             scalars=torch.zeros_like(self.scalars),
@@ -222,18 +222,18 @@ class Conditions:
         )
 
     def drop(self, everything: float, generator: torch.Generator | None = None) -> Conditions:
-        """Forget conditions at random, as training does so that any subset can be asked for later.
+        """Drop conditions at random. Training does this, so that any subset can be asked for later.
 
-        Each sample draws how many of its conditions it keeps, from none to all: a user who asks for one thing only is
-        as much part of training as one who asks for all. (Dropping each with a fixed probability makes the small
-        subsets, which are what people ask for, exponentially rare.)
+        Each sample first draws the share of conditions that it keeps, from none to all. So requests for a single
+        condition are as common in training as requests for all. (If each condition were dropped with a fixed
+        probability, small subsets would be exponentially rare, and these are what people ask for.)
 
         Parameters
         ----------
         everything
-            Share of samples that lose all their conditions, place included (what classifier-free guidance needs).
+            Share of samples that lose all their conditions and the place. Classifier-free guidance needs them.
         generator
-            A CPU generator; the default one when None.
+            A CPU generator. None takes the default one.
         """
         batch = len(self)
         device = self.scalars.device
@@ -257,7 +257,7 @@ class Conditions:
 
     @classmethod
     def empty(cls, spec: LayoutSpec, batch: int) -> Conditions:
-        """Ask for nothing, `batch` times."""
+        """Make conditions for a batch that ask for nothing."""
         return cls(
             scalars=torch.zeros(batch, len(spec.scalars)),
             present=torch.zeros(batch, len(spec.scalars), dtype=torch.bool),
@@ -276,31 +276,33 @@ class Conditions:
         asked: Mapping[str, Any],
         given: Mapping[str, Tensor] | None = None,
     ) -> Conditions:
-        """Ask for named conditions in physical units or percentiles, the same for the whole batch.
+        """Make the conditions of a request, in physical units or percentiles, the same for the whole batch.
 
         Parameters
         ----------
         spec
-            What the generator understands.
+            Spec of the generator, with the conditions it understands.
         batch
-            How many layouts.
+            Number of layouts.
         asked
-            Condition name to value: a number in its unit; `"p90"` for the 90th percentile of the training windows (of
-            the asked place, where one is asked for); a `(h, w)` or `(B, h, w)` tensor for a map; a `(B,)` tensor for
-            one number a layout; `place` to a place's name. None means "not asked for".
+            Name of a condition → value. A value is a number in the unit of the condition; `"p90"` for the 90th
+            percentile of the training windows (of the requested place, if there is one); a `(B,)` tensor with one
+            number for each layout; or, for a map, a `(h, w)` or `(B, h, w)` tensor. `place` has the name of a place.
+            None means "not asked for".
         given
-            Channel name to `(H, W)` or `(B, H, W)` in [0, 1], for exactly the channels of `spec.given`; None: none.
+            Name of a channel → `(H, W)` or `(B, H, W)` in [0, 1], for exactly the channels of `spec.given`. None gives
+            no channels.
 
         Raises
         ------
         ConditionError
-            For a name the spec does not hold, a value that is no number, a map or given channel of the wrong shape, or
-            other channels given than the generator takes.
+            When the spec does not have a name, a value is not a number, a map or given channel has the wrong shape, or
+            the given channels are not those of the spec.
 
         Warns
         -----
         OutOfRangeWarning
-            For a value outside the range seen in training.
+            When a value lies outside its range in training.
         """
         conditions = cls.empty(spec, batch)
         wanted = {name: value for name, value in asked.items() if value is not None}
@@ -338,8 +340,8 @@ class Conditions:
     def _set_given(self, spec: LayoutSpec, given: Mapping[str, Tensor]) -> None:
         if set(given) != set(spec.given):
             raise ConditionError(
-                "The generator is given other channels.",
-                expected=", ".join(spec.given) or "none: a model of pix2pix takes some",
+                "These are not the channels that the generator is given.",
+                expected=", ".join(spec.given) or "none: only models of pix2pix take given channels",
                 got=", ".join(given),
             )
         for column, name in enumerate(spec.given):
@@ -350,7 +352,7 @@ class Conditions:
 
     def _set_map(self, spec: LayoutSpec, name: str, value: Tensor) -> None:
         if name not in spec.maps:
-            raise ConditionError("The generator takes no such map.", got=name, choices=spec.maps)
+            raise ConditionError("The generator does not know this map.", got=name, choices=spec.maps)
         cells = (spec.map_px, spec.map_px)
         _check_tensor(name, value, (cells, (1, *cells), (len(self), *cells)))
         column = spec.maps.index(name)
@@ -363,7 +365,7 @@ def _check_tensor(name: str, value: Tensor, shapes: Sequence[tuple[int, ...]]) -
         expected = " or ".join(map(str, dict.fromkeys(shapes)))
         raise ConditionError(f"The condition {name} has the wrong shape.", expected=expected, got=tuple(value.shape))
     if not bool(value.isfinite().all()):
-        raise ConditionError(f"The condition {name} holds values that are no numbers.", expected="finite values")
+        raise ConditionError(f"The condition {name} has values that are not numbers.", expected="finite values")
 
 
 def _read_number(spec: LayoutSpec, name: str, value: float | str, place: str) -> float:
@@ -375,7 +377,7 @@ def _read_number(spec: LayoutSpec, name: str, value: float | str, place: str) ->
         number = math.nan
     if not math.isfinite(number) or (is_percentile and not 0 <= number <= 100):
         raise ConditionError(
-            f"The condition {name} is no number.",
+            f"The condition {name} is not a number.",
             expected="a number in its unit, such as 0.4, or a percentile of the training windows, p0 … p100",
             got=value,
         )
@@ -398,7 +400,7 @@ def _warn_out_of_range(spec: LayoutSpec, name: str, values: Tensor) -> None:
 
 
 class Batch(NamedTuple):
-    """What a data loader yields: layouts `(B, C, H, W)` in [0, 1] and their measured conditions."""
+    """A batch of a data loader: layouts `(B, C, H, W)` in [0, 1] and the conditions measured on them."""
 
     layout: Tensor
     conditions: Conditions

@@ -124,7 +124,7 @@ def test_an_evaluation_is_taken_up_by_the_same_weights_and_by_no_others(report, 
     [
         ({"n": 4}, "Too few"),
         ({"against": "train"}, "held-out"),
-        ({"precision": "16"}, "such numbers"),
+        ({"precision": "16"}, "no such precision"),
         ({"ask": ["hills"]}, "cannot be asked"),
         ({"places": ["atlantis"], "ask": ["place"]}, "not trained on"),
         ({"against": "all"}, "not trained on"),

@@ -438,7 +438,7 @@ def test_lists_of_levels_ask_for_every_combination_with_the_same_seeds(latent, t
         (["conditions.coverage=[0.1,0.2]", "extent_m=[200,200]", "checkpoint={latent}"], ConfigError, "multirun"),
         (["conditions.parking=0.2", "checkpoint={nowhere}"], CheckpointError, "no checkpoint here"),
         (["conditions.place=atlantis", "checkpoint={latent}"], ConditionError, "helsinki"),
-        (["conditions.coverage=dense", "checkpoint={latent}"], ConditionError, "no number"),
+        (["conditions.coverage=dense", "checkpoint={latent}"], ConditionError, "not a number"),
         (["conditions.coverage=p101", "checkpoint={latent}"], ConditionError, "p0 … p100"),
         (["n=0", "checkpoint={latent}"], ConfigError, "at least 1"),
         (["n=[3]", "checkpoint={latent}"], ConfigError, "at least 1"),
@@ -460,7 +460,7 @@ def test_lists_of_levels_ask_for_every_combination_with_the_same_seeds(latent, t
             ConfigError,
             "no coordinate",
         ),
-        (["device=tpu9", "checkpoint={latent}"], ConfigError, "no such device"),
+        (["device=tpu9", "checkpoint={latent}"], ConfigError, "does not have this device"),
     ],
 )
 def test_wrong_requests_are_told_in_words_before_anything_is_drawn(latent, tmp_path, asked, error, words):

@@ -1,8 +1,8 @@
-"""From a plain configuration to objects: nothing is called but building blocks, of which there is a list.
+"""Turn a plain configuration into objects. Only listed building blocks can be called.
 
-A checkpoint is input, and so are the `_target_` names in it: `instantiate` calls what is in `BUILDING_BLOCKS` (models,
-their parts and samplers, sources, callbacks, optimisers), and a checkpoint may name what is in `MODEL_PARTS`, of which
-nothing acts on anything but its own numbers. Whatever else there is, in citygrain too, has no name here.
+A checkpoint may come from a stranger, and so may the `_target_` names in it. `instantiate` only calls what
+`BUILDING_BLOCKS` lists: models, their parts and samplers, sources, callbacks and optimisers. A checkpoint may only name
+what `MODEL_PARTS` lists; these classes compute, and do nothing else. Everything else is refused, in citygrain too.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from citygrain.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Room:
-    """A package or module that has building blocks, and which of the things in it they are.
+class Allowed:
+    """A package or module, and which names in it are building blocks.
 
-    Never are names that begin with an underscore, what a citygrain module has imported, and classes that only say what
-    others have to do (abstract ones, protocols).
+    Never allowed are names with a leading underscore, names that a citygrain module has only imported, abstract classes
+    and protocols.
 
     Parameters
     ----------
     name
         The package or module.
     kind
-        Whether building blocks are its classes or its functions.
+        Kind of its building blocks: `type` for classes, `FunctionType` for functions.
     base
-        Of another package: the class in it that its building blocks descend from, which `name` itself hands out. None
-        for citygrain's own, whose modules, at any depth, each hand out what they define.
+        For a package that is not citygrain's: a class in it. Only subclasses of this class are allowed, and only as
+        attributes of `name` itself. None for citygrain's packages: everything that their modules define, at any depth.
     only
-        The building blocks, as named behind `name`, where they are counted out; methods that make one are among them.
+        The allowed names behind `name`, if they are listed one by one. A class method can be among them.
     """
 
     name: str
@@ -47,19 +47,19 @@ class Room:
     only: tuple[str, ...] = ()
 
     def covers(self, name: str) -> bool:
-        """Whether a name is one that a building block of this room could have."""
+        """Whether this entry decides about a name."""
         inner, module = name.removeprefix(f"{self.name}."), name.rpartition(".")[0]
         if self.only:
             return inner != name and inner in self.only
         return _is_inside(module, self.name) if self.base is None else module == self.name
 
     def find(self, name: str) -> Any:
-        """Return the building block of a name that the room covers; None for something else of that name.
+        """Return the building block of a name that this entry covers, or None if the name is not allowed.
 
         Raises
         ------
         ConfigError
-            When there is nothing of this name.
+            When the name does not exist.
         """
         if self.only:
             found: Any = importlib.import_module(self.name)
@@ -75,7 +75,7 @@ class Room:
         return getattr(module, last) if self._holds(module, last) else None
 
     def _module(self, where: str, name: str) -> Any:
-        """Import the module of a building block's name; None where the way leads into something else than modules."""
+        """Import the module that a name lies in. None if a part of its path is not a module."""
         module = importlib.import_module(self.name)
         for part in where.split(".")[len(self.name.split(".")) :]:
             if not hasattr(module, "__path__"):
@@ -87,7 +87,7 @@ class Room:
         return module
 
     def _holds(self, module: Any, name: str) -> bool:
-        """Whether what a module has under a name is a building block: of the kind, made here, and something to call."""
+        """Whether a name in a module is a building block: of the right kind, defined there, public and not abstract."""
         found: Any = getattr(module, name)
         return (
             isinstance(found, self.kind)
@@ -103,52 +103,53 @@ class Room:
 
 
 MODEL_PARTS = (
-    Room("citygrain.models"),
-    Room("citygrain.networks"),
-    Room("citygrain.samplers"),
-    Room("citygrain.spec", only=("LayoutSpec", "LayoutSpec.from_dict")),
-    Room("torch.nn", base="Module"),
+    Allowed("citygrain.models"),
+    Allowed("citygrain.networks"),
+    Allowed("citygrain.samplers"),
+    Allowed("citygrain.spec", only=("LayoutSpec", "LayoutSpec.from_dict")),
+    Allowed("torch.nn", base="Module"),
 )
-"""What a model consists of: all that a checkpoint may name."""
+"""The parts of models: all that a checkpoint may name."""
 
 BUILDING_BLOCKS = (
     *MODEL_PARTS,
-    Room("citygrain.geo.sources"),
-    Room("citygrain.training.callbacks"),
-    Room("citygrain.training.lr_schedules", types.FunctionType),
-    Room("citygrain.training.optimizers", types.FunctionType),
-    Room("torch.optim", base="Optimizer"),
-    Room("torch.optim.lr_scheduler", base="LRScheduler"),
-    Room("pytorch_lightning", only=("Trainer",)),
-    Room("pytorch_lightning.callbacks", base="Callback"),
-    # Those that take the run's folder; others begin to talk to a service as soon as they are made.
-    Room("pytorch_lightning.loggers", only=("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger")),
+    Allowed("citygrain.geo.sources"),
+    Allowed("citygrain.training.callbacks"),
+    Allowed("citygrain.training.lr_schedules", types.FunctionType),
+    Allowed("citygrain.training.optimizers", types.FunctionType),
+    Allowed("torch.optim", base="Optimizer"),
+    Allowed("torch.optim.lr_scheduler", base="LRScheduler"),
+    Allowed("pytorch_lightning", only=("Trainer",)),
+    Allowed("pytorch_lightning.callbacks", base="Callback"),
+    # Loggers that write to the folder of the run. The others contact a service as soon as they are made.
+    Allowed("pytorch_lightning.loggers", only=("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger")),
 )
 """All that a configuration may name as `_target_`."""
 
 TARGET, PARTIAL = "_target_", "_partial_"
 
 Plain = Mapping[str, Any]
-"""Plain dicts, lists and values, of which those with a `_target_` describe an object."""
+"""Plain dicts, lists and values. A dict with a `_target_` describes an object."""
 
 
 def instantiate(plain: Mapping[str, Any], /, **runtime: Any) -> Any:
-    """Build what a configuration describes.
+    """Build the object that a configuration describes.
 
-    A mapping with `_target_` becomes the result of calling it with the other keys, built first; with `_partial_: true`
-    it becomes a `functools.partial` that waits for the rest. Other mappings and lists are built item by item.
+    A mapping with `_target_` becomes the result of calling the target with the other keys, which are built first. With
+    `_partial_: true`, it becomes a `functools.partial` that waits for further arguments. Other mappings and lists are
+    built item by item.
 
     Parameters
     ----------
     plain
-        A plain mapping with `_target_`, as `load_config` returns.
+        A plain mapping with `_target_`, as `load_config` returns it.
     runtime
-        Arguments of the outermost target that no file can hold; they go before the configured ones.
+        Arguments of the outermost target that a file cannot contain. They take precedence over configured ones.
 
     Raises
     ------
     ConfigError
-        For a target that is none of `BUILDING_BLOCKS`, one that does not exist, or arguments that do not fit it.
+        When a target is not in `BUILDING_BLOCKS` or does not exist, or arguments do not fit it.
     """
     if TARGET not in plain:
         raise ConfigError(f"There is nothing to build: the configuration has no {TARGET}.", got=sorted(plain))
@@ -156,15 +157,15 @@ def instantiate(plain: Mapping[str, Any], /, **runtime: Any) -> Any:
     return _build(plain, "", runtime)
 
 
-def check_targets(plain: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> None:
-    """Refuse a configuration that names anything but building blocks, at any depth, before anything is called.
+def check_targets(plain: Any, allowed: Sequence[Allowed] = BUILDING_BLOCKS) -> None:
+    """Check all targets of a configuration, at any depth, before anything is called.
 
     Parameters
     ----------
     plain
         Plain dicts and lists.
-    rooms
-        What may be named; a checkpoint's loader passes `MODEL_PARTS`.
+    allowed
+        What may be named. For checkpoints this is `MODEL_PARTS`.
 
     Raises
     ------
@@ -172,13 +173,14 @@ def check_targets(plain: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> None:
         For the first target that is not allowed or does not exist.
     """
     for _, node in _find_targets(plain, ""):
-        find_target(node[TARGET], rooms)
+        find_target(node[TARGET], allowed)
 
 
 def check_signatures(plain: Any, path: str = "") -> None:
-    """Compare every `_target_` with its signature: each key is a parameter, and plain values have its type.
+    """Check that every key beside a `_target_` is a parameter of the target, and that plain values have its type.
 
-    Types are compared for citygrain's own targets only: those of other packages say less than they take.
+    Types are only checked for targets of citygrain, because type hints of other packages can be narrower than what
+    these packages accept.
 
     Parameters
     ----------
@@ -190,14 +192,14 @@ def check_signatures(plain: Any, path: str = "") -> None:
     Raises
     ------
     ConfigError
-        For a target that is not allowed or does not exist, a key that it has no parameter for, or a value of another
-        type than the parameter's.
+        When a target is not allowed or does not exist, a key is not one of its parameters, or a value does not have
+        the type of its parameter.
     """
     for where, node in _find_targets(plain, path):
         target = find_target(node[TARGET])
         try:
             parameters = inspect.signature(target).parameters
-        except ValueError:  # a class written in C may have none
+        except ValueError:  # a class written in C may have no signature
             continue
         by_name = [n for n, p in parameters.items() if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -212,8 +214,8 @@ def check_signatures(plain: Any, path: str = "") -> None:
             _check_type(f"{where}.{key}".lstrip("."), value, hints.get(key, Any))
 
 
-def find_target(name: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> Any:
-    """Return the class or function that a `_target_` names.
+def find_target(name: Any, allowed: Sequence[Allowed] = BUILDING_BLOCKS) -> Any:
+    """Return the class or function of a `_target_`.
 
     Raises
     ------
@@ -222,27 +224,27 @@ def find_target(name: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> Any:
     """
     found = None
     if isinstance(name, str) and all(part.isidentifier() and part[0] != "_" for part in name.split(".")):
-        room = next((room for room in rooms if room.covers(name)), None)
-        found = room.find(name) if room else None
+        entry = next((entry for entry in allowed if entry.covers(name)), None)
+        found = entry.find(name) if entry else None
     if found is None:
         raise ConfigError(
             "A configuration may not call this.",
-            expected=_describe_rooms(rooms),
+            expected=_describe_allowed(allowed),
             got=name,
             remedy="name a building block where it is defined; do not trust a checkpoint that names anything else",
         )
     return found
 
 
-def _describe_rooms(rooms: Sequence[Room]) -> str:
-    """Say in words what may be named."""
+def _describe_allowed(allowed: Sequence[Allowed]) -> str:
+    """Say in words which names are allowed."""
     kinds = {"a class of ": type, "a function of ": types.FunctionType}
     told = [
         words + ", ".join(places)
         for words, kind in kinds.items()
-        if (places := [room.name for room in rooms if room.kind is kind and not room.only])
+        if (places := [entry.name for entry in allowed if entry.kind is kind and not entry.only])
     ]
-    return "; ".join([*told, ", ".join(f"{room.name}.{name}" for room in rooms for name in room.only)])
+    return "; ".join([*told, ", ".join(f"{entry.name}.{name}" for entry in allowed for name in entry.only)])
 
 
 def _report_missing(name: str, part: str, choices: Iterable[str]) -> ConfigError:
@@ -280,7 +282,7 @@ def _build(plain: Any, path: str, runtime: Mapping[str, Any]) -> Any:
                 got=sorted(arguments),
                 choices=sorted(signature.parameters),
             ) from error
-        except ValueError:  # no signature to compare with
+        except ValueError:  # there is no signature to compare with
             pass
         return partial(target, **arguments) if waits else target(**arguments)
     if isinstance(plain, list | tuple):
@@ -295,14 +297,14 @@ def _name_node(path: str, node: Mapping[str, Any]) -> str:
 def _read_hints(target: Any) -> Mapping[str, Any]:
     try:
         return typing.get_type_hints(vars(target).get("__init__", {}) if isinstance(target, type) else target)
-    except Exception:  # noqa: BLE001 - hints of foreign classes may name what is not importable
+    except Exception:  # noqa: BLE001 - hints of other packages may name what cannot be imported
         return {}
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:
-    """Compare a plain value with a hint made of plain types and literals only; anything richer is left alone."""
+    """Compare a plain value with a type hint of plain types and literals. Other hints are not checked."""
     if isinstance(value, Mapping) and TARGET in value:
-        return  # what it will be is known only when it is built
+        return  # its type is only known once it is built
     members = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
     allowed: set[type] = set()
     literals: list[Any] = []
