@@ -348,7 +348,7 @@ def test_a_crs_that_is_not_said(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="lies outside"):
         read(wrong)
     assert read(wrong, crs=PLACE.crs).counts["building"] > 80, "who knows better says so"
-    with pytest.raises(SourceError, match="The CRS of bare"):
+    with pytest.raises(SourceError, match="PROJ does not know the CRS of bare"):
         read(path, crs="EPSG:1")
 
 
