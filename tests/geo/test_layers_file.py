@@ -418,8 +418,8 @@ def test_parquet_without_geometries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "told what they are"),
-        ({"channel": "building", "rules": [{"channel": "green"}]}, "told what they are"),
+        ({}, "which channels the features"),
+        ({"channel": "building", "rules": [{"channel": "green"}]}, "which channels the features"),
         ({"channel": "house"}, "no such channel"),
         ({"rules": [{"where": {"a": 1}}]}, "does not say which features"),
         ({"rules": ["green"]}, "does not say which features"),
