@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.checkpoint import export, load, read
+from citygrain.checkpoint import export_checkpoint, load, read_checkpoint
 from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
 from citygrain.evaluation.judge import evaluate
@@ -27,7 +27,7 @@ from citygrain.layouts import Layouts
 from citygrain.protocols import Sampler, Trained
 from citygrain.samplers.areas import Begin
 from citygrain.spec import LayoutSpec
-from citygrain.support.devices import SINGLE, chosen_device, device_of
+from citygrain.support.devices import SINGLE, choose_device, find_device
 
 
 class Model:
@@ -66,7 +66,7 @@ class Model:
 
     def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
         self.checkpoint = str(checkpoint)
-        self.generator: Trained = load(checkpoint, device=chosen_device(device))
+        self.generator: Trained = load(checkpoint, device=choose_device(device))
 
     @property
     def spec(self) -> LayoutSpec:
@@ -330,11 +330,11 @@ class Model:
         DataError
             When the evaluation is missing, damaged, or one of another model.
         """
-        checkpoint = read(self.checkpoint)
+        checkpoint = read_checkpoint(self.checkpoint)
         report = evaluation if isinstance(evaluation, Report) or evaluation is None else Report.read(evaluation)
         if report is not None:
             report.check_model(checkpoint)
-        return export(checkpoint, Path(out), half=half, shard_mb=shard_mb, report=report)
+        return export_checkpoint(checkpoint, Path(out), half=half, shard_mb=shard_mb, report=report)
 
     def encode(self, layouts: Layouts) -> NDArray[np.float32]:
         """Return the codes `(N, *code_shape)` of layouts.
@@ -355,7 +355,7 @@ class Model:
                 expected=f"{spec.shape[1:]} cells of {spec.resolution_m:g} m: {', '.join(spec.channels)}",
                 got=f"{layouts.cells.shape[2:]} cells of {layouts.resolution_m:g} m: {', '.join(layouts.channels)}",
             )
-        where = device_of(self.generator)
+        where = find_device(self.generator)
         with torch.no_grad():
             parts = [codec.encode(part.to(where)).float().cpu() for part in torch.split(layouts.tensor, 128)]
         codes: NDArray[np.float32] = torch.cat(parts).numpy()

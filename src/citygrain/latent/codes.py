@@ -32,8 +32,8 @@ from citygrain.models.pca import Pca
 from citygrain.plot import r_squared
 from citygrain.protocols import Codec, Trained, require
 from citygrain.spec import LayoutSpec
-from citygrain.support.console import progress_bar
-from citygrain.support.devices import device_of
+from citygrain.support.console import show_progress_bar
+from citygrain.support.devices import find_device
 from citygrain.support.files import sha256
 from citygrain.version import __version__
 
@@ -185,10 +185,10 @@ def encode(
 
     def made() -> Arrays:
         codes, scalars, places = [], [], []
-        with progress_bar("encoding windows", n) as advance, torch.no_grad():
+        with show_progress_bar("encoding windows", n) as advance, torch.no_grad():
             for start in range(0, n, batch_size):
                 batch = to_batch(windows.__getitems__(range(start, min(start + batch_size, n))), spec)
-                codes.append(codec.encode(batch.layout.to(device_of(codec))).float().cpu().numpy())
+                codes.append(codec.encode(batch.layout.to(find_device(codec))).float().cpu().numpy())
                 scalars.append(batch.conditions.scalars.double().numpy())
                 places.append(batch.conditions.place.numpy())
                 advance(len(batch.layout))
@@ -275,7 +275,7 @@ def identity(codec: Codec) -> str:
 
 def decode(codec: Codec, codes: ArrayLike, *, batch_size: int = BATCH) -> Floats:
     """Return layouts `(N, C, H, W)` of codes `(N, *code_shape)`, in steps of 1/255 as in a city raster."""
-    where = device_of(codec)
+    where = find_device(codec)
     with torch.no_grad():
         parts = [
             codec.decode(part.to(where)).float().cpu()
@@ -287,7 +287,7 @@ def decode(codec: Codec, codes: ArrayLike, *, batch_size: int = BATCH) -> Floats
 
 def reconstruct(codec: Codec, layouts: ArrayLike, *, batch_size: int = BATCH) -> Floats:
     """Return what is left of layouts `(N, C, H, W)` in [0, 1] once they went through the code, in steps of 1/255."""
-    where = device_of(codec)
+    where = find_device(codec)
     parts = torch.split(torch.as_tensor(np.asarray(layouts, np.float32)), batch_size)
     with torch.no_grad():
         return np.concatenate([decode(codec, codec.encode(part.to(where)).cpu()) for part in parts])

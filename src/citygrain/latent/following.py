@@ -15,7 +15,7 @@ from citygrain.latent.codes import Codes, titled
 from citygrain.latent.directions import CodePath, measured_path
 from citygrain.measures import measurable, measure_unchecked
 from citygrain.protocols import Codec
-from citygrain.support.devices import device_of
+from citygrain.support.devices import find_device
 
 NEWTON_STEPS = 8
 """Steps towards each position, at most."""
@@ -76,7 +76,7 @@ def follow(
     DataError
         For a measure that is no condition of these layouts: urban form has no gradient.
     """
-    spec, where = codec.spec, device_of(codec)
+    spec, where = codec.spec, find_device(codec)
     names, possible = [target, *hold], measurable(spec.channels)
     for name in names:
         if name not in possible or name not in real.measured:

@@ -30,7 +30,7 @@ from citygrain.measures import measurable
 from citygrain.plot import INK, save_figure, show_layout
 from citygrain.plot.style import new_figure
 from citygrain.protocols import Codec
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 
 ENDS = 0.05
 """Share of the windows, least and most, that examples are drawn from and that a path leads to."""
@@ -242,7 +242,7 @@ def write_cards(
     into = Path(folder)
     probes = probe(train, held_out)
     cards = []
-    with progress_bar("drawing cards", len(measures)) as advance:
+    with show_progress_bar("drawing cards", len(measures)) as advance:
         for name in measures:
             kept = [other for other in hold if other != name]
             cards.append(pattern_card(codec, name, train, held_out, probes=probes, hold=kept))
