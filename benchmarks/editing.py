@@ -25,7 +25,7 @@ from rich.table import Table
 import citygrain
 from citygrain.data.trained_on import TrainedOn
 from citygrain.generation.area import draw_area
-from citygrain.generation.continuity import seam_contrast, street_ends
+from citygrain.generation.continuity import count_street_ends, measure_seams
 from citygrain.plot import make_sheet, save_figure
 from citygrain.protocols import Known
 from citygrain.samplers.areas import Tiling
@@ -73,7 +73,7 @@ def main() -> None:
             advance(1)
     report: dict[str, dict[str, float]] = {}
     for name, layouts in made.items():
-        counts = np.array([street_ends(of / 255, free, spec.channels) for of in layouts]).sum(0)
+        counts = np.array([count_street_ends(of / 255, free, spec.channels) for of in layouts]).sum(0)
         report[name] = {"going_on": float(counts[0] / counts[1]), "ends": int(counts[1])}
     report["redrawn"]["seconds"] = seconds / len(real)
 
@@ -83,8 +83,8 @@ def main() -> None:
     drawn = [draw_area(model, (size, size), {}, seed=1 + i).numpy() / 255 for i in range(len(apart))]
     beside = np.concatenate([np.concatenate(drawn[3 * row : 3 * row + 3], 2) for row in range(2)], 1)
     report["seams"] = {
-        "drawn jointly": seam_contrast(area, *_seams(cells)),
-        "side by side": seam_contrast(beside, *_seams(apart)),
+        "drawn jointly": measure_seams(area, *_seams(cells)),
+        "side by side": measure_seams(beside, *_seams(apart)),
     }
     write_text(args.out / "editing.json", json.dumps(report, indent=1) + "\n")
     shown = [of for pair in zip(made["real"], made["redrawn"], strict=True) for of in pair]

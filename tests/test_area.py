@@ -7,7 +7,7 @@ import torch
 
 import families
 from citygrain.errors import CapabilityError, ConditionError, DataError
-from citygrain.generation.area import draw_area, requests
+from citygrain.generation.area import draw_area, make_requests
 from citygrain.measures import measure
 from citygrain.protocols import Known
 from citygrain.samplers.areas import Tiling
@@ -37,7 +37,7 @@ def test_windows_are_asked_for_what_makes_up_the_wish_with_what_is_kept():
     cells = Tiling.over(12, 20, 8)
     known = known_of((12, 20), (slice(2, 9), slice(5, 18)))
     wished = {"coverage": 0.5, "walk": torch.rand(12, 20) * 10}
-    asked = requests(SPEC, cells, wished, known)
+    asked = make_requests(SPEC, cells, wished, known)
     assert len(asked) == len(cells)
     assert asked.present[:, :2].all()
     assert not asked.present[:, 2].any()
@@ -58,7 +58,7 @@ def test_what_is_not_linear_is_asked_of_whole_windows_and_nothing_where_nothing_
     cells = Tiling.over(8, 16, 8, overlap=0)
     painted = torch.full((8, 16), 0.4)
     painted[:, 12:] = torch.nan
-    asked = requests(SPEC, cells, {"frontage": painted, "coverage": painted})
+    asked = make_requests(SPEC, cells, {"frontage": painted, "coverage": painted})
     assert asked.scalars[0].tolist() == pytest.approx([0.4, 0, 0.4])
     assert asked.present.tolist() == [[True, False, True], [False, False, False]]
 

@@ -7,7 +7,7 @@ import torch
 from affine import Affine
 
 from citygrain.errors import ConditionError, DataError
-from citygrain.generation.fields import fields_of, varies
+from citygrain.generation.fields import read_fields, varies
 from citygrain.geo.rasterize import Grid
 from citygrain.spec import PERCENTILES, LayoutSpec
 
@@ -17,11 +17,11 @@ GRID = Grid("EPSG:32635", 385_000.0, 6_672_000.0, 8.0, 60, 40)
 
 
 def field(asked, grid=GRID):
-    return fields_of(SPEC, {"coverage": asked}, grid)["coverage"]
+    return read_fields(SPEC, {"coverage": asked}, grid)["coverage"]
 
 
 def test_numbers_and_percentiles_are_the_same_everywhere():
-    assert fields_of(SPEC, {"coverage": "p30", "green": 0.2, "place": None}, GRID) == pytest.approx(
+    assert read_fields(SPEC, {"coverage": "p30", "green": 0.2, "place": None}, GRID) == pytest.approx(
         {"coverage": 0.3, "green": 0.2}
     )
     assert not varies({"coverage": "p30", "green": 0.2, "place": "here"})
@@ -85,7 +85,7 @@ def test_what_is_no_field_is_refused_in_words(tmp_path):
     with pytest.raises(ConditionError, match="towards one of east"):
         field({"from": 0.1, "to": 0.3, "towards": "heaven"})
     with pytest.raises(ConditionError, match="does not know"):
-        fields_of(SPEC, {"cycle": {"from": 1, "to": 3, "towards": "east"}}, GRID)
+        read_fields(SPEC, {"cycle": {"from": 1, "to": 3, "towards": "east"}}, GRID)
     with pytest.raises(ConditionError, match="no number"):
         field("lots")
     with pytest.raises(DataError, match="percentile such as p90"):

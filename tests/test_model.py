@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import citygrain
+from citygrain.data.cityraster import CityRaster
 from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
 from citygrain.generation.georeference import Georeference
+from citygrain.generation.given import read_given_windows
 from citygrain.support.config import load_config
 from citygrain.verbs.edit import run as run_edit
 from citygrain.verbs.sample import run as run_sample
@@ -113,6 +115,17 @@ def test_given_channels_are_named_by_a_place(cities):
     assert drawn.given.source == "train windows of helsinki"
     with pytest.raises(ConfigError, match="where their given channels are"):
         model.sample(1, given="helsinki", data=cities, georeference=Georeference(place="helsinki"))
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_given_channels_lie_where_they_are_in_the_city(cities, split):
+    model = citygrain.Model("reference/streets_to_buildings_256", device="cpu")
+    given = read_given_windows(model.generator, 3, citygrain.Given("helsinki", split), data=cities)
+    raster = CityRaster.open(cities / "helsinki")
+    for layout, grid in zip(given.cells, given.grids, strict=True):
+        there = raster.window(bounds=grid.bounds, resolution_m=grid.resolution_m)
+        houses = (of.index("building") for of in (given.channels, there.channels))
+        assert np.array_equal(layout[next(houses)], there.cells[0, next(houses)])
 
 
 def test_a_layout_goes_through_the_code_and_back(model):

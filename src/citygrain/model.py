@@ -18,7 +18,7 @@ from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
 from citygrain.evaluation.report import Report
 from citygrain.generation.edits import Edit, edit
-from citygrain.generation.georeference import Georeference, grids_of
+from citygrain.generation.georeference import Georeference, lay_grids
 from citygrain.generation.given import Given
 from citygrain.generation.requests import Level
 from citygrain.generation.sampling import sample
@@ -371,7 +371,7 @@ class Model:
         """
         cells = (decode(codec_of(self.generator), codes) * 255).round().astype(np.uint8)
         spec = self.spec
-        grids = grids_of(self.generator, len(cells))
+        grids = lay_grids(self.generator, len(cells))
         return Layouts(cells, spec.channels, spec.resolution_m, grids, raster_format=spec.raster_format)
 
     def encode_places(

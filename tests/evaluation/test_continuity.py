@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from citygrain.generation.continuity import seam_contrast, street_ends
+from citygrain.generation.continuity import count_street_ends, measure_seams
 
 CHANNELS = ("building", "arterial", "street")
 
@@ -22,12 +22,12 @@ def crossing():
 
 def test_streets_that_run_through_go_on_and_those_that_stop_do_not():
     layout, free = crossing()
-    assert street_ends(layout, free, CHANNELS) == (4, 4)
+    assert count_street_ends(layout, free, CHANNELS) == (4, 4)
     layout[2, 9:11, 14:17] = 0  # the street stops before the eastern edge
-    assert street_ends(layout, free, CHANNELS) == (3, 4)
+    assert count_street_ends(layout, free, CHANNELS) == (3, 4)
     layout[:, free] = 0
-    assert street_ends(layout, free, CHANNELS) == (0, 4)
-    assert street_ends(np.zeros_like(layout), free, CHANNELS) == (0, 0)
+    assert count_street_ends(layout, free, CHANNELS) == (0, 4)
+    assert count_street_ends(np.zeros_like(layout), free, CHANNELS) == (0, 0)
 
 
 def test_one_cell_aside_still_meets_and_two_do_not():
@@ -38,20 +38,20 @@ def test_one_cell_aside_still_meets_and_two_do_not():
     for row, going_on in ((9, 1), (10, 1), (11, 0)):
         layout[2, :, 3:] = 0
         layout[2, row, 3:8] = 1
-        assert street_ends(layout, free, CHANNELS) == (going_on, 1)
+        assert count_street_ends(layout, free, CHANNELS) == (going_on, 1)
 
 
 def test_other_channels_are_counted_when_asked_for():
     layout, free = crossing()
-    assert street_ends(layout, free, CHANNELS, kinds=("arterial",)) == (2, 2)
-    assert street_ends(layout * 0.4, free, CHANNELS) == (0, 0)
+    assert count_street_ends(layout, free, CHANNELS, kinds=("arterial",)) == (2, 2)
+    assert count_street_ends(layout * 0.4, free, CHANNELS) == (0, 0)
 
 
 def test_seams_are_told_by_how_much_more_differs_across_them():
     noise = np.random.default_rng(0).random((4, 60, 60))
-    assert seam_contrast(noise, [20, 40], [20, 40]) == pytest.approx(1, abs=0.1)
+    assert measure_seams(noise, [20, 40], [20, 40]) == pytest.approx(1, abs=0.1)
     stripes = noise * 0.1
     stripes[:, 20:40] += 0.5
-    assert seam_contrast(stripes, [20, 40], []) > 5
-    assert seam_contrast(stripes, [30], []) < 1.2
-    assert math.isnan(seam_contrast(noise * 0, [20], []))
+    assert measure_seams(stripes, [20, 40], []) > 5
+    assert measure_seams(stripes, [30], []) < 1.2
+    assert math.isnan(measure_seams(noise * 0, [20], []))

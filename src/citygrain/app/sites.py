@@ -257,7 +257,7 @@ def rows_of(edit: edits.Edit) -> list[Row]:
         for name in before[part]:
             if name.startswith("stayed_") or (part == "area" and name in before["site"]):
                 continue
-            asked = edits.part_asked(name) == part and name in edit.requested
+            asked = edits.find_part_asked(name) == part and name in edit.requested
             said = format_number(edit.requested[name]) if asked else ""
             was, came = (format_number(of[part][name]) for of in (before, after))
             rows.append([*label_of(name), part, was, said, came])

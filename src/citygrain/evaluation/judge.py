@@ -24,7 +24,7 @@ from citygrain.evaluation.realism import compare_sets, find_failures
 from citygrain.evaluation.report import Report, UsedEmbedding
 from citygrain.evaluation.sets import Drawing, find_embedding, gather_sets, name_parts_folder
 from citygrain.evaluation.two_sample import tell_apart
-from citygrain.generation.requests import chosen_sampler
+from citygrain.generation.requests import choose_sampler
 from citygrain.generation.windows import check_attempts
 from citygrain.geo.split import WHOLE
 from citygrain.protocols import Sampler, Trained
@@ -122,7 +122,7 @@ def evaluate(
     check_precision(precision)
     _check_obedience(obedience, generator.spec)
     spec, out = generator.spec, Path(out)
-    drawing = Drawing(generator, chosen_sampler(generator, sampler), precision, batch_size)
+    drawing = Drawing(generator, choose_sampler(generator, sampler), precision, batch_size)
     asked = tuple(ask) if ask is not None else ("place",) if places is None else spec.scalars
     _check_asked(asked, spec, places)
     home, windows, n = _find_windows(generator, data, places, against, n)

@@ -1,7 +1,6 @@
-"""Layouts redrawn in part or under other conditions, and areas of any extent under conditions that vary over them.
+"""Areas of any extent: drawn from noise, drawn around what is known, or redrawn from a layout that is known.
 
-Everything here is one function, `draw_area`: an area of which nothing is known is drawn from noise; one of which some
-cells, or some channels, are known is drawn to fit them; and one that is known may be where drawing begins.
+One function, `draw_area`, does all three. `draw_areas` is the library behind `citygrain sample extent_m=[…]`.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
-from citygrain.generation.fields import fields_of
-from citygrain.generation.georeference import Georeference, corner_of, lay_side_by_side
+from citygrain.generation.fields import read_fields
+from citygrain.generation.georeference import Georeference, find_corner, lay_side_by_side
 from citygrain.generation.requests import Level
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES
@@ -47,10 +46,10 @@ def draw_area(
     overlap: float = 0.5,
     batch_size: int = 16,
 ) -> Tensor:
-    """Draw an area of any extent, of which parts may be known.
+    """Draw an area of any extent. Some of its cells or channels may be known; they stay as they are.
 
-    An area larger than a window takes a diffusion model. One window may be completed by every family that can keep
-    parts of a layout.
+    Only diffusion models draw areas that are larger than a window. A single window with known cells can be drawn by
+    every family that can keep parts of a layout.
 
     Parameters
     ----------
@@ -59,15 +58,16 @@ def draw_area(
     shape
         Height and width of the area in cells, a window or more.
     fields
-        What is asked for, and where. Of a measure that is linear in the shares (coverage, densities) it is asked
-        exactly there: windows in which something is kept are asked for what, with it, makes up what is wanted of the
-        free cells. Of others it is asked of whole windows, by the mean over their free cells.
+        What is asked for, and where. Coverage, densities and all other measures that are linear in the shares are asked
+        of the free cells: a window that has known cells too is asked for the mean of what is asked of its free cells
+        and what its known cells have. Other measures are asked of whole windows: the mean of what is asked of the free
+        cells.
     known
-        A layout of the area, and what stays of it, `(1, C, H, W)`; it is what comes back there, bit by bit.
+        A layout of the area `(1, C, H, W)`, and which of its cells and channels are kept; these come back unchanged.
     place
         A training place that the area is to be like.
     seed
-        Of the noise.
+        Seed of the noise.
     sampler
         Another than the generator's own.
     strength, begin
@@ -114,7 +114,7 @@ def draw_area(
     padded_fields = {
         name: F.pad(_over(name, field, shape)[None], pad, mode="replicate")[0] for name, field in fields.items()
     }
-    asked = requests(spec, cells, padded_fields, known, place).to(device)
+    asked = make_requests(spec, cells, padded_fields, known, place).to(device)
     area = Area(chosen, tiling, known, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
@@ -145,7 +145,7 @@ def _window(
             got=f"{type(generator).__name__}, {shape[0]} × {shape[1]} cells, strength={strength}",
             remedy="choose a diffusion model",
         )
-    asked = requests(spec, Tiling((0,), (0,), size), fields, known, place).to(device)
+    asked = make_requests(spec, Tiling((0,), (0,), size), fields, known, place).to(device)
     if known is not None:
         if (known.keep.any(1) != known.keep.all(1)).any():
             raise CapabilityError(
@@ -160,10 +160,10 @@ def _window(
     return _composed((drawn[0] * 255).round().to(torch.uint8).cpu(), known)
 
 
-def requests(
+def make_requests(
     spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None
 ) -> Conditions:
-    """Turn what is asked for over an area into what its windows are asked for.
+    """Return what each window of an area is asked for.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def requests(
     Returns
     -------
     Conditions
-        One for each window. A window of whose free cells something is not asked is not asked for it.
+        One request for each window. Where a field is NaN on a free cell, its window is not asked for that condition.
 
     Raises
     ------
@@ -267,7 +267,7 @@ def draw_areas(
     seeds
         One for each area.
     conditions
-        What is asked for, see `citygrain.generation.fields.fields_of`.
+        What is asked for, see `citygrain.generation.fields.read_fields`.
     extent_m
         Width and height in metres; those of a window by default.
     georeference
@@ -287,15 +287,15 @@ def draw_areas(
     ConfigError
         For an extent or a place on Earth that is none.
     CapabilityError, ConditionError, DataError
-        See `draw_area` and `citygrain.generation.fields.fields_of`.
+        See `draw_area` and `citygrain.generation.fields.read_fields`.
     """
     spec = generator.spec
     place = conditions.get("place")
     asked_place = None if place is None else str(place)
-    corner = corner_of(generator, georeference, asked_place)
+    corner = find_corner(generator, georeference, asked_place)
     shape = _cells(spec, extent_m)
     grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner))
-    fields = fields_of(spec, conditions, grids[0])
+    fields = read_fields(spec, conditions, grids[0])
     areas = []
     with progress_bar("drawing areas", len(seeds)) as advance:
         for seed in seeds:

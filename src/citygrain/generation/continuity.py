@@ -1,4 +1,4 @@
-"""Whether what was drawn in parts holds together: streets across an edge, and seams between windows."""
+"""Whether an area that was drawn in parts holds together: streets that go on across an edge, seams between windows."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ LEVEL = 0.5
 """Coverage from which a cell is a street."""
 
 
-def street_ends(
+def count_street_ends(
     layout: ArrayLike, free: NDArray[np.bool_], channels: Sequence[str], kinds: Sequence[str] = ("arterial", "street")
 ) -> tuple[int, int]:
-    """Count the streets that reach the edge of what was redrawn from outside, and those of them that go on inside.
+    """Count the streets outside a site that touch its edge, and how many of them go on inside the site.
 
-    A street's end is what it covers of the cells along the edge. It goes on where a cell on the other side that touches
-    it is street. A street that runs along the edge is one end, too, so compare with the same count on real layouts.
+    A street outside the site is a group of street cells along the edge that touch each other. It goes on when a cell
+    inside the site that touches it is street. A street that runs along the edge counts as well, so compare the counts
+    with those of the real layout.
 
     Parameters
     ----------
     layout
         `(C, H, W)` in [0, 1].
     free
-        `(H, W)`: what was redrawn.
+        `(H, W)` bool: the cells of the site.
     channels
         Names of the C channels, in order.
     kinds
@@ -37,7 +38,7 @@ def street_ends(
     Returns
     -------
     going_on, ends
-        How many of how many.
+        Streets that go on, and all streets that touch the edge.
     """
     cells = np.asarray(layout)
     street = cells[[channels.index(kind) for kind in kinds if kind in channels]].sum(0) >= LEVEL
@@ -48,15 +49,15 @@ def street_ends(
     return len(going_on), count
 
 
-def seam_contrast(layout: ArrayLike, rows: Iterable[int], columns: Iterable[int]) -> float:
-    """Return how much more neighbouring cells differ across seams than elsewhere: 1 where there is nothing to be seen.
+def measure_seams(layout: ArrayLike, rows: Iterable[int], columns: Iterable[int]) -> float:
+    """Return how much more neighbouring cells differ across seams than elsewhere; 1 where no seam can be seen.
 
     Parameters
     ----------
     layout
         `(C, H, W)` in [0, 1].
     rows, columns
-        Numbers of the cells behind a seam: those in which a window begins or that come after its last.
+        Numbers of the rows and columns behind a seam: where a window begins, and the first one after its end.
     """
     cells = np.asarray(layout, float)
     across, elsewhere = [], []

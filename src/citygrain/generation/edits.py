@@ -23,10 +23,10 @@ from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.errors import ConfigError
 from citygrain.generation.area import Fields, draw_area
-from citygrain.generation.continuity import street_ends
-from citygrain.generation.fields import fields_of
-from citygrain.generation.requests import Level, chosen_sampler
-from citygrain.generation.site import Site, kept_channels, locate_site, read_site
+from citygrain.generation.continuity import count_street_ends
+from citygrain.generation.fields import read_fields
+from citygrain.generation.requests import Level, choose_sampler
+from citygrain.generation.site import Site, locate_site, mark_kept_channels, read_site
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure
@@ -93,7 +93,7 @@ class Edit:
             whole = measure(shares, channels, self.layouts.resolution_m)
             # The cells of the site in one row: nothing but their shares is measured there.
             inside = measure(shares[:, None, free], channels, self.layouts.resolution_m)
-            going_on, ends = street_ends(shares, free, channels)
+            going_on, ends = count_street_ends(shares, free, channels)
             rows[name] = {
                 "site": {
                     **{key: float(value) for key, value in inside.items() if MEASURES[key].of is None},
@@ -116,7 +116,9 @@ class Edit:
                 "of": part,
                 "measure": key,
                 "unit": MEASURES[key].unit if key in MEASURES else "–",
-                "asked": self.requested.get(key, math.nan) if name != BEFORE and part == part_asked(key) else math.nan,
+                "asked": self.requested.get(key, math.nan)
+                if name != BEFORE and part == find_part_asked(key)
+                else math.nan,
                 "measured": value,
             }
             for name, parts in self.measured.items()
@@ -124,6 +126,10 @@ class Edit:
             for key, value in values.items()
         ]
         return pd.DataFrame(rows)
+
+    def _requested_of(self, part: str, name: str) -> float:
+        """Return what was asked of the site or of the area; NaN where nothing was."""
+        return self.requested.get(name, math.nan) if part == find_part_asked(name) else math.nan
 
     def picture(self) -> Image.Image:
         """Return the sheet, with a line around the site: an image that a notebook shows."""
@@ -150,10 +156,10 @@ class Edit:
         after = [self.measured[name] for name in self.after.names]
         for part in ("site", "area"):
             for name, was in self.measured[BEFORE][part].items():
-                wanted = self.requested.get(name) if part == part_asked(name) else None
+                wanted = self._requested_of(part, name)
                 # `stayed` of each channel is in the table; what the site tells need not be told of the area.
                 if name.startswith("stayed_") or (
-                    part == "area" and name in self.measured[BEFORE]["site"] and wanted is None
+                    part == "area" and name in self.measured[BEFORE]["site"] and math.isnan(wanted)
                 ):
                     continue
                 values = [row[part][name] for row in after]
@@ -163,7 +169,7 @@ class Edit:
                         "unit": MEASURES[name].unit if name in MEASURES else "–",
                         "of": part,
                         "before": was,
-                        "asked": math.nan if wanted is None else wanted,
+                        "asked": wanted,
                         "after": float(np.mean(values)),
                         "least": min(values),
                         "most": max(values),
@@ -198,7 +204,7 @@ def _overlap(before: NDArray[np.float64], after: NDArray[np.uint8]) -> float:
     return float(np.minimum(before, after).sum()) / most if most else math.nan
 
 
-def part_asked(name: str) -> str:
+def find_part_asked(name: str) -> str:
     """Return whether a condition is asked of the site or of the whole area."""
     return "site" if name in MEASURES and MEASURES[name].linear else "area"
 
@@ -231,8 +237,8 @@ def edit(
     place
         The prepared place that the site lies in.
     conditions
-        What is asked for, see `citygrain.generation.fields.fields_of`: of the site whatever is linear in the shares of
-        the cells, of whole windows everything else. `place` is a training place that it is to be like.
+        What is asked for, see `citygrain.generation.fields.read_fields`. Measures that are linear in the shares of the
+        cells are asked of the site, all others of whole windows. `place` is a training place that it is to be like.
     at, size_m
         Longitude and latitude of the middle of a square site, and its edge in metres.
     site
@@ -267,12 +273,12 @@ def edit(
         raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={batch_size}")
     if not place:
         raise ConfigError("In which prepared place does the site lie?", remedy="name it: place=helsinki")
-    chosen = chosen_sampler(generator, sampler)
+    chosen = choose_sampler(generator, sampler)
     raster = place if isinstance(place, CityRaster) else CityRaster.open(find_place(Path(data), place))
     outline = locate_site(raster.crs, at=at, size_m=size_m, site=site)
     spec = generator.spec
     found = read_site(raster, spec, outline, context_m, one_window=not isinstance(generator, Denoiser))
-    fields = fields_of(spec, conditions, found.grid)
+    fields = read_fields(spec, conditions, found.grid)
     like = conditions.get("place")
     return redraw(
         generator, found, fields, kept=keep, place=None if like is None else str(like), seeds=range(seed, seed + n),
@@ -316,7 +322,7 @@ def redraw(
     ConfigError, ConditionError, CapabilityError
         For what the model cannot do or does not know.
     """
-    spec, stays = generator.spec, kept_channels(generator.spec, kept)
+    spec, stays = generator.spec, mark_kept_channels(generator.spec, kept)
     keep = torch.from_numpy(~site.free | stays[:, None, None])[None]
     known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep)
     cells, names = [site.layout], [BEFORE]

@@ -20,7 +20,7 @@ from citygrain.geo.rasterize import Grid
 from citygrain.spec import Conditions, LayoutSpec
 
 RASTERS = (".tif", ".tiff", ".vrt", ".asc", ".img")
-"""What the name of a raster ends with; other words are no field."""
+"""Endings of a raster's name: a text that ends like this is the path of a painted condition."""
 
 TOWARDS = ("east", "north", "west", "south", "centre")
 
@@ -34,7 +34,7 @@ def _is_field(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, str) and Path(value).suffix.lower() in RASTERS)
 
 
-def fields_of(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[str, float | Tensor]:
+def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[str, float | Tensor]:
     """Return what is asked for over an area: numbers where it is the same everywhere, else `(H, W)` in the unit.
 
     Parameters
@@ -42,18 +42,18 @@ def fields_of(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[st
     spec
         What the generator understands.
     asked
-        Condition → a number in its unit, `"p0"` … `"p100"`, None, or how it varies: `{from, to, towards}` goes evenly
-        from one value to the other or, towards the `centre`, as an exponential of the distance from it (as densities
-        do, Clark 1951), `from` being the value in the middle of the nearest edge; the path of a georeferenced raster
-        has the values in its first band, and where it holds none, nothing is asked for. `place` is left aside, but for
-        percentiles.
+        Condition → a number in its unit, a percentile `"p0"` … `"p100"`, None, or how it varies.
+        `{from, to, towards}` goes evenly from one value to the other, towards `east`, `north`, `west` or `south`.
+        Towards the `centre` it falls off exponentially with the distance, as densities of cities do (Clark 1951);
+        `from` is then the value in the middle of the nearest edge. The path of a georeferenced raster gives the values
+        of its first band; where the raster has no value, nothing is asked for. `place` is used for percentiles only.
     grid
         The area.
 
     Raises
     ------
     ConditionError
-        For conditions that the model does not know, or that vary in no way known.
+        For a condition that the model does not know, or a way of varying that does not exist.
     DataError
         For a raster that cannot be read, or does not lie there.
 

@@ -44,7 +44,7 @@ class Georeference:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def grids_of(
+def lay_grids(
     generator: Trained,
     n: int,
     georeference: Georeference = Georeference(),
@@ -76,11 +76,11 @@ def grids_of(
         For a place on Earth that cannot be.
     """
     spec = generator.spec
-    corner = corner_of(generator, georeference, place)
+    corner = find_corner(generator, georeference, place)
     return tuple(lay_side_by_side(shape or spec.shape[1:], spec.resolution_m, n, corner, columns))
 
 
-def corner_of(generator: Trained, georeference: Georeference, asked_place: str | None) -> tuple[str, float, float]:
+def find_corner(generator: Trained, georeference: Georeference, asked_place: str | None) -> tuple[str, float, float]:
     """Return CRS, easting and northing of the first layout's north-west corner."""
     crs, origin = georeference.crs, georeference.origin
     if (crs is None) != (origin is None) or (crs is not None and georeference.place is not None):

@@ -27,7 +27,7 @@ class Given:
     split: str = "test"
 
 
-def given_windows(
+def read_given_windows(
     generator: Trained, n: int, given: Given = Given(), *, place: str | None = None, data: str | Path = "data/cities"
 ) -> Layouts:
     """Read `n` windows of a prepared place, evenly spread over it; where it has fewer, they are taken in turn.

@@ -19,7 +19,7 @@ Asked = Mapping[str, Level | Sequence[Level]]
 """Condition → what is asked for, or several levels of it."""
 
 
-def combinations(asked: Asked) -> list[dict[str, Level]]:
+def combine_levels(asked: Asked) -> list[dict[str, Level]]:
     """Return every combination of the conditions whose value is a list of levels: the last one varies fastest.
 
     Raises
@@ -36,7 +36,7 @@ def combinations(asked: Asked) -> list[dict[str, Level]]:
     return [{name: one[name] if name in one else single[name] for name in asked} for one in varied]
 
 
-def chosen_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | None) -> Sampler | None:
+def choose_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | None) -> Sampler | None:
     """Return the sampler that is meant; None for the generator's own as it is.
 
     Parameters
@@ -73,7 +73,7 @@ def chosen_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | N
     return replace(generator.sampler, **turned)
 
 
-def columns_of(asked: Asked, n: int) -> int:
+def count_columns(asked: Asked, n: int) -> int:
     """Return how many layouts stand in a row of the sheet: the levels of the last list, or one level's layouts."""
     levels = [value for value in asked.values() if isinstance(value, list | tuple)]
     return len(levels[-1]) if levels and n == 1 else min(COLUMNS, n)

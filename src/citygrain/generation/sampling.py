@@ -10,9 +10,9 @@ from typing import Any
 from citygrain.errors import ConfigError
 from citygrain.generation.area import draw_areas
 from citygrain.generation.fields import varies
-from citygrain.generation.georeference import Georeference, grids_of
-from citygrain.generation.given import Given, given_windows
-from citygrain.generation.requests import Asked, chosen_sampler, columns_of, combinations
+from citygrain.generation.georeference import Georeference, lay_grids
+from citygrain.generation.given import Given, read_given_windows
+from citygrain.generation.requests import Asked, choose_sampler, combine_levels, count_columns
 from citygrain.generation.windows import check_attempts, draw
 from citygrain.layouts import Layouts
 from citygrain.protocols import Sampler, Trained
@@ -81,12 +81,12 @@ def sample(
     """
     check_attempts(attempts)
     check_precision(precision)
-    combined = combinations(conditions)
+    combined = combine_levels(conditions)
     if n is None:
         n = N if len(combined) == 1 else 1
     if not isinstance(n, int) or n < 1 or batch_size < 1:
         raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={batch_size}")
-    spec, chosen = generator.spec, chosen_sampler(generator, sampler)
+    spec, chosen = generator.spec, choose_sampler(generator, sampler)
     seeds = range(seed, seed + n)
     place = combined[0].get("place")
     asked_place = None if place is None else str(place)
@@ -96,7 +96,8 @@ def sample(
             generator, seeds, combined[0], extent_m=extent_m, georeference=georeference, sampler=chosen,
             precision=precision, batch_size=batch_size,
         )  # fmt: skip
-    columns = columns_of(conditions, n)
+    columns = count_columns(conditions, n)
+    windows, known = None, None
     if spec.given:
         if georeference.said:
             raise ConfigError(
@@ -104,14 +105,14 @@ def sample(
                 got=georeference.said,
                 remedy="leave out georeference.*, and choose where by given.place",
             )
-        windows = given_windows(generator, n, given, place=asked_place, data=data)
+        windows = read_given_windows(generator, n, given, place=asked_place, data=data)
         channels = windows.tensor
         known = {name: channels[:, spec.channels.index(name)] for name in spec.given}
-        grids = windows.grids * len(combined)
-    else:
-        windows, known = None, None
-        grids = grids_of(generator, n * len(combined), georeference, place=asked_place, columns=columns)
     asked = Conditions.cat([Conditions.request(spec, n, one, known) for one in combined])
+    if windows is None:
+        grids = lay_grids(generator, len(asked), georeference, place=asked_place, columns=columns)
+    else:
+        grids = windows.grids * len(combined)
     # The same seeds for every combination: what differs is what was asked for.
     drawn = draw(
         generator, asked, [*seeds] * len(combined), sampler=chosen, attempts=attempts, precision=precision,

@@ -166,7 +166,7 @@ def _span(low: float, high: float, around: float, size: int, length: int, *, one
     return slice(start, start + count)
 
 
-def kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.bool_]:
+def mark_kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.bool_]:
     """Return which channels are kept, `(C,)` bool.
 
     Raises
