@@ -17,12 +17,14 @@ from citygrain.latent import (
     codec_of,
     decode,
     encode,
+    encode_layouts,
     encode_places,
     explained_variance,
     measures_kept,
     probe,
     reconstruct,
 )
+from citygrain.layouts import Layouts
 from citygrain.measures import measure
 from citygrain.spec import LayoutSpec
 from toy_codecs import SPEC, Blind, Identity, codes_of
@@ -198,3 +200,41 @@ def test_a_trained_run_is_explored_from_its_path(cities, tmp_path):
     found = probe(codes, held_out, ["coverage"])
     assert found.r_squared["coverage"] > 0.5  # even an untrained encoder passes on how much is built
     assert load(tmp_path / "model").code_shape == found.directions["coverage"].shape
+
+
+def layouts_of(count, seed):
+    cells = np.random.default_rng(seed).integers(0, 256, (count, *SPEC.shape), np.uint8)
+    return Layouts(cells, SPEC.channels, SPEC.resolution_m)
+
+
+def test_layouts_in_the_hand_have_codes_of_the_place_that_they_stand_for():
+    here, there = layouts_of(3, 0), layouts_of(2, 1)
+    codes = encode_layouts(Identity(), {"there": there, "here": here})
+    assert codes.spec.places == ("there", "here")
+    assert np.array_equal(codes.of("here").layouts(), here.shares)
+    assert np.allclose(codes.codes, codes.layouts() - 0.5)
+    for name, values in here.measured.items():
+        assert np.array_equal(codes.of("here").measured[name], values), name
+    with pytest.raises(DataError, match="other layouts"):
+        encode_layouts(Identity(), {"here": Layouts(here.cells, here.channels, 2.0)})
+
+
+def test_codes_are_put_together_with_their_places_and_windows():
+    city = encode_layouts(Identity(), {"here": layouts_of(4, 0), "there": layouts_of(3, 1)})
+    other = encode_layouts(Identity(), {"elsewhere": layouts_of(3, 2), "here": layouts_of(2, 3)})
+    parts = (city.chosen([5, 0]), city, other)
+    whole = parts[0] + parts[1] + parts[2]
+    assert whole.spec.places == ("here", "there", "elsewhere")
+    assert [whole.spec.places[i] for i in whole.place] == [of.spec.places[i] for of in parts for i in of.place]
+    assert np.array_equal(whole.codes, np.concatenate([of.codes for of in parts]))
+    assert np.allclose(whole.codes, whole.layouts() - 0.5)
+    assert np.array_equal(whole.layouts([9, 1, 4]), whole.layouts()[[9, 1, 4]])
+    assert np.allclose(whole.measured["coverage"], measure(whole.layouts(), SPEC.channels, 8.0)["coverage"])
+    some = codes_of(whole.codes, coverage=whole.measured["coverage"])
+    assert (whole + some).measured.keys() == {"coverage"}
+    with pytest.raises(DataError, match="same kind"):
+        other + encode_layouts(Identity(LayoutSpec(("water",), 4, 8.0)), {"sea": water(2)})
+
+
+def water(count):
+    return Layouts(np.full((count, 1, 4, 4), 255, np.uint8), ("water",), 8.0)

@@ -25,6 +25,7 @@ from citygrain.latent.directions import CodePath, Probes, interpolate, moves, pl
 from citygrain.latent.disentanglement import Information, disentanglement
 from citygrain.latent.following import follow
 from citygrain.latent.inversion import Inversion
+from citygrain.latent.layouts import encode_layouts
 from citygrain.latent.structure import (
     Classified,
     Projection,
@@ -49,6 +50,7 @@ __all__ = [
     "decode",
     "disentanglement",
     "encode",
+    "encode_layouts",
     "encode_places",
     "explained_variance",
     "follow",

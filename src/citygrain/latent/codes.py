@@ -77,6 +77,40 @@ class Codes:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def __add__(self, other: Codes) -> Codes:
+        """Put codes together, with the places of both and what was measured on both.
+
+        Raises
+        ------
+        DataError
+            For codes of another shape, or of windows that are not alike.
+        """
+        mine, theirs = (
+            (of.codes.shape[1:], of.spec.channels, of.spec.size_px, of.spec.resolution_m) for of in (self, other)
+        )
+        if mine != theirs:
+            raise DataError("These codes are not of the same kind.", expected=mine, got=theirs)
+        places = tuple(dict.fromkeys((*self.spec.places, *other.spec.places)))
+        parts, count = (self, other), len(self)
+
+        def read(index: Sequence[int]) -> Floats:
+            which = np.asarray(index, np.int64)
+            layouts = np.empty((len(which), *self.spec.shape), np.float32)
+            for part, mask, start in ((self, which < count, 0), (other, which >= count, count)):
+                if mask.any():
+                    layouts[mask] = part.layouts(which[mask] - start)
+            return layouts
+
+        return Codes(
+            np.concatenate([part.codes for part in parts]),
+            np.array([places.index(part.spec.places[i]) for part in parts for i in part.place], np.int64),
+            {name: np.concatenate([part.measured[name] for part in parts]) for name in self.measured
+             if name in other.measured},
+            replace(self.spec, places=places),
+            read,
+            np.arange(count + len(other)),
+        )  # fmt: skip
+
     @property
     def flat(self) -> Floats:
         """The codes as vectors `(N, D)`."""
