@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import torch
 import families
 from citygrain.checkpoint import load
 from citygrain.data.dataset import CityWindows
-from citygrain.data.rules import Rules
+from citygrain.data.prepare import prepare
+from citygrain.data.rules import UNCHANGED, Rules
 from citygrain.errors import CapabilityError, DataError
 from citygrain.evaluation.form import FORM
+from citygrain.geo.place import Place
+from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.latent import (
     compare_explained_variance,
     decode,
@@ -141,6 +145,22 @@ def test_a_loaded_model_encodes_places_by_its_own_rules(cities, tmp_path):
         )
     assert not set(map(bytes, train.layouts())) & set(map(bytes, held_out.layouts()))
     assert set(score_decoded_measures(find_codec(model), held_out).index) == set(held_out.measured)
+
+
+def test_places_have_alike_many_train_windows_though_training_had_more_of_the_larger(cities, sample_pbf, tmp_path):
+    source = OsmFile(str(sample_pbf))
+    west, south, east, north = source.extent()
+    third = Place.from_bbox("third", (west, south, west + (east - west) / 3, north))
+    prepare(third, source, tmp_path, workers=1)
+    (tmp_path / "helsinki").symlink_to(cities / "helsinki")
+    places = ["helsinki", "third"]
+    windows = CityWindows([tmp_path / place for place in places], "train", RULES, augmentation=UNCHANGED)
+    model = identity_for(windows)
+    model.spec = replace(model.spec, places=tuple(places))
+    model.provenance = {"data": {**TRAINED_ON, "balance": "area"}}
+    codes = encode_places(model, tmp_path, count=200)
+    assert np.array_equal(codes.layouts(), encode_windows(model, windows, 200).layouts())
+    assert 0.4 < codes.place.mean() < 0.6
 
 
 def test_what_a_lossless_codec_keeps_is_everything_and_a_blind_one_nothing():
