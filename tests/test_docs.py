@@ -70,8 +70,7 @@ def test_every_sampler_finds_families_and_the_one_that_a_family_has_by_itself_go
     drawing = {family: families._drawn_by(family) for family in source.families()}
     assert set().union(*drawing.values()) == set(source.samplers())
     for family, names in drawing.items():
-        own = source.composed(family)["sampler"]["_target_"]
-        assert source.yaml_of(f"sampler/{names[0]}")["_target_"] == own
+        assert names[0] == source.own_sampler(family)
 
 
 def test_every_key_of_every_file_of_the_configuration_stands_on_a_page():

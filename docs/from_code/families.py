@@ -50,9 +50,9 @@ def _sampler(name: str) -> str:
 def _drawn_by(family: str) -> list[str]:
     """Return the samplers that find the handle they need in a family; the one that it has by itself goes first."""
     can = source.capabilities(source.families()[family])
-    own = source.composed(family)["sampler"]["_target_"]
+    own = source.own_sampler(family)
     fitting = [name for name, sampler in source.samplers().items() if source.handle_of(sampler) in can]
-    return sorted(fitting, key=lambda name: source.yaml_of(f"sampler/{name}")["_target_"] != own)
+    return sorted(fitting, key=lambda name: name != own)
 
 
 def _page(family: str) -> str:
@@ -150,7 +150,7 @@ def _pictures() -> dict[str, bytes]:
     found = {}
     for name, (top, end) in zip(rows, bands, strict=True):
         buffer = BytesIO()
-        picture.crop((0, int(top), picture.width, int(end))).save(buffer, "PNG", optimize=True)
+        picture.crop((0, int(top), picture.width, int(end))).save(buffer, "PNG")
         found[name] = buffer.getvalue()
     return found
 

@@ -26,7 +26,7 @@ from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule
 from citygrain.geo.place import Place
 from citygrain.geo.tile_rules import TILE_RULES
 from citygrain.measures import MEASURES
-from citygrain.support.config import config_text, find_file, group_defaults, groups
+from citygrain.support.config import find_file, group_defaults, groups
 from citygrain.support.targets import find_target
 
 __all__ = [
@@ -49,7 +49,6 @@ __all__ = [
     "Place",
     "Rule",
     "capabilities",
-    "composed",
     "documented",
     "families",
     "family_of",
@@ -61,6 +60,7 @@ __all__ = [
     "handle_of",
     "module",
     "modules",
+    "own_sampler",
     "public_names",
     "recipe",
     "samplers",
@@ -99,15 +99,23 @@ def yaml_of(option: str) -> Mapping[str, Any]:
 
 
 @cache
-def composed(family: str) -> Mapping[str, Any]:
-    """Return the whole configuration of a family, as `citygrain train model=…` has it."""
-    config: Mapping[str, Any] = yaml.safe_load(config_text("train", [f"model={family}"]))["model"]
-    return config
-
-
 def families() -> dict[str, type]:
     """Return the class of every family of conf/model."""
-    return {name: find_target(composed(name)["_target_"]) for name in groups()["model"]}
+    return {name: find_target(_target(f"model/{name}")) for name in groups()["model"]}
+
+
+def _target(option: str) -> str:
+    """Return the path of the class that a file of conf/ builds; it may take it over from another of its group."""
+    content = yaml_of(option)
+    if "_target_" in content:
+        return str(content["_target_"])
+    other = next(entry for entry in content["defaults"] if isinstance(entry, str) and entry != "_self_")
+    return _target(f"{option.rpartition('/')[0]}/{other}")
+
+
+def own_sampler(family: str) -> str:
+    """Return the sampler that a family is drawn by unless told otherwise."""
+    return str(group_defaults("train", overrides=[f"model={family}"])["sampler@model.sampler"])
 
 
 def samplers() -> dict[str, type]:
@@ -164,6 +172,7 @@ def recipe(experiment: str) -> dict[str, str]:
     return said
 
 
+@cache
 def family_of(experiment: str) -> str:
     """Return the family that an experiment trains."""
     return str(group_defaults("train", overrides=[f"experiment={experiment}"])["model"])

@@ -97,7 +97,7 @@ def prepare(
     workers
         Threads; all cores when None. The result does not depend on it.
     unknown
-        Channels that the source lacks although the place has them, see `citygrain.geo.sources.features`.
+        Channels that the source lacks although the place has them, see `citygrain.geo.sources.read_features`.
     replace
         Make it anew even if it is there, whatever it was made from. The old one stays until the new one is whole.
     progress
