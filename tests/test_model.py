@@ -104,6 +104,8 @@ def test_a_site_is_redrawn_as_the_command_line_does_it(model, cities, tmp_path):
     assert wanted["asked"].item() == pytest.approx(0.4)
     assert edit.comparison().loc["coverage", "after"] == pytest.approx(wanted["measured"].item())
     assert "<img" in edit._repr_html_()
+    cells = int(edit.site.free.sum())
+    assert f" of redrawing {cells} cells of 8 m in {edit.site.grid.crs}; asked: coverage 0.4; kept: " in repr(edit)
 
 
 def test_given_channels_are_named_by_a_place(cities):

@@ -67,6 +67,15 @@ class Edit:
     requested: Mapping[str, float] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Say what was redrawn, and not every number."""
+        ways, asked = len(self.after), ", ".join(f"{name} {value:.4g}" for name, value in self.requested.items())
+        return (
+            f"Edit({ways} way{'s' if ways > 1 else ''} of redrawing {int(self.site.free.sum())} cells of "
+            f"{self.layouts.resolution_m:g} m in {self.site.grid.crs}; asked: {asked or 'nothing'}; "
+            f"kept: {', '.join(self.kept) or 'nothing'})"
+        )
+
     @property
     def before(self) -> Layouts:
         """The real layout."""
