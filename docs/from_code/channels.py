@@ -99,7 +99,7 @@ def _decided_against() -> str:
 def _places() -> str:
     learned = source.yaml_of("data/reference")["places"]
     rows = []
-    for name in source.groups()["place"]:
+    for name in source.list_groups()["place"]:
         config = source.yaml_of(f"place/{name}")
         if "bbox" not in config:
             continue

@@ -32,7 +32,7 @@ def pages() -> dict[str, str | bytes]:
 
 def _about(family: str) -> str:
     file = source.find_file(f"model/{family}")
-    return source.documented(file)[0] if file else ""
+    return source.read_comments(file)[0] if file else ""
 
 
 def _all() -> str:
@@ -94,7 +94,7 @@ def _yaml(family: str) -> str:
 
 
 def _experiments(family: str) -> list[str]:
-    return [name for name in source.groups()["experiment"] if source.family_of(name) == family]
+    return [name for name in source.list_groups()["experiment"] if source.family_of(name) == family]
 
 
 def _recipes(family: str) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _pictures() -> dict[str, bytes]:
     edges = np.flatnonzero(np.diff(np.concatenate([[True], blank, [True]])))
     bands = [(top, end) for top, end in zip(edges[::2], edges[1::2], strict=True) if end - top >= ROW_PX]
     names = next(list(found.rows) for found in _measured() if found.header[0] == "recipe")
-    rows = ["held_out", *(name for name in names if name in source.groups()["experiment"])]
+    rows = ["held_out", *(name for name in names if name in source.list_groups()["experiment"])]
     if len(bands) != len(rows):
         raise LookupError(f"{PICTURE} has {len(bands)} rows of layouts, and {len(rows)} are looked for: {rows}")
     found = {}

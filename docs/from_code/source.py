@@ -18,7 +18,7 @@ import yaml
 
 import citygrain
 from citygrain import protocols
-from citygrain.__main__ import FLAGS, VERBS, documented
+from citygrain.__main__ import FLAGS, VERBS, read_comments
 from citygrain.evaluation.form import FORM
 from citygrain.geo import layers
 from citygrain.geo.layers import CHANNELS, COASTLINE, PARTED, PARTS, RASTER_FORMAT
@@ -26,7 +26,7 @@ from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule
 from citygrain.geo.place import Place
 from citygrain.geo.tile_rules import TILE_RULES
 from citygrain.measures import MEASURES
-from citygrain.support.config import find_file, group_defaults, groups
+from citygrain.support.config import find_file, list_group_defaults, list_groups
 from citygrain.support.targets import find_target
 
 __all__ = [
@@ -49,19 +49,19 @@ __all__ = [
     "Place",
     "Rule",
     "capabilities",
-    "documented",
     "families",
     "family_of",
     "find_file",
     "find_target",
     "fingerprint",
-    "group_defaults",
-    "groups",
     "handle_of",
+    "list_group_defaults",
+    "list_groups",
     "module",
     "modules",
     "own_sampler",
     "public_names",
+    "read_comments",
     "recipe",
     "samplers",
     "shipped",
@@ -101,7 +101,7 @@ def yaml_of(option: str) -> Mapping[str, Any]:
 @cache
 def families() -> dict[str, type]:
     """Return the class of every family of conf/model."""
-    return {name: find_target(_target(f"model/{name}")) for name in groups()["model"]}
+    return {name: find_target(_target(f"model/{name}")) for name in list_groups()["model"]}
 
 
 def _target(option: str) -> str:
@@ -115,12 +115,12 @@ def _target(option: str) -> str:
 
 def own_sampler(family: str) -> str:
     """Return the sampler that a family is drawn by unless told otherwise."""
-    return str(group_defaults("train", overrides=[f"model={family}"])["sampler@model.sampler"])
+    return str(list_group_defaults("train", overrides=[f"model={family}"])["sampler@model.sampler"])
 
 
 def samplers() -> dict[str, type]:
     """Return the class of every sampler of conf/sampler."""
-    found = {name: yaml_of(f"sampler/{name}").get("_target_") for name in groups()["sampler"]}
+    found = {name: yaml_of(f"sampler/{name}").get("_target_") for name in list_groups()["sampler"]}
     return {name: find_target(path) for name, path in found.items() if path}
 
 
@@ -175,7 +175,7 @@ def recipe(experiment: str) -> dict[str, str]:
 @cache
 def family_of(experiment: str) -> str:
     """Return the family that an experiment trains."""
-    return str(group_defaults("train", overrides=[f"experiment={experiment}"])["model"])
+    return str(list_group_defaults("train", overrides=[f"experiment={experiment}"])["model"])
 
 
 def shipped() -> dict[str, tuple[Path, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.checkpoint import export, load, read
+from citygrain.checkpoint import export_checkpoint, load, read_checkpoint
 from citygrain.data.cityraster import CityRaster
 from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
@@ -26,7 +26,7 @@ from citygrain.layouts import Layouts
 from citygrain.protocols import Codec, Sampler, Trained
 from citygrain.samplers.areas import Begin
 from citygrain.spec import LayoutSpec
-from citygrain.support.devices import SINGLE, chosen_device
+from citygrain.support.devices import SINGLE, choose_device
 
 
 class Model:
@@ -65,7 +65,7 @@ class Model:
 
     def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
         self.checkpoint = str(checkpoint)
-        self.generator: Trained = load(checkpoint, device=chosen_device(device))
+        self.generator: Trained = load(checkpoint, device=choose_device(device))
 
     @property
     def spec(self) -> LayoutSpec:
@@ -340,11 +340,11 @@ class Model:
         DataError
             When the evaluation is missing, damaged, or one of another model.
         """
-        checkpoint = read(self.checkpoint)
+        checkpoint = read_checkpoint(self.checkpoint)
         report = evaluation if isinstance(evaluation, Report) or evaluation is None else Report.read(evaluation)
         if report is not None:
             report.check_model(checkpoint)
-        return export(checkpoint, Path(out), half=half, shard_mb=shard_mb, report=report)
+        return export_checkpoint(checkpoint, Path(out), half=half, shard_mb=shard_mb, report=report)
 
     def encode(self, layouts: Layouts) -> NDArray[np.float32]:
         """Return the codes `(N, *code_shape)` of layouts.

@@ -210,12 +210,12 @@ def test_decoding_gives_bytes_of_coverage_whatever_the_batch():
 
 @pytest.mark.slow
 def test_a_trained_run_is_explored_from_its_path(cities, tmp_path):
-    from citygrain.checkpoint import Checkpoint, export
+    from citygrain.checkpoint import Checkpoint, export_checkpoint
 
     model = families.make("variational_autoencoder")
     provenance = {"data": TRAINED_ON}
     made = Checkpoint(families.config("variational_autoencoder"), model.spec, dict(model.state_dict()), provenance)
-    export(made, tmp_path / "model")
+    export_checkpoint(made, tmp_path / "model")
     codes = encode_places(tmp_path / "model", cities, "train", count=120, places=["helsinki"], folder=tmp_path / "kept")
     held_out = encode_places(tmp_path / "model", cities, "all", places=["helsinki"], folder=tmp_path / "kept")
     found = fit_probes(codes, held_out, ["coverage"])

@@ -19,7 +19,7 @@ from citygrain.latent import CodePath, decode, find_codec, follow, interpolate
 from citygrain.measures import measure
 from citygrain.protocols import Codec, Sampler
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.support.devices import device_of
+from citygrain.support.devices import find_device
 
 MOST_STEPS = 25
 
@@ -189,7 +189,7 @@ def _draw_codes(
     spec: LayoutSpec = studio.spec
     requests = Conditions.cat([Conditions.request(spec, 1, {"place": place}) for place in places])
     layouts = draw(studio.generator, requests, seeds, sampler=sampler).tensor
-    codes: NDArray[np.float32] = codec.encode(layouts.to(device_of(codec))).float().cpu().numpy()
+    codes: NDArray[np.float32] = codec.encode(layouts.to(find_device(codec))).float().cpu().numpy()
     return codes
 
 

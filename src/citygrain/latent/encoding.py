@@ -27,8 +27,8 @@ from citygrain.layouts import Layouts
 from citygrain.measures import measurable
 from citygrain.protocols import Codec, Trained
 from citygrain.spec import LayoutSpec
-from citygrain.support.console import progress_bar
-from citygrain.support.devices import device_of
+from citygrain.support.console import show_progress_bar
+from citygrain.support.devices import find_device
 from citygrain.support.files import sha256
 from citygrain.version import __version__
 
@@ -90,10 +90,10 @@ def encode_windows(
 
     def encode_all() -> Arrays:
         codes, scalars, places = [], [], []
-        with progress_bar("encoding windows", n) as advance, torch.no_grad():
+        with show_progress_bar("encoding windows", n) as advance, torch.no_grad():
             for start in range(0, n, batch_size):
                 batch = to_batch(windows.__getitems__(range(start, min(start + batch_size, n))), spec)
-                codes.append(codec.encode(batch.layout.to(device_of(codec))).float().cpu().numpy())
+                codes.append(codec.encode(batch.layout.to(find_device(codec))).float().cpu().numpy())
                 scalars.append(batch.conditions.scalars.double().numpy())
                 places.append(batch.conditions.place.numpy())
                 advance(len(batch.layout))
@@ -214,7 +214,7 @@ def encode_cells(codec: Codec, layouts: Layouts) -> Floats:
             expected=f"{spec.shape[1:]} cells of {spec.resolution_m:g} m: {', '.join(spec.channels)}",
             got=f"{layouts.cells.shape[2:]} cells of {layouts.resolution_m:g} m: {', '.join(layouts.channels)}",
         )
-    where = device_of(codec)
+    where = find_device(codec)
     with torch.no_grad():
         parts = [codec.encode(part.to(where)).float().cpu() for part in torch.split(layouts.tensor, BATCH)]
     codes: Floats = torch.cat(parts).numpy()
@@ -223,7 +223,7 @@ def encode_cells(codec: Codec, layouts: Layouts) -> Floats:
 
 def decode(codec: Codec, codes: ArrayLike, *, batch_size: int = BATCH) -> Floats:
     """Return the layouts `(N, C, H, W)` of codes `(N, *code_shape)`, in steps of 1/255 as in a city raster."""
-    where = device_of(codec)
+    where = find_device(codec)
     with torch.no_grad():
         parts = [
             codec.decode(part.to(where)).float().cpu()

@@ -16,7 +16,7 @@ from citygrain.latent.directions import CodePath, measure_path
 from citygrain.latent.measuring import label_measure
 from citygrain.measures import measurable, measure_unchecked
 from citygrain.protocols import Codec
-from citygrain.support.devices import device_of
+from citygrain.support.devices import find_device
 
 NEWTON_STEPS = 8
 """How many Gauss-Newton steps lead to each position, at most."""
@@ -78,7 +78,7 @@ def follow(
     DataError
         For a measure that is not a condition of these layouts. Urban form has no gradient.
     """
-    spec, where = codec.spec, device_of(codec)
+    spec, where = codec.spec, find_device(codec)
     names, possible = [target, *hold], measurable(spec.channels)
     for name in names:
         if name not in possible or name not in real.measured:

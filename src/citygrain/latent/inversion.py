@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.models.code_space import CodeSpace
 from citygrain.protocols import DenoisesLayouts, Noise, require
-from citygrain.samplers.diffusion import DIFFUSION, DpmSolver, Euler, Heun, guided
+from citygrain.samplers.diffusion import DIFFUSION, DpmSolver, Euler, Heun, denoise_guided
 from citygrain.spec import Conditions
 
 
@@ -98,4 +98,4 @@ class Inversion(nn.Module):
         return self.sampler.walk(clean, x, levels[::-1] if ascending else levels, Noise(()))
 
     def _clean(self, asked: Conditions, x: Tensor, sigma: float) -> Tensor:
-        return guided(self.model, x, sigma, asked, self.sampler.guidance)
+        return denoise_guided(self.model, x, sigma, asked, self.sampler.guidance)

@@ -31,7 +31,7 @@ from citygrain.measures import measurable
 from citygrain.plot import INK, save_figure, show_layout
 from citygrain.plot.style import new_figure
 from citygrain.protocols import Codec
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 
 ENDS = 0.05
 """Share of the windows that counts as an extreme: examples are taken from both extremes, and the path ends there."""
@@ -261,7 +261,7 @@ def write_pattern_cards(
     into = Path(folder)
     probes = fit_probes(train, held_out)
     cards = []
-    with progress_bar("drawing cards", len(measures)) as advance:
+    with show_progress_bar("drawing cards", len(measures)) as advance:
         for name in measures:
             kept = [other for other in hold if other != name]
             cards.append(make_pattern_card(codec, name, train, held_out, probes=probes, hold=kept))

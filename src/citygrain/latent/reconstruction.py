@@ -16,12 +16,12 @@ from citygrain.measures import measure
 from citygrain.models.pca import Pca
 from citygrain.plot import r_squared
 from citygrain.protocols import Codec
-from citygrain.support.devices import device_of
+from citygrain.support.devices import find_device
 
 
 def reconstruct(codec: Codec, layouts: ArrayLike, *, batch_size: int = BATCH) -> Floats:
     """Encode layouts `(N, C, H, W)` in [0, 1], decode the codes, and return the layouts in steps of 1/255."""
-    where = device_of(codec)
+    where = find_device(codec)
     parts = torch.split(torch.as_tensor(np.asarray(layouts, np.float32)), batch_size)
     with torch.no_grad():
         return np.concatenate([decode(codec, codec.encode(part.to(where)).cpu()) for part in parts])
