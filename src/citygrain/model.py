@@ -20,8 +20,8 @@ from citygrain.generation.georeference import Georeference, lay_grids
 from citygrain.generation.given import Given
 from citygrain.generation.requests import Level
 from citygrain.generation.sampling import sample
-from citygrain.latent.codes import Codes, codec_of, decode, encode_places
-from citygrain.latent.layouts import encode_cells
+from citygrain.latent.codes import Codes, find_codec
+from citygrain.latent.encoding import decode, encode_cells, encode_places
 from citygrain.layouts import Layouts
 from citygrain.protocols import Codec, Sampler, Trained
 from citygrain.samplers.areas import Begin
@@ -86,7 +86,7 @@ class Model:
         CapabilityError
             For a model without a code; `citygrain.latent.Inversion` gives one to a diffusion model.
         """
-        return codec_of(self.generator)
+        return find_codec(self.generator)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
