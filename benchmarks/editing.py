@@ -29,7 +29,7 @@ from citygrain.generation.continuity import count_street_ends, measure_seams
 from citygrain.plot import make_sheet, save_figure
 from citygrain.protocols import Known
 from citygrain.samplers.areas import Tiling
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_text
 
 SHOWN = 8
@@ -55,7 +55,7 @@ def main() -> None:
     keep = torch.from_numpy(~free).expand(1, len(spec.channels), size, size)
     made: dict[str, list[NDArray[np.uint8]]] = {}
     seconds = 0.0
-    with progress_bar("redrawing", len(real)) as advance:
+    with show_progress_bar("redrawing", len(real)) as advance:
         for i, layout in enumerate(real):
             known = Known(layout[None].float() / 255, keep)
             started = time.perf_counter()
@@ -77,9 +77,9 @@ def main() -> None:
         report[name] = {"going_on": float(counts[0] / counts[1]), "ends": int(counts[1])}
     report["redrawn"]["seconds"] = seconds / len(real)
 
-    cells = Tiling.over(2 * size, 3 * size, size)
+    cells = Tiling.cover(2 * size, 3 * size, size)
     area = draw_area(model, (cells.height, cells.width), {}, seed=0).numpy() / 255
-    apart = Tiling.over(2 * size, 3 * size, size, overlap=0)
+    apart = Tiling.cover(2 * size, 3 * size, size, overlap=0)
     drawn = [draw_area(model, (size, size), {}, seed=1 + i).numpy() / 255 for i in range(len(apart))]
     beside = np.concatenate([np.concatenate(drawn[3 * row : 3 * row + 3], 2) for row in range(2)], 1)
     report["seams"] = {

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from citygrain.checkpoint import load, references
+from citygrain.checkpoint import list_references, load
 from citygrain.data.trained_on import TrainedOn
 from citygrain.evaluation.obedience import Obeyed
 from citygrain.evaluation.report import Report
@@ -96,7 +96,7 @@ def obedience(name: str, report: Report, conditions: Sequence[str]) -> list[list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="*", default=references(), help="those that ship, by default")
+    parser.add_argument("checkpoints", nargs="*", default=list_references(), help="those that ship, by default")
     parser.add_argument("--unseen", nargs="*", default=["ghent", "auckland"], help="prepared places; none with nothing")
     parser.add_argument("--out", type=Path, default=Path("out/models"))
     parser.add_argument("--set", nargs="+", default=[], help="settings of `citygrain evaluate`, such as n=512")

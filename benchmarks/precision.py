@@ -17,19 +17,19 @@ import time
 import numpy as np
 import rich
 
-from citygrain.checkpoint import load, references
+from citygrain.checkpoint import list_references, load
 from citygrain.data.trained_on import TrainedOn
 from citygrain.evaluation.sets import request
 from citygrain.generation.windows import draw
 from citygrain.support.console import make_table
-from citygrain.support.devices import MIXED, SINGLE, chosen_device
+from citygrain.support.devices import MIXED, SINGLE, choose_device
 
 HEADINGS = ("model", "single", "half", "times faster", "error, single", "error, half", "moved")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="*", default=references(), help="those that ship, by default")
+    parser.add_argument("checkpoints", nargs="*", default=list_references(), help="those that ship, by default")
     parser.add_argument("--data", default="data/cities", help="folder of prepared places")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3, help="after one that is left out")
@@ -37,7 +37,7 @@ def main() -> None:
     table = make_table(f"seconds a layout, {args.rounds} batches of {args.batch}", *HEADINGS)
     n = args.batch * (args.rounds + 1)
     for checkpoint in args.checkpoints:
-        generator = load(checkpoint, device=chosen_device("auto"))
+        generator = load(checkpoint, device=choose_device("auto"))
         spec = generator.spec
         data = TrainedOn.of(generator).data(args.data, test_windows=n)
         seconds: dict[str, list[float]] = {SINGLE: [], MIXED: []}

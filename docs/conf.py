@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpydoc.numpydoc
@@ -19,6 +20,8 @@ from from_code.source import VERSION, fingerprint  # noqa: E402
 # It takes the first words of `dict` for the signature of a type alias of ours, and then the build stumbles. None of our
 # docstrings begins with a signature.
 numpydoc.numpydoc.mangle_signature = lambda *_: None
+# It reads docstrings of other packages as well, and those are not ours to mend.
+warnings.filterwarnings("ignore", r"(?s)potentially wrong underline length.*site-packages", UserWarning)
 
 project = "citygrain"
 author = "The citygrain developers"

@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 
-from citygrain.checkpoint import build
+from citygrain.checkpoint import build_generator
 from citygrain.models.code_space import CODECS
 from citygrain.protocols import FitsPrior
 from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
-from citygrain.support.config import config_text, find_file, group_defaults, groups
+from citygrain.support.config import find_file, format_config, list_group_defaults, list_groups
 from citygrain.support.targets import find_target
 
 PARTS = ("network", "schedule", "sparsity", "critic", "objective")
@@ -56,25 +56,25 @@ def model_config(name: str) -> dict[str, Any]:
 @cache
 def _composed(name: str) -> dict[str, Any]:
     family, _, part = name.partition(" with ")
-    chosen = [f"{at}={part}" for group, at in _parts(family).items() if part in groups()[group]]
-    model: dict[str, Any] = yaml.safe_load(config_text("train", [f"model={family}", *chosen]))["model"]
+    chosen = [f"{at}={part}" for group, at in _parts(family).items() if part in list_groups()[group]]
+    model: dict[str, Any] = yaml.safe_load(format_config("train", [f"model={family}", *chosen]))["model"]
     return model
 
 
 @cache
 def _parts(family: str) -> dict[str, str]:
     """Return the groups whose choice makes another model of a family, and where each has its place."""
-    taken = group_defaults("train", overrides=[f"model={family}"])
+    taken = list_group_defaults("train", overrides=[f"model={family}"])
     return {at.partition("@")[0]: at for at, option in taken.items() if option and at.partition("@")[0] in PARTS}
 
 
 def variants(family: str) -> list[str]:
     """Return the family with each other option of its parts than the one it has."""
-    taken = group_defaults("train", overrides=[f"model={family}"])
+    taken = list_group_defaults("train", overrides=[f"model={family}"])
     return [
         f"{family} with {option}"
         for group, at in _parts(family).items()
-        for option in groups()[group]
+        for option in list_groups()[group]
         if option != taken[at]
     ]
 
@@ -140,7 +140,7 @@ def shrink(node: dict[str, Any]) -> None:
 def make(name: str, size_px: int = 16) -> Any:
     """Build a family, ready to sample: what has to be fitted is fitted to noise."""
     torch.manual_seed(0)
-    model = build(config(name, size_px), spec(size_px))
+    model = build_generator(config(name, size_px), spec(size_px))
     noise, conditions = torch.rand(64, *model.spec.shape), some_conditions(64, model.spec)
     for part in (getattr(model, "codec", None), model):
         if part is not None and not [*part.parameters()]:
@@ -187,7 +187,7 @@ def _given(batch: int, layout_spec: LayoutSpec) -> dict[str, torch.Tensor]:
     }
 
 
-FAMILIES = groups()["model"]
+FAMILIES = list_groups()["model"]
 VARIANTS = [name for family in FAMILIES if not needs_codec(family) for name in variants(family)]
 LATENT = {family: latent(family) for family in FAMILIES}
 EVERY = [

@@ -42,7 +42,7 @@ from citygrain.app.sites import (
     redraw_site,
 )
 from citygrain.app.studio import Studio, keep_ticked, knobs_of, prepared_places, range_of, turn_knobs
-from citygrain.checkpoint import Checkpoint, export, load, references
+from citygrain.checkpoint import Checkpoint, export_checkpoint, list_references, load
 from citygrain.data.cityraster import CityRaster
 from citygrain.errors import CapabilityError, CheckpointError, CitygrainError, ConfigError, DataError
 from citygrain.geo.layers import CHANNEL_NAMES
@@ -72,12 +72,12 @@ def models(cities, tmp_path_factory):
     """Three models of Helsinki that learned nothing: one is given streets, one has no code, one is a code."""
     folder = tmp_path_factory.mktemp("models")
     places = {"helsinki": dict(CityRaster.open(cities / "helsinki").provenance)}
-    data = {"places": places, "rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0}
+    data = {"places": places, "rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0, "balance": "places"}
     for name in ("pix2pix", "diffusion", "variational_autoencoder"):
         model = families.make(name)
         spec = dataclasses.replace(model.spec, places=("there", "helsinki"))
         made = Checkpoint(families.config(name), spec, dict(model.state_dict()), {"data": data})
-        export(made, folder / name)
+        export_checkpoint(made, folder / name)
     return folder
 
 
@@ -418,7 +418,7 @@ def test_a_port_that_is_taken_is_left_alone():
 def test_a_list_of_checkpoints_is_a_choice():
     assert [s.name for s in load_studios([NAME, NAME])] == [NAME]
     assert [s.name for s in load_studios(NAME)] == [NAME]
-    assert [s.name for s in load_studios()] == references()
+    assert [s.name for s in load_studios()] == list_references()
     with pytest.raises(CheckpointError):
         load_studios("nowhere")
     with pytest.raises(ConfigError, match="needs a model"):

@@ -34,7 +34,7 @@ def diffusion(codec=" in variational_autoencoder"):
 
 
 def test_windows_are_asked_for_what_makes_up_the_wish_with_what_is_kept():
-    cells = Tiling.over(12, 20, 8)
+    cells = Tiling.cover(12, 20, 8)
     known = known_of((12, 20), (slice(2, 9), slice(5, 18)))
     wished = {"coverage": 0.5, "walk": torch.rand(12, 20) * 10}
     asked = make_requests(SPEC, cells, wished, known)
@@ -55,7 +55,7 @@ def test_windows_are_asked_for_what_makes_up_the_wish_with_what_is_kept():
 
 
 def test_what_is_not_linear_is_asked_of_whole_windows_and_nothing_where_nothing_is_painted():
-    cells = Tiling.over(8, 16, 8, overlap=0)
+    cells = Tiling.cover(8, 16, 8, overlap=0)
     painted = torch.full((8, 16), 0.4)
     painted[:, 12:] = torch.nan
     asked = make_requests(SPEC, cells, {"frontage": painted, "coverage": painted})

@@ -15,7 +15,7 @@ import citygrain
 from citygrain.__main__ import VERBS, main
 from citygrain.errors import DataError
 from citygrain.spec import OutOfRangeWarning
-from citygrain.support.config import group_defaults
+from citygrain.support.config import list_group_defaults
 
 SRC = Path(citygrain.__file__).parents[1]
 
@@ -70,7 +70,7 @@ def test_help_shows_keys_groups_and_examples(verb, capsys):
     known = {"vectorize": ("out=out/vectors", "folder that"), "export": ("half=false", "half precision")}
     for word in known.get(verb, ("paths.data=data/cities", "where prepared")):
         assert word in out
-    for group, default in group_defaults(verb).items():
+    for group, default in list_group_defaults(verb).items():
         assert group in out
         assert str(default or "") in out
 
@@ -174,7 +174,7 @@ def test_a_verb_runs_on_as_many_threads_as_it_is_told(own, seen, monkeypatch, ca
     assert seen == [usual, 1, min(2, os.cpu_count())]
     assert torch.get_num_threads() == usual
     assert main(["train", "needs=x", "+threads=none_such", *own]) == 2
-    assert "threads is a number of cores" in capsys.readouterr().err
+    assert "threads is not a number of threads" in capsys.readouterr().err
     assert len(seen) == 3
 
 

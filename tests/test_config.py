@@ -13,11 +13,20 @@ from hypothesis import strategies as st
 
 from citygrain.errors import ConfigError
 from citygrain.support import config, targets
-from citygrain.support.config import config_dir, folder_name, group_defaults, groups, load_config, sweep
+from citygrain.support.config import (
+    find_config_dir,
+    list_group_defaults,
+    list_groups,
+    load_config,
+    name_folder,
+    split_sweep,
+)
 from citygrain.support.targets import MODEL_PARTS, check_signatures, check_targets, find_target, instantiate
 
-VERBS = sorted(file.stem for file in config_dir().glob("*.yaml"))
-FILES = sorted(file.relative_to(config_dir()).with_suffix("").as_posix() for file in config_dir().rglob("*.yaml"))
+VERBS = sorted(file.stem for file in find_config_dir().glob("*.yaml"))
+FILES = sorted(
+    file.relative_to(find_config_dir()).with_suffix("").as_posix() for file in find_config_dir().rglob("*.yaml")
+)
 
 
 @pytest.fixture
@@ -76,7 +85,7 @@ def test_what_is_of_another_kind_is_refused(override):
 
 @pytest.mark.parametrize("override", ["freeze=null", "freeze=encoder", "optimizer=null", "data=null"])
 def test_lists_and_groups_are_asked_for_in_words(override):
-    with pytest.raises(ConfigError, match=r"a list, such as|A group is not nothing"):
+    with pytest.raises(ConfigError, match=r"a list, such as|A group needs an option"):
         load_config("train", ["data.places=[a]", override])
 
 
@@ -93,7 +102,7 @@ def test_the_users_own_files_go_before_the_shipped_ones(own):
     (own / "sample.yaml").write_text("mine: true\n")
     assert load_config("sample", [], [own]) == {"mine": True}
     assert "mine" not in load_config("sample", ["checkpoint=x"])
-    assert {"colour": ["blue", "red"], "form": ["round"]}.items() <= groups([own]).items()
+    assert {"colour": ["blue", "red"], "form": ["round"]}.items() <= list_groups([own]).items()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +152,7 @@ def test_what_is_missing_is_named_all_at_once(own):
 def test_a_file_that_is_no_yaml_is_named_with_its_line(own):
     (own / "colour" / "red.yaml").write_text("a: 1\nb: {c\n")
     message = explained("paint", ["colour=red", "form=round"], own)
-    assert "not written in YAML" in message
+    assert "not valid YAML" in message
     assert "red.yaml, line" in message
 
 
@@ -156,14 +165,14 @@ def test_a_group_that_a_verb_does_not_take_is_refused(own):
 
 
 def test_a_sweep_is_every_combination_and_names_tell_the_runs_apart():
-    jobs = sweep(["seed=0,1", "fixed=3", "model=a,b c"])
+    jobs = split_sweep(["seed=0,1", "fixed=3", "model=a,b c"])
     each = [(s, m) for s in (0, 1) for m in ("a", r"b\ c")]
     assert [job for _, job in jobs] == [[f"seed={s}", "fixed=3", f"model={m}"] for s, m in each]
     assert [varying for varying, _ in jobs] == [[f"seed={s}", f"model={m}"] for s, m in each]
-    assert [folder_name(varying) for varying, _ in jobs][::2] == ["seed=0,model=a", "seed=1,model=a"]
-    assert sweep(["seed=0"]) == [([], ["seed=0"])]
-    assert sweep(["seed=1,1"]) == [(["seed=1"], ["seed=1"])], "the same run twice is one"
-    assert folder_name([]) == ""
+    assert [name_folder(varying) for varying, _ in jobs][::2] == ["seed=0,model=a", "seed=1,model=a"]
+    assert split_sweep(["seed=0"]) == [([], ["seed=0"])]
+    assert split_sweep(["seed=1,1"]) == [(["seed=1"], ["seed=1"])], "the same run twice is one"
+    assert name_folder([]) == ""
 
 
 KEYS = st.sampled_from(["seed", "model", "model@codec.model", "+new", "data.places"])
@@ -181,9 +190,9 @@ OVERRIDES = st.lists(st.builds("{}={}".format, KEYS, TEXTS), min_size=1, max_siz
 @example(["a=x/"], [f"a=x_,{hashlib.sha256(b'a=x/').hexdigest()[:12]}"])
 @example(["a=x/"], [f"a=x_-{hashlib.sha256(b'a=x/').hexdigest()[:12]}"])
 def test_no_two_runs_have_one_folder_and_every_name_is_a_folders(one, other):
-    names = folder_name(one), folder_name(other)
+    names = name_folder(one), name_folder(other)
     assert (names[0].lower() == names[1].lower()) == (one == other)
-    assert names == (folder_name([*one]), folder_name([*other]))
+    assert names == (name_folder([*one]), name_folder([*other]))
     for name in names:
         assert 0 < len(os.fsencode(name)) < 255
         assert not set(name) & set('/\\\0:*?"<>|\n')
@@ -193,14 +202,14 @@ def test_no_two_runs_have_one_folder_and_every_name_is_a_folders(one, other):
 def test_names_of_a_sweep_can_be_made_on_this_disk(tmp_path):
     lists = [["a=" + text] for text in ("x" * 999, "é" * 999, "\udcff", "..", "a b", "[1,2]", "runs/demo", "runs_demo")]
     for varying in lists:
-        (tmp_path / folder_name(varying)).mkdir()
+        (tmp_path / name_folder(varying)).mkdir()
     assert len(list(tmp_path.iterdir())) == len(lists)
 
 
 @settings(max_examples=300, deadline=None)
 @given_from(st.text(st.characters(exclude_characters="$", exclude_categories=["Cs", "Cc"])) | st.text("\\'\"a ,"))
 def test_a_quoted_text_is_read_as_it_was(text):
-    assert config._parse(f"name={config.quoted(text)}").value() == text
+    assert config._parse(f"name={config.quote_value(text)}").value() == text
 
 
 # Shipped configurations
@@ -216,7 +225,7 @@ def given(node):
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_shipped_file_fits_the_signatures_it_names(name):
-    check_signatures(given(yaml.safe_load((config_dir() / f"{name}.yaml").read_text(encoding="utf-8"))), name)
+    check_signatures(given(yaml.safe_load((find_config_dir() / f"{name}.yaml").read_text(encoding="utf-8"))), name)
 
 
 @pytest.mark.parametrize(
@@ -225,14 +234,14 @@ def test_every_shipped_file_fits_the_signatures_it_names(name):
     + [
         pytest.param(v, f"{g}={o}", marks=pytest.mark.slow)  # a second each, and there are over a hundred
         for v in VERBS
-        for g in group_defaults(v)
-        for o in groups().get(g.partition("@")[0], [])
+        for g in list_group_defaults(v)
+        for o in list_groups().get(g.partition("@")[0], [])
     ],
 )
 def test_every_choice_of_every_verb_composes(verb, choice):
     chosen = [choice] if choice else []
     try:
-        blanks = config._missing(yaml.safe_load(config.config_text(verb, chosen)), "")
+        blanks = config._find_missing(yaml.safe_load(config.format_config(verb, chosen)), "")
     except ConfigError as error:  # a mandatory group
         assert f"citygrain {verb} needs a " in str(error)  # noqa: PT017
         return
@@ -240,20 +249,20 @@ def test_every_choice_of_every_verb_composes(verb, choice):
 
 
 def test_the_groups_of_a_verb_are_those_of_the_files_it_takes_and_inherits(own):
-    assert group_defaults("paint", [own]) == {"colour": "blue", "form": "???"}
-    assert group_defaults("paint", [own], ["colour=red", "size=4"])["colour"] == "red"
-    plain = group_defaults("train", overrides=["model=autoencoder"])
-    sparse = group_defaults("train", overrides=["model=sparse_autoencoder"])
+    assert list_group_defaults("paint", [own]) == {"colour": "blue", "form": "???"}
+    assert list_group_defaults("paint", [own], ["colour=red", "size=4"])["colour"] == "red"
+    plain = list_group_defaults("train", overrides=["model=autoencoder"])
+    sparse = list_group_defaults("train", overrides=["model=sparse_autoencoder"])
     assert sparse == plain | {"model": "sparse_autoencoder", "sparsity@model.sparsity": "activity_l1"}
-    latent = group_defaults("train", overrides=["experiment=latent_diffusion"])
+    latent = list_group_defaults("train", overrides=["experiment=latent_diffusion"])
     assert latent["model"] == "diffusion"
     assert latent["model@codec.model"] == "variational_autoencoder"
 
 
 def test_every_shipped_file_can_be_chosen():
-    roots = [Path(config_dir() / f"{v}.yaml").read_text(encoding="utf-8") for v in VERBS]
-    nested = [f.read_text(encoding="utf-8") for f in config_dir().rglob("*/*.yaml")]
-    for group in groups():
+    roots = [Path(find_config_dir() / f"{v}.yaml").read_text(encoding="utf-8") for v in VERBS]
+    nested = [f.read_text(encoding="utf-8") for f in find_config_dir().rglob("*/*.yaml")]
+    for group in list_groups():
         assert any(f" {group}" in text or f"/{group}" in text for text in roots + nested), f"nothing takes {group}"
 
 
@@ -289,7 +298,7 @@ ATTACKS = [
     "citygrain.support.files.write_text",
     "citygrain.checkpoint.card.write_text",
     "citygrain.verbs.export.run",
-    "citygrain.checkpoint.export",
+    "citygrain.checkpoint.export_checkpoint",
     "citygrain.geo.place.Place.from_name",
     "citygrain.geo.sources.read_features",
     "citygrain.geo.sources.files.check_file",

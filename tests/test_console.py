@@ -13,13 +13,15 @@ from citygrain.support import console
 def test_a_notebook_without_ipywidgets_is_not_warned_of_it(monkeypatch):
     monkeypatch.setattr(rich, "get_console", lambda: Console(force_jupyter=True))
     monkeypatch.setattr(console, "find_spec", lambda _name: None)
-    with warnings.catch_warnings(), console.progress_bar("working", 2) as advance:
+    with warnings.catch_warnings(), console.show_progress_bar("working", 2) as advance:
         warnings.simplefilter("error")
         advance(1)
         advance(1)
 
 
-@pytest.mark.parametrize("bar", [lambda: console.progress_bar("working", 2), lambda: console.share_bar("working")])
+@pytest.mark.parametrize(
+    "bar", [lambda: console.show_progress_bar("working", 2), lambda: console.show_share_bar("working")]
+)
 def test_a_bar_leaves_nothing_in_a_file_and_moves_on_a_terminal(monkeypatch, bar):
     written = {}
     for terminal in (False, True):
@@ -35,7 +37,7 @@ def test_a_bar_leaves_nothing_in_a_file_and_moves_on_a_terminal(monkeypatch, bar
 
 def test_whoever_listens_beside_a_bar_is_told_the_same():
     told = []
-    with console.share_bar("working", lambda done, now: told.append((done, now))) as report:
+    with console.show_share_bar("working", lambda done, now: told.append((done, now))) as report:
         report(0.5, "half")
     assert told == [(0.5, "half")]
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import families
-from citygrain.checkpoint import Checkpoint, build, export, load
+from citygrain.checkpoint import Checkpoint, build_generator, export_checkpoint, load
 from citygrain.errors import CapabilityError, ConditionError
 from citygrain.generation.area import draw_area
 from citygrain.measures import measure
@@ -103,7 +103,7 @@ def test_a_layout_depends_on_its_seed_and_conditions_and_not_on_the_batch(name):
 
 
 def test_a_prior_that_is_not_fitted_refuses_and_says_how(name):
-    fresh = build(families.config(name), families.spec())
+    fresh = build_generator(families.config(name), families.spec())
     if not isinstance(fresh, FitsPrior):
         pytest.skip(f"{name} has learned its prior")
     with pytest.raises(CapabilityError, match=r"not fitted yet(.|\n)*citygrain train"):
@@ -148,7 +148,7 @@ def test_the_value_of_an_absent_condition_does_not_matter_and_of_a_present_one_d
 def test_a_checkpoint_loads_elsewhere_with_nothing_beside_it(name, tmp_path):
     model = shaken(families.make(name)).eval()
     made = Checkpoint(families.config(name), model.spec, dict(model.state_dict()), {"citygrain": "0", "step": 1})
-    export(made, tmp_path / "made")
+    export_checkpoint(made, tmp_path / "made")
     shutil.move(tmp_path / "made", tmp_path / "elsewhere")
     loaded = load(tmp_path / "elsewhere")
     conditions = families.some_conditions(2, model.spec)

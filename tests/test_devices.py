@@ -15,14 +15,14 @@ from citygrain.generation.windows import draw
 from citygrain.spec import Conditions
 from citygrain.support import devices
 from citygrain.support.config import load_config
-from citygrain.support.devices import chosen_device, computing_in, device_of, using_threads
+from citygrain.support.devices import choose_device, find_device, use_precision, use_threads
 from citygrain.verbs.sample import run
 
 CPU = torch.device("cpu")
 
 
 def product(precision):
-    with computing_in(precision, CPU):
+    with use_precision(precision, CPU):
         return (torch.ones(4, 4) @ torch.ones(4, 4)).dtype
 
 
@@ -53,16 +53,16 @@ def test_other_numbers_are_refused_before_anything_is_drawn(precision, tmp_path)
 
 
 def test_a_device_that_is_not_there_is_answered_with_those_that_may_be():
-    assert chosen_device("cpu") == "cpu"
-    assert chosen_device("auto") in {"cpu", "cuda"}
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") in {"cpu", "cuda"}
     with pytest.raises(ConfigError, match="auto, cpu, cuda"):
-        chosen_device("abacus")
+        choose_device("abacus")
 
 
 def test_what_has_no_numbers_is_computed_on_the_processor():
-    assert device_of(object()) == CPU
-    assert device_of(torch.nn.Linear(1, 1)) == CPU
-    assert device_of(torch.nn.Identity()) == CPU
+    assert find_device(object()) == CPU
+    assert find_device(torch.nn.Linear(1, 1)) == CPU
+    assert find_device(torch.nn.Identity()) == CPU
 
 
 SRC = Path(citygrain.__file__).parents[1]
@@ -81,19 +81,19 @@ def test_threads_hold_within_a_block_for_all_that_is_started_there(told, monkeyp
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     usual = torch.get_num_threads()
     for count, used in ((1, 1), (2, 2), (10**15, 3)):
-        with using_threads(count):
+        with use_threads(count):
             assert threads_now() == (used, used, str(used))
         assert threads_now() == (usual, usual, told)
-    with using_threads(None):
+    with use_threads(None):
         assert threads_now() == (usual, usual, told)
-    with pytest.raises(ZeroDivisionError), using_threads(2):
+    with pytest.raises(ZeroDivisionError), use_threads(2):
         raise ZeroDivisionError
     assert threads_now() == (usual, usual, told)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.0, True, "2", [2]], ids=repr)
 def test_no_number_of_threads_is_refused(count):
-    with pytest.raises(ConfigError, match="a whole number above 0, or null"), using_threads(count):
+    with pytest.raises(ConfigError, match="a whole number above 0, or null"), use_threads(count):
         pytest.fail("something ran")
 
 

@@ -58,7 +58,7 @@ def test_every_family_has_a_page_with_its_keys_recipes_and_samplers():
         assert source.find_file(f"model/{name}").read_text(encoding="utf-8").strip() in page
         assert "`sampler" not in page.split("**Drawn by**")[1].splitlines()[0]
         assert "(#option-sampler-" in page.split("**Drawn by**")[1].splitlines()[0]
-    for experiment in source.groups()["experiment"]:
+    for experiment in source.list_groups()["experiment"]:
         page = pages[f"families/{source.family_of(experiment)}.md"]
         assert f"### {experiment}\n" in page
         assert markdown.text(source.recipe(experiment)["Cost"]) in page, experiment
@@ -70,19 +70,18 @@ def test_every_sampler_finds_families_and_the_one_that_a_family_has_by_itself_go
     drawing = {family: families._drawn_by(family) for family in source.families()}
     assert set().union(*drawing.values()) == set(source.samplers())
     for family, names in drawing.items():
-        own = source.composed(family)["sampler"]["_target_"]
-        assert source.yaml_of(f"sampler/{names[0]}")["_target_"] == own
+        assert names[0] == source.own_sampler(family)
 
 
 def test_every_key_of_every_file_of_the_configuration_stands_on_a_page():
     pages = configuration.pages()
     files = {f"configuration/{verb}.md": [verb] for verb in source.VERBS}
-    for group, options in source.groups().items():
+    for group, options in source.list_groups().items():
         files[f"configuration/group_{group.replace('/', '_')}.md"] = [f"{group}/{option}" for option in options]
     for page, names in files.items():
         for name in names:
             content = {key: value for key, value in source.yaml_of(name).items() if key not in {"defaults", "_target_"}}
-            said = source.documented(source.find_file(name))[1]
+            said = source.read_comments(source.find_file(name))[1]
             assert {key.split("=")[0].rstrip(":").split(".")[0] for key, _ in said} <= set(content)
             for key, value in content.items():
                 if not isinstance(value, dict) and not key.startswith("_"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from citygrain.errors import DataError
-from citygrain.support.files import plain, write_json, write_text
+from citygrain.support.files import to_plain, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Inner:
     ],
 )
 def test_a_value_is_plain_when_json_gives_it_back_unchanged(value, expected, tmp_path):
-    assert plain(value) == expected
+    assert to_plain(value) == expected
     write_json(tmp_path / "value.json", value)
     assert json.loads((tmp_path / "value.json").read_text(encoding="utf-8")) == expected
-    assert plain(expected) == expected
+    assert to_plain(expected) == expected
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path):

@@ -8,11 +8,11 @@ from torch import nn
 
 import families
 from citygrain.errors import ConfigError
-from citygrain.networks.blocks import ACTIVATIONS, NORMS, SelfAttention, activation, group_norm, norm
+from citygrain.networks.blocks import ACTIVATIONS, NORMS, SelfAttention, make_activation, make_group_norm, make_norm
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes, Standardise
 from citygrain.networks.dit import DiT
 from citygrain.networks.resnet import ResNetDecoder, ResNetEncoder
-from citygrain.networks.transformer import positions
+from citygrain.networks.transformer import encode_positions
 from citygrain.networks.unet import UNet
 from citygrain.spec import Conditions, LayoutSpec
 
@@ -73,10 +73,10 @@ def test_every_patch_of_a_transformer_sees_all_and_knows_where_it_is():
 
 
 def test_positions_of_a_transformer_are_the_same_in_half_precision():
-    plain = positions(64, 48, 32)
+    plain = encode_positions(64, 48, 32)
     assert len(plain.unique(dim=0)) == 64 * 48
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(positions(64, 48, 32), plain)
+        assert torch.equal(encode_positions(64, 48, 32), plain)
 
 
 def test_every_cell_attends_to_every_other():
@@ -99,17 +99,17 @@ def test_decoder_and_encoder_mirror_each_other(stem, widths):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_have_names(name):
-    assert activation(name)(torch.linspace(-3, 3, 7)).isfinite().all()
+    assert make_activation(name)(torch.linspace(-3, 3, 7)).isfinite().all()
 
 
 def test_an_unknown_activation_is_refused_with_the_known_ones_named():
     with pytest.raises(ConfigError, match="did you mean: silu"):
-        activation("sillu")
+        make_activation("sillu")
 
 
 @pytest.mark.parametrize("channels", [1, 7, 16, 24, 96])
 def test_group_norm_fits_any_number_of_channels(channels):
-    out = group_norm(channels)(torch.randn(2, channels, 4, 4) * 5 + 3)
+    out = make_group_norm(channels)(torch.randn(2, channels, 4, 4) * 5 + 3)
     assert out.mean().abs() < 1e-4
 
 
@@ -165,7 +165,7 @@ def test_without_another_word_normalisation_is_by_groups_whose_weights_others_sh
 )
 def test_normalisations_have_names_and_axes(name, axes):
     x = torch.randn(5, 6, 4, 4) * torch.rand(5, 6, 1, 1) + torch.randn(5, 6, 1, 1)
-    normalised = norm(name, 6)(x).detach()
+    normalised = make_norm(name, 6)(x).detach()
     if axes is None:
         assert torch.equal(normalised, x)
     else:

@@ -31,7 +31,7 @@ from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.overpass import Overpass
 from citygrain.geo.sources.overpass_json import OverpassJson
 from citygrain.geo.sources.vectortiles import VectorTiles
-from citygrain.support.config import group_defaults, instantiate, load_config
+from citygrain.support.config import instantiate, list_group_defaults, load_config
 from citygrain.verbs.prepare import Options, Raster, Where, run, summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -491,7 +491,7 @@ def test_the_summary_tells_unknown_from_nothing(tmp_path):
 
 def test_the_function_has_the_keywords_and_defaults_of_the_verb():
     plain = load_config("prepare")
-    source = group_defaults("prepare")["source"]
+    source = list_group_defaults("prepare")["source"]
     assert instantiate(plain.pop("source")) == choose_source(source)
     written = {**plain["place"], "source": source, **plain["raster"], **plain["paths"]}
     parameters = inspect.signature(prepare).parameters

@@ -14,7 +14,7 @@ import yaml
 import citygrain
 from citygrain.checkpoint import SHIPPED
 from citygrain.errors import ConfigError
-from citygrain.support.config import config_dir
+from citygrain.support.config import find_config_dir
 from citygrain.support.targets import BUILDING_BLOCKS, MODEL_PARTS, check_targets, find_target
 
 MODULES = {
@@ -121,7 +121,7 @@ def targets_in(plain):
 def test_all_that_ships_is_named_by_the_rule():
     shipped = {
         name
-        for file in config_dir().rglob("*.yaml")
+        for file in find_config_dir().rglob("*.yaml")
         for name in targets_in(yaml.safe_load(file.read_text(encoding="utf-8")))
     }
     assert len(shipped) > 50

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from citygrain.support.config import config_dir
+from citygrain.support.config import find_config_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,7 +54,9 @@ def installed(wheel, tmp_path_factory):
 
 def test_every_configuration_is_in_the_wheel(wheel):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("citygrain/conf/")}
-    assert inside == {f"citygrain/conf/{f.relative_to(config_dir()).as_posix()}" for f in config_dir().rglob("*.yaml")}
+    assert inside == {
+        f"citygrain/conf/{f.relative_to(find_config_dir()).as_posix()}" for f in find_config_dir().rglob("*.yaml")
+    }
 
 
 def test_nothing_but_the_package_is_in_the_wheel(wheel):

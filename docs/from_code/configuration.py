@@ -9,7 +9,7 @@ from from_code.markdown import block, code, option_target, table, target, text
 def pages() -> dict[str, str]:
     """Return a page for each verb and each group, and the tables of both."""
     verbs = {f"configuration/{verb}.md": _verb(verb) for verb in source.VERBS}
-    groups = {f"configuration/{_group_page(group)}.md": _group(group) for group in source.groups()}
+    groups = {f"configuration/{_group_page(group)}.md": _group(group) for group in source.list_groups()}
     return {**verbs, **groups, "made/verbs.md": _verbs(), "made/groups.md": _groups(), "made/flags.md": _flags()}
 
 
@@ -28,9 +28,9 @@ def _verbs() -> str:
 def _groups() -> str:
     rows = [
         [f"[{code(group)}](configuration/{_group_page(group)}.md)", ", ".join(map(code, options))]
-        for group, options in source.groups().items()
+        for group, options in source.list_groups().items()
     ]
-    pages = "\n".join(f"configuration/{_group_page(group)}" for group in source.groups())
+    pages = "\n".join(f"configuration/{_group_page(group)}" for group in source.list_groups())
     return table(("group", "options"), rows, (1, 4)) + f"\n```{{toctree}}\n:hidden:\n:caption: Groups\n\n{pages}\n```\n"
 
 
@@ -46,13 +46,13 @@ def _verb(verb: str) -> str:
         f"{text(about.does[0].upper() + about.does[1:])}.\n",
         block("sh", "\n".join((about.example, *about.more))),
     ]
-    taken = source.group_defaults(verb)
+    taken = source.list_group_defaults(verb)
     if taken:
         rows = []
         for group, chosen in taken.items():
             name = group.split("@")[0]
             default = ", ".join(map(code, chosen if isinstance(chosen, list) else [chosen] if chosen else []))
-            options = ", ".join(map(code, source.groups().get(name, [])))
+            options = ", ".join(map(code, source.list_groups().get(name, [])))
             rows.append([f"[{code(group)}]({_group_page(name)}.md)", default or "–", options])
         lines += ["## Groups\n", "`group=option` on the command line.\n"]
         lines.append(table(("group", "taken unless told otherwise", "options"), rows, (2, 1, 4)))
@@ -62,16 +62,18 @@ def _verb(verb: str) -> str:
 
 def _group(group: str) -> str:
     lines = [target(f"group-{group.replace('/', '-')}"), f"# {group}=\n"]
-    takers = [verb for verb in source.VERBS if any(group == key.split("@")[0] for key in source.group_defaults(verb))]
-    places = sorted({key for verb in takers for key in source.group_defaults(verb) if key.split("@")[0] == group})
+    takers = [
+        verb for verb in source.VERBS if any(group == key.split("@")[0] for key in source.list_group_defaults(verb))
+    ]
+    places = sorted({key for verb in takers for key in source.list_group_defaults(verb) if key.split("@")[0] == group})
     if takers:
         verbs = ", ".join(f"[{verb}]({verb}.md)" for verb in takers)
         lines.append(f"Taken by {verbs}, as {', '.join(code(f'{place}=…') for place in places)}.\n")
     else:
         lines.append("Taken by other options only: where one names it, it is chosen as `group@place=option`.\n")
-    for option in source.groups()[group]:
+    for option in source.list_groups()[group]:
         file = source.find_file(f"{group}/{option}")
-        about, _ = source.documented(file) if file else ("", [])
+        about, _ = source.read_comments(file) if file else ("", [])
         lines += [
             target(option_target(group, option)),
             f"## {group}={option}\n",
@@ -90,7 +92,7 @@ def _inherited(option: str) -> list[str]:
 
 def _keys(option: str) -> str:
     file = source.find_file(option)
-    keys = source.documented(file)[1] if file else []
+    keys = source.read_comments(file)[1] if file else []
     rows = []
     for key, says in keys:
         name, value = key.split("=", 1) if "=" in key else (key.rstrip(":"), "")

@@ -32,7 +32,7 @@ def pages() -> dict[str, str | bytes]:
 
 def _about(family: str) -> str:
     file = source.find_file(f"model/{family}")
-    return source.documented(file)[0] if file else ""
+    return source.read_comments(file)[0] if file else ""
 
 
 def _all() -> str:
@@ -50,9 +50,9 @@ def _sampler(name: str) -> str:
 def _drawn_by(family: str) -> list[str]:
     """Return the samplers that find the handle they need in a family; the one that it has by itself goes first."""
     can = source.capabilities(source.families()[family])
-    own = source.composed(family)["sampler"]["_target_"]
+    own = source.own_sampler(family)
     fitting = [name for name, sampler in source.samplers().items() if source.handle_of(sampler) in can]
-    return sorted(fitting, key=lambda name: source.yaml_of(f"sampler/{name}")["_target_"] != own)
+    return sorted(fitting, key=lambda name: name != own)
 
 
 def _page(family: str) -> str:
@@ -94,7 +94,7 @@ def _yaml(family: str) -> str:
 
 
 def _experiments(family: str) -> list[str]:
-    return [name for name in source.groups()["experiment"] if source.family_of(name) == family]
+    return [name for name in source.list_groups()["experiment"] if source.family_of(name) == family]
 
 
 def _recipes(family: str) -> Iterator[str]:
@@ -144,13 +144,13 @@ def _pictures() -> dict[str, bytes]:
     edges = np.flatnonzero(np.diff(np.concatenate([[True], blank, [True]])))
     bands = [(top, end) for top, end in zip(edges[::2], edges[1::2], strict=True) if end - top >= ROW_PX]
     names = next(list(found.rows) for found in _measured() if found.header[0] == "recipe")
-    rows = ["held_out", *(name for name in names if name in source.groups()["experiment"])]
+    rows = ["held_out", *(name for name in names if name in source.list_groups()["experiment"])]
     if len(bands) != len(rows):
         raise LookupError(f"{PICTURE} has {len(bands)} rows of layouts, and {len(rows)} are looked for: {rows}")
     found = {}
     for name, (top, end) in zip(rows, bands, strict=True):
         buffer = BytesIO()
-        picture.crop((0, int(top), picture.width, int(end))).save(buffer, "PNG", optimize=True)
+        picture.crop((0, int(top), picture.width, int(end))).save(buffer, "PNG")
         found[name] = buffer.getvalue()
     return found
 

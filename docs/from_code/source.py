@@ -18,7 +18,7 @@ import yaml
 
 import citygrain
 from citygrain import protocols
-from citygrain.__main__ import FLAGS, VERBS, documented
+from citygrain.__main__ import FLAGS, VERBS, read_comments
 from citygrain.evaluation.form import FORM
 from citygrain.geo import layers
 from citygrain.geo.layers import CHANNELS, COASTLINE, PARTED, PARTS, RASTER_FORMAT
@@ -26,7 +26,7 @@ from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule
 from citygrain.geo.place import Place
 from citygrain.geo.tile_rules import TILE_RULES
 from citygrain.measures import MEASURES
-from citygrain.support.config import config_text, find_file, group_defaults, groups
+from citygrain.support.config import find_file, list_group_defaults, list_groups
 from citygrain.support.targets import find_target
 
 __all__ = [
@@ -49,19 +49,19 @@ __all__ = [
     "Place",
     "Rule",
     "capabilities",
-    "composed",
-    "documented",
     "families",
     "family_of",
     "find_file",
     "find_target",
     "fingerprint",
-    "group_defaults",
-    "groups",
     "handle_of",
+    "list_group_defaults",
+    "list_groups",
     "module",
     "modules",
+    "own_sampler",
     "public_names",
+    "read_comments",
     "recipe",
     "samplers",
     "shipped",
@@ -99,20 +99,28 @@ def yaml_of(option: str) -> Mapping[str, Any]:
 
 
 @cache
-def composed(family: str) -> Mapping[str, Any]:
-    """Return the whole configuration of a family, as `citygrain train model=…` has it."""
-    config: Mapping[str, Any] = yaml.safe_load(config_text("train", [f"model={family}"]))["model"]
-    return config
-
-
 def families() -> dict[str, type]:
     """Return the class of every family of conf/model."""
-    return {name: find_target(composed(name)["_target_"]) for name in groups()["model"]}
+    return {name: find_target(_target(f"model/{name}")) for name in list_groups()["model"]}
+
+
+def _target(option: str) -> str:
+    """Return the path of the class that a file of conf/ builds; it may take it over from another of its group."""
+    content = yaml_of(option)
+    if "_target_" in content:
+        return str(content["_target_"])
+    other = next(entry for entry in content["defaults"] if isinstance(entry, str) and entry != "_self_")
+    return _target(f"{option.rpartition('/')[0]}/{other}")
+
+
+def own_sampler(family: str) -> str:
+    """Return the sampler that a family is drawn by unless told otherwise."""
+    return str(list_group_defaults("train", overrides=[f"model={family}"])["sampler@model.sampler"])
 
 
 def samplers() -> dict[str, type]:
     """Return the class of every sampler of conf/sampler."""
-    found = {name: yaml_of(f"sampler/{name}").get("_target_") for name in groups()["sampler"]}
+    found = {name: yaml_of(f"sampler/{name}").get("_target_") for name in list_groups()["sampler"]}
     return {name: find_target(path) for name, path in found.items() if path}
 
 
@@ -164,9 +172,10 @@ def recipe(experiment: str) -> dict[str, str]:
     return said
 
 
+@cache
 def family_of(experiment: str) -> str:
     """Return the family that an experiment trains."""
-    return str(group_defaults("train", overrides=[f"experiment={experiment}"])["model"])
+    return str(list_group_defaults("train", overrides=[f"experiment={experiment}"])["model"])
 
 
 def shipped() -> dict[str, tuple[Path, str]]:

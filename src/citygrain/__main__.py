@@ -164,9 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning(err, warnings.showwarning)
         try:
-            return _dispatch(_read(arguments), out, err)
+            return _dispatch(_parse_arguments(arguments), out, err)
         except CitygrainError as error:
-            return _complain(err, error, trace="--traceback" in arguments)
+            return _print_error(err, error, trace="--traceback" in arguments)
         except KeyboardInterrupt:
             err.print("\nInterrupted. Repeat the same command to go on.", style="yellow")
             return INTERRUPTED
@@ -177,19 +177,19 @@ def _dispatch(request: Request, out: Console, err: Console) -> int:
         out.print(f"citygrain {citygrain.__version__}", highlight=False)
         return 0
     if request.verb is None:
-        _overview(out)
+        _print_overview(out)
         return 0
     if "--help" in request.flags:
-        _help(out, request)
+        _print_help(out, request)
         return 0
     config = importlib.import_module("citygrain.support.config")
     if "--cfg" in request.flags:
         out.print(
-            Text(config.config_text(request.verb, request.overrides, request.config_dirs).rstrip()), soft_wrap=True
+            Text(config.format_config(request.verb, request.overrides, request.config_dirs).rstrip()), soft_wrap=True
         )
         return 0
     if "--multirun" in request.flags:
-        return _multirun(request, out, err)
+        return _run_sweep(request, out, err)
     _run(request.verb, request.overrides, request.config_dirs)
     return 0
 
@@ -198,15 +198,15 @@ def _run(verb: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Non
     config = importlib.import_module("citygrain.support.config")
     plain = config.load_config(verb, overrides, config_dirs)
     config.check_signatures(plain)
-    with importlib.import_module("citygrain.support.devices").using_threads(plain.get("threads")):
+    with importlib.import_module("citygrain.support.devices").use_threads(plain.get("threads")):
         VERBS[verb].run(plain)
 
 
-def _multirun(request: Request, out: Console, err: Console) -> int:
+def _run_sweep(request: Request, out: Console, err: Console) -> int:
     """Run every combination, one after another; one that fails does not stop the others."""
     verb = str(request.verb)
     config = importlib.import_module("citygrain.support.config")
-    jobs = config.sweep(request.overrides)
+    jobs = config.split_sweep(request.overrides)
     taken: dict[str, Sequence[str]] = {}
     failed = 0
     for i, (varying, overrides) in enumerate(jobs, 1):
@@ -214,35 +214,35 @@ def _multirun(request: Request, out: Console, err: Console) -> int:
         out.rule(Text(f"{verb} {i} of {len(jobs)}: {title}"), align="left")
         try:
             if (key := VERBS[verb].run_key) and varying:
-                folder = _folder(config, request, key, varying, overrides)
+                folder = _name_run_folder(config, request, key, varying, overrides)
                 if (other := taken.setdefault(os.path.normpath(folder), varying)) is not varying:
                     raise ConfigError(
                         "Two runs of this sweep would have one folder.",
                         got=f"{','.join(other)} and {title}, both in {folder}",
                         remedy=f"give {key}= values that are different folders, or leave it out",
                     )
-                overrides = [*overrides, f"{key}={config.quoted(folder)}"]  # noqa: PLW2901 - the same run in its own folder
+                overrides = [*overrides, f"{key}={config.quote_value(folder)}"]  # noqa: PLW2901 - the same run in its own folder
             _run(verb, overrides, request.config_dirs)
         except CitygrainError as error:
-            failed = _complain(err, error, trace="--traceback" in request.flags)
+            failed = _print_error(err, error, trace="--traceback" in request.flags)
     return failed
 
 
-def _folder(config: Any, request: Request, key: str, varying: Sequence[str], overrides: Sequence[str]) -> str:
+def _name_run_folder(config: Any, request: Request, key: str, varying: Sequence[str], overrides: Sequence[str]) -> str:
     """Where a run of a sweep goes: inside what the key says, in a folder named by whatever else tells it apart."""
     base = str(config.load_config(str(request.verb), overrides, request.config_dirs)[key])
-    name = config.folder_name([text for text in varying if text.partition("=")[0] != key])
+    name = config.name_folder([text for text in varying if text.partition("=")[0] != key])
     return f"{base}/{name}" if name else base
 
 
-def _read(arguments: Sequence[str]) -> Request:
+def _parse_arguments(arguments: Sequence[str]) -> Request:
     request, rest = Request(), iter(arguments)
     for argument in rest:
         flag, equals, value = argument.partition("=")
         flag = {"-h": "--help", "-m": "--multirun"}.get(flag, flag)
         if not flag.startswith("-"):
             if request.verb is None:
-                request.verb = _verb(argument)
+                request.verb = _check_verb(argument)
             else:
                 request.overrides.append(argument)
         elif flag not in FLAGS:
@@ -268,7 +268,7 @@ def _read(arguments: Sequence[str]) -> Request:
     return request
 
 
-def _verb(name: str) -> str:
+def _check_verb(name: str) -> str:
     if name in VERBS:
         return name
     raise ConfigError(
@@ -279,7 +279,7 @@ def _verb(name: str) -> str:
     )
 
 
-def _overview(out: Console) -> None:
+def _print_overview(out: Console) -> None:
     out.print(
         f"[bold]citygrain[/] {citygrain.__version__}: city layouts from OpenStreetMap, asked for and measured in metres"
     )
@@ -289,47 +289,47 @@ def _overview(out: Console) -> None:
     out.print("\ncitygrain <verb> --help   its choices and keys", highlight=False)
 
 
-def _help(out: Console, request: Request) -> None:
+def _print_help(out: Console, request: Request) -> None:
     verb, dirs = str(request.verb), request.config_dirs
     config = importlib.import_module("citygrain.support.config")
     about = VERBS[verb]
     out.print(f"[bold]citygrain {verb}[/] \\[group=option] \\[key=value] …", highlight=False)
     out.print(f"{about.does[0].upper()}{about.does[1:]}.", highlight=False, markup=False)
-    every, taken = config.groups(dirs), config.group_defaults(verb, dirs, request.overrides)
+    every, taken = config.list_groups(dirs), config.list_group_defaults(verb, dirs, request.overrides)
     chosen = {group: option if isinstance(option, list) else [option] for group, option in taken.items()}
     if taken:
         out.print("\n[bold]Groups[/]   group=option; the one in bold is taken unless told otherwise")
         options = {group: every.get(group.split("@")[0], []) for group in taken}
         rows = [(g, Text("  ").join(Text(o, "bold" if o in chosen[g] else "") for o in options[g])) for g in taken]
-        _table(out, rows)
-    _keys(out, "", config.find_file(verb, dirs))
+        _print_table(out, rows)
+    _print_keys(out, "", config.find_file(verb, dirs))
     for group, names in chosen.items():
         for name in names:
-            _keys(out, f"{group}={name}", config.find_file(f"{group.split('@')[0]}/{name}", dirs))
+            _print_keys(out, f"{group}={name}", config.find_file(f"{group.split('@')[0]}/{name}", dirs))
     out.print("\n[bold]Flags[/]")
-    _table(out, FLAGS.items())
+    _print_table(out, FLAGS.items())
     out.print("\n[bold]Examples[/]")
     for example in (about.example, *about.more):
         out.print(Text(f"  {example}"), soft_wrap=True)
 
 
-def _table(out: Console, rows: Iterable[tuple[str, str | Text]]) -> None:
+def _print_table(out: Console, rows: Iterable[tuple[str, str | Text]]) -> None:
     table = Table.grid(padding=(0, 2))
     for left, right in rows:
         table.add_row(Text(left, "cyan"), right if isinstance(right, Text) else Text(right))
     out.print(Padding(table, (0, 2)))
 
 
-def _keys(out: Console, choice: str, file: Path | None) -> None:
-    about, keys = documented(file) if file else ("", [])
+def _print_keys(out: Console, choice: str, file: Path | None) -> None:
+    about, keys = read_comments(file) if file else ("", [])
     if keys:
         group = choice.partition("=")[0].split("@")[-1].replace("/", ".")
         prefix = f"{group}." if group else ""
         out.print(f"\n[bold]Keys[/]   {choice and f'of {choice}: {about}'}".rstrip(" :"), highlight=False)
-        _table(out, [(f"{prefix}{key}", comment) for key, comment in keys])
+        _print_table(out, [(f"{prefix}{key}", comment) for key, comment in keys])
 
 
-def documented(file: Path) -> tuple[str, list[tuple[str, str]]]:
+def read_comments(file: Path) -> tuple[str, list[tuple[str, str]]]:
     """Return what a configuration says of itself: its head comment, and each key with its default and its comment.
 
     A key's comment stands behind it or above it; the head comment is the one that the file begins with.
@@ -357,7 +357,7 @@ def documented(file: Path) -> tuple[str, list[tuple[str, str]]]:
     return about, keys
 
 
-def _complain(err: Console, error: CitygrainError, *, trace: bool) -> int:
+def _print_error(err: Console, error: CitygrainError, *, trace: bool) -> int:
     if trace:
         err.print(Text("".join(traceback.format_exception(error))), soft_wrap=True)
         return WRONG_INPUT

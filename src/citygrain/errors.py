@@ -49,7 +49,7 @@ class CitygrainError(Exception):
         self.problem = problem
         self.remedy = remedy
 
-    def of(self, name: str, keys: Mapping[str, str] | None = None) -> Self:
+    def with_subject(self, name: str, keys: Mapping[str, str] | None = None) -> Self:
         """Return this error told of a named part of what was asked for.
 
         Parameters

@@ -31,7 +31,7 @@ from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
 from citygrain.measures import MEASURES, measure
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
-from citygrain.support.files import atomic_path, write_text
+from citygrain.support.files import write_atomically, write_text
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -300,7 +300,7 @@ class Layouts:
         """
         out = Path(folder)
         self.write_geotiffs(out)
-        with atomic_path(out / ARRAYS) as temporary:
+        with write_atomically(out / ARRAYS) as temporary:
             arrays: dict[str, Any] = {f"requested_{k}": v for k, v in self.requested.items()}
             arrays |= {f"measured_{k}": v for k, v in self.measured.items()}
             np.savez_compressed(
@@ -329,7 +329,7 @@ class Layouts:
             if stem in numbered and number.isdigit() and stale.stem not in self.names:
                 stale.unlink()
         for name, layout, grid in zip(self.names, self.cells, grids, strict=True):
-            with atomic_path(home / f"{name}.tif") as temporary:
+            with write_atomically(home / f"{name}.tif") as temporary:
                 write_geotiff(temporary, layout, self.channels, grid)
 
     def _csv(self) -> str:

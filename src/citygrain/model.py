@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from citygrain.checkpoint import export, load, read
+from citygrain.checkpoint import export_checkpoint, load, read_checkpoint
 from citygrain.data.cityraster import CityRaster
-from citygrain.errors import DataError
 from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
 from citygrain.evaluation.report import Report
@@ -22,12 +20,13 @@ from citygrain.generation.georeference import Georeference, lay_grids
 from citygrain.generation.given import Given
 from citygrain.generation.requests import Level
 from citygrain.generation.sampling import sample
-from citygrain.latent.codes import Codes, codec_of, decode, encode_places
+from citygrain.latent.codes import Codes, find_codec
+from citygrain.latent.encoding import decode, encode_cells, encode_places
 from citygrain.layouts import Layouts
-from citygrain.protocols import Sampler, Trained
+from citygrain.protocols import Codec, Sampler, Trained
 from citygrain.samplers.areas import Begin
 from citygrain.spec import LayoutSpec
-from citygrain.support.devices import SINGLE, chosen_device, device_of
+from citygrain.support.devices import SINGLE, choose_device
 
 
 class Model:
@@ -66,7 +65,7 @@ class Model:
 
     def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
         self.checkpoint = str(checkpoint)
-        self.generator: Trained = load(checkpoint, device=chosen_device(device))
+        self.generator: Trained = load(checkpoint, device=choose_device(device))
 
     @property
     def spec(self) -> LayoutSpec:
@@ -77,6 +76,17 @@ class Model:
     def sampler(self) -> Sampler:
         """The sampler that is used unless another is given; its fields are the knobs that can be turned."""
         return self.generator.sampler
+
+    @property
+    def codec(self) -> Codec:
+        """What turns layouts into codes and back: the model itself, or the frozen codec in whose code it works.
+
+        Raises
+        ------
+        CapabilityError
+            For a model without a code; `citygrain.latent.Inversion` gives one to a diffusion model.
+        """
+        return find_codec(self.generator)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -330,11 +340,11 @@ class Model:
         DataError
             When the evaluation is missing, damaged, or one of another model.
         """
-        checkpoint = read(self.checkpoint)
+        checkpoint = read_checkpoint(self.checkpoint)
         report = evaluation if isinstance(evaluation, Report) or evaluation is None else Report.read(evaluation)
         if report is not None:
             report.check_model(checkpoint)
-        return export(checkpoint, Path(out), half=half, shard_mb=shard_mb, report=report)
+        return export_checkpoint(checkpoint, Path(out), half=half, shard_mb=shard_mb, report=report)
 
     def encode(self, layouts: Layouts) -> NDArray[np.float32]:
         """Return the codes `(N, *code_shape)` of layouts.
@@ -346,20 +356,7 @@ class Model:
         DataError
             For layouts of other channels, another resolution or size.
         """
-        codec = codec_of(self.generator)
-        spec = codec.spec
-        mine, theirs = ((o.channels, o.resolution_m) for o in (spec, layouts))
-        if mine != theirs or layouts.cells.shape[2:] != spec.shape[1:]:
-            raise DataError(
-                "The model has codes of other layouts.",
-                expected=f"{spec.shape[1:]} cells of {spec.resolution_m:g} m: {', '.join(spec.channels)}",
-                got=f"{layouts.cells.shape[2:]} cells of {layouts.resolution_m:g} m: {', '.join(layouts.channels)}",
-            )
-        where = device_of(self.generator)
-        with torch.no_grad():
-            parts = [codec.encode(part.to(where)).float().cpu() for part in torch.split(layouts.tensor, 128)]
-        codes: NDArray[np.float32] = torch.cat(parts).numpy()
-        return codes
+        return encode_cells(self.codec, layouts)
 
     def decode(self, codes: NDArray[np.float32]) -> Layouts:
         """Return the layouts of codes `(N, *code_shape)`, side by side at the first training place.
@@ -369,7 +366,7 @@ class Model:
         CapabilityError
             For a model without a code.
         """
-        cells = (decode(codec_of(self.generator), codes) * 255).round().astype(np.uint8)
+        cells = (decode(self.codec, codes) * 255).round().astype(np.uint8)
         spec = self.spec
         grids = lay_grids(self.generator, len(cells))
         return Layouts(cells, spec.channels, spec.resolution_m, grids, raster_format=spec.raster_format)

@@ -411,7 +411,7 @@ class HasLikelihood(Protocol):
         ...
 
 
-def module_of(model: object) -> nn.Module:
+def as_module(model: object) -> nn.Module:
     """Return a model as the torch module that it is as well.
 
     Raises

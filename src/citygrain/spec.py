@@ -327,7 +327,7 @@ class Conditions:
                 _check_tensor(name, value, ((), (1,), (batch,)))
                 number: float | Tensor = value
             else:
-                number = _number(spec, name, value, statistics_of)
+                number = _read_number(spec, name, value, statistics_of)
             conditions.scalars[:, column] = torch.as_tensor(number, dtype=torch.float32)
             conditions.present[:, column] = True
             _warn_out_of_range(spec, name, conditions.scalars[:, column])
@@ -366,7 +366,7 @@ def _check_tensor(name: str, value: Tensor, shapes: Sequence[tuple[int, ...]]) -
         raise ConditionError(f"The condition {name} holds values that are no numbers.", expected="finite values")
 
 
-def _number(spec: LayoutSpec, name: str, value: float | str, place: str) -> float:
+def _read_number(spec: LayoutSpec, name: str, value: float | str, place: str) -> float:
     text = str(value).strip()
     is_percentile = text[:1] in {"p", "P"}
     try:

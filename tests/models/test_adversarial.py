@@ -72,7 +72,7 @@ def test_the_gradient_penalty_is_that_of_a_linear_critic():
     slope = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
     game.judge = lambda layout, _: (layout * slope).sum((1, 2, 3), keepdim=True)
     real = torch.rand(5, 3, 16, 16)
-    assert game._gradient(real, None).item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
+    assert game._penalise_gradient(real, None).item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
@@ -80,7 +80,7 @@ def test_a_larger_layout_is_penalised_like_the_patches_it_has(size):
     game = families.make("style_gan").game
     slope = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     game.judge = lambda layout, _: F.conv2d(layout, slope, stride=8)
-    penalty = game._gradient(torch.rand(2, 3, size, size), None)
+    penalty = game._penalise_gradient(torch.rand(2, 3, size, size), None)
     assert penalty.item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
 
 
@@ -89,12 +89,12 @@ def test_disobedience_is_zero_where_layouts_measure_what_is_asked_and_ignores_wh
     layout = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     values = measure(layout, SPEC.channels, SPEC.resolution_m)
     asked = families.requests(4, SPEC, coverage=values["coverage"])
-    assert game.disobedience(layout, asked).item() == pytest.approx(0, abs=1e-8)
+    assert game.measure_disobedience(layout, asked).item() == pytest.approx(0, abs=1e-8)
     asked.scalars[:, 1] = 55.0
-    assert game.disobedience(layout, asked).item() == pytest.approx(0, abs=1e-8)
+    assert game.measure_disobedience(layout, asked).item() == pytest.approx(0, abs=1e-8)
     asked.scalars[:, 0] += 0.1
-    assert game.disobedience(layout, asked) > 0.01
-    assert game.disobedience(layout, asked.absent()) == 0
+    assert game.measure_disobedience(layout, asked) > 0.01
+    assert game.measure_disobedience(layout, asked.absent()) == 0
 
 
 def test_a_patch_critic_judges_seventy_cells():

@@ -60,11 +60,11 @@ def test_corruption_erases_whole_cells_in_training_and_nothing_in_evaluation():
     model = families.make("denoising_autoencoder")
     model.noise, model.erased = 0.0, 0.25
     x = torch.rand(8, 3, 16, 16) + 0.1
-    gone = model.corrupted(x) == 0
+    gone = model.corrupt(x) == 0
     assert torch.equal(gone.all(1), gone.any(1))
     assert gone.float().mean().item() == pytest.approx(0.25, abs=0.05)
     model.erased, model.noise = 0.0, 0.2
-    assert (model.corrupted(x) - x).std().item() == pytest.approx(0.2, abs=0.01)
+    assert (model.corrupt(x) - x).std().item() == pytest.approx(0.2, abs=0.01)
     model.eval()
     conditions = Conditions.empty(model.spec, 8)
     assert torch.equal(model.loss(x, conditions)["loss"], model.loss(x, conditions)["loss"])
@@ -72,7 +72,7 @@ def test_corruption_erases_whole_cells_in_training_and_nothing_in_evaluation():
 
 @pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"erased": 1.0}])
 def test_corruption_that_leaves_nothing_is_refused(wrong):
-    from citygrain.checkpoint import build
+    from citygrain.checkpoint import build_generator
 
     with pytest.raises(ConfigError, match="corrupted"):
-        build({**families.config("denoising_autoencoder"), **wrong}, families.spec())
+        build_generator({**families.config("denoising_autoencoder"), **wrong}, families.spec())

@@ -98,7 +98,7 @@ def test_chains_settle_at_the_distribution_over_all_states():
     with torch.no_grad():
         moved = torch.zeros(n, 1, 2, 2, dtype=torch.float64)
         for _ in range(10):
-            moved = model._moved(moved, wanted.repeat(n))
+            moved = model._move_chains(moved, wanted.repeat(n))
     index = (moved.flatten(1) @ torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=torch.float64)).long()
     assert torch.allclose(index.bincount(minlength=16).double() / n, expected, atol=0.015)
 
@@ -106,7 +106,7 @@ def test_chains_settle_at_the_distribution_over_all_states():
 def test_bits_are_drawn_with_the_coverage_as_their_probability():
     model = families.make("boltzmann_machine").eval()
     seen = []
-    model._error = lambda bits, _: seen.append(bits) or bits.mean()
+    model._measure_error = lambda bits, _: seen.append(bits) or bits.mean()
     torch.manual_seed(0)
     for _ in range(50):
         model.loss(torch.full((4, *CHANNELS.shape), 0.3), families.requests(4, CHANNELS))

@@ -95,7 +95,7 @@ def test_no_coupling_scales_by_more_than_its_bound():
     coupling = Coupling(4, embedding=3, planes=2, width=8, bound=1.5).double()
     with torch.no_grad():
         coupling.out.weight.fill_(100.0)
-    _, log_scale = coupling.coefficients(torch.randn(2, 2, 4, 4, dtype=torch.float64), told(2))
+    _, log_scale = coupling.compute_coefficients(torch.randn(2, 2, 4, 4, dtype=torch.float64), told(2))
     assert log_scale.abs().max() <= 1.5
     assert log_scale.abs().max() > 1.4
 
@@ -103,7 +103,7 @@ def test_no_coupling_scales_by_more_than_its_bound():
 def test_measured_activations_are_standard_in_every_layer():
     flow = tiny()
     x = 5 + 3 * torch.randn(64, 2, 4, 4, dtype=torch.float64)
-    flow.standardise(x, told(64))
+    flow.initialise(x, told(64))
     seen = []
     for module in flow.modules():
         if isinstance(module, ActNorm):
@@ -174,7 +174,7 @@ def test_the_gradient_of_layouts_points_to_more_coverage_where_the_next_level_is
     # The table is the expectation that it stands for.
     shaken = normal.detach() + 0.5 * torch.randn(20000, *normal.shape[1:], generator=torch.Generator().manual_seed(0))
     expected = marginals.inverse(shaken).mean(0, keepdim=True)
-    assert torch.allclose(marginals._expected(normal.detach()), expected, atol=0.02)
+    assert torch.allclose(marginals._expect_coverage(normal.detach()), expected, atol=0.02)
 
 
 def test_all_layouts_of_four_cells_have_probability_one_together():

@@ -282,7 +282,7 @@ def test_every_head_begins_with_a_look_at_a_neighbour_of_its_own(causal, spots):
     net = Transformer(
         symbols=3, out_channels=2, planes=0, embedding=8, causal=causal, width=8 * len(spots), depth=2, head=8
     )
-    preferences = net._preferences(torch.zeros(1, 0, 5, 7))
+    preferences = net._compute_preferences(torch.zeros(1, 0, 5, 7))
     looked_at = preferences.view(2, len(spots), 5, 7, 35)[:, :, 2, 3].argmax(-1)
     expected = torch.tensor([(2 + row) * 7 + 3 + column for row, column in spots])
     assert torch.equal(looked_at, expected.expand(2, -1))

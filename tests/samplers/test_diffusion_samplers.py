@@ -10,7 +10,7 @@ import torch
 
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.protocols import Noise
-from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun, observed
+from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun, move_to_request
 from citygrain.samplers.prior import Normal
 from citygrain.spec import Conditions, LayoutSpec
 
@@ -140,7 +140,7 @@ def test_what_an_estimate_leaves_open_is_what_a_request_moves():
     model, tolerance, asked = Sure(), 0.05, 0.53
     clean = torch.zeros(3, 1, 2, 2, dtype=torch.float64)
     request = Conditions.request(model.spec, 3, {"coverage": asked})
-    moved = observed(model, clean, 1e-9, request, tolerance)
+    moved = move_to_request(model, clean, 1e-9, request, tolerance)
     slope = 0.05 / 4 / model.spec.spread("coverage")
     # Bayes, with independent elements of these variances.
     expected = model.variance(clean) * slope / (slope**2 + tolerance**2) * 0.03 / model.spec.spread("coverage")
@@ -151,7 +151,9 @@ def test_what_an_estimate_leaves_open_is_what_a_request_moves():
 def test_slack_lets_a_request_be_met_when_no_noise_is_left(slack):
     model, tolerance, asked = VisibleDenoiser(), 0.05, 0.53
     clean = torch.zeros(3, 1, 2, 2, dtype=torch.float64)
-    moved = observed(model, clean, 1e-9, Conditions.request(model.spec, 3, {"coverage": asked}), tolerance, slack=slack)
+    moved = move_to_request(
+        model, clean, 1e-9, Conditions.request(model.spec, 3, {"coverage": asked}), tolerance, slack=slack
+    )
     slope = 0.05 / 4 / model.spec.spread("coverage")
     left = tolerance**2 / (slack * 4 * slope**2 + tolerance**2)
     missing = asked - model.to_layout(moved).mean((1, 2, 3))

@@ -103,7 +103,7 @@ def test_a_model_that_draws_whole_layouts_only_is_refused_with_those_that_can():
 )  # fmt: skip
 def test_windows_cover_an_area_and_put_together_are_it_again(height, width, size, overlap, batch):
     size = min(size, height, width)
-    tiling = Tiling.over(height, width, size, overlap)
+    tiling = Tiling.cover(height, width, size, overlap)
     assert (tiling.height, tiling.width) == (height, width)
     for beginnings in (tiling.rows, tiling.columns):
         shared = [before + size - after for before, after in pairwise(beginnings)]
@@ -115,16 +115,16 @@ def test_windows_cover_an_area_and_put_together_are_it_again(height, width, size
         asked.extend(numbers)
         return tiling.cut(area, numbers)
 
-    joined = torch.cat(list(tiling.blended(windows, batch)), 2)
+    joined = torch.cat(list(tiling.blend(windows, batch)), 2)
     assert torch.allclose(joined, area, atol=1e-5)
     assert asked == list(range(len(tiling)))
-    finer = tiling.finer(3)
+    finer = tiling.refine(3)
     assert (finer.height, finer.width, len(finer)) == (3 * height, 3 * width, len(tiling))
 
 
 @pytest.mark.parametrize("sampler", [Heun(6), DpmSolver(6), Euler(6)], ids=lambda s: type(s).__name__)
 def test_of_cells_that_know_nothing_of_each_other_an_area_is_one_large_window(sampler):
-    model, tiling = CellwiseDenoiser(), Tiling.over(9, 14, SIDE)
+    model, tiling = CellwiseDenoiser(), Tiling.cover(9, 14, SIDE)
     conditions = Conditions.empty(SPEC, len(tiling))
     drawn = Area(sampler, tiling)(model, conditions, Noise([5]))
     sigmas = sampler.sigmas().tolist()
@@ -139,7 +139,7 @@ def source():
 
 
 def changed(**how):
-    tiling = Tiling.over(8, 12, SIDE)
+    tiling = Tiling.cover(8, 12, SIDE)
     area = Area(Heun(48), tiling, source(), **how)
     drawn = area(CorrelatedDenoiser(), Conditions.empty(SPEC, len(tiling)), Noise([0]))
     return (drawn - source().layout).square().mean().sqrt().item()
@@ -155,7 +155,7 @@ def test_the_weaker_the_change_the_nearer_it_stays_and_an_inversion_comes_back()
 def test_what_is_kept_of_an_area_is_exactly_what_it_was():
     known = source()
     known.keep[:, :, 2:6, 3:9] = True
-    tiling = Tiling.over(8, 12, SIDE)
+    tiling = Tiling.cover(8, 12, SIDE)
     drawn = Area(Heun(6), tiling, known)(CorrelatedDenoiser(), Conditions.empty(SPEC, len(tiling)), Noise([0]))
     assert torch.allclose(drawn[known.keep], known.layout[known.keep], atol=1e-9)
     assert (drawn != known.layout)[~known.keep].all()
@@ -172,9 +172,9 @@ def test_what_is_kept_of_an_area_is_exactly_what_it_was():
 )
 def test_what_makes_no_sense_is_refused(wrong, words):
     with pytest.raises(ConfigError, match=words):
-        replace(Area(Heun(6), Tiling.over(8, 12, SIDE), source()), **wrong)
+        replace(Area(Heun(6), Tiling.cover(8, 12, SIDE), source()), **wrong)
 
 
 def test_windows_larger_than_their_area_are_refused():
     with pytest.raises(ConfigError, match="8 × 8 cells or more"):
-        Tiling.over(7, 20, 8)
+        Tiling.cover(7, 20, 8)

@@ -11,7 +11,7 @@ import torch
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.protocols import Noise
 from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.langevin import Langevin, slope
+from citygrain.samplers.langevin import Langevin, compute_energy_gradient
 from citygrain.spec import Conditions, LayoutSpec
 
 SPEC = LayoutSpec(
@@ -95,11 +95,11 @@ def test_each_sample_has_its_own_noise():
 
 def test_slopes_are_known_where_gradients_are_switched_off():
     x, conditions = torch.randn(2, 1, 2, 2), asked(2, 0.6)
-    there = slope(Quadratic(), x, conditions)
+    there = compute_energy_gradient(Quadratic(), x, conditions)
     assert torch.allclose(there, (x - 0.6) / Quadratic.variance)
     with torch.inference_mode():
         # What comes out of inference mode is a tensor of its own kind.
-        here = slope(Quadratic(), x * 1, conditions.repeat(1))
+        here = compute_energy_gradient(Quadratic(), x * 1, conditions.repeat(1))
     assert torch.equal(here, there)
     assert not here.requires_grad
 

@@ -11,8 +11,8 @@ from torch.optim import lr_scheduler as torch_schedules
 from citygrain.data.codes import CodeBank
 from citygrain.errors import ConfigError, DataError
 from citygrain.spec import Batch, Conditions, LayoutSpec
-from citygrain.support.config import config_dir, load_config
-from citygrain.support.files import atomic_path, write_text
+from citygrain.support.config import find_config_dir, load_config
+from citygrain.support.files import write_atomically, write_text
 from citygrain.support.targets import instantiate
 from citygrain.training import lr_schedules
 from citygrain.training.callbacks import ExponentialMovingAverage, StochasticWeightAverage, Stopwatch
@@ -98,7 +98,7 @@ def test_impossible_periods_are_refused(schedule):
         rates(schedule, 3)
 
 
-@pytest.mark.parametrize("name", [file.stem for file in sorted((config_dir() / "optimizer").glob("*.yaml"))])
+@pytest.mark.parametrize("name", [file.stem for file in sorted((find_config_dir() / "optimizer").glob("*.yaml"))])
 def test_every_optimiser_goes_down_hill(name):
     make = instantiate(load_config("train", [f"optimizer={name}", "data.places=[]"])["optimizer"])
     point = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
@@ -187,7 +187,7 @@ def test_codes_are_kept_with_their_conditions_and_made_again_only_when_something
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "deep" / "file.txt"
     write_text(path, "first")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:  # noqa: PT012
+    with pytest.raises(RuntimeError), write_atomically(path) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "first"

@@ -13,7 +13,7 @@ import citygrain
 import families
 from citygrain.data.dataset import CityWindows
 from citygrain.data.rules import Rules
-from citygrain.support.config import groups, load_config
+from citygrain.support.config import list_groups, load_config
 from citygrain.verbs.sample import run as sample
 from citygrain.verbs.train import run
 
@@ -41,7 +41,7 @@ def trained(recipe, cities, runs, *more):
     return run(config)
 
 
-@pytest.mark.parametrize("recipe", groups()["experiment"])
+@pytest.mark.parametrize("recipe", list_groups()["experiment"])
 def test_a_recipe_trains_and_is_sampled(recipe, cities, tmp_path):
     made = trained(recipe, cities, tmp_path / "runs")
     asked = [f"checkpoint={made}", "n=3", "conditions.coverage=p50", f"paths.data={cities}", f"out={tmp_path / 'out'}"]

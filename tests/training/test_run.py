@@ -130,7 +130,7 @@ def read_csv(path):
 
 
 def weights(folder):
-    return checkpoint.read(folder).weights
+    return checkpoint.read_checkpoint(folder).weights
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -138,12 +138,12 @@ def test_the_same_command_goes_on_and_ends_where_one_long_run_ends(cities, tmp_p
     how = ["lr_schedule=constant", f"optimizer={optimizer}"]
     whole = run(config(cities, tmp_path, "name=whole", "trainer.max_steps=12", *how))
     run(config(cities, tmp_path, "name=parts", "trainer.max_steps=4", *how))
-    first = checkpoint.read(tmp_path / "parts").provenance
+    first = checkpoint.read_checkpoint(tmp_path / "parts").provenance
     assert first["step"] == 4
     parts = run(config(cities, tmp_path, "name=parts", "trainer.max_steps=12", *how))
     for folder in (whole, parts):
-        assert checkpoint.read(folder).provenance["step"] == 12
-    assert checkpoint.read(parts).provenance["train_s"] > first["train_s"] > 0
+        assert checkpoint.read_checkpoint(folder).provenance["step"] == 12
+    assert checkpoint.read_checkpoint(parts).provenance["train_s"] > first["train_s"] > 0
     assert len(list((tmp_path / "parts" / "samples").glob("*.png"))) == 3
     assert {"train/loss", "val/loss"} <= set(metrics(tmp_path / "whole")[0]) | set(metrics(tmp_path / "whole")[1])
     before = weights(parts)
@@ -167,11 +167,11 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_at_its_last_checkpoint(c
     process.send_signal(signal.SIGKILL)
     _, errors = process.communicate()
     assert last.is_file(), errors.decode()
-    reached = checkpoint.read(last).provenance["step"]
+    reached = checkpoint.read_checkpoint(last).provenance["step"]
     assert reached % 8 == 0
     assert not (tmp_path / "killed" / checkpoint.EXPORT).exists()
     model = run(config(cities, tmp_path, "name=killed", f"trainer.max_steps={reached + 8}", "data.batches_per_epoch=8"))
-    assert checkpoint.read(model).provenance["step"] == reached + 8
+    assert checkpoint.read_checkpoint(model).provenance["step"] == reached + 8
     citygrain.load(model)
 
 
@@ -187,7 +187,7 @@ def test_pictures_are_drawn_with_the_averaged_weights(cities, tmp_path, monkeypa
     drawn = []
     monkeypatch.setattr(SampleGrid, "_draw", lambda _, __, task: drawn.append(copy.deepcopy(task.generator)))
     run(config(cities, tmp_path, "name=averaged", "trainer.max_steps=8"))
-    averaged = checkpoint.read(tmp_path / "averaged" / checkpoint.LAST).weights
+    averaged = checkpoint.read_checkpoint(tmp_path / "averaged" / checkpoint.LAST).weights
     assert all(torch.equal(value, averaged[name]) for name, value in drawn[-1].state_dict().items())
 
 
@@ -224,16 +224,16 @@ def test_a_run_that_stopped_early_is_not_taken_up_again(cities, tmp_path):
     )  # fmt: skip
     run(composed)
     last = tmp_path / "patient" / checkpoint.LAST
-    assert checkpoint.read(last).provenance["step"] < 400
+    assert checkpoint.read_checkpoint(last).provenance["step"] < 400
     before = last.read_bytes()
     run(composed)
     assert last.read_bytes() == before
     run({**composed, "trainer": {**composed["trainer"], "max_steps": 404}})
-    step = checkpoint.read(last).provenance["step"]
+    step = checkpoint.read_checkpoint(last).provenance["step"]
     assert last.read_bytes() != before
     longer = {**composed["callbacks"], "early_stopping": None}
     run({**composed, "callbacks": longer, "trainer": {**composed["trainer"], "max_steps": step + 4}})
-    assert checkpoint.read(last).provenance["step"] == step + 4
+    assert checkpoint.read_checkpoint(last).provenance["step"] == step + 4
 
 
 def test_a_callback_that_waits_for_a_validation_that_never_comes_is_refused(cities, tmp_path):
@@ -274,7 +274,7 @@ def test_two_processes_share_one_run_and_agree_with_one(cities, tmp_path):
     in_two_processes(tmp_path, *overrides(cities, tmp_path, "name=two", "data.batch_size=8", *steady))
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["one", "two"]
     assert len(list((tmp_path / "two").glob("logs/version_*"))) == 1
-    assert checkpoint.read(tmp_path / "two").provenance["step"] == 24
+    assert checkpoint.read_checkpoint(tmp_path / "two").provenance["step"] == 24
 
     def last(name, key):
         return [float(row[key]) for row in metrics(tmp_path / name) if row.get(key)][-1]
@@ -306,7 +306,7 @@ def test_two_processes_do_not_wait_for_a_critic_that_rests(cities, tmp_path):
 
 def test_half_precision_trains_where_it_is_asked_for(cities, tmp_path):
     trained = run(config(cities, tmp_path, "name=half", "trainer.max_steps=2", "trainer.precision=bf16-mixed"))
-    assert all(value.isfinite().all() for value in checkpoint.read(trained).weights.values())
+    assert all(value.isfinite().all() for value in checkpoint.read_checkpoint(trained).weights.values())
 
 
 @pytest.fixture(scope="module")
@@ -351,8 +351,8 @@ def test_a_codec_stays_as_it_is_when_what_learned_from_it_goes_on(cities, tmp_pa
     trained(4)
     codec = weights(tmp_path / "latent" / "codec")
     model = trained(8)
-    assert checkpoint.read(model).provenance["step"] == 8
-    assert checkpoint.read(tmp_path / "latent" / "codec").provenance["step"] == 4
+    assert checkpoint.read_checkpoint(model).provenance["step"] == 8
+    assert checkpoint.read_checkpoint(tmp_path / "latent" / "codec").provenance["step"] == 4
     assert all(torch.equal(weights(model)[f"codec.{name}"], value) for name, value in codec.items())
 
 
@@ -366,13 +366,13 @@ def test_a_codec_may_be_changed_or_lost_once_a_run_has_learned_from_it(cities, l
     citygrain.load(model)
     shutil.rmtree(codec)
     run({**composed, "codec": str(codec), "trainer": {**composed["trainer"], "max_steps": 4}})
-    assert checkpoint.read(model).provenance["step"] == 4
+    assert checkpoint.read_checkpoint(model).provenance["step"] == 4
     assert all(torch.equal(weights(model)[f"codec.{name}"], value) for name, value in before.items())
 
 
 def test_training_on_codes_needs_no_validation(cities, latent, tmp_path):
     composed = config(cities, tmp_path, "name=blind", "data.val_windows=0", "trainer.max_steps=4", model=TINY_DIFFUSION)
-    assert checkpoint.read(run({**composed, "codec": str(latent.parent / "codec")})).provenance["step"] == 4
+    assert checkpoint.read_checkpoint(run({**composed, "codec": str(latent.parent / "codec")})).provenance["step"] == 4
 
 
 def test_a_codec_for_other_layouts_is_refused(cities, latent, tmp_path):
@@ -397,7 +397,7 @@ def test_sampling_writes_what_it_says(latent, tmp_path):
     assert float(rows[0]["requested_coverage"]) == pytest.approx(spec.quantile("coverage", 50, "helsinki"), rel=1e-4)
     again = citygrain.measure(layouts["layouts"] / np.float32(255), spec.channels, spec.resolution_m)
     assert [float(r["measured_coverage"]) for r in rows] == pytest.approx(again["coverage"].tolist(), abs=1e-5)
-    city = checkpoint.read(latent).provenance["data"]["places"]["helsinki"]
+    city = checkpoint.read_checkpoint(latent).provenance["data"]["places"]["helsinki"]
     for i, file in enumerate(sorted((out / "layouts").glob("*.tif"))):
         with rasterio.open(file) as tif:
             assert tif.descriptions == spec.channels
@@ -523,7 +523,7 @@ def test_a_model_learns_on_from_another_on_a_new_place(cities, latent, tmp_path)
         tmp_path / "cities", tmp_path, "name=tuned", "data.places=[twin,helsinki]", f"init_from={latent}",
         "freeze=[conditioner,noise_embedding]", "trainer.max_steps=6", model=(),
     )  # fmt: skip
-    assert checkpoint.read(run(again)).provenance["step"] == 6
+    assert checkpoint.read_checkpoint(run(again)).provenance["step"] == 6
     assert torch.equal(citygrain.load(made).conditioner.place.weight, rows[[0, 0, 1]])
     run(again)  # the configuration's own model, diffusion with other settings, has no part in it
     assert citygrain.load(made).sampler == before.sampler
@@ -602,15 +602,15 @@ def test_a_run_without_a_log_leaves_none_and_makes_its_model(cities, tmp_path):
 
 def test_a_run_may_end_by_the_clock(cities, tmp_path):
     arguments = ("name=timed", "trainer.max_steps=-1", "+trainer.max_epochs=-1", "+trainer.max_time='00:00:00:03'")
-    assert checkpoint.read(run(config(cities, tmp_path, *arguments))).provenance["step"] > 0
+    assert checkpoint.read_checkpoint(run(config(cities, tmp_path, *arguments))).provenance["step"] > 0
     with pytest.raises(ConfigError, match="without an end"):
         run(config(cities, tmp_path, *arguments, "name=swa", "callbacks=swa"))
 
 
 def test_what_an_older_version_made_is_refused_in_words(cities, latent, tmp_path):
-    old = checkpoint.read(latent)
+    old = checkpoint.read_checkpoint(latent)
     stale = {name.replace("network.stem", "network.root"): value for name, value in old.weights.items()}
-    checkpoint.export(replace(old, weights=stale), tmp_path / "old")
+    checkpoint.export_checkpoint(replace(old, weights=stale), tmp_path / "old")
     with pytest.raises(CheckpointError, match="use the version of citygrain that made it"):
         run(config(cities, tmp_path, "name=tuned", f"init_from={tmp_path / 'old'}", "trainer.max_steps=2", model=()))
 

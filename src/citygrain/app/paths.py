@@ -15,11 +15,11 @@ from citygrain.app.shown import SHARE, Row, format_number, label_of, make_page_s
 from citygrain.app.studio import Range, Studio, check_seed, check_whole
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.generation.windows import draw
-from citygrain.latent import CodePath, codec_of, decode, follow, interpolate
+from citygrain.latent import CodePath, decode, find_codec, follow, interpolate
 from citygrain.measures import measure
 from citygrain.protocols import Codec, Sampler
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.support.devices import device_of
+from citygrain.support.devices import find_device
 
 MOST_STEPS = 25
 
@@ -174,7 +174,7 @@ def show_walk(studio: Studio, walk: Walk, step: int) -> tuple[Image.Image, list[
 
 
 def _codec_without_given(studio: Studio) -> Codec:
-    codec = codec_of(studio.generator)
+    codec = find_codec(studio.generator)
     if studio.spec.given:
         raise CapabilityError(
             "Layouts around given channels are no ends of a path.", remedy="choose a model that draws from nothing"
@@ -189,7 +189,7 @@ def _draw_codes(
     spec: LayoutSpec = studio.spec
     requests = Conditions.cat([Conditions.request(spec, 1, {"place": place}) for place in places])
     layouts = draw(studio.generator, requests, seeds, sampler=sampler).tensor
-    codes: NDArray[np.float32] = codec.encode(layouts.to(device_of(codec))).float().cpu().numpy()
+    codes: NDArray[np.float32] = codec.encode(layouts.to(find_device(codec))).float().cpu().numpy()
     return codes
 
 

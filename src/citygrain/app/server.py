@@ -18,9 +18,9 @@ from typing import Any
 import rich
 
 from citygrain.app.studio import Studio
-from citygrain.checkpoint import load, references
+from citygrain.checkpoint import list_references, load
 from citygrain.errors import CapabilityError, ConfigError
-from citygrain.support.devices import chosen_device
+from citygrain.support.devices import choose_device
 
 PORT, TRIED = 7860, 100
 """The first port that is tried, and how many are tried after it."""
@@ -121,11 +121,11 @@ def load_studios(
     ConfigError
         When there is none.
     """
-    named = references() if checkpoints is None else checkpoints
+    named = list_references() if checkpoints is None else checkpoints
     paths = [named] if isinstance(named, str | Path) else named
     if not paths:
         raise ConfigError("The page needs a model.", remedy="name a checkpoint, such as checkpoint=reference/cities_64")
-    where, turn = chosen_device(device), threading.Lock()
+    where, turn = choose_device(device), threading.Lock()
     return [Studio(path, load(path, device=where), Path(data), turn) for path in dict.fromkeys(map(str, paths))]
 
 

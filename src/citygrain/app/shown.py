@@ -14,7 +14,7 @@ from PIL import Image
 from citygrain.measures import MEASURES
 from citygrain.plot import make_sheet
 from citygrain.spec import LayoutSpec
-from citygrain.support.files import atomic_path
+from citygrain.support.files import write_atomically
 
 Row = list[str]
 
@@ -62,7 +62,7 @@ def format_number(value: float) -> str:
 
 def zip_folder(folder: Path, path: Path) -> Path:
     """Put the files of a folder into a ZIP file."""
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with write_atomically(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
                 archive.write(file, file.relative_to(folder))

@@ -18,12 +18,12 @@ from citygrain.app.shown import label_of
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.generation.windows import draw
 from citygrain.geo.raster_files import MANIFEST
-from citygrain.latent import Codes, codec_of, encode_places
+from citygrain.latent import Codes, encode_places, find_codec
 from citygrain.measures import MEASURES, settled
 from citygrain.protocols import Completes, Denoiser, Holds, Sampler, Trained
-from citygrain.samplers.base import fitting
+from citygrain.samplers.base import find_fitting_samplers
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
-from citygrain.support.devices import device_of
+from citygrain.support.devices import find_device
 
 LARGEST_SEED = 2**53 - 1000
 """A browser's numbers are exact up to 2⁵³."""
@@ -116,7 +116,7 @@ class Studio:
     def samplers(self) -> dict[str, Sampler]:
         """The samplers that fit: the model's own first, then others, with the same knobs where they have them."""
         own = self.generator.sampler
-        kinds: dict[str, Any] = {**fitting(self.generator)}
+        kinds: dict[str, Any] = {**find_fitting_samplers(self.generator)}
         others = {
             name: kind(**{f.name: getattr(own, f.name) for f in fields(kind) if hasattr(own, f.name)})
             for name, kind in kinds.items()
@@ -139,7 +139,7 @@ class Studio:
     def encodes(self) -> bool:
         """Whether the model has a code, or works in one."""
         try:
-            codec_of(self.generator)
+            find_codec(self.generator)
         except CapabilityError:
             return False
         return True
@@ -161,13 +161,13 @@ class Studio:
         if self.at_hand:
             with TemporaryDirectory() as kept:
                 return encode_places(self.generator, self.data, count=LIKELY, places=self.at_hand, folder=kept)
-        codec, spec = codec_of(self.generator), self.spec
+        codec, spec = find_codec(self.generator), self.spec
         # Where nothing is asked for, guidance and tolerance change nothing but the time it takes.
         quick = {"steps": 8, "guidance": 1, "tolerance": None}
         sampler = turn_knobs(self, "DpmSolver", quick) if "DpmSolver" in self.samplers else None
         with torch.no_grad():
             drawn = draw(self.generator, Conditions.empty(spec, LIKELY), range(LIKELY), sampler=sampler)
-            parts = torch.split(drawn.tensor.to(device_of(codec)), AT_ONCE)
+            parts = torch.split(drawn.tensor.to(find_device(codec)), AT_ONCE)
             codes = torch.cat([codec.encode(part).float().cpu() for part in parts]).numpy()
         nowhere, numbers = np.full(LIKELY, NO_PLACE), np.arange(LIKELY)
         return Codes(codes, nowhere, dict(drawn.measured), spec, lambda which: drawn.shares[list(which)], numbers)

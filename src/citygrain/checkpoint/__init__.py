@@ -1,5 +1,7 @@
-"""Checkpoints: read, turned into generators, exported with a card."""
+"""Checkpoints: read them, turn them into generators, and export them with a model card."""
 
+from citygrain.checkpoint.environment import describe_environment
+from citygrain.checkpoint.export import export_checkpoint
 from citygrain.checkpoint.store import (
     CARD,
     CONFIG,
@@ -10,13 +12,11 @@ from citygrain.checkpoint.store import (
     SHIPPED,
     WEIGHTS,
     Checkpoint,
-    build,
-    environment,
-    export,
-    files_of,
+    build_generator,
+    list_references,
+    list_weight_files,
     load,
-    read,
-    references,
+    read_checkpoint,
 )
 
 __all__ = [
@@ -29,11 +29,11 @@ __all__ = [
     "SHIPPED",
     "WEIGHTS",
     "Checkpoint",
-    "build",
-    "environment",
-    "export",
-    "files_of",
+    "build_generator",
+    "describe_environment",
+    "export_checkpoint",
+    "list_references",
+    "list_weight_files",
     "load",
-    "read",
-    "references",
+    "read_checkpoint",
 ]

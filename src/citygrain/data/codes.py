@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from citygrain.spec import Batch, Conditions
-from citygrain.support.files import atomic_path
+from citygrain.support.files import write_atomically
 
 
 class CodeBatch(NamedTuple):
@@ -86,7 +86,7 @@ class CodeBank(Dataset[CodeBatch]):
             conditions.append(batch.conditions.to("cpu"))
             progress(len(codes[-1]))
         joined = Conditions.cat(conditions)
-        with atomic_path(path) as temporary:
+        with write_atomically(path) as temporary:
             parts = {f.name: getattr(joined, f.name) for f in fields(Conditions)}
             torch.save({"key": digest, "code": torch.cat(codes), **parts}, temporary)
 

@@ -145,9 +145,9 @@ def _refuse_second_place(**described: Any) -> None:
 
 def _shipped_place(name: str) -> dict[str, Any]:
     """Return the name and the bbox of a place that comes with citygrain."""
-    from citygrain.support.config import groups, load_config  # noqa: PLC0415  (Hydra takes its time)
+    from citygrain.support.config import list_groups, load_config  # noqa: PLC0415  (Hydra takes its time)
 
-    choices = groups()["place"]
+    choices = list_groups()["place"]
     if name not in choices:
         raise ConfigError(
             "There is no place of this name.",
@@ -172,5 +172,5 @@ def _covered_place(source: Source, name: str | None) -> Place | None:
     except CitygrainError as error:
         if where == "source.":
             raise
-        raise error.of("base of the combined source", {"source.": where}) from error
+        raise error.with_subject("base of the combined source", {"source.": where}) from error
     return Place.from_bbox(name or make_slug(first.name.split(".", maxsplit=1)[0]), extent)

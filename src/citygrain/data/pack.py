@@ -21,7 +21,7 @@ from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.geo.split import SPLITS, find_block_cells
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 from citygrain.support.files import sha256
 
 MB = 1_000_000
@@ -127,7 +127,7 @@ def pack(
         raise DataError("There is nothing to pack.", got=f"no prepared place in {data}", remedy="citygrain prepare")
     if limit_mb is None:
         return _write([_Candidate.whole(raster) for raster in rasters], 1.0, out, resolution_m, step)
-    with progress_bar("estimating sizes", len(rasters)) as advance:
+    with show_progress_bar("estimating sizes", len(rasters)) as advance:
         candidates = []
         for raster in rasters:
             candidates.append(_Candidate.estimated(raster, resolution_m, step, seed))
@@ -152,7 +152,7 @@ def _write(
     candidates: Sequence[_Candidate], share: float, out: Path, resolution_m: float, step: int
 ) -> list[CityRaster]:
     """Pack the blocks of every place whose rank is at most `share`."""
-    with progress_bar("packing", len(candidates)) as advance:
+    with show_progress_bar("packing", len(candidates)) as advance:
         packed = []
         for one in candidates:
             packed.append(pack_place(one.raster, out / one.raster.name, resolution_m, step, one.rank <= share))

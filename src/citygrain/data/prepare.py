@@ -38,7 +38,7 @@ from citygrain.geo.sources import read_features as features_of
 from citygrain.geo.sources.identity import identify_source
 from citygrain.geo.split import BLOCK_M, BUFFER_M, split_blocks
 from citygrain.measures import measure
-from citygrain.support.console import Report, share_bar
+from citygrain.support.console import Report, show_share_bar
 from citygrain.support.files import sha256
 from citygrain.version import __version__
 
@@ -97,7 +97,7 @@ def prepare(
     workers
         Threads; all cores when None. The result does not depend on it.
     unknown
-        Channels that the source lacks although the place has them, see `citygrain.geo.sources.features`.
+        Channels that the source lacks although the place has them, see `citygrain.geo.sources.read_features`.
     replace
         Make it anew even if it is there, whatever it was made from. The old one stays until the new one is whole.
     progress
@@ -132,7 +132,7 @@ def prepare(
             **({"unknown": unknown} if unknown else {}),
         }
     )
-    with share_bar(f"preparing {place.name}", progress) as report, lock_folder(folder):
+    with show_share_bar(f"preparing {place.name}", progress) as report, lock_folder(folder):
         recovered = recover_folder(folder)
         existing = None if replace else _existing(folder, request)
         if existing is not None:

@@ -28,9 +28,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from citygrain.data.transforms import SYMMETRIES, turn
-from citygrain.networks.blocks import channels_last
-from citygrain.support.console import progress_bar
-from citygrain.support.files import atomic_path
+from citygrain.networks.blocks import set_channels_last
+from citygrain.support.console import show_progress_bar
+from citygrain.support.files import write_atomically
 
 FEATURES = 64
 """Dimensions of the embedding."""
@@ -72,7 +72,7 @@ class LayoutEmbedding(nn.Module):
         ]
         for cin, cout in zip([width, *widths[:-1]], widths, strict=True):
             layers += [nn.GroupNorm(8, cin), nn.SiLU(), nn.Conv2d(cin, cout, 3, stride=2, padding=1)]
-        self.body = channels_last(nn.Sequential(*layers, nn.SiLU()))
+        self.body = set_channels_last(nn.Sequential(*layers, nn.SiLU()))
         self.head = nn.Linear(2 * widths[-1], FEATURES)
         self.register_buffer("shift", torch.zeros(channels, 1, 1))
         self.register_buffer("scale", torch.ones(channels, 1, 1))
@@ -121,7 +121,7 @@ def train_embedding(
         weights = [*embedding.parameters(), *expander.parameters()]
         optimiser = torch.optim.AdamW(weights, lr=2e-3, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
-        with progress_bar("learning an embedding of real windows", steps) as advance:
+        with show_progress_bar("learning an embedding of real windows", steps) as advance:
             for step in range(steps):
                 windows = batches(step * batch, batch)
                 one, two = (expander(embedding(_crops(windows, embedding.fold))) for _ in range(2))
@@ -160,7 +160,7 @@ def keep_embedding(
         except (SafetensorError, RuntimeError, KeyError):
             pass  # a damaged file, or one of another version: it is learned again
     embedding = train_embedding(batches, steps=steps)
-    with atomic_path(path) as temporary:
+    with write_atomically(path) as temporary:
         save_file({name: value.contiguous() for name, value in embedding.state_dict().items()}, temporary)
     return embedding, path
 

@@ -28,8 +28,8 @@ from citygrain.evaluation.embedding import LayoutEmbedding
 from citygrain.evaluation.form import Form
 from citygrain.evaluation.morphology import measure_form
 from citygrain.geo.rasterize import Grid
-from citygrain.support.console import progress_bar
-from citygrain.support.files import atomic_path
+from citygrain.support.console import show_progress_bar
+from citygrain.support.files import write_atomically
 
 PART = 256
 """Layouts of a part."""
@@ -167,7 +167,7 @@ def gather(
 
     found: list[Arrays] = []
     paths = []
-    with progress_bar(f"{name} layouts", count) as advance:
+    with show_progress_bar(f"{name} layouts", count) as advance:
         for start in range(0, count, PART):
             positions = range(start, min(start + PART, count))
             paths.append(folder / f"{name}_{positions.start:06d}_{len(positions)}.npz")
@@ -190,6 +190,6 @@ def keep_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
         pass
     arrays = make()
-    with atomic_path(path) as temporary:
+    with write_atomically(path) as temporary:
         np.savez_compressed(temporary, **arrays)
     return arrays

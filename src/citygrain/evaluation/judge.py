@@ -83,7 +83,7 @@ def evaluate(
     batch_size
         Layouts that are drawn at once.
     precision
-        Numbers that the model computes in, see `citygrain.support.devices.computing_in`.
+        Numbers that the model computes in, see `citygrain.support.devices.use_precision`.
     workers
         Processes that measure urban form; None for one a core. A script that starts several has to call this below
         `if __name__ == "__main__":`.

@@ -13,7 +13,7 @@ from torch import Tensor
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.transforms import INVERSE, SYMMETRIES, turn
 from citygrain.evaluation.gather import PART, Gathered, coarsen
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 
 COPY_PERCENTILE = 1.0
 """Percentage of the held-out windows that may be nearer to a training window than a layout which is suspected."""
@@ -105,7 +105,7 @@ def search_training(of: Gathered, training: CityDataModule, count: int) -> Neare
     """Find the nearest training window of each layout, among the first `count` that the model saw."""
 
     def parts() -> Iterator[NDArray[np.float32]]:
-        with progress_bar("looking for copies", count) as advance:
+        with show_progress_bar("looking for copies", count) as advance:
             for start in range(0, count, PART):
                 positions = range(start, min(start + PART, count))
                 yield coarsen(training.batch("train", positions).layout)

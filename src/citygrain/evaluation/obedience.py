@@ -19,7 +19,7 @@ from citygrain.evaluation.sets import Drawing, request
 from citygrain.measures import MEASURES, settled
 from citygrain.plot import r_squared
 from citygrain.spec import LayoutSpec
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 
 POOL = 2048
 """Training windows that retrieval answers with."""
@@ -247,7 +247,7 @@ def sweep_conditions(
     names = list_sweepable(spec, wanted.conditions)
     unasked = drawn({}) if names else {}
     found = {}
-    with progress_bar("sweeping conditions", len(names)) as advance:
+    with show_progress_bar("sweeping conditions", len(names)) as advance:
         for name in names:
             asked = space_levels(spec, name, wanted.levels, *wanted.between)
             found[name] = Answers(

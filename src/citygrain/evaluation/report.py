@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import pandas as pd
 
-from citygrain.checkpoint import Checkpoint, read
+from citygrain.checkpoint import Checkpoint, read_checkpoint
 from citygrain.errors import DataError
 from citygrain.evaluation.curves import Curve
 from citygrain.evaluation.disruption import JudgedMetrics
@@ -22,7 +22,7 @@ from citygrain.evaluation.obedience import Obeyed
 from citygrain.evaluation.pages import TEMPLATES, format_number, render, write_page
 from citygrain.evaluation.realism import Failure, MeasureDistance, Realism
 from citygrain.evaluation.two_sample import ToldApart
-from citygrain.support.files import plain, write_json
+from citygrain.support.files import to_plain, write_json
 
 REPORT, PAGE = "report.json", "report.html"
 """Files of an evaluation's folder: what other programs read, and what people read."""
@@ -147,7 +147,7 @@ class Report:
         CheckpointError
             When the model that it is of is no longer there.
         """
-        judged = read(self.checkpoint)
+        judged = read_checkpoint(self.checkpoint)
         if judged.weights.keys() != checkpoint.weights.keys() or judged.provenance != checkpoint.provenance:
             raise DataError(
                 "This is an evaluation of another model.",
@@ -158,7 +158,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `report.json`: dicts, lists, texts and numbers, None for what is no number."""
-        found: dict[str, Any] = plain(self)
+        found: dict[str, Any] = to_plain(self)
         del found["folder"]
         for condition in found["obedience"].values():
             if condition["corrected"] is None:

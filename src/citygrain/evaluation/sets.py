@@ -23,7 +23,7 @@ from citygrain.evaluation.gather import Cells, Gathered
 from citygrain.generation.windows import draw
 from citygrain.geo.split import WHOLE
 from citygrain.layouts import Layouts
-from citygrain.protocols import Sampler, Trained, module_of
+from citygrain.protocols import Sampler, Trained, as_module
 from citygrain.spec import Batch, Conditions, LayoutSpec
 from citygrain.support.devices import SINGLE
 from citygrain.version import __version__
@@ -82,7 +82,7 @@ class Drawing:
     def digest(self) -> list[object]:
         """Return what decides which layouts are drawn, plain."""
         weights = hashlib.sha256()
-        for name, value in module_of(self.generator).state_dict().items():
+        for name, value in as_module(self.generator).state_dict().items():
             weights.update(name.encode())
             weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return [

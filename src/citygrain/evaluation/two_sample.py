@@ -21,7 +21,7 @@ from citygrain.evaluation.embedding import LayoutEmbedding
 from citygrain.evaluation.gather import Cells
 from citygrain.evaluation.sets import Sets
 from citygrain.spec import LayoutSpec
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 
 STEPS, BATCH = 300, 32
 MEASURED = 1024
@@ -121,7 +121,7 @@ def _learned(sets: list[Tensor], steps: int) -> nn.Module:
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps)
     labels = torch.tensor([0.0, 1.0]).repeat_interleave(BATCH // 2)
-    with progress_bar("learning to tell generated from real", steps) as advance:
+    with show_progress_bar("learning to tell generated from real", steps) as advance:
         for _ in range(steps):
             drawn = torch.cat([layouts[torch.randint(len(layouts), (BATCH // 2,))] for layouts in sets])
             turned = turn(drawn, int(torch.randint(SYMMETRIES, ())))

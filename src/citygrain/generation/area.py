@@ -23,8 +23,8 @@ from citygrain.protocols import Denoiser, Known, Noise, Sampler, ShowsLayouts, T
 from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling
 from citygrain.samplers.diffusion import DIFFUSION
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.support.console import progress_bar
-from citygrain.support.devices import SINGLE, computing_in, device_of
+from citygrain.support.console import show_progress_bar
+from citygrain.support.devices import SINGLE, find_device, use_precision
 
 Fields = Mapping[str, float | Tensor]
 """Condition → what is asked for in its unit: a number, or `(H, W)` over an area, NaN where nothing is."""
@@ -94,7 +94,7 @@ def draw_area(
     spec: LayoutSpec = generator.spec
     _check(spec, shape, known)
     chosen = sampler or generator.sampler
-    device = device_of(generator)
+    device = find_device(generator)
     if spec.given:
         raise CapabilityError(
             "A model that is given channels draws windows around them.",
@@ -106,8 +106,8 @@ def draw_area(
     factor = spec.size_px // generator.latent_shape[-1]
     padded = [-(-length // factor) * factor for length in shape]
     pad = (0, padded[1] - shape[1], 0, padded[0] - shape[0])
-    tiling = Tiling.over(padded[0] // factor, padded[1] // factor, generator.latent_shape[-1], overlap)
-    cells = tiling.finer(factor)
+    tiling = Tiling.cover(padded[0] // factor, padded[1] // factor, generator.latent_shape[-1], overlap)
+    cells = tiling.refine(factor)
     if known is not None:
         keep = F.pad(known.keep, pad, value=False)
         known = Known(F.pad(known.layout, pad, mode="replicate").to(device), keep.to(device))
@@ -119,7 +119,7 @@ def draw_area(
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
         seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
-        drawn = cells.blended(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
+        drawn = cells.blend(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
         layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
     return _composed(layout, known)[:, : shape[0], : shape[1]]
 
@@ -297,9 +297,9 @@ def draw_areas(
     grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner))
     fields = read_fields(spec, conditions, grids[0])
     areas = []
-    with progress_bar("drawing areas", len(seeds)) as advance:
+    with show_progress_bar("drawing areas", len(seeds)) as advance:
         for seed in seeds:
-            with computing_in(precision, device_of(generator)):
+            with use_precision(precision, find_device(generator)):
                 drawn = draw_area(
                     generator, shape, fields, place=asked_place, seed=seed, sampler=sampler, batch_size=batch_size
                 )

@@ -34,7 +34,7 @@ from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
 from citygrain.protocols import Denoiser, Known, Sampler, Trained
 from citygrain.samplers.areas import Begin
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_text
 
 COLUMNS = 4
@@ -66,6 +66,15 @@ class Edit:
     site: Site
     requested: Mapping[str, float] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Say what was redrawn, and not every number."""
+        ways, asked = len(self.after), ", ".join(f"{name} {value:.4g}" for name, value in self.requested.items())
+        return (
+            f"Edit({ways} way{'s' if ways > 1 else ''} of redrawing {int(self.site.free.sum())} cells of "
+            f"{self.layouts.resolution_m:g} m in {self.site.grid.crs}; asked: {asked or 'nothing'}; "
+            f"kept: {', '.join(self.kept) or 'nothing'})"
+        )
 
     @property
     def before(self) -> Layouts:
@@ -326,7 +335,7 @@ def redraw(
     keep = torch.from_numpy(~site.free | stays[:, None, None])[None]
     known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep)
     cells, names = [site.layout], [BEFORE]
-    with progress_bar("redrawing the site", len(seeds)) as advance:
+    with show_progress_bar("redrawing the site", len(seeds)) as advance:
         for i, seed in enumerate(seeds):
             drawn = draw_area(
                 generator, site.free.shape, fields, known=known, place=place, seed=seed, sampler=sampler,

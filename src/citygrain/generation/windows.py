@@ -16,8 +16,8 @@ from citygrain.layouts import COLUMNS, Layouts
 from citygrain.measures import measure, settled
 from citygrain.protocols import Noise, Sampler, Trained
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.support.console import progress_bar
-from citygrain.support.devices import SINGLE, check_precision, computing_in, device_of
+from citygrain.support.console import show_progress_bar
+from citygrain.support.devices import SINGLE, check_precision, find_device, use_precision
 
 NEAR = 0.02
 """An error that is small enough, in standard deviations over the training windows: no further attempt is made."""
@@ -57,7 +57,7 @@ def draw(
     attempts
         How often a layout is drawn at most; one that comes within `NEAR` of all that it is asked is left as it is.
     precision
-        Numbers that the generator computes in, see `citygrain.support.devices.computing_in`. In any, a layout is
+        Numbers that the generator computes in, see `citygrain.support.devices.use_precision`. In any, a layout is
         measured in single precision.
     batch_size
         How many are drawn at once.
@@ -76,15 +76,15 @@ def draw(
     if batch_size < 1:
         raise ConfigError("A batch holds one layout or more.", expected="batch_size ≥ 1", got=batch_size)
     spec = generator.spec
-    device = device_of(generator)
+    device = find_device(generator)
     layouts = []
-    with progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
+    with show_progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
 
             def drawn(asked: Conditions, rows: Tensor, part: slice = part) -> Tensor:
                 noise = Noise([seeds[part][i] for i in rows.tolist()], device)
-                with computing_in(precision, device):
+                with use_precision(precision, device):
                     made = generator.sample(asked.to(device), noise=noise, sampler=sampler)
                 return (made.float().cpu() * 255).round() / 255
 

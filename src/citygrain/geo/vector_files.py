@@ -16,8 +16,8 @@ from citygrain.errors import ConfigError, DataError
 from citygrain.geo.layout_files import find_layouts, name_layout, read_layout
 from citygrain.geo.osmnx_session import borrow_osmnx
 from citygrain.geo.vectorize import AREAS, NETWORKS, SMALLEST_M2, Vectors, vectorize
-from citygrain.support.console import progress_bar
-from citygrain.support.files import atomic_path
+from citygrain.support.console import show_progress_bar
+from citygrain.support.files import write_atomically
 
 FORMATS = ("gpkg", "geojson", "parquet", "graphml")
 
@@ -73,7 +73,7 @@ def vectorize_layouts(
     files, folder = find_layouts(Path(layouts)), Path(out)
     vectorize_one = partial(_vectorize_file, bounds=bounds, service=service, smallest_m2=smallest_m2)
     vectors: dict[str, Vectors] = {}
-    with progress_bar("vectorising layouts", len(files)) as advance:
+    with show_progress_bar("vectorising layouts", len(files)) as advance:
         for file, found in zip(files, _map(vectorize_one, files, workers), strict=True):
             vectors[name_layout(file)] = found
             advance(1)
@@ -120,13 +120,13 @@ def write_layers(layers: Mapping[str, gpd.GeoDataFrame], file_format: str, folde
     A layer without features has the types of its columns and, in a GeoPackage, of its geometry all the same.
     """
     if file_format == "gpkg":
-        with atomic_path(folder / "layouts.gpkg") as temporary:
+        with write_atomically(folder / "layouts.gpkg") as temporary:
             for name, layer in layers.items():
                 kind = "Polygon" if name in AREAS else "LineString" if name in NETWORKS else "Point"
                 layer.to_file(temporary, layer=name, driver="GPKG", geometry_type=kind)
         return
     for name, layer in layers.items():
-        with atomic_path(folder / file_format / f"{name}.{file_format}") as temporary:
+        with write_atomically(folder / file_format / f"{name}.{file_format}") as temporary:
             if file_format == "parquet":
                 layer.to_parquet(temporary)
             else:  # RFC 7946: GeoJSON is in degrees
@@ -144,5 +144,5 @@ def write_graphs(vectors: Mapping[str, Vectors], folder: Path) -> None:
                 except DataError:  # there are no such ways
                     path.unlink(missing_ok=True)  # of a layout that this one replaces
                 else:
-                    with atomic_path(path) as temporary:
+                    with write_atomically(path) as temporary:
                         ox.save_graphml(graph, temporary)

@@ -1,9 +1,9 @@
-"""What generative adversarial networks share: the game, as one loss for both players.
+"""The game of generative adversarial networks: one loss for both players, the generator and the critic.
 
-Each player's loss reaches its own weights only: the generator is judged by a critic whose weights are held still, the
-critic sees layouts that are cut off from the generator. So one backward pass of their sum gives both gradients, both
-players move at once (Mescheder et al. 2018 show that this settles, given the gradient penalty), and the game trains
-like everything else here: any optimiser, clipping, accumulation, several processes.
+The loss of a player only reaches the weights of that player. For the generator's loss, the critic's weights are held
+fixed; for the critic's loss, the layouts are detached from the generator. So one backward pass of the sum gives both
+gradients, and both players move at once (Mescheder et al. 2018 show that this converges with the gradient penalty).
+The game therefore trains like every other family: with any optimiser, clipping, accumulation and several processes.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class GanLoss(Protocol):
-    """What the players of a game lose."""
+    """The losses of the two players."""
 
     def critic(self, real: Tensor, made: Tensor) -> Tensor:
-        """Loss of a critic that gave these logits to real and made layouts."""
+        """Return the loss of a critic that gave these logits to real and generated layouts."""
         ...
 
     def generator(self, made: Tensor) -> Tensor:
-        """Loss of a generator whose layouts were given these logits."""
+        """Return the loss of a generator whose layouts got these logits."""
         ...
 
 
 @dataclass(frozen=True)
 class NonSaturating:
-    """Cross-entropy for the critic; the generator wants to be taken for real (Goodfellow et al. 2014).
+    """Cross-entropy for the critic. The generator maximises the odds of being called real (Goodfellow et al. 2014).
 
     Parameters
     ----------
     smoothing
-        The critic is to be sure of real layouts only to 1 − smoothing (one-sided, Salimans et al. 2016).
+        The target of the critic for real layouts is 1 − smoothing (one-sided, Salimans et al. 2016).
     """
 
     smoothing: float = 0.0
@@ -51,36 +51,36 @@ class NonSaturating:
         _check_smoothing(self.smoothing)
 
     def critic(self, real: Tensor, made: Tensor) -> Tensor:
-        """Cross-entropy of logits of real and made layouts."""
+        """Return the cross-entropy of the logits of real and generated layouts."""
         sure = F.softplus(-real) * (1 - self.smoothing) + F.softplus(real) * self.smoothing
         return sure.mean() + F.softplus(made).mean()
 
     def generator(self, made: Tensor) -> Tensor:
-        """Cross-entropy of made layouts with being real."""
+        """Return the cross-entropy of generated layouts with the label "real"."""
         return F.softplus(-made).mean()
 
 
 @dataclass(frozen=True)
 class Hinge:
-    """Margins for the critic, the plain logit for the generator (Lim & Ye 2017)."""
+    """Margins for the critic, and the plain logit for the generator (Lim & Ye 2017)."""
 
     def critic(self, real: Tensor, made: Tensor) -> Tensor:
-        """How far logits fall short of margins of 1 either way."""
+        """Return by how much logits miss the margins: 1 for real layouts, −1 for generated ones."""
         return F.relu(1 - real).mean() + F.relu(1 + made).mean()
 
     def generator(self, made: Tensor) -> Tensor:
-        """Negative logit."""
+        """Return the negative mean logit."""
         return -made.mean()
 
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """Squared distance from 1 for real and 0 for made (Mao et al. 2017).
+    """Squared distance from 1 for real layouts and from 0 for generated ones (Mao et al. 2017).
 
     Parameters
     ----------
     smoothing
-        The critic is to give real layouts 1 − smoothing.
+        The target of the critic for real layouts is 1 − smoothing.
     """
 
     smoothing: float = 0.0
@@ -89,11 +89,11 @@ class LeastSquares:
         _check_smoothing(self.smoothing)
 
     def critic(self, real: Tensor, made: Tensor) -> Tensor:
-        """Squared distances of logits from 1 − smoothing and 0."""
+        """Return the squared distances of logits from 1 − smoothing and from 0."""
         return (real - 1 + self.smoothing).square().mean() + made.square().mean()
 
     def generator(self, made: Tensor) -> Tensor:
-        """Squared distance of logits from 1."""
+        """Return the squared distance of logits from 1."""
         return (made - 1).square().mean()
 
 
@@ -103,9 +103,9 @@ def _check_smoothing(smoothing: float) -> None:
 
 
 class Game(nn.Module):
-    """A critic with its own view of the conditions, and the losses of both players.
+    """A critic with its own embedding of the conditions, and the losses of both players.
 
-    The critic sees layouts standardised channel by channel: otherwise it would not look at cycle tracks.
+    The critic sees layouts standardised channel by channel. Otherwise it would ignore rare channels like cycle tracks.
 
     Parameters
     ----------
@@ -114,14 +114,14 @@ class Game(nn.Module):
     critic
         Makes the critic from `in_channels` and `embedding`.
     objective
-        What the players lose.
+        The losses of the players.
     r1
-        Weight γ of the penalty on the gradient of each of the critic's verdicts at real, standardised layouts,
-        γ/2 · ‖∇D‖² (Mescheder et al. 2018), on a quarter of each batch.
+        Weight γ of the gradient penalty γ/2 · ‖∇D‖² (Mescheder et al. 2018), for each verdict of the critic at real,
+        standardised layouts. It is computed on a quarter of each batch.
     obedience
         Weight, for the generator, of the squared distance between what its layouts measure and what was asked for, in
-        standard deviations over the training windows. The measures are differentiable, so that the critic need not
-        find out about them.
+        standard deviations over the training windows. The measures are differentiable, so the critic does not have to
+        learn them.
     embedding
         Size of the critic's embedding of the conditions.
     """
@@ -152,38 +152,39 @@ class Game(nn.Module):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set how channels are standardised from training layouts `(N, C, H, W)`."""
+        """Measure shift and scale of each channel on training layouts `(N, C, H, W)`."""
         self.shift.copy_(layouts.mean((0, 2, 3))[:, None, None])
         self.scale.copy_(layouts.std((0, 2, 3))[:, None, None].clamp_min(0.05))
 
     def judge(self, seen: Tensor, conditions: Conditions) -> Tensor:
-        """Logits of standardised layouts `(B, C, H, W)`: the larger, the more real and the more as asked for."""
+        """Return the logits of standardised layouts `(B, C, H, W)`: larger for more real and more obedient ones."""
         return self.critic(torch.cat([seen, self.planes(conditions, seen.shape[-1])], 1), self.conditioner(conditions))
 
     def forward(self, layout: Tensor, conditions: Conditions) -> Tensor:
-        """Logits of layouts `(B, C, H, W)`."""
+        """Return the logits of layouts `(B, C, H, W)`."""
         return self.judge((layout - self.shift) / self.scale, conditions)
 
-    def losses(self, real: Tensor, made: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Losses of both players, for real layouts and made ones `(B, C, H, W)` under the same conditions."""
+    def compute_losses(self, real: Tensor, made: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """Return the losses of both players for real and generated layouts `(B, C, H, W)` under the same conditions."""
         still = {name: weight.detach() for name, weight in self.named_parameters()}
         generator = self.objective.generator(functional_call(self, still, (made, conditions)))
         critic = self.objective.critic(self(real, conditions), self(made.detach(), conditions))
         losses = {"loss": generator + critic, "generator": generator, "critic": critic}
         if self.r1 and self.training:
             part = slice(0, max(1, len(real) // 4))
-            losses["r1"] = self.r1 / 2 * self._gradient(real[part], conditions[part])
+            losses["r1"] = self.r1 / 2 * self._penalise_gradient(real[part], conditions[part])
             losses["loss"] = losses["loss"] + losses["r1"]
         if self.obedience:
-            losses["disobedience"] = self.disobedience(made, conditions)
+            losses["disobedience"] = self.measure_disobedience(made, conditions)
             losses["loss"] = losses["loss"] + self.obedience * losses["disobedience"]
         return losses
 
-    def _gradient(self, real: Tensor, conditions: Conditions) -> Tensor:
-        """Mean squared length of the gradient of each of the critic's verdicts at real layouts, in single precision.
+    def _penalise_gradient(self, real: Tensor, conditions: Conditions) -> Tensor:
+        """Return the mean squared length of the gradient of a verdict at real layouts, in single precision.
 
-        The gradient of their sum is taken once; as if no two verdicts of a layout saw the same cells, its squared
-        length is the sum of theirs. The gradient of their mean would get shorter, the more patches a layout has.
+        The gradient of the sum of all verdicts is computed once. Its squared length equals the sum of the squared
+        lengths of the single gradients if no two verdicts of a layout see the same cells; this is taken as true. (The
+        gradient of the mean would get shorter with the number of patches in a layout.)
         """
         with torch.autocast(real.device.type, enabled=False):
             seen = ((real.detach().float() - self.shift) / self.scale).requires_grad_()
@@ -191,8 +192,8 @@ class Game(nn.Module):
             (gradient,) = torch.autograd.grad(logits.sum(), seen, create_graph=True)
         return gradient.square().sum() / logits.numel()
 
-    def disobedience(self, made: Tensor, conditions: Conditions) -> Tensor:
-        """Mean squared distance between measured and asked, over what is asked for; 0 where nothing is."""
+    def measure_disobedience(self, made: Tensor, conditions: Conditions) -> Tensor:
+        """Return the mean Huber distance of measured from requested scalars; 0 where none is requested."""
         spec = self.spec
         if not spec.scalars:
             return made.new_zeros(())
@@ -201,7 +202,7 @@ class Game(nn.Module):
         values = measure_unchecked(made.float(), spec.channels, spec.resolution_m, spec.scalars)
         measured = torch.stack([values[name] for name in spec.scalars], 1)
         missing = (measured - conditions.scalars) / unit * conditions.present
-        # A layout that is far off pulls no harder than one that is a few standard deviations off.
+        # Beyond one standard deviation the loss grows linearly, so a layout that is far off does not dominate.
         return F.huber_loss(
             missing, torch.zeros_like(missing), delta=1.0, reduction="sum"
         ) / conditions.present.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Autoencoders that only reconstruct: undercomplete, sparse, denoising."""
+"""Autoencoders that are trained to reconstruct: undercomplete, sparse and denoising."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.models.code_space import code_shape
+from citygrain.models.code_space import compute_code_shape
 from citygrain.models.latent_prior import FittedCodec, LatentPrior
 from citygrain.models.reconstruction import ReconstructionLoss
 from citygrain.protocols import Sampler
@@ -18,49 +18,49 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class Sparsity(Protocol):
-    """How a code is kept sparse."""
+    """A way to keep a code sparse."""
 
     def activate(self, code: Tensor) -> Tensor:
-        """Activities `(B, c, h, w)`, at least 0, of what the encoder returns."""
+        """Return the activities `(B, c, h, w)`, at least 0, of the output of the encoder."""
         ...
 
     def penalty(self, activity: Tensor) -> Tensor:
-        """Scalar to add to the loss."""
+        """Return the scalar that is added to the loss."""
         ...
 
 
 @dataclass(frozen=True)
 class ActivityL1:
-    """Rectified activities whose mean is penalised, so that most of them are exactly 0 (Glorot et al. 2011).
+    """Rectified activities with a penalty on their mean, so that most of them are exactly 0 (Glorot et al. 2011).
 
     Parameters
     ----------
     weight
-        Of the mean activity in the loss. It has to come with a weight decay, or the decoder makes up for small codes.
+        Weight of the mean activity in the loss. It needs weight decay, or the decoder makes up for small codes.
     """
 
     weight: float = 0.05
 
     def activate(self, code: Tensor) -> Tensor:
-        """Rectify; what is inactive keeps a tenth of its gradient, so that no part of the code is lost for good."""
+        """Rectify. Inactive elements keep a tenth of their gradient, so that they can become active again."""
         leak = 0.1 * code.clamp_max(0)
         return code.relu() + leak - leak.detach()
 
     def penalty(self, activity: Tensor) -> Tensor:
-        """Weighted mean activity; what is inactive is left alone, or it would be pushed down for ever."""
+        """Return the weighted mean activity. Inactive elements get no gradient: it would push them down for ever."""
         return self.weight * activity.relu().mean()
 
 
 @dataclass(frozen=True)
 class ActivityKL:
-    """Activities in (0, 1) whose mean in each channel is drawn to a target rate (Ng 2011, CS294A lecture notes).
+    """Activities in (0, 1) whose mean in each channel is pulled to a target rate (Ng 2011, CS294A lecture notes).
 
     Parameters
     ----------
     weight
-        Of the Kullback–Leibler divergence, summed over the channels, in the loss.
+        Weight in the loss of the Kullback–Leibler divergence, summed over the channels.
     rate
-        Mean activity that each channel of the code is to have.
+        Target of the mean activity of each channel.
     """
 
     weight: float = 0.1
@@ -75,7 +75,7 @@ class ActivityKL:
         return code.sigmoid()
 
     def penalty(self, activity: Tensor) -> Tensor:
-        """Weighted divergence of a coin of the target rate from one of the mean activity."""
+        """Return the weighted divergence of two Bernoulli distributions: target rate from mean activity."""
         mean = activity.float().mean((0, 2, 3)).clamp(1e-6, 1 - 1e-6)
         rate = torch.full_like(mean, self.rate)
         divergence = rate * (rate / mean).log() + (1 - rate) * ((1 - rate) / (1 - mean)).log()
@@ -83,9 +83,9 @@ class ActivityKL:
 
 
 class Autoencoder(FittedCodec):
-    """Encoder and decoder of a code smaller than the layout (Hinton & Salakhutdinov 2006).
+    """An encoder and a decoder, with a code smaller than the layout (Hinton & Salakhutdinov 2006).
 
-    The code knows nothing of conditions; they enter through the prior that is fitted to the codes after training.
+    The code does not depend on conditions. They enter through the prior that is fitted to the codes after training.
 
     Parameters
     ----------
@@ -98,15 +98,15 @@ class Autoencoder(FittedCodec):
     reconstruction
         Weights of the reconstruction errors, see `citygrain.models.reconstruction`; cross-entropy by default.
     balance
-        How far rare channels are raised in the reconstruction: 0 treats every cell alike, 1 every channel alike.
+        How much weight rare channels get in the reconstruction: with 0 every cell counts alike, with 1 every channel.
     sparsity
-        `ActivityL1` or `ActivityKL` keep most of the code inactive; None leaves it free.
+        `ActivityL1` or `ActivityKL` keep most of the code inactive. None adds no such penalty.
     noise, erased
-        Corruption of what the encoder sees in training, while the decoder has to give back the whole layout (Vincent
-        et al. 2010): standard deviation of Gaussian noise on the coverage, and share of cells that are set to zero in
-        all channels.
+        Corruption of the layouts that the encoder sees in training; the decoder must still return the clean layout
+        (Vincent et al. 2010). Standard deviation of Gaussian noise on the coverage, and share of cells that are set to
+        zero in all channels.
     prior
-        Makes the prior that is fitted after training.
+        Makes the prior, which is fitted after training.
     sampler
         Used by `sample` unless another is given; `FittedMixture` by default.
     """
@@ -134,7 +134,7 @@ class Autoencoder(FittedCodec):
             )
         channels = len(spec.channels)
         encoder_network = encoder(in_channels=channels, out_channels=code_channels)
-        super().__init__(spec, code_shape(spec, encoder_network, code_channels), prior, sampler)
+        super().__init__(spec, compute_code_shape(spec, encoder_network, code_channels), prior, sampler)
         self.encoder = encoder_network
         self.decoder = decoder(in_channels=code_channels, out_channels=channels)
         self.reconstruction = ReconstructionLoss(channels, reconstruction or {"bce": 1.0}, balance)
@@ -154,8 +154,8 @@ class Autoencoder(FittedCodec):
         return self.decoder(code).sigmoid()
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return the reconstruction error, and what sparsity adds to it with the share of the code that is active."""
-        code = self.encode(self.corrupted(layout) if self.training else layout)
+        """Return the reconstruction error and, with sparsity, the penalty and the share of the code that is active."""
+        code = self.encode(self.corrupt(layout) if self.training else layout)
         reconstruction = self.reconstruction(self.decoder(code), layout)
         if self.sparsity is None:
             return {"loss": reconstruction}
@@ -168,8 +168,8 @@ class Autoencoder(FittedCodec):
             "active": active,
         }
 
-    def corrupted(self, layout: Tensor) -> Tensor:
-        """Return what the encoder sees in training of layouts `(B, C, H, W)`."""
+    def corrupt(self, layout: Tensor) -> Tensor:
+        """Corrupt layouts `(B, C, H, W)` as the encoder sees them in training."""
         if self.noise:
             layout = layout + self.noise * torch.randn_like(layout)
         if self.erased:

@@ -1,4 +1,4 @@
-"""The restricted Boltzmann machine: two layers of bits, and an energy that is bilinear in them."""
+"""The restricted Boltzmann machine: two layers of bits, with an energy that is bilinear in them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.models.code_space import settled
+from citygrain.models.code_space import find_settled
 from citygrain.models.replay import Replay
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.protocols import Biases, Noise, Sampler
@@ -18,11 +18,11 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class BoltzmannMachine(nn.Module):
-    """A restricted Boltzmann machine over bits of coverage, its biases steered by conditions (Smolensky 1986).
+    """A restricted Boltzmann machine over bits of coverage, with biases that depend on conditions (Smolensky 1986).
 
     With visible bits v and hidden bits h, p(v, h | c) ∝ exp(b(c)·v + a(c)·h + h·Wv). Conditions move the biases (Taylor
-    et al. 2007); W is a convolution (Lee et al. 2009), as a city's windows may lie anywhere, and one that reaches over
-    the whole window is the plain machine, in which every hidden bit sees every visible one.
+    et al. 2007). W is a convolution (Lee et al. 2009), because a window can lie anywhere in a city. A convolution that
+    reaches over the whole window gives the plain machine, in which every hidden bit sees every visible bit.
 
     Parameters
     ----------
@@ -31,17 +31,17 @@ class BoltzmannMachine(nn.Module):
     sampler
         Used by `sample` unless another is given; `Gibbs` by default.
     pool
-        Edge in cells of the squares that are modelled as one.
+        Edge in cells of the squares that share one visible bit per channel.
     features
         Number of hidden bits at each position.
     reach
-        Edge, in squares, of what a hidden bit sees; None for all.
+        Edge, in squares, of the part of the window that a hidden bit sees. None takes the whole window.
     stride
-        Squares from one position to the next.
+        Number of squares from one position to the next.
     gibbs
-        How often both layers are drawn between two steps of training.
+        How often both layers are drawn in one training step.
     capacity, restart
-        Of the chains that training draws against, see `citygrain.models.replay.Replay`.
+        Settings of the pool of chains that training uses, see `citygrain.models.replay.Replay`.
     embedding
         Size of the embedding of the conditions.
     """
@@ -89,12 +89,12 @@ class BoltzmannMachine(nn.Module):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Begin with biases that give each channel its share in training layouts `(N, C, H, W)` (Hinton 2012, 8.1)."""
+        """Set biases that give each channel its mean coverage in training layouts `(N, C, H, W)` (Hinton 2012, 8.1)."""
         share = layouts.mean((0, 2, 3)).clamp(1e-4, 1 - 1e-4)
         self.visible_bias.copy_(share.logit()[:, None, None])
 
     def biases(self, conditions: Conditions) -> Biases:
-        """Biases of visible and hidden bits under conditions."""
+        """Return the biases of visible and hidden bits under conditions."""
         embedding = self.conditioner(conditions)
         planes = self.planes(conditions, self.visible_shape[-1])
         visible = (
@@ -107,20 +107,20 @@ class BoltzmannMachine(nn.Module):
         )
 
     def hidden_logits(self, visible: Tensor, biases: Biases) -> Tensor:
-        """Logits `(B, features, h', w')` of hidden bits given visible ones."""
+        """Return the logits `(B, features, h', w')` of the hidden bits given the visible bits."""
         return F.conv2d(visible, self.weight, stride=self.stride, padding=self.padding) + biases.hidden
 
     def visible_logits(self, hidden: Tensor, biases: Biases) -> Tensor:
-        """Logits `(B, C, h, w)` of visible bits given hidden ones."""
+        """Return the logits `(B, C, h, w)` of the visible bits given the hidden bits."""
         return F.conv_transpose2d(hidden, self.weight, stride=self.stride, padding=self.padding) + biases.visible
 
     def read(self, layout: Tensor) -> Tensor:
-        """Return the coverage `(B, C, h, w)` of the squares that bits stand for."""
+        """Return the coverage `(B, C, h, w)` of the squares of the visible bits."""
         return F.avg_pool2d(layout, self.pool)
 
     def settled(self, keep: Tensor) -> Tensor:
-        """Return which bits `(B, C, h, w)` stand for squares that are kept whole."""
-        return settled(keep, self.visible_shape, channelwise=True)
+        """Return, as bool `(B, C, h, w)`, which visible bits stand for squares that are kept completely."""
+        return find_settled(keep, self.visible_shape, channelwise=True)
 
     def free_energy(self, visible: Tensor, conditions: Conditions) -> Tensor:
         """Return −ln Σₕ exp(b·v + a·h + h·Wv), `(B,)`, of visible bits."""
@@ -129,28 +129,32 @@ class BoltzmannMachine(nn.Module):
         return -(biases.visible * visible).sum((1, 2, 3)) - hidden
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the difference of free energies of data and chains, a bit, and how well data are reconstructed.
+        """Return the difference of the free energies of data and chains, per bit, and the reconstruction error.
 
-        Each bit is drawn with the square's coverage as its probability. The gradient of the difference is that of the
-        likelihood, but for chains that have not settled (contrastive divergence, Hinton 2002; with a pool of chains,
-        Tieleman 2008); its value says nothing. Outside training chains begin at the data, and leave no trace.
+        Each bit is drawn with the coverage of its square as its probability. If the chains have converged, the gradient
+        of the difference is the gradient of the negative log-likelihood (contrastive divergence, Hinton 2002; with a
+        pool of chains, Tieleman 2008). The value of the difference has no meaning. Outside training, chains begin at
+        the data, and are not stored.
         """
         bits = torch.bernoulli(self.read(layout).clamp(0, 1))
-        drawn, theirs = self._walked(bits, conditions)
+        drawn, theirs = self._walk_chains(bits, conditions)
         contrast = (self.free_energy(bits, conditions) - self.free_energy(drawn, theirs)).mean()
-        return {"loss": contrast / math.prod(self.visible_shape), "reconstruction": self._error(bits, conditions)}
+        return {
+            "loss": contrast / math.prod(self.visible_shape),
+            "reconstruction": self._measure_error(bits, conditions),
+        }
 
     @torch.no_grad()
-    def _walked(self, bits: Tensor, conditions: Conditions) -> tuple[Tensor, Conditions]:
-        """Return visible bits of chains that have moved on, and the conditions that each is under."""
+    def _walk_chains(self, bits: Tensor, conditions: Conditions) -> tuple[Tensor, Conditions]:
+        """Return the visible bits of chains after some steps, and the conditions of each chain."""
         if not self.training:
-            return self._moved(bits, conditions), conditions
+            return self._move_chains(bits, conditions), conditions
         slots, begun, theirs = self.replay.draw(bits, conditions)
-        moved = self._moved(begun, theirs)
+        moved = self._move_chains(begun, theirs)
         self.replay.keep(slots, moved, theirs)
         return moved, theirs
 
-    def _moved(self, visible: Tensor, conditions: Conditions) -> Tensor:
+    def _move_chains(self, visible: Tensor, conditions: Conditions) -> Tensor:
         biases = self.biases(conditions)
         for _ in range(self.gibbs):
             hidden = torch.bernoulli(self.hidden_logits(visible, biases).sigmoid())
@@ -158,8 +162,8 @@ class BoltzmannMachine(nn.Module):
         return visible
 
     @torch.no_grad()
-    def _error(self, bits: Tensor, conditions: Conditions) -> Tensor:
-        """Cross-entropy in nats of bits and what is expected of them given the hidden bits that they make expect."""
+    def _measure_error(self, bits: Tensor, conditions: Conditions) -> Tensor:
+        """Return the cross-entropy, in nats, of bits and their reconstruction from the expected hidden bits."""
         biases = self.biases(conditions)
         again = self.visible_logits(self.hidden_logits(bits, biases).sigmoid(), biases)
         return F.binary_cross_entropy_with_logits(again, bits)

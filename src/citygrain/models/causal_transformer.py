@@ -1,4 +1,4 @@
-"""The autoregressive transformer: layouts as a text of tokens, read row by row."""
+"""The autoregressive transformer: a layout is a text of tokens, read row by row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class CausalTransformer(TokenSpace):
-    """Predicts each token of a layout from those before it (van den Oord et al. 2017; Esser et al. 2021).
+    """Predict each token of a layout from the tokens before it (van den Oord et al. 2017; Esser et al. 2021).
 
     Parameters
     ----------
@@ -45,29 +45,30 @@ class CausalTransformer(TokenSpace):
         )
 
     def logits(self, tokens: Tensor, conditions: Conditions) -> Tensor:
-        """Logits `(B, L, book_size)` of each of the tokens `(B, L)` of whole layouts, given those before it."""
+        """Return logits `(B, L, book_size)` for all tokens `(B, L)` of layouts, each given the tokens before it."""
         start = tokens.new_full((len(tokens), 1), self.book_size)
-        return self.network(torch.cat([start, tokens[:, :-1]], 1), *self.asked(conditions))
+        return self.network(torch.cat([start, tokens[:, :-1]], 1), *self.embed_conditions(conditions))
 
     def reader(self, conditions: Conditions) -> Callable[[Tensor | None], Tensor]:
-        """Return what `logits` gives one token a call, at a cost that does not grow with those before it.
+        """Return a function that gives the logits of `logits` one token per call.
 
-        It takes the tokens `(B,)` that were chosen last, None at the start, and returns logits `(B, book_size)`.
+        It takes the tokens `(B,)` that were chosen last, or None at the start, and returns logits `(B, book_size)`. It
+        computes each token once.
         """
-        read: Callable[[Tensor], Tensor] = self.network.reader(*self.asked(conditions))
+        read: Callable[[Tensor], Tensor] = self.network.reader(*self.embed_conditions(conditions))
         start = conditions.place.new_full((len(conditions),), self.book_size)
         return lambda tokens: read(start if tokens is None else tokens)
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the mean surprise of tokens `(B, h, w)`, in nats a token."""
-        return {"loss": self._surprise(code, conditions).mean()}
+        """Return the mean surprise of tokens `(B, h, w)`, in nats per token."""
+        return {"loss": self._measure_surprise(code, conditions).mean()}
 
     @torch.no_grad()
     def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
-        """Logarithm `(B,)`, in nats, of the likelihood of the tokens of layouts: of what the codec keeps of them."""
-        return -self._surprise(self.to_code(layout), conditions).sum(1)
+        """Return the log-likelihood `(B,)`, in nats, of the tokens of layouts. It ignores what the codec loses."""
+        return -self._measure_surprise(self.to_code(layout), conditions).sum(1)
 
-    def _surprise(self, code: Tensor, conditions: Conditions) -> Tensor:
-        """Negative log-likelihood `(B, L)` of each token of `(B, h, w)`, in nats."""
+    def _measure_surprise(self, code: Tensor, conditions: Conditions) -> Tensor:
+        """Return the negative log-likelihood `(B, L)` of each token of `(B, h, w)`, in nats."""
         tokens = code.flatten(1)
         return F.cross_entropy(self.logits(tokens, conditions).mT, tokens, reduction="none")

@@ -1,4 +1,4 @@
-"""Diffusion of cells whose estimates are probabilities."""
+"""Diffusion of cells by a network that estimates probabilities."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class CellDiffusion(Diffusion):
-    """Diffusion of cells, which are nearly full or nearly empty, learned by cross-entropy (Dieleman et al. 2022).
+    """Diffusion of cells that are nearly full or nearly empty, learned by cross-entropy (Dieleman et al. 2022).
 
-    A cell's coverage c is diffused as 2c − 1. What the network gives are log-odds, and the estimate of the clean cell
-    is their expectation, tanh(log-odds / 2): it cannot leave −1 … 1, and cross-entropy is least where it is the mean,
-    as the squared error is, but does not forgive confident mistakes at the edges of streets and houses. The network
-    adds to what a cell tells by itself: 2x / (1 + σ²), after the log-odds of ±1 under normal noise, and those of its
-    channel's mean share.
+    A cell's coverage c is diffused as 2c − 1. The network returns log-odds, and the estimate of the clean cell is their
+    expectation, tanh(log-odds / 2), which always lies in −1 … 1. Like the squared error, cross-entropy is smallest when
+    the estimate is the mean; but it punishes confident mistakes at the edges of streets and houses more. The network's
+    output is added to two terms: 2x / (1 + σ²), after the log-odds of ±1 under normal noise, and the log-odds of the
+    mean coverage of the channel.
 
     Parameters
     ----------
@@ -31,13 +31,14 @@ class CellDiffusion(Diffusion):
     network
         Makes the network from `in_channels`, `out_channels` and `embedding`.
     schedule
-        Noise levels that training visits; EDM's by default. What it preconditions and weighs of outputs has no use.
+        Noise levels of training; EDM's by default. Only its input scaling is used: outputs are log-odds, and the loss
+        has its own weights.
     sampler
         Used by `sample` unless another is given; `Heun` by default.
     embedding
         Size of the embedding of noise level and conditions.
     balance
-        How far rare channels are raised, see `ReconstructionLoss`.
+        How much weight rare channels get, see `ReconstructionLoss`.
     """
 
     prior: Tensor
@@ -60,27 +61,27 @@ class CellDiffusion(Diffusion):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set the weight and the mean share of each channel from training layouts `(N, C, H, W)`."""
+        """Measure the weight and the mean coverage of each channel on training layouts `(N, C, H, W)`."""
         self.error.measure_data(layouts)
         self.prior.copy_(layouts.mean((0, 2, 3)).logit(1e-3)[:, None, None])
 
     def logits(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-        """Log-odds `(B, C, H, W)` of the cells behind `x` at noise levels `(B,)`."""
+        """Return the log-odds `(B, C, H, W)` of the clean cells behind `x` at noise levels `(B,)`."""
         scaling = self.schedule.scaling(sigma)
         told = 2 * broadcast(scaling.into).square() * x + self.prior
         return told + self.read_noisy(x, scaling, conditions).float()
 
     def denoise(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-        """Expectation of the clean `(B, C, H, W)`, in −1 … 1, given `x` at noise levels `(B,)`."""
+        """Return the expected clean `(B, C, H, W)`, in −1 … 1, given `x` at noise levels `(B,)`."""
         return (self.logits(x, sigma, conditions) / 2).tanh()
 
     def variance(self, clean: Tensor) -> Tensor:
-        """Variance of cells that are full or empty, given their expectation in −1 … 1."""
+        """Return the variance of cells that are full or empty, given their expectation in −1 … 1."""
         return (1 - clean.square()).clamp_min(0)
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the weighted cross-entropy, above that of the layouts themselves, of layouts `(B, C, H, W)`."""
-        clean = self.standardised(code)
+        """Return the weighted cross-entropy of layouts `(B, C, H, W)`, minus the entropy of the layouts themselves."""
+        clean = self.standardise(code)
         sigma = self.schedule.draw(len(clean), clean.device)
         logits = self.logits(clean + broadcast(sigma) * torch.randn_like(clean), sigma, conditions)
         entropy = F.binary_cross_entropy(code, code, reduction="none")

@@ -1,4 +1,4 @@
-"""Where a family works: in cells, or in the code of a frozen codec, standardised channel by channel either way."""
+"""The space in which a family works: cells, or the code of a frozen codec. Both are standardised per channel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.protocols import Codec, module_of, require
+from citygrain.protocols import Codec, as_module, require
 from citygrain.spec import LayoutSpec
 
 CODECS = ("variational_autoencoder", "autoencoder", "vector_quantized", "pca")
@@ -19,21 +19,21 @@ CODECS = ("variational_autoencoder", "autoencoder", "vector_quantized", "pca")
 class CodeSpace(nn.Module):
     """A family that models standardised cells, or standardised codes (Rombach et al. 2022).
 
-    Every channel has zero mean and unit spread over the training set, by buffers that are measured on it: a channel
-    that covers 0.3 % of the cells, as cycle tracks do, has to weigh as much as one that covers 30 %.
+    Buffers that are measured on the training set give every channel zero mean and unit standard deviation. So a channel
+    that covers 0.3 % of the cells, such as cycle tracks, has the same weight as a channel that covers 30 %.
 
     Parameters
     ----------
     spec
         Layouts and conditions.
     codec
-        A model with a code of such layouts; what it was told of conditions and places is its own affair. It is frozen,
-        and its weights are part of this model's state. None works in cells.
+        A model with a code of such layouts; it may have other conditions and places. It is frozen, and its weights are
+        part of this model's state. None works in cells.
 
     Attributes
     ----------
     latent_shape
-        `(C, H, W)` of what is modelled.
+        `(C, H, W)` of the standardised cells or codes.
     """
 
     shift: Tensor
@@ -52,35 +52,35 @@ class CodeSpace(nn.Module):
         self.register_buffer("scale", torch.ones(shape[0], 1, 1))
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of everything but the codec, which stays as it was trained."""
+        """Set training or evaluation mode. The codec always stays in evaluation mode."""
         super().train(mode)
         if self.codec is not None:
-            module_of(self.codec).eval()
+            as_module(self.codec).eval()
         return self
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set shift and scale of each channel from training layouts `(N, C, H, W)`."""
+        """Measure shift and scale of each channel on training layouts `(N, C, H, W)`."""
         codes = torch.cat([self.to_code(part) for part in torch.split(layouts, 256)])
         self.shift.copy_(codes.mean((0, 2, 3))[:, None, None])
         self.scale.copy_(codes.std((0, 2, 3))[:, None, None].clamp_min(1e-3))
 
     @torch.no_grad()
     def to_code(self, layout: Tensor) -> Tensor:
-        """Return the codes of layouts, or the layouts themselves where there is no codec."""
+        """Return the codes of layouts, or the layouts themselves if there is no codec."""
         return layout if self.codec is None else self.codec.encode(layout)
 
-    def standardised(self, code: Tensor) -> Tensor:
-        """Return the clean tensors `(B, *latent_shape)`, of order one, of codes."""
+    def standardise(self, code: Tensor) -> Tensor:
+        """Return the standardised clean tensors `(B, *latent_shape)` of codes."""
         return (code - self.shift) / self.scale
 
     def read(self, layout: Tensor) -> Tensor:
         """Return the standardised clean tensors `(B, *latent_shape)` of layouts `(B, C, H, W)`."""
-        return self.standardised(self.to_code(layout))
+        return self.standardise(self.to_code(layout))
 
     def settled(self, keep: Tensor) -> Tensor:
-        """Return where clean tensors stand for nothing but what is kept, see `settled`."""
-        return settled(keep, self.latent_shape, channelwise=self.codec is None)
+        """Return which elements of clean tensors stand for kept cells only, see `find_settled`."""
+        return find_settled(keep, self.latent_shape, channelwise=self.codec is None)
 
     def to_layout(self, clean: Tensor) -> Tensor:
         """Return the layouts `(B, C, H, W)` in [0, 1] of standardised clean `(B, *latent_shape)`."""
@@ -88,17 +88,17 @@ class CodeSpace(nn.Module):
         return code.clamp(0, 1) if self.codec is None else self.codec.decode(code)
 
 
-def settled(keep: Tensor, shape: tuple[int, ...], *, channelwise: bool = False) -> Tensor:
-    """Return where codes are settled by what is kept of layouts: where all the cells are that an element stands for.
+def find_settled(keep: Tensor, shape: tuple[int, ...], *, channelwise: bool = False) -> Tensor:
+    """Find the settled elements of codes. An element is settled when all cells that it stands for are kept.
 
     Parameters
     ----------
     keep
-        `(B, C, H, W)` bool.
+        `(B, C, H, W)` bool: which cells are kept.
     shape
         `(…, h, w)` of a code; h and w divide H and W.
     channelwise
-        Whether each channel of the code is one of the layout; else an element stands for all of them.
+        Whether each channel of the code stands for one channel of the layout. Else an element stands for all channels.
 
     Returns
     -------
@@ -110,13 +110,13 @@ def settled(keep: Tensor, shape: tuple[int, ...], *, channelwise: bool = False) 
     return F.max_pool2d((~kept).float(), factor) == 0
 
 
-def code_shape(spec: LayoutSpec, encoder: nn.Module, channels: int) -> tuple[int, int, int]:
-    """Return the shape of the codes that an encoder of layouts makes.
+def compute_code_shape(spec: LayoutSpec, encoder: nn.Module, channels: int) -> tuple[int, int, int]:
+    """Compute the shape of an encoder's codes.
 
     Raises
     ------
     ConfigError
-        When the encoder halves a layout more often than its size allows.
+        When the size of a layout cannot be halved as often as the encoder does.
     """
     factor = int(getattr(encoder, "factor", 1))
     if spec.size_px % factor:

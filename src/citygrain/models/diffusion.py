@@ -56,19 +56,19 @@ class Diffusion(CodeSpace):
         self.network = network(in_channels=channels + self.planes.channels, out_channels=channels, embedding=embedding)
 
     def denoise(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-        """Expectation of the standardised clean `(B, *latent_shape)` given `x` at noise levels `(B,)`."""
+        """Return the expected standardised clean `(B, *latent_shape)` given `x` at noise levels `(B,)`."""
         scaling = self.schedule.scaling(sigma)
         return broadcast(scaling.skip) * x + broadcast(scaling.out) * self.read_noisy(x, scaling, conditions)
 
     def read_noisy(self, x: Tensor, scaling: Scaling, conditions: Conditions) -> Tensor:
-        """Return what the network makes of noisy `(B, *latent_shape)`, of the same shape."""
+        """Return the output of the network for noisy `(B, *latent_shape)`, in the same shape."""
         embedding = self.conditioner(conditions) + self.noise_embedding(self.noise_features(scaling.noise))
         planes = self.planes(conditions, x.shape[-1])
         return self.network(torch.cat([x * broadcast(scaling.into), planes], 1), embedding)
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return the weighted denoising error of codes `(B, *latent_shape)`."""
-        clean = self.standardised(code)
+        clean = self.standardise(code)
         sigma = self.schedule.draw(len(clean), clean.device)
         noisy = clean + broadcast(sigma) * torch.randn_like(clean)
         error = (self.denoise(noisy, sigma, conditions) - clean) ** 2

@@ -1,4 +1,4 @@
-"""The energy-based model, in cells or in the code of a codec: layouts lie where the energy is low."""
+"""The energy-based model, in cells or in the code of a codec: likely layouts have a low energy."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from citygrain.models.code_space import CodeSpace
 from citygrain.models.replay import Replay
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.protocols import Noise, Sampler
-from citygrain.samplers.langevin import Langevin, slope
+from citygrain.samplers.langevin import Langevin, compute_energy_gradient
 from citygrain.spec import Conditions, LayoutSpec
 
 
 class EnergyBased(CodeSpace):
     """A density p(x | c) ∝ exp(−E(x, c)) of layouts, or of their codes, with a little noise in them.
 
-    The noise (`smoothing`) keeps the energy from becoming steeper than a chain can follow, and there is a way out of
-    it: x − σ² ∇E(x) is the clean tensor that is expected behind x (walk–jump sampling, Saremi & Hyvärinen 2019). The
-    energy is learned from three sides:
+    The noise (`smoothing`) limits the slope of the energy, so that chains can follow it. At the end it is removed: the
+    clean tensor that is expected behind x is x − σ² ∇E(x) (walk–jump sampling, Saremi & Hyvärinen 2019). Three losses
+    teach the energy:
 
-    - *contrast*: it falls at data and rises where its own chains go, so that there is no low ground but at data
-      (contrastive divergence with a pool of chains, Tieleman 2008; Du & Mordatch 2019; Nijkamp et al. 2020);
-    - *denoising*: from data with noise of any size up to their own, its slope leads back to them (multiscale denoising
-      score matching, Li et al. 2019). Alone it leaves low ground where no data are; without it the contrast runs away
-      as soon as the chains cannot follow;
-    - *matching*: data have less energy under their own conditions than under those of another layout, as Bayes' rule
-      has it. The contrast alone takes long to see what was asked, when what is there can be seen.
+    - *contrast*: the energy falls at data, and rises where its own chains go. So only data keep a low energy
+      (contrastive divergence with a pool of chains, Tieleman 2008; Du & Mordatch 2019; Nijkamp et al. 2020).
+    - *denoising*: at data with noise up to the size of `smoothing`, the gradient leads back to the data (multiscale
+      denoising score matching, Li et al. 2019). This loss alone would leave low energies far from data. Without it, the
+      contrast diverges as soon as the chains cannot follow.
+    - *matching*: data have a lower energy under their own conditions than under those of another layout, after Bayes'
+      rule. The contrast alone learns the conditions slowly, because a layout can look real under any of them.
 
     Parameters
     ----------
@@ -49,18 +49,18 @@ class EnergyBased(CodeSpace):
     contrast, matching
         Weights of these losses against denoising.
     flatness
-        Weight of the squares of the energies a dimension, which keeps them from drifting.
+        Weight of the squared energies per dimension. It keeps the energies near zero.
     walk
-        Steps that each chain takes between two steps of training.
+        Number of steps of each chain in one training step.
     capacity, restart
-        Of the pool of chains, see `citygrain.models.replay.Replay`; they begin with normal noise.
+        Settings of the pool of chains, see `citygrain.models.replay.Replay`. Chains begin with normal noise.
     embedding
         Size of the embedding of the conditions.
 
     Raises
     ------
     ConfigError
-        For a smoothing that is none, or drowns the data.
+        When the smoothing is not above 0, or above 1, where the noise would drown the data.
     """
 
     def __init__(
@@ -92,39 +92,39 @@ class EnergyBased(CodeSpace):
         self.landscape = landscape(in_channels=self.latent_shape[0] + self.planes.channels, embedding=embedding)
 
     def energy(self, x: Tensor, conditions: Conditions) -> Tensor:
-        """Energy `(B,)` of noisy tensors: what is learned, on top of that of a standard normal distribution."""
+        """Return the energy `(B,)` of noisy tensors: that of a standard normal distribution plus a learned term."""
         planes = self.planes(conditions, x.shape[-1])
         learned = self.landscape(torch.cat([x, planes], 1), self.conditioner(conditions))
         return learned + 0.5 * (x**2).sum((1, 2, 3))
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the losses of codes `(B, *latent_shape)`; contrast, denoising error and energies are a dimension's.
+        """Return the losses of codes `(B, *latent_shape)`. Contrast, denoising error and flatness are per dimension.
 
-        The contrast is E(data) − E(chains): about zero when chains go where data are, so no measure of how good they
-        are; the denoising error is one. Outside training the chains are new, and leave no trace.
+        The contrast is E(data) − E(chains). It is about zero when the chains go where the data are, so it does not tell
+        how good the model is; the denoising error does. Outside training, the chains are new and are not stored.
         """
-        clean = self.standardised(code)
+        clean = self.standardise(code)
         size = math.prod(self.latent_shape)
-        walked, theirs = self._walked(torch.randn_like(clean), conditions)
+        walked, theirs = self._walk_chains(torch.randn_like(clean), conditions)
         noisy = clean + self.smoothing * torch.randn_like(clean)
         low, high = self.energy(noisy, conditions), self.energy(walked, theirs)
         others = conditions[torch.arange(len(clean), device=clean.device).roll(1)]
         losses = {
             "contrast": (low - high).mean() / size,
-            "denoising": self._denoising(clean, conditions),
+            "denoising": self._measure_denoising(clean, conditions),
             "matching": F.softplus(low - self.energy(noisy, others)).mean(),
             "flatness": (low**2 + high**2).mean() / size**2,
         }
         return {"loss": torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum(), **losses}
 
-    def _denoising(self, clean: Tensor, conditions: Conditions) -> Tensor:
+    def _measure_denoising(self, clean: Tensor, conditions: Conditions) -> Tensor:
         level = self.smoothing ** torch.rand(len(clean), 1, 1, 1, device=clean.device)
         noisy = clean + level * torch.randn_like(clean)
-        expected = noisy - self.smoothing**2 * slope(self, noisy, conditions, train=self.training)
+        expected = noisy - self.smoothing**2 * compute_energy_gradient(self, noisy, conditions, train=self.training)
         return (((expected - clean) / level) ** 2).mean()
 
-    def _walked(self, fresh: Tensor, conditions: Conditions) -> tuple[Tensor, Conditions]:
-        """Return chains that have walked, and the conditions that each is under."""
+    def _walk_chains(self, fresh: Tensor, conditions: Conditions) -> tuple[Tensor, Conditions]:
+        """Return chains after their walk, and the conditions of each chain."""
         if not self.training:
             return self.chain.walk(self, fresh, conditions, lambda: torch.randn_like(fresh)), conditions
         slots, begun, theirs = self.replay.draw(fresh, conditions)

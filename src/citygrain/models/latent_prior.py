@@ -1,7 +1,8 @@
-"""A prior over codes that is fitted after training, and conditioned on whatever is asked for without having learned to.
+"""A prior over codes that is fitted after training. It can be conditioned on any subset of the conditions.
 
-It is a mixture of normal distributions over codes *and* conditions together. Normal distributions can be conditioned on
-any part of themselves in closed form, so "only density", "density and cycling" and "nothing" are one fitted model.
+It is a mixture of normal distributions over codes *and* conditions together. A normal distribution can be conditioned
+on any of its variables in closed form. So one fitted model serves requests for a density alone, for a density and
+cycling, and for nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from citygrain.spec import Conditions, LayoutSpec
 class LatentPrior(nn.Module):
     """A mixture of K normal distributions over a code's D main directions, and over all conditions.
 
-    What the main directions leave out of a code is independent of everything and alike in every direction, as in
-    probabilistic principal components (Tipping & Bishop 1999). Place is a distribution of its own in each component.
+    The rest of a code, outside the main directions, is modelled as independent noise, equal in every direction, as in
+    probabilistic principal components (Tipping & Bishop 1999). Each component also has a distribution over places.
 
     Parameters
     ----------
@@ -37,14 +38,14 @@ class LatentPrior(nn.Module):
     code_shape
         `(c, h, w)` of a code.
     components
-        Normal distributions in the mixture, K.
+        K, the number of normal distributions in the mixture.
     dimensions
-        Main directions of the codes (by principal components) that it covers, D; all where a code has fewer.
+        D, the number of main directions (principal components of the codes). All directions if a code has fewer.
 
     Raises
     ------
     ConfigError
-        For no components or no dimensions.
+        When components or dimensions are below 1.
     """
 
     centre: Tensor
@@ -87,7 +88,7 @@ class LatentPrior(nn.Module):
         self.register_buffer("ready", torch.tensor(False))
 
     def check_enough(self, codes: int) -> None:
-        """Refuse to be fitted to so few codes.
+        """Check that there are enough codes for a fit.
 
         Raises
         ------
@@ -106,7 +107,7 @@ class LatentPrior(nn.Module):
 
     @torch.no_grad()
     def fit(self, code: Tensor, conditions: Conditions) -> None:
-        """Fit to codes `(N, *code_shape)` and the conditions measured on their layouts, all of them present.
+        """Fit the mixture to codes `(N, *code_shape)` and to the conditions measured on their layouts, all present.
 
         Raises
         ------
@@ -118,18 +119,18 @@ class LatentPrior(nn.Module):
         self.centre.copy_(flat.mean(0))
         flat = flat - self.centre
         with torch.random.fork_rng(devices=[flat.device] if flat.is_cuda else []):
-            torch.manual_seed(0)  # the projection is a randomised one
+            torch.manual_seed(0)  # the projection uses random numbers
             _, values, directions = torch.pca_lowrank(flat, q=self.dimensions, center=False, niter=4)
         variance = values**2 / len(flat)
         self.directions.copy_(directions)
         self.spread.copy_(variance.sqrt().clamp_min(1e-6))
         left_out = (flat.var(0, correction=0).sum() - variance.sum()).clamp_min(0)
         self.rest.copy_((left_out / max(1, flat.shape[1] - self.dimensions)).sqrt())
-        asked, _ = self._asked(conditions)
+        asked, _ = self._join_conditions(conditions)
         joint = torch.cat([flat @ self.directions / self.spread, asked], 1).double().cpu().numpy()
         mixture = GaussianMixture(self.components, reg_covar=1e-3, max_iter=60, random_state=0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture that still improves is a prior, too
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that has not converged is still a usable prior
             mixture.fit(joint)
         self.weights.copy_(torch.from_numpy(mixture.weights_))
         self.means.copy_(torch.from_numpy(mixture.means_))
@@ -154,9 +155,9 @@ class LatentPrior(nn.Module):
                 remedy="let training come to its end, where `citygrain train` fits it; in Python, encode windows and "
                 "call fit_prior(codes, conditions)",
             )
-        asked, present = (part.double() for part in self._asked(conditions))
+        asked, present = (part.double() for part in self._join_conditions(conditions))
         d, means, covariances = self.dimensions, self.means.double(), self.covariances.double()
-        # What is absent is cut out: its row and column of the covariance become those of the identity.
+        # Absent conditions take no part: their rows and columns of the covariance become those of the identity.
         pairs = present[:, :, None] * present[:, None, :]
         within = covariances[:, d:, d:] * pairs[:, None] + torch.diag_embed(1 - present)[:, None]
         across = covariances[:, :d, d:] * present[:, None, None, :]
@@ -171,33 +172,33 @@ class LatentPrior(nn.Module):
             self.weights.double().log()
             - 0.5 * white.square().sum((-2, -1))
             - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-            + self._place_logs(conditions)
+            + self._weigh_places(conditions)
         )
         parts = (logs.softmax(1), centres, torch.linalg.cholesky(spreads + jitter))
         return Mixture(*(part.float() for part in parts))
 
     def code_at(self, point: Tensor, rest: Tensor) -> Tensor:
-        """Return codes at points `(B, D)`; `rest`, `(B, *code_shape)` standard normal, is for what they leave out."""
+        """Return codes at points `(B, D)`. `rest`, `(B, *code_shape)` standard normal, fills all other directions."""
         beyond = rest.flatten(1)
         beyond = beyond - beyond @ self.directions @ self.directions.T
         flat = self.centre + (point * self.spread) @ self.directions.T + self.rest * beyond
         return flat.view(-1, *self.code_shape)
 
-    def _asked(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        """All numbers that can be asked for, `(B, S)` of order one, and which are present, as 0 and 1."""
+    def _join_conditions(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Return the standardised scalars and map cells, `(B, S)`, and whether each is present, as 0 and 1."""
         cells = conditions.maps.shape[-1] ** 2
         present = torch.cat([conditions.present, conditions.maps_present.repeat_interleave(cells, 1)], 1)
-        values = torch.cat([self.scalars(conditions.scalars), self.planes.scaled(conditions).flatten(1)], 1)
+        values = torch.cat([self.scalars(conditions.scalars), self.planes.scale_maps(conditions).flatten(1)], 1)
         return torch.where(present, values, 0.0), present.to(values)
 
-    def _place_logs(self, conditions: Conditions) -> Tensor:
-        """Logarithm `(B, K)` of how likely each component is in the place that is asked for; 0 where none is."""
+    def _weigh_places(self, conditions: Conditions) -> Tensor:
+        """Return the log-weight `(B, K)` of the requested place in each component; 0 without a place."""
         nowhere = self.places.new_ones(len(self.places), 1)
         return torch.cat([nowhere, self.places], 1).T[conditions.place + 1].double().log()
 
 
 class FittedCodec(nn.Module, ABC):
-    """A codec that samples from a prior fitted to its codes, once it has been trained.
+    """A codec that samples from a prior, which is fitted to its codes after training.
 
     Parameters
     ----------
@@ -234,7 +235,7 @@ class FittedCodec(nn.Module, ABC):
         return bool(self.latent_prior.ready)
 
     def check_enough(self, codes: int) -> None:
-        """Refuse so few codes that the prior cannot be fitted to them."""
+        """Check that there are enough codes to fit the prior."""
         self.latent_prior.check_enough(codes)
 
     def fit_prior(self, code: Tensor, conditions: Conditions) -> None:
@@ -246,7 +247,7 @@ class FittedCodec(nn.Module, ABC):
         return self.latent_prior.mixture(conditions)
 
     def code_at(self, point: Tensor, rest: Tensor) -> Tensor:
-        """Return codes at points of the prior's mixture."""
+        """Return codes at points of the mixture."""
         return self.latent_prior.code_at(point, rest)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The masked transformer: guesses any tokens of a layout from any others, all at once."""
+"""The masked transformer: it predicts any tokens of a layout from any others, all at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class MaskedTransformer(TokenSpace):
-    """MaskGIT: learns to guess tokens that were masked, and fills in all of them in a few steps (Chang et al. 2022).
+    """MaskGIT: predict masked tokens, and fill in all of them in a few steps (Chang et al. 2022).
 
-    What is masked can be anything, so that the same model draws whole layouts and fills holes in given ones.
+    Any set of tokens can be masked, so the same model draws whole layouts and fills holes in known ones.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class MaskedTransformer(TokenSpace):
         )
 
     def masked_logits(self, tokens: Tensor, known: Tensor, conditions: Conditions) -> Tensor:
-        """Logits `(B, L, book_size)` for tokens `(B, L)`, of which only those `known` `(B, L)` are looked at."""
-        return self.network(torch.where(known, tokens, self.book_size), *self.asked(conditions))
+        """Return logits `(B, L, book_size)` for tokens `(B, L)`. The model only sees the `known` ones, `(B, L)`."""
+        return self.network(torch.where(known, tokens, self.book_size), *self.embed_conditions(conditions))
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the mean surprise, in nats a token, of those tokens of `(B, h, w)` that a random mask hides."""
+        """Return the mean surprise, in nats per token, of those tokens of `(B, h, w)` that a random mask hides."""
         tokens = code.flatten(1)
         batch, length = tokens.shape
-        # Every share of the tokens is masked at times, large ones most often; stratified over the batch.
+        # The masked share is random, and most often large. It is stratified over the batch.
         progress = (torch.arange(batch, device=code.device) + torch.rand(batch, device=code.device)) / batch
         count = (torch.cos(math.pi / 2 * progress) * length).ceil().clamp_min(1)
         masked = torch.rand(batch, length, device=code.device).argsort(1) < count[:, None]

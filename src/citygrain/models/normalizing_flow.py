@@ -1,4 +1,4 @@
-"""The normalizing flow, in cells or in the code of a codec: a generator that knows how likely a layout is."""
+"""The normalizing flow, in cells or in the code of a codec: a generator that can compute likelihoods."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from citygrain.samplers.flow import Base
 from citygrain.spec import Conditions, LayoutSpec
 
 LEVELS = 256
-"""Coverage is known in steps of 1/255."""
+"""Number of levels of coverage: it is stored in steps of 1/255."""
 
 
 class NormalizingFlow(CodeSpace):
     """A bijection between layouts, or their codes, and normal noise (Dinh et al. 2017; Kingma & Dhariwal 2018).
 
-    Cells are first made standard normal, channel by channel, by the distribution function of their 256 levels of
+    First, cells become standard normal, channel by channel: through the distribution function of their 256 levels of
     coverage over the training set (Gaussianisation, Chen & Gopinath 2000), with uniform noise within a level (Theis et
-    al. 2016). Most cells are exactly empty or full; as numbers those would be spikes of density that couplings chase
-    without end, so they become stretches of the normal distribution that are as wide as they are frequent. What is left
-    to learn is how cells depend on each other.
+    al. 2016). Most cells are exactly empty or full. As plain numbers they would be spikes of the density, and couplings
+    would make these higher without end. Here each level becomes an interval of the normal distribution, with its
+    frequency as its probability. So the flow only has to learn how cells depend on each other.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ class NormalizingFlow(CodeSpace):
     codec
         A model with a code of such layouts, see `CodeSpace`. None works in cells.
     grain
-        Width, in standard deviations, of the uniform noise that codes are given in place of cells' levels: a flow would
-        make itself infinitely dense at codes that it sees again.
+        Width, in standard deviations, of the uniform noise on codes. Without it, the density of a flow would grow
+        without limit at codes that it sees again.
     embedding
         Size of the embedding of the conditions.
     """
@@ -66,66 +66,66 @@ class NormalizingFlow(CodeSpace):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set the distribution of cells, or of codes, and the flow's first scales from layouts `(N, C, H, W)`."""
+        """Measure the distribution of cells or codes on layouts `(N, C, H, W)`, and initialise the flow."""
         if self.marginals is None:
             super().measure_data(layouts)
         else:
             self.marginals.measure_data(layouts)
-        clean, _ = self.entered(self.to_code(layouts[:MEASURED]), torch.rand(self.latent_shape).to(layouts))
+        clean, _ = self.to_clean(self.to_code(layouts[:MEASURED]), torch.rand(self.latent_shape).to(layouts))
         nothing = Conditions.empty(self.spec, len(clean)).to(clean.device)
-        self.flow.standardise(clean, self.context(nothing))
+        self.flow.initialise(clean, self.to_context(nothing))
 
-    def entered(self, code: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Return clean tensors of codes, and the logarithm of what the densities of the two differ by, `(B,)`.
+    def to_clean(self, code: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the clean tensors of codes, and the logarithm `(B,)` of the factor between their densities.
 
         Parameters
         ----------
         code
             `to_code` of layouts, `(B, *latent_shape)`.
         uniform
-            From [0, 1), of a shape that broadcasts to the code's: where in its level each cell lies.
+            Numbers from [0, 1) that broadcast to the shape of the code: the place of each cell within its level.
         """
         if self.marginals is not None:
             return self.marginals(code, uniform)
         volume = self.scale.log().sum() * math.prod(self.latent_shape[1:])
-        return self.standardised(code) + self.grain * (uniform - 0.5), -volume.expand(len(code))
+        return self.standardise(code) + self.grain * (uniform - 0.5), -volume.expand(len(code))
 
     def to_layout(self, clean: Tensor) -> Tensor:
         """Return the layouts `(B, C, H, W)` in [0, 1] of clean `(B, *latent_shape)`."""
         return super().to_layout(clean) if self.marginals is None else self.marginals.inverse(clean)
 
-    def context(self, conditions: Conditions) -> Context:
-        """Return what the flow is told of the conditions."""
+    def to_context(self, conditions: Conditions) -> Context:
+        """Return the conditions as the flow sees them."""
         return Context(self.conditioner(conditions), self.planes(conditions, self.latent_shape[-1]))
 
     def inverse(self, z: Tensor, conditions: Conditions) -> Tensor:
-        """Clean `(B, *latent_shape)` of noise of the same shape."""
-        return self.flow.inverse(z, self.context(conditions))
+        """Return the clean `(B, *latent_shape)` of noise of the same shape."""
+        return self.flow.inverse(z, self.to_context(conditions))
 
     def log_density(self, code: Tensor, conditions: Conditions, uniform: Tensor) -> Tensor:
-        """Log-density `(B,)` in nats of codes, or log-probability of cells as `uniform` places them in their levels."""
-        clean, entering = self.entered(code, uniform)
-        z, within = self.flow(clean, self.context(conditions))
+        """Return the log-density `(B,)` of codes in nats; `uniform` gives the place of cells within levels."""
+        clean, entering = self.to_clean(code, uniform)
+        z, within = self.flow(clean, self.to_context(conditions))
         normal = -0.5 * (z**2 + math.log(2 * math.pi)).sum((1, 2, 3))
         return normal + within + entering
 
     def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
-        """Natural logarithm of the likelihood `(B,)` of layouts `(B, C, H, W)`.
+        """Return the natural logarithm of the likelihood `(B,)` of layouts `(B, C, H, W)`.
 
-        In cells it is the log-probability of the coverage in its 256 levels, estimated from below: the expectation over
+        In cells, it is the log-probability of the coverage in 256 levels, estimated from below. The expectation over
         the noise within the levels is a lower bound of it (Theis et al. 2016, eq. 3), and one field of noise, the same
-        for all layouts, estimates that expectation. In a code it is the log-density of the code with its grain, which
-        may be positive.
+        for all layouts, estimates this expectation. In a code, it is the log-density of the code with its grain, which
+        can be positive.
         """
         generator = torch.Generator().manual_seed(0)
         uniform = torch.rand(self.latent_shape, generator=generator).to(layout)
         return self.log_density(self.to_code(layout), conditions, uniform)
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the negative log-likelihood of codes in nats a dimension, and in bits a cell of their layouts.
+        """Return the negative log-likelihood of codes in nats per dimension, and in bits per cell of their layouts.
 
-        The bits of all channels of a cell count together. In a codec's code they are those of the code's density,
-        divided by the number of cells: no probability of the layout, and comparable under the same codec only.
+        The bits of a cell are summed over its channels. With a codec, they are the bits of the code's density, divided
+        by the number of cells. This is not a probability of the layout, and only comparable under the same codec.
         """
         nats = -self.log_density(code, conditions, torch.rand_like(code)).mean()
         bits = nats.detach() / math.log(2)
@@ -142,34 +142,35 @@ class NormalizingFlow(CodeSpace):
 
 
 class Marginals(nn.Module):
-    """Coverage in 256 levels as standard normal numbers: each channel through its own distribution function, and back.
+    """Turn coverage in 256 levels into standard normal numbers, and back, by the distribution function of each channel.
 
     Parameters
     ----------
     channels
-        Number of channels. Until they are measured, all levels are equally frequent.
+        Number of channels. Before they are measured, all levels are equally frequent.
     """
 
     edges: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # In double precision: a level may hold one cell in millions, near 1 where single precision has no more digits.
+        # Double precision: a level may have one cell in millions, and near 1 single precision cannot tell this from 0.
         self.register_buffer("edges", torch.linspace(0, 1, LEVELS + 1, dtype=torch.float64).repeat(channels, 1))
 
     def measure_data(self, layouts: Tensor) -> None:
-        """Set each channel's shares of cells below each level from training layouts `(N, C, H, W)`."""
+        """Measure the distribution function of each channel on training layouts `(N, C, H, W)`."""
         levels = (layouts * (LEVELS - 1)).round().long().movedim(1, 0).flatten(1)
         counts = torch.stack([channel.bincount(minlength=LEVELS) for channel in levels]).double()
-        shares = counts + 1 / LEVELS  # a level that was not seen is rare, not impossible
+        shares = counts + 1 / LEVELS  # a level that does not occur is rare, not impossible
         self.edges[:, 1:] = (shares / shares.sum(1, keepdim=True)).cumsum(1)
         self.edges[:, -1] = 1
 
     def forward(self, layout: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normal numbers of layouts, and the log-probability of the layouts less the normal log-density.
+        """Return the normal numbers of layouts, and the log-probability of the layouts minus their normal log-density.
 
-        A level's probability is its share, and `uniform` places the cell within it: so −log-density of any model of
-        the numbers, less what is returned, bounds −log-probability of the layouts.
+        The probability of a level is its share of cells, and `uniform` gives the place of a cell within its level. So
+        −log-density of a model of these numbers, minus the second result, is a bound of −log-probability of the
+        layouts.
         """
         level = (layout * (LEVELS - 1)).round().long()
         channel = torch.arange(len(self.edges), device=layout.device)[:, None, None]
@@ -179,10 +180,10 @@ class Marginals(nn.Module):
         return normal.to(layout.dtype), entering.sum((1, 2, 3)).to(layout.dtype)
 
     def inverse(self, normal: Tensor) -> Tensor:
-        """Return layouts in [0, 1], continuous in `normal`; rounded to 256 levels, they are `forward`'s.
+        """Return layouts in [0, 1], continuous in `normal`. Rounded to 256 levels, they are the layouts of `forward`.
 
-        Most cells lie deep in an end level, where the slope is 0 and says nothing of how far it is to the next one. The
-        gradient is therefore that of the coverage expected when the number is shaken a little.
+        Most cells lie deep in the first or the last level. There the gradient would be 0, and would not show the way to
+        other levels. So the gradient is that of the expected coverage under a little noise on the number.
         """
         share = torch.special.ndtr(normal.double())
         rows = share.movedim(1, 0).flatten(1).contiguous()
@@ -192,11 +193,11 @@ class Marginals(nn.Module):
         layout = ((place - 0.5) / (LEVELS - 1)).clamp(0, 1).to(normal.dtype)
         if not normal.requires_grad:
             return layout
-        around = self._expected(normal)
+        around = self._expect_coverage(normal)
         return layout.detach() + around - around.detach()
 
-    def _expected(self, normal: Tensor, reach: float = 6.0, knots: int = 121, shaken: float = 0.5) -> Tensor:
-        """Return the coverage expected of shaken numbers, by straight lines between knots from −reach to reach."""
+    def _expect_coverage(self, normal: Tensor, reach: float = 6.0, knots: int = 121, shaken: float = 0.5) -> Tensor:
+        """Return the expected coverage under noise of standard deviation `shaken`, interpolated between knots."""
         at = torch.linspace(-reach, reach, knots, device=normal.device, dtype=torch.float64)
         steps = torch.special.ndtri(self.edges[:, 1:-1].clamp(1e-12, 1 - 1e-12))
         table = torch.special.ndtr((at[:, None] - steps[:, None]) / shaken).mean(-1).to(normal.dtype)
@@ -208,4 +209,4 @@ class Marginals(nn.Module):
 
 
 MEASURED = 256
-"""How many layouts the flow's first scales are set from."""
+"""Number of layouts that the flow is initialised with."""

@@ -1,4 +1,4 @@
-"""Principal components: the linear codec that every other one has to beat at the same size of code."""
+"""Principal components: the linear codec. Every other codec should beat it at the same size of code."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class Pca(FittedCodec):
-    """Principal components of square patches, fitted batch by batch as layouts come (Ross et al. 2008).
+    """Principal components of square patches, fitted incrementally, batch by batch (Ross et al. 2008).
 
-    Nothing descends a gradient: in training, `loss` takes its batch into the fit and returns the squared error. Of
-    several processes, the first one's windows are fitted to: the others take over its buffers.
+    There is no gradient descent: in training, `loss` adds its batch to the fit and returns the squared error. With
+    several processes, only the windows of the first are fitted, and the others copy its buffers.
 
     Parameters
     ----------
     spec
         Layouts and conditions.
     patch
-        Edge of a patch in cells; None takes a layout as one patch, so that the code has no place in it.
+        Edge of a patch in cells. None takes the whole layout as one patch; then the code has a single cell.
     code_channels
-        Components that are kept, of each patch.
+        Number of components that are kept of each patch.
     balance
-        How far rare channels are raised before the fit: each is divided by its standard deviation to this power. At 0
-        buildings and green take all components, at 1 cycle tracks weigh as much.
+        How much weight rare channels get in the fit: each channel is divided by its standard deviation to this power.
+        With 0, buildings and green take all components; with 1, cycle tracks weigh as much as they do.
     prior
-        Makes the prior that is fitted after training.
+        Makes the prior, which is fitted after training.
     sampler
         Used by `sample` unless another is given; `FittedMixture` by default.
 
     Raises
     ------
     ConfigError
-        For a patch that does not divide the layout, or more components than a patch has numbers.
+        When the patch does not divide the layout, or there are more components than numbers in a patch.
     """
 
     seen: Tensor
@@ -79,7 +79,7 @@ class Pca(FittedCodec):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set what each channel is divided by from training layouts `(N, C, H, W)`."""
+        """Measure the divisor of each channel on training layouts `(N, C, H, W)`."""
         self.unit.copy_(layouts.std((0, 2, 3))[:, None, None].clamp_min(1e-2) ** self.balance)
 
     def encode(self, layout: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Pca(FittedCodec):
         return (F.pixel_shuffle(patches, self.patch) * self.unit).clamp(0, 1)
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return the squared error a cell, and the share of the patches' variance that the components explain."""
+        """Return the mean squared error, and the share of the variance of patches that the components explain."""
         if self.training:
             self.fit(layout)
         error = (self.decode(self.encode(layout)) - layout).square().mean()
@@ -102,7 +102,7 @@ class Pca(FittedCodec):
 
     @torch.no_grad()
     def fit(self, layout: Tensor) -> None:
-        """Take layouts `(B, C, H, W)` into the fit, exactly up to the components that are not kept."""
+        """Add layouts `(B, C, H, W)` to the fit. It is exact, except for the components that are dropped each time."""
         patches = F.pixel_unshuffle((layout / self.unit).double(), self.patch).movedim(1, -1).flatten(0, -2)
         new, old = len(patches), self.seen
         middle, total = patches.mean(0), self.seen + len(patches)

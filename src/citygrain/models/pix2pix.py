@@ -1,4 +1,4 @@
-"""Conditional translation: some channels of a layout are given, the others are made to fit them."""
+"""Image-to-image translation: some channels of a layout are given, and the others are generated to fit them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from citygrain.samplers.implicit import Truncated
 from citygrain.spec import Conditions, LayoutSpec
 
 NETWORKS = ("arterial", "street", "service", "cycle", "walk", "rail", "water")
-"""What is given unless something else is said: what moves through a city. Buildings, green and parking follow."""
+"""Channels that are given by default: all networks of movement, and water."""
 
 
 class Pix2Pix(nn.Module):
-    """Given channels to the others, by an adversarial game beside a reconstruction (Isola et al. 2017).
+    """Generate channels from given ones, by an adversarial game and a reconstruction (Isola et al. 2017).
 
     Parameters
     ----------
@@ -32,25 +32,25 @@ class Pix2Pix(nn.Module):
     critic
         Makes the critic from `in_channels` and `embedding`; a `PatchCritic`, as a rule.
     given
-        Channels that are given; None: those of `NETWORKS` that the layouts have.
+        Channels that are given. None takes those of `NETWORKS` that the layouts have.
     objective
-        What the players of the game lose; `NonSaturating` by default.
+        The losses of both players; `NonSaturating` by default.
     r1
-        Weight of the penalty on the gradient of the critic's verdicts.
+        Weight of the penalty on the gradient of the critic, see `Game`.
     fidelity
-        Weight of the reconstruction: how far what is made has to be what was there. The smaller, the more it may differ
-        from noise to noise.
+        Weight of the reconstruction, which pulls generated channels to those of the real layout. The smaller it is, the
+        more the results differ from noise to noise.
     warmup
-        Batches in which the generator learns alone, by cross-entropy, before the game begins: on large layouts the
-        critic would win before there is anything to judge.
+        Number of batches in which the generator learns alone, by cross-entropy, before the game begins. On large
+        layouts, the critic would otherwise win before the generator draws anything useful.
     reconstruction, balance
-        Errors of the reconstruction and how far rare channels are raised, see `citygrain.models.reconstruction`.
-        Cross-entropy punishes a house that stands a little aside without limit, so that none are drawn but their
-        mean; the squared error at most by one.
+        Errors of the reconstruction, and how much weight rare channels get, see `citygrain.models.reconstruction`. The
+        cross-entropy of a cell has no upper limit. A house at a slightly wrong place costs so much that the generator
+        only draws the mean of all possible houses. The squared error of a cell is at most 1.
     obedience
         Weight of the distance between measured and asked conditions, see `Game`.
     noise_channels
-        Planes of noise that the generator sees, so that one street plan can be built up in many ways.
+        Planes of noise that the generator sees. So one street plan can get many different layouts.
     sampler
         Used by `sample` unless another is given; `Truncated` by default.
     embedding
@@ -113,28 +113,28 @@ class Pix2Pix(nn.Module):
 
     @property
     def rests(self) -> bool:
-        """Whether there are batches in which the critic has no part."""
+        """Whether there are batches in which the critic takes no part."""
         return self.warmup > 0
 
     def measure_data(self, layouts: Tensor) -> None:
-        """Set the weight of each made channel, and what the critic sees, from training layouts `(N, C, H, W)`."""
+        """Measure the weights of generated channels, and the critic's standardisation, on layouts `(N, C, H, W)`."""
         self.reconstruction.measure_data(layouts[:, self.made])
         self.beginning.measure_data(layouts[:, self.made])
         self.game.measure_data(layouts)
 
     def logits(self, given: Tensor, conditions: Conditions, noise: Tensor) -> Tensor:
-        """Logits `(B, made, H, W)` of the channels that are not given, for noise `(B, noise_channels, H, W)`."""
+        """Return logits `(B, made, H, W)` of the generated channels, for noise `(B, noise_channels, H, W)`."""
         planes = self.planes(conditions, given.shape[-1])
         return self.network(torch.cat([given * 2 - 1, planes, noise], 1), self.conditioner(conditions))
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the losses of both players, or of a generator that is alone; channels are given from `layout`."""
+        """Return the losses of both players; in the warm-up, only those of the generator."""
         given = layout[:, self.given]
         noise = torch.randn(len(layout), self.noise_channels, *layout.shape[2:], device=layout.device)
         logits = self.logits(given, conditions, noise)
-        made = self._joined(given, logits.sigmoid())
+        made = self._join(given, logits.sigmoid())
         alone = self.training and bool(self.batches < self.warmup)
-        losses = self._alone(made, conditions) if alone else self.game.losses(layout, made, conditions)
+        losses = self._judge_alone(made, conditions) if alone else self.game.compute_losses(layout, made, conditions)
         reconstruction = self.beginning if alone else self.reconstruction
         losses["reconstruction"] = reconstruction(logits, layout[:, self.made])
         losses["loss"] = losses["loss"] + self.fidelity * losses["reconstruction"]
@@ -142,18 +142,18 @@ class Pix2Pix(nn.Module):
             self.batches += 1
         return losses
 
-    def _alone(self, made: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """What a generator without a critic loses, beside the reconstruction."""
-        disobedience = self.game.disobedience(made, conditions)
+    def _judge_alone(self, made: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """Return the losses of a generator without a critic, except for the reconstruction."""
+        disobedience = self.game.measure_disobedience(made, conditions)
         return {"loss": self.game.obedience * disobedience, "disobedience": disobedience}
 
     def generate(self, conditions: Conditions, noise: Noise, truncation: float) -> Tensor:
-        """Layouts `(B, C, H, W)` in [0, 1] with the given channels as they are.
+        """Generate layouts `(B, C, H, W)` in [0, 1]. The given channels stay as they are.
 
         Raises
         ------
         ConditionError
-            When nothing is given.
+            When no channels are given.
         """
         if not bool(conditions.given_present.all()):
             raise ConditionError(
@@ -163,13 +163,13 @@ class Pix2Pix(nn.Module):
                 "Conditions.request(spec, n, asked, given={…})",
             )
         drawn = truncation * noise.normal(self.noise_channels, self.spec.size_px, self.spec.size_px)
-        return self._joined(conditions.given, self.logits(conditions.given, conditions, drawn).sigmoid())
+        return self._join(conditions.given, self.logits(conditions.given, conditions, drawn).sigmoid())
 
     @torch.no_grad()
     def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
         """Draw layouts `(B, C, H, W)` in [0, 1]."""
         return (sampler or self.sampler)(self, conditions, noise)
 
-    def _joined(self, given: Tensor, made: Tensor) -> Tensor:
+    def _join(self, given: Tensor, made: Tensor) -> Tensor:
         order = torch.argsort(torch.tensor(self.given + self.made, device=made.device))
         return torch.cat([given.to(made.dtype), made], 1)[:, order]

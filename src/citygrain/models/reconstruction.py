@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its layout: errors that can be mixed, and channels weighed against each other."""
+"""The error of a reconstruction: a mixture of errors, with a weight for each channel."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 from citygrain.errors import ConfigError
 
 KINDS = ("bce", "mse", "l1")
-"""Cross-entropy (the coverage of a cell as a probability), squared and absolute error."""
+"""Cross-entropy (with the coverage of a cell as a probability), squared error and absolute error."""
 
 
 class ReconstructionLoss(nn.Module):
-    """A mixture of errors between logits and layouts, in which rare channels are raised.
+    """A mixture of errors between logits and layouts, in which rare channels get more weight.
 
     Parameters
     ----------
     channels
         Number of channels.
     mixture
-        Weight of each of `KINDS`; those left out are 0.
+        Weight of each of `KINDS`. Weights that are left out are 0.
     balance
-        How far rare channels are raised: each is weighted by the error of the best constant guess to the power
-        −balance. 0 treats every cell alike (cycle tracks drown), 1 every channel alike.
+        How much weight rare channels get: the weight of a channel is the error of the best constant guess to the power
+        −balance. With 0 every cell counts alike (cycle tracks have next to no weight), with 1 every channel.
 
     Raises
     ------
     ConfigError
-        For an error that does not exist, negative weights, or none.
+        When a kind of error does not exist, a weight is negative, or all weights are 0.
     """
 
     channel_weight: Tensor
@@ -53,18 +53,18 @@ class ReconstructionLoss(nn.Module):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set the weight of each channel from training layouts `(N, C, H, W)`."""
+        """Measure the weight of each channel on training layouts `(N, C, H, W)`."""
         share = layouts.mean((0, 2, 3)).clamp(1e-4, 1 - 1e-4)
         entropy = -(share * share.log() + (1 - share) * (1 - share).log())
         # Cells are nearly full or nearly empty, so these are the errors of the best constant guess.
         guesses = {"bce": entropy, "mse": share * (1 - share), "l1": torch.minimum(share, 1 - share)}
         constant = torch.stack([weight * guesses[kind] for kind, weight in self.mixture.items()]).sum(0)
         weight = constant**-self.balance
-        # The weighted errors of constant guesses average to one.
+        # With this factor, the weighted errors of constant guesses have a mean of 1.
         self.channel_weight.copy_((weight / (weight * constant).mean())[:, None, None])
 
     def forward(self, logits: Tensor, layout: Tensor) -> Tensor:
-        """Return the weighted error of logits against layouts, `(B, C, H, W)` each, as a scalar."""
+        """Return the weighted error of logits and layouts, `(B, C, H, W)` each, as a scalar."""
         errors = []
         for kind, weight in self.mixture.items():
             if kind == "bce":

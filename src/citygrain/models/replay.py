@@ -1,4 +1,4 @@
-"""Markov chains that carry on from batch to batch: what energies are trained against."""
+"""Markov chains that continue from batch to batch. Energies are trained with them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from citygrain.spec import Conditions
 
 
 class Replay:
-    """A pool of chains, each with the conditions that it runs under (Tieleman 2008; Du & Mordatch 2019).
+    """A pool of chains, each with its own conditions (Tieleman 2008; Du & Mordatch 2019).
 
-    It is no part of a model's state, which it would bloat: a run that resumes fills it anew.
+    The pool is not part of a model's state, because it is large. A run that is resumed fills it again.
 
     Parameters
     ----------
     capacity
-        How many chains the pool holds. Until it is full, all chains that are drawn begin afresh.
+        Number of chains in the pool. Until it is full, all drawn chains are new.
     restart
-        Share of the chains that begin afresh ever after.
+        Share of the drawn chains that are new after that.
     """
 
     def __init__(self, capacity: int, restart: float) -> None:
@@ -31,14 +31,14 @@ class Replay:
         return 0 if self.states is None else len(self.states)
 
     def draw(self, fresh: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor, Conditions]:
-        """Return chains to carry on: their slots `(B,)`, states and conditions.
+        """Draw chains to continue: their slots `(B,)`, states and conditions.
 
         Parameters
         ----------
         fresh
-            `(B, …)`, where chains begin.
+            `(B, …)`, the states of new chains.
         conditions
-            Of those that begin afresh.
+            The conditions of new chains.
         """
         batch, size = len(fresh), len(self)
         if self.states is None or self.conditions is None or size < max(self.capacity, batch):
@@ -50,9 +50,9 @@ class Replay:
         return slots, states, Conditions.cat([self.conditions[slots], conditions])[chosen]
 
     def keep(self, slots: Tensor, states: Tensor, conditions: Conditions) -> None:
-        """Put chains back where they were drawn, or where new ones have their place."""
+        """Put chains back into their slots."""
         if self.states is None or self.conditions is None:
-            self.states, self.conditions = states.clone(), conditions.repeat(1)  # its own, to be written over
+            self.states, self.conditions = states.clone(), conditions.repeat(1)  # copies, which are overwritten later
         elif int(slots.max()) >= len(self):
             self.states = torch.cat([self.states, states])
             self.conditions = Conditions.cat([self.conditions, conditions])

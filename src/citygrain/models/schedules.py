@@ -1,4 +1,4 @@
-"""Noise schedules of diffusion: which noise levels training visits, and how the network is scaled at each."""
+"""Noise schedules of diffusion: the noise levels of training, and the scaling of the network at each level."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Scaling(NamedTuple):
 
 
 class Schedule(Protocol):
-    """What a diffusion model asks of its schedule."""
+    """The noise schedule of a diffusion model."""
 
     def draw(self, batch: int, device: torch.device) -> Tensor:
-        """Noise levels `(batch,)` for one training step."""
+        """Draw noise levels `(batch,)` for one training step."""
         ...
 
     def scaling(self, sigma: Tensor) -> Scaling:
@@ -30,28 +30,28 @@ class Schedule(Protocol):
         ...
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Weight of the squared error of D at noise levels σ."""
+        """Return the weight of the squared error of D at noise levels σ."""
         ...
 
 
 @dataclass(frozen=True)
 class _LogNormal:
-    """Noise levels whose logarithm is normal, for data of unit variance: a family standardises what it diffuses.
+    """Noise levels with a normal logarithm, for data of unit variance (a family standardises its data).
 
     Parameters
     ----------
     log_mean, log_std
-        Mean and standard deviation of ln σ in training. Those of EDM are −1.2 and 1.2 for data of standard deviation
-        0.5; the same signal-to-noise ratios at unit variance are at −0.5. Ours are higher and wider: what conditions
-        such as coverage ask for is the mean over a layout, which only large noise drowns, so that is where they are
-        learned (Hoogeboom et al. 2023 shift the levels by the same argument).
+        Mean and standard deviation of ln σ in training. EDM has −1.2 and 1.2, for data of standard deviation 0.5. The
+        same signal-to-noise ratios at unit variance have a mean of −0.5. Ours are higher and wider, for this reason:
+        conditions such as coverage ask for the mean over a layout. Only large noise hides this mean, so the network
+        learns these conditions at high noise levels (Hoogeboom et al. 2023 shift the levels by the same argument).
     """
 
     log_mean: float = 0.4
     log_std: float = 1.4
 
     def draw(self, batch: int, device: torch.device) -> Tensor:
-        """Noise levels `(batch,)`: stratified over the batch, which lowers the variance of the loss."""
+        """Draw noise levels `(batch,)`. They are stratified over the batch, which lowers the variance of the loss."""
         uniform = (torch.arange(batch, device=device) + torch.rand(batch, device=device)) / batch
         return (self.log_mean + self.log_std * torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))).exp()
 
@@ -66,7 +66,7 @@ class Edm(_LogNormal):
         return Scaling(skip=1 / total**2, out=sigma / total, into=1 / total, noise=sigma.log() / 4)
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Weight that makes every noise level's initial loss 1."""
+        """Return the weight with which the loss of a new network is 1 at every noise level."""
         return 1 + 1 / sigma**2
 
 
@@ -74,8 +74,8 @@ class Edm(_LogNormal):
 class FlowMatching(_LogNormal):
     """Rectified flow (Liu et al. 2023; Lipman et al. 2023): straight lines xₜ = (1 − t) x + t ε from data to noise.
 
-    The network sees xₜ and learns the velocity ε − x. In the terms of diffusion t is σ / (1 + σ), so normal ln σ is a
-    logit-normal t (Esser et al. 2024), and every sampler of diffusion walks the flow.
+    The network sees xₜ and learns the velocity ε − x. In terms of diffusion, t is σ / (1 + σ). So a normal ln σ is a
+    logit-normal t (Esser et al. 2024), and every sampler of diffusion models follows this flow too.
     """
 
     def scaling(self, sigma: Tensor) -> Scaling:
@@ -84,5 +84,5 @@ class FlowMatching(_LogNormal):
         return Scaling(skip=rest, out=-sigma * rest, into=rest, noise=sigma.log() / 4)
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Weight that makes the error of D that of the velocity."""
+        """Return the weight with which the error of D equals the error of the velocity."""
         return (1 + 1 / sigma) ** 2

@@ -16,16 +16,16 @@ from citygrain.samplers.implicit import Truncated
 from citygrain.spec import Conditions, LayoutSpec
 
 MIDDLE = 64
-"""Draws that the middle of the styles is averaged over, for truncation."""
+"""Number of random styles that are averaged to find the middle, for truncation."""
 
 LEAK = 0.1
-"""Slope of a layout's coverage below 0 and above 1 while it is trained; most cells are exactly empty or full."""
+"""Slope of the output below 0 and above 1 in training. Most cells are empty or full, and would have no gradient."""
 
 
 class StyleGan(nn.Module):
     """Noise and conditions become a style that modulates every level of a generator (Karras et al. 2019, 2020).
 
-    Without conditions to train on (`unconditional_share=1`, or `data.scalars=[]`) it is the unconditional network.
+    Trained without conditions (`unconditional_share=1`, or `data.scalars=[]`), it is the unconditional network.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ class StyleGan(nn.Module):
     critic
         Makes the critic from `in_channels` and `embedding`.
     objective
-        What the players of the game lose; `NonSaturating` by default.
+        The losses of both players; `NonSaturating` by default.
     r1
-        Weight of the penalty on the critic's gradient.
+        Weight of the penalty on the gradient of the critic, see `Game`.
     path_length
-        Weight of the path-length penalty: a step in style is to change layouts by the same amount everywhere.
+        Weight of the path-length penalty: it asks that equal steps of style change layouts by equal amounts.
     obedience
         Weight of the distance between measured and asked conditions, see `Game`.
     noise, style
         Sizes of the noise and of the style.
     mapping
-        Layers from noise to style.
+        Number of layers from noise to style.
     sampler
         Used by `sample` unless another is given; `Truncated` by default.
     embedding
@@ -95,12 +95,12 @@ class StyleGan(nn.Module):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set what a new generator makes of every cell, and what its critic sees, from training `(N, C, H, W)`."""
+        """Measure the mean coverage, where generation starts, and the critic's standardisation on `(N, C, H, W)`."""
         self.share.copy_(layouts.mean((0, 2, 3))[:, None, None])
         self.game.measure_data(layouts)
 
-    def layouts(self, style: Tensor, conditions: Conditions, normal: Normal) -> Tensor:
-        """Layouts `(B, C, H, W)` of styles `(B, style)`: in [0, 1] up to a leak, which keeps the gradient beyond."""
+    def make_layouts(self, style: Tensor, conditions: Conditions, normal: Normal) -> Tensor:
+        """Make layouts `(B, C, H, W)` of styles `(B, style)`. They lie in [0, 1], except for the leak (see `LEAK`)."""
         made = self.share + self.synthesis(style, partial(self.planes, conditions), normal)
         return torch.lerp(made.clamp(0, 1), made, LEAK)
 
@@ -112,15 +112,15 @@ class StyleGan(nn.Module):
             return torch.randn(batch, *shape, device=layout.device)
 
         style = self.mapping(normal(self.noise), self.conditioner(conditions))
-        made = self.layouts(style, conditions, normal)
-        losses = self.game.losses(layout, made, conditions)
+        made = self.make_layouts(style, conditions, normal)
+        losses = self.game.compute_losses(layout, made, conditions)
         if self.path_length and self.training:
-            losses["path_length"] = self.path_length * self._path(made, style)
+            losses["path_length"] = self.path_length * self._measure_path(made, style)
             losses["loss"] = losses["loss"] + losses["path_length"]
         return losses
 
-    def _path(self, made: Tensor, style: Tensor) -> Tensor:
-        """Squared distance of the length of ∂layout/∂style, in random directions, from its running mean."""
+    def _measure_path(self, made: Tensor, style: Tensor) -> Tensor:
+        """Return the squared distance of the length of ∂layout/∂style, in random directions, from its running mean."""
         direction = torch.randn_like(made) / made[0].numel() ** 0.5
         (slope,) = torch.autograd.grad((made * direction).sum(), style, create_graph=True)
         length = slope.square().sum(1).sqrt()
@@ -129,7 +129,7 @@ class StyleGan(nn.Module):
         return (length - mean).square().mean()
 
     def generate(self, conditions: Conditions, noise: Noise, truncation: float) -> Tensor:
-        """Layouts `(B, C, H, W)` in [0, 1]; styles are drawn towards the middle of those that fit the conditions."""
+        """Generate layouts `(B, C, H, W)` in [0, 1]. Truncation pulls styles to the mean style under the conditions."""
         embedding = self.conditioner(conditions)
         style = self.mapping(noise.normal(self.noise), embedding)
         if truncation != 1:
@@ -137,7 +137,7 @@ class StyleGan(nn.Module):
             wide = embedding.repeat_interleave(MIDDLE, 0)
             middle = self.mapping(many.repeat(len(embedding), 1), wide).view(len(embedding), MIDDLE, -1).mean(1)
             style = torch.lerp(middle, style, truncation)
-        return self.layouts(style, conditions, noise.normal).clamp(0, 1)
+        return self.make_layouts(style, conditions, noise.normal).clamp(0, 1)
 
     @torch.no_grad()
     def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:

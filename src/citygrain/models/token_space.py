@@ -1,4 +1,4 @@
-"""What families share that write layouts in the tokens of a frozen quantised codec."""
+"""The base of families that generate layouts as tokens of a frozen quantised codec."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.models.code_space import settled
+from citygrain.models.code_space import find_settled
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
-from citygrain.protocols import Noise, Quantized, Sampler, module_of, require
+from citygrain.protocols import Noise, Quantized, Sampler, as_module, require
 from citygrain.spec import Conditions, LayoutSpec
 
 QUANTIZED = ("vector_quantized",)
-"""Families whose code is one of tokens."""
+"""Families whose codes are tokens."""
 
 
 class TokenSpace(nn.Module, ABC):
@@ -30,14 +30,14 @@ class TokenSpace(nn.Module, ABC):
     codec
         A model with tokens for such layouts. It is frozen, and its weights are part of this model's state.
     network
-        Makes the network from `symbols`, `out_channels`, `planes`, `embedding` and `causal`; it is shown one symbol
-        more than there are tokens.
+        Makes the network from `symbols`, `out_channels`, `planes`, `embedding` and `causal`. There is one symbol more
+        than there are tokens: the start, or the mask.
     sampler
         Used by `sample` unless another is given.
     embedding
         Size of the conditions' embedding.
     causal
-        Whether a token may depend only on those before it.
+        Whether a token may only depend on the tokens before it.
 
     Attributes
     ----------
@@ -49,9 +49,9 @@ class TokenSpace(nn.Module, ABC):
     Raises
     ------
     ConfigError
-        Without a codec, or for a network that does not read tokens.
+        When there is no codec, or the network does not read tokens.
     CapabilityError
-        For a codec that has none.
+        When the codec has no tokens.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class TokenSpace(nn.Module, ABC):
         self.network: Any = network(**sizes)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of everything but the codec, which stays as it was trained."""
+        """Set training or evaluation mode. The codec always stays in evaluation mode."""
         super().train(mode)
-        module_of(self.codec).eval()
+        as_module(self.codec).eval()
         return self
 
     @torch.no_grad()
@@ -113,15 +113,15 @@ class TokenSpace(nn.Module, ABC):
         return self.to_code(layout)
 
     def settled(self, keep: Tensor) -> Tensor:
-        """Return which tokens `(B, h, w)` stand for cells that are kept whole."""
-        return settled(keep, self.token_shape)[:, 0]
+        """Return, as bool `(B, h, w)`, which tokens stand for kept cells only."""
+        return find_settled(keep, self.token_shape)[:, 0]
 
     @abstractmethod
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the mean surprise of tokens `(B, h, w)`, in nats a token."""
+        """Return the mean surprise of tokens `(B, h, w)`, in nats per token."""
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the mean surprise of the tokens of layouts `(B, C, H, W)`, in nats a token."""
+        """Return the mean surprise of the tokens of layouts `(B, C, H, W)`, in nats per token."""
         return self.code_loss(self.to_code(layout), conditions)
 
     @torch.no_grad()
@@ -129,6 +129,6 @@ class TokenSpace(nn.Module, ABC):
         """Draw layouts `(B, C, H, W)` in [0, 1]."""
         return self.codec.from_tokens((sampler or self.sampler)(self, conditions, noise))
 
-    def asked(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        """Return what the network is told of conditions: planes `(B, P, h, w)` and embedding `(B, E)`."""
+    def embed_conditions(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Return the conditions as the network sees them: planes `(B, P, h, w)` and embedding `(B, E)`."""
         return self.planes(conditions, self.token_shape[0]), self.conditioner(conditions)

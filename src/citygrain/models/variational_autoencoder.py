@@ -1,4 +1,4 @@
-"""The variational autoencoder: a generator of its own, and the codec that latent diffusion works in."""
+"""The variational autoencoder: it can generate by itself, and it is the codec of latent diffusion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citygrain.models.code_space import code_shape
+from citygrain.models.code_space import compute_code_shape
 from citygrain.models.reconstruction import ReconstructionLoss
 from citygrain.networks.conditioner import ConditionEmbedding
 from citygrain.protocols import Noise, Sampler
@@ -17,10 +17,10 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class VariationalAutoencoder(nn.Module):
-    """A β-VAE whose prior, not its decoder, knows the conditions (Kingma & Welling 2014; Sohn et al. 2015).
+    """A β-VAE whose prior, and not its decoder, sees the conditions (Kingma & Welling 2014; Sohn et al. 2015).
 
-    Encoder and decoder are blind to conditions, so that the code is the layout's alone and a diffusion model can take
-    over the prior's work; the prior N(μ(c), σ(c)²) over the code is learned with them.
+    Encoder and decoder do not see conditions. So the code depends on the layout only, and a diffusion model can replace
+    the prior. The prior N(μ(c), σ(c)²) over the code is learned together with them.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ class VariationalAutoencoder(nn.Module):
     code_channels
         Channels of the code.
     beta
-        Weight of the Kullback–Leibler divergence from the prior, in nats a code element, against the reconstruction.
+        Weight of the Kullback–Leibler divergence from the prior, in nats per code element, against the reconstruction.
     reconstruction
         Weights of the reconstruction errors, see `citygrain.models.reconstruction`; cross-entropy by default.
     balance
-        How far rare channels are raised in the reconstruction: 0 treats every cell alike, 1 every channel alike.
+        How much weight rare channels get in the reconstruction: with 0 every cell counts alike, with 1 every channel.
     sampler
         Used by `sample` unless another is given; `Normal` by default.
     embedding
@@ -62,7 +62,7 @@ class VariationalAutoencoder(nn.Module):
         channels = len(spec.channels)
         self.encoder = encoder(in_channels=channels, out_channels=2 * code_channels)
         self.decoder = decoder(in_channels=code_channels, out_channels=channels)
-        self.code_shape = code_shape(spec, self.encoder, code_channels)
+        self.code_shape = compute_code_shape(spec, self.encoder, code_channels)
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.prior_network = _PriorNetwork(embedding, *self.code_shape[:2])
         self.reconstruction = ReconstructionLoss(
@@ -70,16 +70,16 @@ class VariationalAutoencoder(nn.Module):
         )
 
     def measure_data(self, layouts: Tensor) -> None:
-        """Set the weight of each channel from training layouts `(N, C, H, W)`."""
+        """Measure the weight of each channel on training layouts `(N, C, H, W)`."""
         self.reconstruction.measure_data(layouts)
 
     def posterior(self, layout: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the code, each `(B, *code_shape)`."""
+        """Return mean and log-variance of the code, each `(B, *code_shape)`."""
         mean, log_variance = self.encoder(layout * 2 - 1).chunk(2, 1)
         return mean, log_variance.clamp(-12, 6)
 
     def prior(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the code given conditions, each `(B, *code_shape)`."""
+        """Return mean and standard deviation of the code given conditions, each `(B, *code_shape)`."""
         mean, log_variance = self.prior_network(self.conditioner(conditions)).chunk(2, 1)
         return mean, (log_variance.clamp(-12, 6) / 2).exp()
 
@@ -92,7 +92,7 @@ class VariationalAutoencoder(nn.Module):
         return self.decoder(code).sigmoid()
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """Return the negative evidence lower bound, per cell and code element, and its two parts."""
+        """Return the negative evidence lower bound and its two parts, per cell and per code element."""
         mean, log_variance = self.posterior(layout)
         code = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         reconstruction = self.reconstruction(self.decoder(code), layout)
@@ -111,7 +111,7 @@ class VariationalAutoencoder(nn.Module):
 
 
 class _PriorNetwork(nn.Module):
-    """From an embedding `(B, E)` to mean and log-variance of the code `(B, 2 · channels, side, side)`."""
+    """Map an embedding `(B, E)` to mean and log-variance of the code, `(B, 2 · channels, side, side)`."""
 
     def __init__(self, embedding: int, code_channels: int, side: int, width: int = 64, coarse: int = 4) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The vector-quantised autoencoder: layouts as a few tokens out of a book, which transformers learn to write."""
+"""The vector-quantised autoencoder: it turns layouts into a few tokens, which transformers learn to generate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citygrain.models.code_space import code_shape
+from citygrain.models.code_space import compute_code_shape
 from citygrain.models.latent_prior import FittedCodec, LatentPrior
 from citygrain.models.reconstruction import ReconstructionLoss
 from citygrain.networks.quantizer import Quantizer
@@ -17,11 +17,11 @@ from citygrain.spec import Conditions, LayoutSpec
 
 
 class VectorQuantized(FittedCodec):
-    """A VQ-VAE: an autoencoder whose decoder sees the nearest vectors of a book only (van den Oord et al. 2017).
+    """A VQ-VAE: an autoencoder whose decoder only sees the nearest vectors of a book (van den Oord et al. 2017).
 
-    `encode` returns the code before it is quantised, and `decode` quantises first, so that other families can work in
-    the continuous code as in any other; `tokens` and `from_tokens` are the discrete way. The code knows nothing of
-    conditions; they enter through the prior that is fitted to the codes after training, or through a transformer.
+    `encode` returns the code before it is quantised, and `decode` quantises it first. So other families can work in the
+    continuous code as in that of any codec. `tokens` and `from_tokens` give the discrete code. The code does not depend
+    on conditions. They enter through the prior that is fitted to the codes after training, or through a transformer.
 
     Parameters
     ----------
@@ -34,18 +34,18 @@ class VectorQuantized(FittedCodec):
     book_size
         Number of vectors in the book.
     commitment
-        Weight of the squared distance of the code from its nearest vectors, which draws the encoder to the book.
+        Weight of the squared distance of the code from its nearest vectors. It pulls the encoder to the book.
     decay, patience
-        How slowly the book follows the codes, and when an unused entry begins anew, see `Quantizer`.
+        How slowly the book follows the codes, and when an unused entry restarts, see `Quantizer`.
     warmup
-        Training steps over which the decoder goes from seeing the code itself to seeing the book's vectors: while the
-        code still changes from step to step, no book could follow it. 0 quantises from the start.
+        Number of training steps in which the decoder's input goes gradually from the code itself to the vectors of the
+        book. In the first steps, the code changes faster than a book could follow. 0 quantises from the start.
     reconstruction
         Weights of the reconstruction errors, see `citygrain.models.reconstruction`; cross-entropy by default.
     balance
-        How far rare channels are raised in the reconstruction: 0 treats every cell alike, 1 every channel alike.
+        How much weight rare channels get in the reconstruction: with 0 every cell counts alike, with 1 every channel.
     prior
-        Makes the prior that is fitted after training.
+        Makes the prior, which is fitted after training.
     sampler
         Used by `sample` unless another is given; `FittedMixture` by default.
     """
@@ -71,7 +71,7 @@ class VectorQuantized(FittedCodec):
     ) -> None:
         channels = len(spec.channels)
         encoder_network = encoder(in_channels=channels, out_channels=code_channels)
-        super().__init__(spec, code_shape(spec, encoder_network, code_channels), prior, sampler)
+        super().__init__(spec, compute_code_shape(spec, encoder_network, code_channels), prior, sampler)
         self.encoder = encoder_network
         self.decoder = decoder(in_channels=code_channels, out_channels=channels)
         self.book_size = book_size
@@ -82,7 +82,7 @@ class VectorQuantized(FittedCodec):
 
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
-        """Set the weight of each channel, and start the book, from training layouts `(N, C, H, W)`."""
+        """Measure the weight of each channel, and start the book, with training layouts `(N, C, H, W)`."""
         self.reconstruction.measure_data(layouts)
         self.quantizer.start(self.encode(layouts[:256]))
 
@@ -91,8 +91,8 @@ class VectorQuantized(FittedCodec):
         return self.encoder(layout * 2 - 1)
 
     def decode(self, code: Tensor) -> Tensor:
-        """Return layouts `(B, C, H, W)` in [0, 1] of codes, which are quantised on the way."""
-        return self.decoder(_straight_through(code, self.quantizer.vectors(self.quantizer(code)))).sigmoid()
+        """Return layouts `(B, C, H, W)` in [0, 1] of codes, which are quantised first."""
+        return self.decoder(_pass_straight_through(code, self.quantizer.vectors(self.quantizer(code)))).sigmoid()
 
     def tokens(self, layout: Tensor) -> Tensor:
         """Return the tokens `(B, h, w)` int64 of layouts."""
@@ -103,10 +103,10 @@ class VectorQuantized(FittedCodec):
         return self.decoder(self.quantizer.vectors(tokens)).sigmoid()
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:  # noqa: ARG002
-        """Return the reconstruction error with the commitment, and how much of the book the batch uses.
+        """Return the reconstruction error, the commitment loss, and how much of the book the batch uses.
 
-        `perplexity` is the number of entries that, used equally often, would be as hard to guess; `used` is the share
-        of entries that are used at all.
+        `perplexity` is the exponential of the entropy of the tokens: the effective number of used entries. `used` is
+        the share of entries that are used at all.
         """
         code = self.encode(layout)
         tokens = self.quantizer(code)
@@ -116,7 +116,7 @@ class VectorQuantized(FittedCodec):
             self.quantizer.learn(code, tokens)
             self.steps += 1
             quantised = (self.steps / max(self.warmup, 1)).clamp_max(1)
-        reconstruction = self.reconstruction(self.decoder(_straight_through(code, vectors, quantised)), layout)
+        reconstruction = self.reconstruction(self.decoder(_pass_straight_through(code, vectors, quantised)), layout)
         commitment = F.mse_loss(code.float(), vectors)
         share = torch.bincount(tokens.flatten(), minlength=self.book_size) / tokens.numel()
         return {
@@ -128,6 +128,6 @@ class VectorQuantized(FittedCodec):
         }
 
 
-def _straight_through(code: Tensor, vectors: Tensor, share: Tensor | float = 1.0) -> Tensor:
-    """Return the code moved by a share of the way to its vectors, all of it by default; gradients go to the code."""
+def _pass_straight_through(code: Tensor, vectors: Tensor, share: Tensor | float = 1.0) -> Tensor:
+    """Move a code to its vectors, or a share of the way. Gradients pass straight through to the code."""
     return code + share * (vectors - code).detach()

@@ -27,8 +27,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def activation(name: str) -> nn.Module:
-    """Return an activation by its name.
+def make_activation(name: str) -> nn.Module:
+    """Make the activation of a name.
 
     Raises
     ------
@@ -40,8 +40,8 @@ def activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def group_norm(channels: int, group_size: int = 16) -> nn.GroupNorm:
-    """Group normalisation with groups of about `group_size` channels."""
+def make_group_norm(channels: int, group_size: int = 16) -> nn.GroupNorm:
+    """Make a group normalisation with groups of about `group_size` channels."""
     groups = max(1, channels // group_size)
     while channels % groups:
         groups -= 1
@@ -49,17 +49,17 @@ def group_norm(channels: int, group_size: int = 16) -> nn.GroupNorm:
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "group": group_norm,
+    "group": make_group_norm,
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "instance": lambda channels: nn.GroupNorm(channels, channels),
     "batch": nn.BatchNorm2d,
     "none": lambda _: nn.Identity(),
 }
-"""By number of channels. `batch` alone looks across a batch, and only in training; what it has seen is a buffer."""
+"""Make normalisations of a number of channels. Only `batch` uses statistics of the batch, and only in training."""
 
 
-def norm(name: str, channels: int) -> nn.Module:
-    """Return a normalisation of so many channels by its name.
+def make_norm(name: str, channels: int) -> nn.Module:
+    """Make the normalisation of a name for a number of channels.
 
     Raises
     ------
@@ -71,13 +71,13 @@ def norm(name: str, channels: int) -> nn.Module:
     return NORMS[name](channels)
 
 
-def channels_last(module: nn.Module) -> nn.Module:
-    """Lay out a module's weights channels-last, which convolutions prefer on CPUs and tensor cores alike."""
+def set_channels_last(module: nn.Module) -> nn.Module:
+    """Store a module's weights channels-last: this makes convolutions faster on CPUs and on tensor cores."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def zeroed(layer: Layer) -> Layer:
-    """Start a layer at zero, so that the block around it starts as the identity."""
+def zero_weights(layer: Layer) -> Layer:
+    """Set a layer's weights to zero, so that the block around it starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -85,9 +85,10 @@ def zeroed(layer: Layer) -> Layer:
 
 
 class Table(nn.Parameter):
-    """Weights whose rows each belong to one thing, such as a symbol, and are no map from one space to another.
+    """Weights of which each row belongs to one thing, such as a symbol. They are not a linear map between two spaces.
 
-    Optimisers that even out what maps do leave them alone, see `citygrain.training.optimizers.muon`.
+    Optimisers that orthogonalise the updates of linear maps leave tables alone, see
+    `citygrain.training.optimizers.muon`.
     """
 
 
@@ -99,7 +100,7 @@ class FourierFeatures(nn.Module):
     octaves
         Number of frequencies 1, 2, 4, … cycles per `period`.
     period
-        Longest wavelength. Numbers beyond half of it stay distinct through the number itself, which is kept.
+        Longest wavelength. The number itself is kept too, so numbers beyond half of this stay distinct.
     """
 
     frequencies: Tensor
@@ -124,13 +125,13 @@ class ResidualBlock(nn.Module):
     Parameters
     ----------
     in_channels, out_channels
-        Channels in and out; a 1 × 1 convolution joins them where they differ.
+        Channels in and out. Where they differ, the skip is a 1 × 1 convolution.
     embedding
         Size of the embedding, 0 for none.
     dropout
         Share of activations dropped before the second convolution.
     act, normalisation
-        Names of the activation and the normalisation, of `ACTIVATIONS` and `NORMS`.
+        Names of the activation and of the normalisation, see `ACTIVATIONS` and `NORMS`.
     """
 
     def __init__(
@@ -144,11 +145,11 @@ class ResidualBlock(nn.Module):
         normalisation: str = "group",
     ) -> None:
         super().__init__()
-        self.act = activation(act)
-        self.norm1 = norm(normalisation, in_channels)
+        self.act = make_activation(act)
+        self.norm1 = make_norm(normalisation, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = norm(normalisation, out_channels)
-        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.norm2 = make_norm(normalisation, out_channels)
+        self.conv2 = zero_weights(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.dropout = nn.Dropout(dropout)
         self.modulation = nn.Linear(embedding, 2 * out_channels) if embedding else None
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
@@ -170,17 +171,17 @@ class SelfAttention(nn.Module):
     channels
         Channels in and out.
     head
-        Channels a head; one head where `channels` is no multiple of it.
+        Channels per head. There is a single head where `channels` is not a multiple of this.
     normalisation
-        Name of the normalisation, of `NORMS`.
+        Name of the normalisation, see `NORMS`.
     """
 
     def __init__(self, channels: int, *, head: int = 64, normalisation: str = "group") -> None:
         super().__init__()
         self.heads = channels // head if channels % head == 0 else 1
-        self.norm = norm(normalisation, channels)
+        self.norm = make_norm(normalisation, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+        self.out = zero_weights(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` to the same shape."""

@@ -1,4 +1,4 @@
-"""Conditions become an embedding (scalars, place) and planes (maps), presence included."""
+"""Turn conditions into an embedding (scalars and place) and into planes (maps). Both tell what is absent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from citygrain.spec import ALL_PLACES, Conditions, LayoutSpec
 class Standardise(nn.Module):
     """Bring scalar conditions from physical units to zero mean and unit spread, by buffers from the training windows.
 
-    Urban measures are skewed (most windows have next to no cycle track, a few have a lot), so a value v becomes
-    log(1 + v / mean) before it is standardised: resolution where most windows are, and no saturation in the tail.
+    Urban measures are skewed: most windows have almost no cycle tracks, and a few have a lot. So a value v becomes
+    log(1 + v / mean) before it is standardised. This resolves the range of most windows, and does not saturate beyond.
 
     Parameters
     ----------
     spec
-        Holds the percentiles of each scalar; a scalar without any is only passed through log(1 + v).
+        Has the percentiles of each scalar. A scalar without percentiles only becomes log(1 + v).
     """
 
     unit: Tensor
@@ -45,10 +45,10 @@ class Standardise(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """Embed scalars and place, each with its presence, as one vector.
+    """Embed scalars and place, and whether each is present, as one vector.
 
-    A scalar that is absent contributes a learned vector of its own instead of its value, so that "not asked for" and
-    zero differ and the value behind an absent condition cannot matter.
+    An absent scalar adds a learned vector instead of its value. So "not asked for" differs from zero, and the number
+    that stands in place of an absent condition has no effect.
 
     Parameters
     ----------
@@ -82,12 +82,12 @@ class ConditionEmbedding(nn.Module):
 
 
 class ConditionPlanes(nn.Module):
-    """Resample condition maps to the size of a network's input; two planes a map: value and presence.
+    """Resample condition maps to the size of a network's input. Each map gives two planes: its values and its presence.
 
     Parameters
     ----------
     spec
-        Names the maps; each is standardised like the scalar of the same name.
+        Names the maps. Each map is standardised like the scalar of the same name.
     """
 
     def __init__(self, spec: LayoutSpec) -> None:
@@ -103,8 +103,8 @@ class ConditionPlanes(nn.Module):
         )
         self.channels = 2 * len(spec.maps)
 
-    def scaled(self, conditions: Conditions) -> Tensor:
-        """Return the maps `(B, M, h, w)`, of order one; those absent hold anything."""
+    def scale_maps(self, conditions: Conditions) -> Tensor:
+        """Return the maps `(B, M, h, w)`, standardised. The values of absent maps mean nothing."""
         return self.standardise(conditions.maps.movedim(1, -1)).movedim(-1, 1)
 
     def forward(self, conditions: Conditions, size_px: int) -> Tensor:
@@ -112,7 +112,7 @@ class ConditionPlanes(nn.Module):
         maps, present = conditions.maps, conditions.maps_present
         if not self.channels:
             return maps.new_zeros(len(maps), 0, size_px, size_px)
-        scaled = self.scaled(conditions)
+        scaled = self.scale_maps(conditions)
         shown = present[:, :, None, None].to(maps.dtype)
         planes = torch.cat([scaled * shown, shown.expand_as(scaled)], 1)
         return F.interpolate(planes, size=(size_px, size_px), mode="nearest")

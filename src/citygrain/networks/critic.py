@@ -1,4 +1,4 @@
-"""Critics: networks that tell real layouts from made ones."""
+"""Critics: networks that tell real layouts from generated ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citygrain.networks.blocks import activation as blocks_activation
-from citygrain.networks.blocks import channels_last
+from citygrain.networks.blocks import make_activation, set_channels_last
 
 
 class PatchCritic(nn.Module):
     """Judge every patch of a layout by itself (Isola et al. 2017): 70 × 70 cells with three strided layers.
 
-    It has no normalisation: a gradient penalty keeps it tame, and it must not compare the layouts of a batch.
+    It has no normalisation: the gradient penalty already limits its slope, and it must not compare the layouts of a
+    batch.
 
     Parameters
     ----------
@@ -40,21 +40,21 @@ class PatchCritic(nn.Module):
         for cin, cout, stride in zip([in_channels, *widths], widths, strides, strict=False):
             body += [
                 nn.Conv2d(cin, cout, 4, stride=stride, padding=1 if stride == 2 else 2),
-                blocks_activation(activation),
+                make_activation(activation),
             ]
-        self.body = channels_last(nn.Sequential(*body))
+        self.body = set_channels_last(nn.Sequential(*body))
         self.verdict = Verdict(widths[-1], embedding, kernel=4)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map `(B, in, H, W)` and `(B, E)` to one logit a patch, `(B, 1, h, w)`: the larger, the more real."""
+        """Map `(B, in, H, W)` and `(B, E)` to a logit for each patch, `(B, 1, h, w)`: the larger, the more real."""
         return self.verdict(self.body(x.contiguous(memory_format=torch.channels_last)), embedding)
 
 
 class ResidualCritic(nn.Module):
     """Judge a layout as a whole, by residual blocks down to a few cells (Karras et al. 2020).
 
-    Before the verdict, it is shown how much the layouts of the batch differ, so that a generator which makes the same
-    layout again and again is found out (Karras et al. 2018).
+    Before the verdict, it sees how much the layouts of the batch differ. So it recognises a generator that makes the
+    same layout again and again (minibatch standard deviation, Karras et al. 2018).
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ class ResidualCritic(nn.Module):
         ]
         for cin, cout in pairwise(widths):
             layers.append(_Down(cin, cout, activation))
-        self.body = channels_last(nn.Sequential(*layers))
-        self.joined = nn.Sequential(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1), blocks_activation(activation))
+        self.body = set_channels_last(nn.Sequential(*layers))
+        self.joined = nn.Sequential(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1), make_activation(activation))
         self.verdict = Verdict(widths[-1], embedding, kernel=None)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map `(B, in, H, W)` and `(B, E)` to a logit a layout, `(B, 1, 1, 1)`: the larger, the more real."""
+        """Map `(B, in, H, W)` and `(B, E)` to a logit for each layout, `(B, 1, 1, 1)`: the larger, the more real."""
         h = self.body(x.contiguous(memory_format=torch.channels_last))
         differing = h.float().var(0, correction=0).add(1e-8).sqrt().mean().to(h.dtype)
         h = self.joined(torch.cat([h, differing.expand(len(h), 1, *h.shape[2:])], 1))
@@ -100,9 +100,9 @@ class _Down(nn.Module):
     def __init__(self, cin: int, cout: int, act: str) -> None:
         super().__init__()
         self.inner = nn.Sequential(
-            blocks_activation(act),
+            make_activation(act),
             nn.Conv2d(cin, cin, 3, padding=1),
-            blocks_activation(act),
+            make_activation(act),
             nn.AvgPool2d(2),
             nn.Conv2d(cin, cout, 3, padding=1),
         )
@@ -113,14 +113,14 @@ class _Down(nn.Module):
 
 
 class Verdict(nn.Module):
-    """Features to logits: how real in general, and how fit for what was asked (Miyato & Koyama 2018, projection).
+    """Turn features into logits: how real a layout is, and how well it fits the request (Miyato & Koyama 2018).
 
     Parameters
     ----------
     channels, embedding
-        Of the features, and size of the embedding.
+        Channels of the features, and size of the embedding.
     kernel
-        Edge of the last convolution; None averages over all cells instead.
+        Edge of the last convolution. None averages over all cells instead.
     """
 
     def __init__(self, channels: int, embedding: int, *, kernel: int | None) -> None:

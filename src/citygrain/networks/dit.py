@@ -1,4 +1,4 @@
-"""The diffusion transformer: patches as tokens, every token attending to all, conditions as adaptive normalisation."""
+"""The diffusion transformer: patches are tokens that attend to each other; conditions steer the normalisation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.networks.blocks import zeroed
-from citygrain.networks.transformer import Adaptive, Block, positions
+from citygrain.networks.blocks import zero_weights
+from citygrain.networks.transformer import Adaptive, Block, encode_positions
 
 
 class DiT(nn.Module):
     """A transformer over patches, modulated by an embedding (Peebles & Xie 2023, adaLN-Zero).
 
-    Positions are fixed sines and cosines of row and column, so that a trained network takes other sizes, too.
+    Positions are fixed sines and cosines of row and column, so a trained network also accepts layouts of other sizes.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ class DiT(nn.Module):
     depth
         Number of blocks.
     head
-        Channels an attention head; one head where `width` is no multiple of it.
+        Channels per attention head. There is a single head where `width` is not a multiple of this.
     patch
-        Edge of a patch in cells. Attention costs the fourth power of its inverse.
+        Edge of a patch in cells. With half the edge, attention costs 16 times as much.
     ratio
         Channels inside a block's multilayer perceptron as a multiple of `width`.
     dropout
@@ -66,7 +66,7 @@ class DiT(nn.Module):
             for _ in range(depth)
         )
         self.norm = Adaptive(width, embedding, parts=2)
-        self.cells = zeroed(nn.Linear(width, out_channels * patch**2))
+        self.cells = zero_weights(nn.Linear(width, out_channels * patch**2))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map `(B, in, H, W)` and `(B, E)` to `(B, out, H, W)`; H and W are multiples of `patch`."""
@@ -80,8 +80,8 @@ class DiT(nn.Module):
             )
         grid = self.tokens(x)
         rows, columns = grid.shape[-2:]
-        h = rearrange(grid, "b c h w -> b (h w) c") + positions(rows, columns, self.width, grid.device)
+        h = rearrange(grid, "b c h w -> b (h w) c") + encode_positions(rows, columns, self.width, grid.device)
         for block in self.blocks:
-            h = block(h, block.norm.parts(embedding))
-        patches = self.cells(self.norm(h, *self.norm.parts(embedding)))
+            h = block(h, block.norm.compute_parts(embedding))
+        patches = self.cells(self.norm(h, *self.norm.compute_parts(embedding)))
         return rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, w=columns, p=self.patch, q=self.patch)

@@ -1,4 +1,4 @@
-"""The energy network: a tensor and an embedding in, one number out, smooth in the tensor."""
+"""The energy network: it maps a tensor and an embedding to one number, smoothly in the tensor."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.networks.blocks import activation as blocks_activation
-from citygrain.networks.blocks import channels_last, zeroed
+from citygrain.networks.blocks import make_activation, set_channels_last, zero_weights
 
 
 class EnergyNetwork(nn.Module):
-    """A residual network without normalisation, whose last feature map is summed up (Du & Mordatch 2019).
+    """A residual network without normalisation, whose last feature map is summed (Du & Mordatch 2019).
 
-    Statistics over a batch or a layout would tie what has to stay apart: energies of samples, and of places in them.
+    A normalisation would use statistics of a batch or a layout. Then the energy of a sample would depend on other
+    samples, and the energy of one part of a layout on its other parts.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class EnergyNetwork(nn.Module):
     widths
         Channels of each level as multiples of width; the resolution halves between levels.
     blocks
-        Residual blocks a level.
+        Residual blocks per level.
     activation
-        Name of the activation, a smooth one: the gradient of the energy is what is used.
+        Name of the activation. It should be smooth, because samplers use the gradient of the energy.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class EnergyNetwork(nn.Module):
                 out = width * multiple
                 self.blocks.append(_Block(channels, out, embedding, activation, halves=level > 0 and i == 0))
                 channels = out
-        self.head = nn.Sequential(blocks_activation(activation), zeroed(nn.Conv2d(channels, 1, 1)))
-        channels_last(self)
+        self.head = nn.Sequential(make_activation(activation), zero_weights(nn.Conv2d(channels, 1, 1)))
+        set_channels_last(self)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map `(B, in, H, W)` and `(B, E)` to `(B,)`; H and W are multiples of `factor`."""
@@ -78,10 +78,10 @@ class _Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, embedding: int, act: str, *, halves: bool) -> None:
         super().__init__()
         self.halves = halves
-        self.act = blocks_activation(act)
+        self.act = make_activation(act)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * out_channels)
-        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.conv2 = zero_weights(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Bijections with a known Jacobian, made of layers that are easy to invert: what normalizing flows are built from.
+"""The layers of normalizing flows: bijections that are easy to invert, with a known Jacobian.
 
-Every layer maps `(B, C, H, W)` to the same number of elements, `forward` on the way from data to noise, together with
-the logarithm of the absolute determinant of its Jacobian, `(B,)`; `inverse` is the way back, which needs none.
+`forward` maps data `(B, C, H, W)` towards noise of the same number of elements. It also returns the logarithm of the
+absolute determinant of its Jacobian, `(B,)`. `inverse` maps noise back towards data, and needs no determinant.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.networks.blocks import channels_last, zeroed
+from citygrain.networks.blocks import set_channels_last, zero_weights
 
 
 class Context(NamedTuple):
-    """What the layers are told beside the tensor.
+    """The conditions as the layers see them.
 
     Attributes
     ----------
     embedding
         `(B, E)`.
     planes
-        `(B, P, h, w)`, at the resolution of the whole; deeper levels see them averaged.
+        `(B, P, h, w)`, at the resolution of the data. Deeper levels see averages of them.
     """
 
     embedding: Tensor
@@ -33,7 +33,7 @@ class Context(NamedTuple):
 
 
 class ActNorm(nn.Module):
-    """Scale and shift of each channel, learned from where they standardise the data (Kingma & Dhariwal 2018, 3.1).
+    """Scale and shift of each channel. At first they standardise the data (Kingma & Dhariwal 2018, 3.1).
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ class ActNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(channels, 1, 1))
 
     @torch.no_grad()
-    def standardise(self, x: Tensor) -> None:
-        """Begin with what brings each channel of `x` to zero mean and unit spread."""
+    def initialise(self, x: Tensor) -> None:
+        """Set scale and shift so that each channel of `x` gets zero mean and unit standard deviation."""
         self.shift.copy_(-x.mean((0, 2, 3))[:, None, None])
         self.log_scale.copy_(-x.std((0, 2, 3)).clamp_min(1e-3).log()[:, None, None])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Shift, then scale."""
-        return (x + self.shift) * self.log_scale.exp(), self.log_scale.sum() * _cells(x)
+        return (x + self.shift) * self.log_scale.exp(), self.log_scale.sum() * _count_cells(x)
 
     def inverse(self, z: Tensor) -> Tensor:
         """Undo `forward`."""
@@ -64,9 +64,9 @@ class ActNorm(nn.Module):
 class Mixing(nn.Module):
     """An invertible 1 × 1 convolution (Kingma & Dhariwal 2018, 3.2), W = exp(A), which begins as a random rotation.
 
-    A matrix exponential is invertible whatever A is, by exp(−A), with log-determinant tr(A) (Hoogeboom et al. 2020).
-    The LU factors of the paper are invertible too, but badly conditioned: moved by 0.05 an entry, those of 128 channels
-    lose every digit on the way back.
+    A matrix exponential is invertible for every A: its inverse is exp(−A), and its log-determinant is tr(A) (Hoogeboom
+    et al. 2020). The LU factors of the paper are invertible too, but badly conditioned: after a change of 0.05 in each
+    entry, the inverse for 128 channels has no correct digit left.
 
     Parameters
     ----------
@@ -81,15 +81,15 @@ class Mixing(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mix the channels of each cell."""
-        return _mixed(x, self.exponent), self.exponent.trace() * _cells(x)
+        return _mix(x, self.exponent), self.exponent.trace() * _count_cells(x)
 
     def inverse(self, z: Tensor) -> Tensor:
         """Undo `forward`."""
-        return _mixed(z, -self.exponent)
+        return _mix(z, -self.exponent)
 
 
 class Coupling(nn.Module):
-    """Shift and scale the second half of the channels by what a network makes of the first (Dinh et al. 2017).
+    """Shift and scale half of the channels by numbers that a network computes from the others (Dinh et al. 2017).
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Coupling(nn.Module):
     width
         Channels inside the network.
     bound
-        The logarithm of a scale stays between ± this, so that no layer can blow up on the way back.
+        The logarithm of a scale stays between ± this, so that the inverse of a layer cannot explode.
     """
 
     def __init__(self, channels: int, *, embedding: int, planes: int, width: int, bound: float) -> None:
@@ -108,48 +108,48 @@ class Coupling(nn.Module):
         self.bound = bound
         self.kept = channels // 2
         changed = channels - self.kept
-        self.into = channels_last(nn.Conv2d(self.kept + planes, width, 3, padding=1))
+        self.into = set_channels_last(nn.Conv2d(self.kept + planes, width, 3, padding=1))
         self.modulation = nn.Linear(embedding, 2 * width)
-        self.middle = channels_last(nn.Conv2d(width, width, 1))
-        self.out = channels_last(zeroed(nn.Conv2d(width, 2 * changed, 3, padding=1)))
+        self.middle = set_channels_last(nn.Conv2d(width, width, 1))
+        self.out = set_channels_last(zero_weights(nn.Conv2d(width, 2 * changed, 3, padding=1)))
 
-    def coefficients(self, kept: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Shift and log-scale of the second half, `(B, changed, H, W)` each, given the first."""
+    def compute_coefficients(self, kept: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Return shift and log-scale of the second half, `(B, changed, H, W)` each, given the first half."""
         planes = F.adaptive_avg_pool2d(context.planes, (kept.shape[-2], kept.shape[-1]))
         h = F.silu(self.into(torch.cat([kept, planes], 1)))
         scale, shift = self.modulation(F.silu(context.embedding))[:, :, None, None].chunk(2, 1)
         h = F.silu(self.middle(h) * (1 + scale) + shift)
         shift, log_scale = self.out(h).to(kept.dtype).chunk(2, 1)
-        return shift, bounded(log_scale, self.bound)
+        return shift, squash(log_scale, self.bound)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Shift and scale the second half."""
         kept, changed = x[:, : self.kept], x[:, self.kept :]
-        shift, log_scale = self.coefficients(kept, context)
+        shift, log_scale = self.compute_coefficients(kept, context)
         return torch.cat([kept, (changed + shift) * log_scale.exp()], 1), log_scale.sum((1, 2, 3))
 
     def inverse(self, z: Tensor, context: Context) -> Tensor:
-        """Undo `forward`: the first half is as it was, so the network says the same."""
+        """Undo `forward`. The first half did not change, so the network gives the same numbers."""
         kept, changed = z[:, : self.kept], z[:, self.kept :]
-        shift, log_scale = self.coefficients(kept, context)
+        shift, log_scale = self.compute_coefficients(kept, context)
         return torch.cat([kept, changed * (-log_scale).exp() - shift], 1)
 
 
 class ConditionedNoise(nn.Module):
-    """Shift and scale of every number by the context alone: noise N(μ(c), σ(c)²) brought to N(0, 1).
+    """Bring noise of N(μ(c), σ(c)²) to N(0, 1). The context c alone gives the shift and scale of every number.
 
     Parameters
     ----------
     shape
         `(C, H, W)`.
     factor
-        Edge in cells of the patches that are drawn at once; divides H and W.
+        Edge in cells of the patches whose shifts and scales are computed at once. It divides H and W.
     embedding, planes
         Size of the context's embedding, and its number of planes.
     width
         Channels inside.
     bound
-        Of the log-scales.
+        Log-scales stay between ± this.
     """
 
     def __init__(
@@ -160,25 +160,25 @@ class ConditionedNoise(nn.Module):
         self.start = nn.Linear(embedding, width)
         self.position = nn.Parameter(torch.zeros(width, shape[1] // factor, shape[2] // factor))
         self.middle = nn.Conv2d(width + planes, width, 3, padding=1)
-        self.out = zeroed(nn.Conv2d(width, 2 * shape[0] * factor**2, 1))
+        self.out = zero_weights(nn.Conv2d(width, 2 * shape[0] * factor**2, 1))
         self.patches = nn.PixelShuffle(factor)
 
-    def coefficients(self, context: Context) -> tuple[Tensor, Tensor]:
-        """Shift and log-scale, `(B, C, H, W)` each."""
+    def compute_coefficients(self, context: Context) -> tuple[Tensor, Tensor]:
+        """Return shift and log-scale, `(B, C, H, W)` each."""
         grid = F.silu(self.start(F.silu(context.embedding))[:, :, None, None] + self.position)
         planes = F.adaptive_avg_pool2d(context.planes, (grid.shape[-2], grid.shape[-1]))
         drawn = self.patches(self.out(F.silu(self.middle(torch.cat([grid, planes], 1)))))
         shift, log_scale = drawn.to(context.planes.dtype).chunk(2, 1)
-        return shift, bounded(log_scale, self.bound)
+        return shift, squash(log_scale, self.bound)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Shift and scale to standard normal."""
-        shift, log_scale = self.coefficients(context)
+        shift, log_scale = self.compute_coefficients(context)
         return (x + shift) * log_scale.exp(), log_scale.sum((1, 2, 3))
 
     def inverse(self, z: Tensor, context: Context) -> Tensor:
         """Undo `forward`."""
-        shift, log_scale = self.coefficients(context)
+        shift, log_scale = self.compute_coefficients(context)
         return z * (-log_scale).exp() - shift
 
 
@@ -202,10 +202,10 @@ class _Step(nn.Module):
 
 
 class _Level(nn.Module):
-    """Fold 2 × 2 cells into channels, transform them, go on with half of them at the next level, and unfold.
+    """Fold 2 × 2 cells into channels, transform the channels, pass half of them through the next level, and unfold.
 
-    The half that does not go on is the one that the last coupling transformed, given the half that does: it is noise
-    from here on, and costs nothing more (Dinh et al. 2017, 3.6).
+    The other half stays as it is. It is the half that the last coupling transformed given the first, so it is already
+    noise, and further levels would only cost time (Dinh et al. 2017, 3.6).
     """
 
     def __init__(self, channels: int, levels: int, depth: int, **coupling: Any) -> None:
@@ -239,7 +239,7 @@ class _Level(nn.Module):
 class Glow(nn.Module):
     """A multi-scale flow of affine couplings between 1 × 1 convolutions (Kingma & Dhariwal 2018), given a context.
 
-    Noise has the shape of the data: what a level is done with stays where its cells are.
+    Noise has the shape of the data: the part that a level leaves as it is stays at the place of its cells.
 
     Parameters
     ----------
@@ -248,9 +248,9 @@ class Glow(nn.Module):
     embedding, planes
         Size of the context's embedding and its number of planes; given by the family.
     levels
-        How often 2 × 2 cells are folded; 2^levels divides H and W.
+        How often 2 × 2 cells are folded. 2^levels divides H and W.
     depth
-        Activation normalisation, 1 × 1 convolution and coupling, so many times a level.
+        Steps per level. A step is an activation normalisation, a 1 × 1 convolution and a coupling.
     width
         Channels inside the couplings' networks.
     bound
@@ -259,7 +259,7 @@ class Glow(nn.Module):
     Raises
     ------
     ConfigError
-        When the data cannot be folded that often.
+        When the size of the data cannot be halved `levels` times.
     """
 
     def __init__(
@@ -277,7 +277,7 @@ class Glow(nn.Module):
         factor = 2**levels
         if levels < 1 or depth < 1 or shape[1] % factor or shape[2] % factor:
             raise ConfigError(
-                "The flow cannot fold what it is given so often.",
+                "The flow cannot fold data of this size so often.",
                 expected=f"at least one level and step, and a height and width that {factor} divides",
                 got=f"levels={levels}, depth={depth}, {shape[1]} × {shape[2]} cells",
                 remedy="take fewer levels, or another data.size_px",
@@ -287,35 +287,35 @@ class Glow(nn.Module):
         self.base = ConditionedNoise(shape, factor=factor, **told)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Noise `(B, C, H, W)` of data, and the log-determinant `(B,)` in nats."""
+        """Return the noise `(B, C, H, W)` of data, and the log-determinant `(B,)` in nats."""
         h, total = self.levels(x, context)
         z, last = self.base(h, context)
         return z, total + last
 
     def inverse(self, z: Tensor, context: Context) -> Tensor:
-        """Data `(B, C, H, W)` of noise."""
+        """Return the data `(B, C, H, W)` of noise."""
         return self.levels.inverse(self.base.inverse(z, context), context)
 
     @torch.no_grad()
-    def standardise(self, x: Tensor, context: Context) -> None:
-        """Begin with activations of zero mean and unit spread in every layer, for data `x`."""
+    def initialise(self, x: Tensor, context: Context) -> None:
+        """Set all activation normalisations so that data `x` has zero mean and unit standard deviation after each."""
         norms = [module for module in self.modules() if isinstance(module, ActNorm)]
-        hooks = [norm.register_forward_pre_hook(lambda norm, given: norm.standardise(given[0])) for norm in norms]
+        hooks = [norm.register_forward_pre_hook(lambda norm, given: norm.initialise(given[0])) for norm in norms]
         self(x, context)
         for hook in hooks:
             hook.remove()
 
 
-def bounded(x: Tensor, bound: float) -> Tensor:
-    """Squash numbers to ± `bound`; small ones stay as they are."""
+def squash(x: Tensor, bound: float) -> Tensor:
+    """Squash numbers to ± `bound`. Small numbers hardly change."""
     return bound * torch.tanh(x / bound)
 
 
-def _mixed(x: Tensor, exponent: Tensor) -> Tensor:
-    # In half precision one way would not undo the other; in single precision exp itself is off in the fifth digit.
+def _mix(x: Tensor, exponent: Tensor) -> Tensor:
+    # In half precision the inverse would not undo `forward`. In single precision, exp has errors in the fifth digit.
     with torch.autocast(x.device.type, enabled=False):
         return F.conv2d(x, torch.linalg.matrix_exp(exponent.double()).to(x)[:, :, None, None])
 
 
-def _cells(x: Tensor) -> int:
+def _count_cells(x: Tensor) -> int:
     return x.shape[-2] * x.shape[-1]

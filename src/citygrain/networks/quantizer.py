@@ -1,4 +1,4 @@
-"""Vector quantisation: a book of vectors that stand for all others."""
+"""Vector quantisation: each vector is replaced by the nearest entry of a book."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from citygrain.errors import ConfigError
 
 SMOOTHING = 1e-5
-"""Vectors that every entry is taken to have beside its own (Laplace), which keeps the mean of none from being 0 / 0."""
+"""Added to the count of every entry (Laplace smoothing), so that the mean of an unused entry is not 0 / 0."""
 
 START_FROM = 16
-"""Vectors an entry that the book is spread out over at the start."""
+"""Number of vectors per entry that `start` chooses the first entries from."""
 
 
 class Quantizer(nn.Module):
-    """The nearest vector of a book that follows what it is shown (van den Oord et al. 2017, appendix A.1).
+    """Find the nearest entries of a book, and let the book follow the codes (van den Oord et al. 2017, appendix A.1).
 
-    An entry is the running mean of the vectors that were nearest to it; no gradient reaches it. One that none was
-    nearest to for a while begins anew at a vector of the batch (after Dhariwal et al. 2020), or most of the book would
-    never be used. Several processes keep one book: they add up what each has seen.
+    An entry is the running mean of the vectors that were nearest to it. It gets no gradient. An entry that was nearest
+    to no vector for a while restarts at a vector of the batch (after Dhariwal et al. 2020); otherwise most of the book
+    would never be used. Several processes share one book: they add up their counts and sums.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ class Quantizer(nn.Module):
     channels
         Length of a vector.
     decay
-        Share of an entry's running mean that a batch leaves.
+        Share of the old running mean that remains after a batch.
     patience
-        Batches that an entry may go unused before it begins anew.
+        Number of batches that an entry may stay unused before it restarts.
     """
 
     book: Tensor
@@ -56,9 +56,9 @@ class Quantizer(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """Return the tokens `(B, h, w)` of the entries nearest to the vectors of codes `(B, c, h, w)`."""
-        with torch.autocast(code.device.type, enabled=False):  # in half precision other entries would be nearest
+        with torch.autocast(code.device.type, enabled=False):  # in half precision, other entries could be nearest
             vectors = rearrange(code.detach().float(), "b c h w -> b h w c")
-            # |v − e|² = |v|² − 2 v·e + |e|², of which the first is the same for all entries.
+            # |v − e|² = |v|² − 2 v·e + |e|². The first term is the same for all entries.
             return (self.book.square().sum(1) - 2 * vectors @ self.book.T).argmin(-1)
 
     def vectors(self, tokens: Tensor) -> Tensor:
@@ -68,16 +68,16 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def start(self, code: Tensor) -> None:
         """Spread the book out over the vectors of codes `(N, c, h, w)`."""
-        vectors = _flat(code)
+        vectors = _flatten(code)
         vectors = vectors[torch.randperm(len(vectors), device=vectors.device)[: START_FROM * len(self.book)]]
-        self._restart(torch.ones_like(self.idle, dtype=torch.bool), _far_apart(vectors, len(self.book)))
+        self._restart(torch.ones_like(self.idle, dtype=torch.bool), _choose_far_apart(vectors, len(self.book)))
 
     @torch.no_grad()
     def learn(self, code: Tensor, tokens: Tensor) -> None:
         """Move the entries towards the vectors of a batch of codes `(B, c, h, w)`, given their tokens `(B, h, w)`."""
-        vectors, chosen = _flat(code), tokens.flatten()
-        counts = _over_processes(torch.bincount(chosen, minlength=len(self.book)).to(vectors))
-        sums = _over_processes(torch.zeros_like(self.sums).index_add_(0, chosen, vectors))
+        vectors, chosen = _flatten(code), tokens.flatten()
+        counts = _sum_over_processes(torch.bincount(chosen, minlength=len(self.book)).to(vectors))
+        sums = _sum_over_processes(torch.zeros_like(self.sums).index_add_(0, chosen, vectors))
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         total = self.counts.sum()
@@ -89,9 +89,9 @@ class Quantizer(nn.Module):
             self._restart(gone, vectors[torch.randint(len(vectors), gone.shape, device=vectors.device)])
 
     def _restart(self, which: Tensor, vectors: Tensor) -> None:
-        """Set those of the entries for which `which` `(K,)` is true to `vectors` `(K, c)`."""
-        if _distributed():
-            dist.broadcast(vectors, 0)  # every process has picked its own
+        """Set the entries where `which` `(K,)` is true to their `vectors` `(K, c)`."""
+        if _is_distributed():
+            dist.broadcast(vectors, 0)  # every process has chosen other vectors; all take those of the first
         for buffer, value in (
             (self.book, vectors),
             (self.sums, vectors),
@@ -101,30 +101,30 @@ class Quantizer(nn.Module):
             buffer[which] = value[which]
 
 
-def _flat(code: Tensor) -> Tensor:
+def _flatten(code: Tensor) -> Tensor:
     return rearrange(code.detach().float(), "b c h w -> (b h w) c")
 
 
-def _far_apart(vectors: Tensor, count: int) -> Tensor:
-    """Choose `count` of vectors `(N, c)` by the seeding of k-means++ (Arthur & Vassilvitskii 2007).
+def _choose_far_apart(vectors: Tensor, count: int) -> Tensor:
+    """Choose `count` vectors of `(N, c)` by the seeding of k-means++ (Arthur & Vassilvitskii 2007).
 
-    The odds of each are in proportion to its squared distance from those chosen before.
+    The odds of a vector are in proportion to its squared distance from the vectors chosen before.
     """
     chosen = [vectors[0]]
     distance = vectors.new_full((len(vectors),), torch.inf)
     for _ in range(count - 1):
         distance = torch.minimum(distance, (vectors - chosen[-1]).square().sum(1))
-        odds = distance + 1e-12  # where fewer vectors differ than are asked for, some are chosen twice
+        odds = distance + 1e-12  # where there are fewer different vectors than `count`, some are chosen twice
         chosen.append(vectors[torch.multinomial(odds, 1)[0]])
     return torch.stack(chosen)
 
 
-def _distributed() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _over_processes(tensor: Tensor) -> Tensor:
-    """Sum over all processes, where there are several."""
-    if _distributed():
+def _sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes."""
+    if _is_distributed():
         dist.all_reduce(tensor)
     return tensor

@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder between layouts and codes a power of two smaller."""
+"""Convolutional encoder and decoder. The edge of a code is that of a layout divided by a power of two."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from citygrain.networks.blocks import ResidualBlock, channels_last
-from citygrain.networks.blocks import activation as blocks_activation
-from citygrain.networks.blocks import norm as blocks_norm
+from citygrain.networks.blocks import ResidualBlock, make_activation, make_norm, set_channels_last
 
 
 class ResNetEncoder(nn.Module):
     """Layout to code.
 
-    The first `2 ** stem` cells a side are folded into channels before the first convolution (space-to-depth), so that
-    no time is spent at full resolution; each further level halves the resolution.
+    Squares of `2 ** stem` × `2 ** stem` cells are folded into channels before the first convolution (space-to-depth),
+    so no convolution runs at full resolution. Each further level halves the resolution.
 
     Parameters
     ----------
     in_channels, out_channels
         Given by the family.
     stem
-        Halvings done by space-to-depth.
+        Number of halvings by space-to-depth.
     widths
         Channels of each level after the stem, finest first.
     depth
-        Residual blocks a level.
+        Residual blocks per level.
     dropout, activation, norm
         As in `UNet`.
     """
@@ -57,11 +55,11 @@ class ResNetEncoder(nn.Module):
                 layers.append(nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1))
             layers += [block(width, width) for _ in range(depth)]
         layers += [
-            blocks_norm(norm, widths[-1]),
-            blocks_activation(activation),
+            make_norm(norm, widths[-1]),
+            make_activation(activation),
             nn.Conv2d(widths[-1], out_channels, 3, padding=1),
         ]
-        self.layers = channels_last(nn.Sequential(*layers))
+        self.layers = set_channels_last(nn.Sequential(*layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, in, H, W)` to `(B, out, H / factor, W / factor)`."""
@@ -71,15 +69,15 @@ class ResNetEncoder(nn.Module):
 class ResNetDecoder(nn.Module):
     """Code to layout logits: the mirror of `ResNetEncoder`.
 
-    The halvings of the stem are undone one at a time by sub-pixel convolution (Shi et al. 2016), with `fine` residual
-    blocks of `fine_width` channels after each but the last, where thin streets are drawn.
+    Sub-pixel convolutions undo the halvings of the stem one by one (Shi et al. 2016). After each of them except the
+    last come `fine` residual blocks of `fine_width` channels, which draw thin streets.
 
     Parameters
     ----------
     in_channels, out_channels, stem, widths, depth, dropout, activation, norm
-        As in `ResNetEncoder`; `widths` finest first here too.
+        As in `ResNetEncoder`. Here too, `widths` begin with the finest level.
     fine_width, fine
-        Channels and number of the residual blocks between the stem's doublings.
+        Channels and number of the residual blocks between the doublings of the stem.
     """
 
     def __init__(
@@ -109,13 +107,13 @@ class ResNetDecoder(nn.Module):
             width = fine_width
             layers += [block(width, width) for _ in range(fine)]
         layers += [
-            blocks_norm(norm, width),
-            blocks_activation(activation),
+            make_norm(norm, width),
+            make_activation(activation),
             nn.Conv2d(width, out_channels * (4 if stem else 1), 3, padding=1),
         ]
         if stem:
             layers.append(nn.PixelShuffle(2))
-        self.layers = channels_last(nn.Sequential(*layers))
+        self.layers = set_channels_last(nn.Sequential(*layers))
 
     def forward(self, z: Tensor) -> Tensor:
         """Map `(B, in, h, w)` to logits `(B, out, h · factor, w · factor)`."""

@@ -1,4 +1,4 @@
-"""The style-based generator: from noise and conditions to a style, which modulates a synthesis."""
+"""The style-based generator: noise and conditions become a style, which modulates the synthesis of a layout."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citygrain.networks.blocks import activation as blocks_activation
-from citygrain.networks.blocks import channels_last
+from citygrain.networks.blocks import make_activation, set_channels_last
 
 Normal = Callable[..., Tensor]
-"""Draws standard normal numbers `(B, *shape)` for a shape."""
+"""Draws standard normal numbers `(B, *shape)` of a given shape."""
 
 
 class Mapping(nn.Module):
-    """Noise and an embedding of the conditions to a style (Karras et al. 2019).
+    """Map noise and an embedding of the conditions to a style (Karras et al. 2019).
 
     Parameters
     ----------
     noise, embedding
-        Sizes of what comes in.
+        Sizes of the noise and of the embedding.
     style
         Size of the style.
     depth
@@ -37,20 +36,20 @@ class Mapping(nn.Module):
         )
 
     def forward(self, z: Tensor, embedding: Tensor) -> Tensor:
-        """Map `(B, Z)` and `(B, E)` to `(B, style)`; both sides are brought to unit length on average first."""
+        """Map `(B, Z)` and `(B, E)` to `(B, style)`. First, each of the two is scaled to a root mean square of 1."""
         return self.layers(torch.cat([F.rms_norm(z, z.shape[-1:]), F.rms_norm(embedding, embedding.shape[-1:])], 1))
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose input channels the style scales, and whose output is scaled back to unit spread.
+    """A convolution whose input channels are scaled by the style, and whose output is scaled back to unit spread.
 
-    Karras et al. (2020), with the weights left as they are and their input and output scaled instead: the same in exact
-    arithmetic, and one convolution for the whole batch.
+    Karras et al. (2020) scale the weights. Here the input and the output are scaled instead. In exact arithmetic this
+    gives the same result, and it needs only one convolution for the whole batch.
 
     Parameters
     ----------
     in_channels, out_channels, style
-        Sizes.
+        Channels in and out, and size of the style.
     kernel
         Edge in cells.
     demodulate
@@ -80,16 +79,16 @@ class ModulatedConv(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """A style to coverage about zero, from a learned coarse grid up (Karras et al. 2020, skip generator).
+    """Turn a style into coverage around zero, level by level from a learned coarse grid (Karras et al. 2020).
 
     Parameters
     ----------
     out_channels, style, planes
         Given by the family: channels of a layout, size of the style, planes of condition maps.
     size_px
-        Height and width of a layout; the coarse grid is what is left of it after halvings down to at least 4.
+        Height and width of a layout. The edge of the coarse grid is this halved as often as possible, but at least 4.
     width, widest
-        Channels at the finest level; they double with each coarser one, up to `widest`.
+        Channels at the finest level. They double with each coarser level, up to `widest`.
     activation
         Name of the activation.
     """
@@ -116,7 +115,7 @@ class Synthesis(nn.Module):
             _Level(cin, cout, style, planes, out_channels, activation)
             for cin, cout in zip([widths[0], *widths[:-1]], widths, strict=True)
         )
-        channels_last(self)
+        set_channels_last(self)
 
     def forward(self, style: Tensor, planes: Callable[[int], Tensor], normal: Normal) -> Tensor:
         """Map styles `(B, style)` to `(B, out, H, W)`.
@@ -124,9 +123,9 @@ class Synthesis(nn.Module):
         Parameters
         ----------
         style
-            One a layout.
+            One for each layout.
         planes
-            Condition planes `(B, P, size, size)` of a size.
+            Returns the condition planes `(B, P, size, size)` of a given size.
         normal
             Draws the noise of each level.
         """
@@ -141,14 +140,14 @@ class Synthesis(nn.Module):
 
 
 class _Level(nn.Module):
-    """Two modulated convolutions with noise between, and what they add to the layout."""
+    """Two modulated convolutions, each followed by noise. Their result is added to the layout."""
 
     def __init__(self, cin: int, cout: int, style: int, planes: int, out_channels: int, act: str) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList([ModulatedConv(cin, cout, style), ModulatedConv(cout, cout, style)])
         self.noise = nn.ParameterList([nn.Parameter(torch.full((cout, 1, 1), 0.1)) for _ in range(2)])
         self.planes = nn.Conv2d(planes, cin, 1, bias=False) if planes else None
-        self.act = blocks_activation(act)
+        self.act = make_activation(act)
         self.layout = ModulatedConv(cout, out_channels, style, kernel=1, demodulate=False)
         with torch.no_grad():
             self.layout.weight.mul_(0.1)  # a new generator stays near the middle

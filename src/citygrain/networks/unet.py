@@ -1,4 +1,4 @@
-"""The U-Net that diffusion uses: residual blocks at falling resolutions, attention where it is cheap, skips across."""
+"""The U-Net of diffusion models: residual blocks at falling resolutions, attention at the coarse ones, and skips."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
-from citygrain.networks.blocks import ResidualBlock, SelfAttention, channels_last, zeroed
-from citygrain.networks.blocks import activation as blocks_activation
-from citygrain.networks.blocks import norm as blocks_norm
+from citygrain.networks.blocks import (
+    ResidualBlock,
+    SelfAttention,
+    make_activation,
+    make_norm,
+    set_channels_last,
+    zero_weights,
+)
 
 
 class _Stage(nn.Module):
-    """A residual block and, where the level attends, attention after it."""
+    """A residual block, and attention after it at the levels that attend."""
 
     def __init__(self, block: ResidualBlock, attention: SelfAttention | None) -> None:
         super().__init__()
@@ -28,7 +33,7 @@ class _Stage(nn.Module):
 
 
 class _Resample(nn.Module):
-    """A change of resolution, which no embedding steers."""
+    """A change of resolution. It ignores the embedding."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -48,16 +53,16 @@ class UNet(nn.Module):
     width
         Channels at the finest level.
     widths
-        Channels of each level as multiples of `width`; the resolution halves from one to the next.
+        Channels of each level as multiples of `width`. The resolution halves from one level to the next.
     blocks
-        Residual blocks a level.
+        Residual blocks per level.
     stem
-        Halvings by space-to-depth before the first level, undone by sub-pixel convolution (Shi et al. 2016) after the
-        last: large windows are not worked on at full resolution.
+        Halvings by space-to-depth before the first level. Sub-pixel convolutions undo them after the last level (Shi et
+        al. 2016). So no convolution has to run at the full resolution of large windows.
     attention
-        Levels (0 is the finest) that attend to all their cells; negative numbers count from the coarsest.
+        Levels with attention over all cells. 0 is the finest level; negative numbers count from the coarsest.
     head
-        Channels an attention head.
+        Channels per attention head.
     dropout
         Share of activations dropped in each residual block.
     activation
@@ -120,11 +125,11 @@ class UNet(nn.Module):
                 grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1))
                 self.up.append(_Resample(grow))
         self.head = nn.Sequential(
-            blocks_norm(norm, channels),
-            blocks_activation(activation),
-            zeroed(nn.Conv2d(channels, out_channels * self.folded**2, 3, padding=1)),
+            make_norm(norm, channels),
+            make_activation(activation),
+            zero_weights(nn.Conv2d(channels, out_channels * self.folded**2, 3, padding=1)),
         )
-        channels_last(self)
+        set_channels_last(self)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map `(B, in, H, W)` and `(B, E)` to `(B, out, H, W)`; H and W are multiples of `factor`."""

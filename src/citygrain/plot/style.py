@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from citygrain.geo.layers import CHANNELS
-from citygrain.support.files import atomic_path
+from citygrain.support.files import write_atomically
 
 PAPER, INK, FAINT = "#f8f5ee", "#33313a", "#c9c4b8"
 """Colours of empty ground, of text, and of lines that are only there to guide the eye."""
@@ -112,7 +112,7 @@ def save_figure(drawn: Axes | Figure | Image.Image, path: str | Path) -> None:
     DataError
         When the file cannot be written.
     """
-    with atomic_path(Path(path)) as temporary:
+    with write_atomically(Path(path)) as temporary:
         if isinstance(drawn, Image.Image):
             drawn.save(temporary, dpi=(DPI, DPI))
         else:

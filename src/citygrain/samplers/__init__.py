@@ -1,1 +1,1 @@
-"""Ways to draw from a model: frozen values that hold the settings of one family's drawing."""
+"""Samplers: ways to draw from a model. Each is a frozen dataclass that holds the settings of one way of drawing."""

@@ -1,4 +1,4 @@
-"""Samplers that wrap samplers: layouts of which parts are known, and areas larger than a window."""
+"""Samplers around other samplers: they keep known parts of a layout, or draw areas larger than a window."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from citygrain.protocols import (
     require,
 )
 from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.diffusion import DIFFUSION, KEEPING, DiffusionSampler, Euler, guided
+from citygrain.samplers.diffusion import DIFFUSION, KEEPING, DiffusionSampler, Euler, denoise_guided
 from citygrain.spec import Conditions
 
 KEEPERS = (*DIFFUSION, "masked_transformer", "energy_based", "boltzmann_machine")
-"""Families that can keep parts of a layout."""
+"""Families that can keep known parts of a layout."""
 
 Begin = Literal["noise", "inversion"]
 
 
 @dataclass(frozen=True)
 class Inpaint:
-    """Draw the rest of layouts of which parts are known.
+    """Draw the unknown part of layouts whose other part is known (inpainting).
 
-    What it returns agrees with what is known as far as the model's code allows; draw what is known over the layouts
-    that come of it.
+    The result agrees with the known part as far as the model's code can express it. So the caller copies the known
+    part over the layouts that are decoded from the result.
 
     Parameters
     ----------
     sampler
-        Whose knobs are used.
+        The sampler that draws.
     known
-        One layout for each that is drawn.
+        The known parts, one layout for each layout that is drawn.
     """
 
     sampler: Sampler
@@ -57,11 +57,11 @@ class Inpaint:
         Raises
         ------
         CapabilityError
-            When the model or its sampler can draw whole layouts only.
+            When the model or the sampler can only draw whole layouts.
         """
         if not isinstance(model, Holds) or not isinstance(self.sampler, Completes):
             raise CapabilityError(
-                "This model draws whole layouts, and cannot keep a part of one.",
+                "This model can only draw whole layouts. It cannot keep a part of a layout.",
                 got=f"{type(model).__name__} with {type(self.sampler).__name__}",
                 choices=KEEPERS,
                 remedy="choose one of these families",
@@ -78,7 +78,7 @@ class Tiling:
     Attributes
     ----------
     rows, columns
-        Where rows and columns of windows begin, in order.
+        Where the rows and the columns of windows begin, in order.
     size
         Edge of a window.
     """
@@ -88,13 +88,15 @@ class Tiling:
     size: int
 
     @classmethod
-    def over(cls, height: int, width: int, size: int, overlap: float = 0.5) -> Tiling:
-        """Lay as few windows as it takes over an area, evenly; neighbours share `overlap` of their edge or more.
+    def cover(cls, height: int, width: int, size: int, overlap: float = 0.5) -> Tiling:
+        """Cover an area with as few windows as possible, evenly spaced.
+
+        Neighbouring windows share at least the part `overlap` of their edge.
 
         Raises
         ------
         ConfigError
-            For an area smaller than a window, or windows that would never end.
+            When the area is smaller than a window, or `overlap` is not from 0 to below 1.
         """
         if min(height, width) < size or not 0 <= overlap < 1:
             raise ConfigError(
@@ -104,31 +106,31 @@ class Tiling:
             )
         stride = max(1, int(size * (1 - overlap)))
 
-        def beginnings(length: int) -> tuple[int, ...]:
+        def space(length: int) -> tuple[int, ...]:
             gaps = math.ceil((length - size) / stride)
             return tuple(round(i * (length - size) / max(1, gaps)) for i in range(gaps + 1))
 
-        return cls(beginnings(height), beginnings(width), size)
+        return cls(space(height), space(width), size)
 
-    def finer(self, factor: int) -> Tiling:
-        """Return the same windows in cells that are so many times finer."""
+    def refine(self, factor: int) -> Tiling:
+        """Return the same windows, counted in cells that are `factor` times finer."""
         return Tiling(tuple(factor * r for r in self.rows), tuple(factor * c for c in self.columns), factor * self.size)
 
     @property
     def height(self) -> int:
-        """Of the area."""
+        """Height of the area."""
         return self.rows[-1] + self.size
 
     @property
     def width(self) -> int:
-        """Of the area."""
+        """Width of the area."""
         return self.columns[-1] + self.size
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
     def __getitem__(self, number: int) -> tuple[slice, slice]:
-        """Rows and columns of a window; they are numbered row after row."""
+        """Return the rows and columns of a window. Windows are numbered row after row."""
         row, column = self.rows[number // len(self.columns)], self.columns[number % len(self.columns)]
         return slice(row, row + self.size), slice(column, column + self.size)
 
@@ -136,17 +138,18 @@ class Tiling:
         """Return windows `(n, C, size, size)` of an area `(1, C, height, width)`."""
         return torch.cat([area[:, :, rows, columns] for rows, columns in (self[n] for n in numbers)])
 
-    def blended(self, windows: Callable[[range], Tensor], batch_size: int) -> Iterator[Tensor]:
-        """Yield rows `(1, C, rows, width)` of the area from the top, each when all windows on it have come.
+    def blend(self, windows: Callable[[range], Tensor], batch_size: int) -> Iterator[Tensor]:
+        """Yield strips `(1, C, rows, width)` of the area from the top, each as soon as all windows on it are computed.
 
-        Where windows overlap they are averaged, each weighing most in its middle and nearly nothing at its edge.
+        Where windows overlap, they are averaged. A window has the largest weight in its middle and nearly none at its
+        edge.
 
         Parameters
         ----------
         windows
-            Windows `(n, C, size, size)` by their numbers. Each is asked for once, in order.
+            Computes the windows `(n, C, size, size)` of given numbers. Each window is computed once, in order.
         batch_size
-            How many are asked for at once, at most a row of them.
+            Number of windows in one call, at most one row of windows.
         """
         ramp = torch.arange(1, self.size + 1)
         ramp = torch.minimum(ramp, ramp.flip(0)) / self.size
@@ -171,28 +174,29 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Area:
-    """Draw an area of any extent, of which parts may be known: overlapping windows are denoised jointly.
+    """Draw an area of any extent by denoising overlapping windows jointly. Parts of the area may be known.
 
-    At every noise level each window of the area is denoised under conditions of its own, and their estimates of the
-    clean area are averaged where they overlap (Bar-Tal et al. 2023): one sampler walks the whole area, so that there
-    are no seams. The area's code is held in memory, its windows a few at a time.
+    At every noise level, each window is denoised under the conditions of that window, and the estimates of the clean
+    area are averaged where windows overlap (MultiDiffusion, Bar-Tal et al. 2023). One sampler walks the whole area, so
+    there are no seams. Memory holds the code of the whole area, but only a few windows at a time.
 
     Parameters
     ----------
     sampler
-        Whose knobs are used.
+        The sampler that draws.
     tiling
         The windows, in cells of the model's code.
     known
-        `(1, C, H, W)`: a layout of the area, and what stays of it. None draws all.
+        `(1, C, H, W)`: a layout of the area, and the part of it that stays. None draws the whole area.
     strength
-        How far up the noise levels it begins: 1 from noise alone, less from the known layout with noise on it, which
-        keeps what noise of that size does not drown (SDEdit, Meng et al. 2022).
+        The noise level at which drawing begins: 1 begins with noise alone; a smaller number begins with the known
+        layout plus noise, and keeps what noise of that size does not drown (SDEdit, Meng et al. 2022).
     begin
-        How it begins below a strength of 1: `noise` is drawn and added; `inversion` walks the flow up from the known
-        layout with nothing asked for (Song et al. 2021), so that what is then asked for changes no more than it takes.
+        How drawing begins when `strength` is below 1. `noise` adds noise to the known layout. `inversion` follows the
+        flow from the known layout up to the noise level without any request (Song et al. 2021), so that the request
+        then changes only as much of the layout as it has to.
     batch_size
-        Windows that are denoised at once.
+        Number of windows that are denoised at once.
     """
 
     sampler: DiffusionSampler
@@ -213,12 +217,12 @@ class Area:
             raise ConfigError("There is no layout to begin from.", got=f"strength={self.strength}", expected="1")
 
     def __call__(self, model: object, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw one clean area `(1, c, h, w)` for T conditions, one a window.
+        """Draw one clean area `(1, c, h, w)` under T conditions, one for each window.
 
         Raises
         ------
         CapabilityError
-            When the model is no diffusion model, or the sampler none of one.
+            When the model is not a diffusion model, or the sampler does not fit it.
         """
         self.sampler.check(model)
         denoiser = require(model, Denoiser, "An area larger than a window", DIFFUSION)
@@ -235,40 +239,41 @@ class Area:
             start = Euler().walk(free, clean, sigmas[-2::-1], noise)
         if not self.known.keep.any():
             return self.sampler.walk(estimate, start, sigmas, noise)
-        return self.sampler.rounds(estimate, start, sigmas, noise)
+        return self.sampler.walk_in_rounds(estimate, start, sigmas, noise)
 
     def _estimate(
         self, model: Denoiser, conditions: Conditions, x: Tensor, sigma: float, *, inverting: bool = False
     ) -> Tensor:
-        def windows(numbers: range) -> Tensor:
+        def denoise(numbers: range) -> Tensor:
             asked, here = conditions[slice(numbers.start, numbers.stop)], self.tiling.cut(x, numbers)
             if inverting:
-                return guided(model, here, sigma, asked, 1.0)
+                return denoise_guided(model, here, sigma, asked, 1.0)
             known = (
                 None
                 if self.known is None
-                else self._known(require(model, DenoisesLayouts, KEEPING, DIFFUSION), numbers)
+                else self._cut_known(require(model, DenoisesLayouts, KEEPING, DIFFUSION), numbers)
             )
             return self.sampler.estimate(model, asked, here, sigma, known)
 
-        return self._joined(windows)
+        return self._join(denoise)
 
     def _read(self, model: DenoisesLayouts) -> Tensor:
-        """Return the clean area `(1, c, h, w)`: of the whole layout below full strength, else of what is kept."""
+        """Return the clean area `(1, c, h, w)` of the known layout; at full strength, of the part that stays."""
 
-        def windows(numbers: range) -> Tensor:
-            here = self._known(model, numbers)
+        def read(numbers: range) -> Tensor:
+            here = self._cut_known(model, numbers)
             if self.strength < 1:
                 return model.read(here.layout)
             return torch.where(model.settled(here.keep), model.read(here.layout * here.keep), 0)
 
-        return self._joined(windows)
+        return self._join(read)
 
-    def _known(self, model: DenoisesLayouts, numbers: range) -> Known:
-        """Return what is known of some windows; there is something."""
+    def _cut_known(self, model: DenoisesLayouts, numbers: range) -> Known:
+        """Return the known parts of some windows. The area must have a known part."""
         assert self.known is not None
-        cells = self.tiling.finer(model.spec.size_px // model.latent_shape[-1])
+        cells = self.tiling.refine(model.spec.size_px // model.latent_shape[-1])
         return Known(*(cells.cut(of, numbers) for of in self.known))
 
-    def _joined(self, windows: Callable[[range], Tensor]) -> Tensor:
-        return torch.cat(list(self.tiling.blended(windows, self.batch_size)), 2)
+    def _join(self, windows: Callable[[range], Tensor]) -> Tensor:
+        """Blend all windows into the area `(1, c, h, w)`."""
+        return torch.cat(list(self.tiling.blend(windows, self.batch_size)), 2)

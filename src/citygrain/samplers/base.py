@@ -1,4 +1,4 @@
-"""What all samplers are: a frozen value that holds one family's knobs and runs that family's handle."""
+"""The base of all samplers: a frozen dataclass that holds the settings of one way of drawing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from citygrain.protocols import Noise
 from citygrain.spec import Conditions
 
 Handle = TypeVar("Handle")
-"""The protocol of the handle that a sampler needs of a model."""
+"""The handle of a model: the protocol through which a sampler draws from it."""
 
 
 @dataclass(frozen=True)
 class HandleSampler(ABC, Generic[Handle]):
-    """A sampler that says which handle it needs of a model, and refuses models without it.
+    """A sampler that names the handle it needs, and refuses models without this handle.
 
     Attributes
     ----------
     needs
-        The protocol of the handle.
+        Protocol of the handle.
     """
 
     needs: ClassVar[type[Any]]
@@ -35,10 +35,10 @@ class HandleSampler(ABC, Generic[Handle]):
         Raises
         ------
         CapabilityError
-            When the model has no such handle, see `check`.
+            When the model does not have the handle, see `check`.
         """
         self.check(model)
-        handle: Any = model  # it is one, as was just checked
+        handle: Any = model  # `check` has found that it has the handle
         return self.draw(handle, conditions, noise)
 
     def check(self, model: object) -> None:
@@ -47,13 +47,13 @@ class HandleSampler(ABC, Generic[Handle]):
         Raises
         ------
         CapabilityError
-            It names the samplers that fit the model.
+            When the model does not have the handle. The error names the samplers that fit the model.
         """
         if not isinstance(model, self.needs):
             raise CapabilityError(
                 f"{type(self).__name__} needs a model that is a {self.needs.__name__}.",
                 got=type(model).__name__,
-                choices=fitting(model),
+                choices=find_fitting_samplers(model),
                 remedy="choose one of these for this model",
             )
 
@@ -62,16 +62,20 @@ class HandleSampler(ABC, Generic[Handle]):
         """Draw from a model that has the handle."""
 
 
-def fitting(model: object) -> dict[str, type[HandleSampler[Any]]]:
-    """Return the samplers that a model has the handle for, by name in alphabetical order.
+def find_fitting_samplers(model: object) -> dict[str, type[HandleSampler[Any]]]:
+    """Return the samplers that fit a model, by name in alphabetical order.
 
-    A model has its own imported, so that they are among them.
+    Only imported samplers are found. The module of a family imports the samplers of that family.
     """
-    return {kind.__name__: kind for kind in sorted(_kinds(), key=lambda k: k.__name__) if isinstance(model, kind.needs)}
+    return {
+        kind.__name__: kind
+        for kind in sorted(_list_samplers(), key=lambda k: k.__name__)
+        if isinstance(model, kind.needs)
+    }
 
 
-def _kinds() -> list[type[HandleSampler[Any]]]:
-    """Return the samplers that can be used."""
+def _list_samplers() -> list[type[HandleSampler[Any]]]:
+    """Return all imported sampler classes that are not abstract."""
     found, seen = [], list(HandleSampler.__subclasses__())
     while seen:
         kind = seen.pop()

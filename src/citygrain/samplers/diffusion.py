@@ -1,9 +1,10 @@
-"""Samplers of diffusion models: noise levels falling to zero, and the probability flow between them.
+"""Samplers of diffusion models: they follow the probability flow through noise levels that fall to zero.
 
-Each is a frozen value that holds its knobs and integrates dx/dσ = (x − D(x, σ)) / σ (Karras et al. 2022, eq. 1 and 4)
-from σ_max to 0, where D is the model's `denoise`. They differ in the order of their error (Euler 1, Heun and DPM-Solver
-2) and in the evaluations of D a step (Heun 2, the others 1); `Ancestral` adds noise on the way. Models of flow matching
-are walked the same way: x = xₜ / (1 − t) at σ = t / (1 − t) follows this very equation.
+Each sampler is a frozen dataclass that holds its settings. It integrates dx/dσ = (x − D(x, σ)) / σ (Karras et al. 2022,
+eq. 1 and 4) from σ_max to 0, where D is the model's `denoise`. The samplers differ in the order of their error (Euler
+1, Heun and DPM-Solver 2) and in the number of evaluations of D per step (Heun 2, the others 1). `Ancestral` also adds
+noise on the way. Models of flow matching use the same samplers: x = xₜ / (1 − t) at σ = t / (1 − t) follows the same
+equation.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
 
 Clean = Callable[[Tensor, float], Tensor]
-"""The estimate D(x, σ) of the clean data, with guidance and observation in it."""
+"""Estimates the clean data: D(x, σ), after guidance and after the move towards the request."""
 
 KEEPING = "Keeping parts of a layout"
 
@@ -43,34 +44,37 @@ DIFFUSION = ("diffusion", "cell_diffusion")
 """Families that denoise."""
 
 ROUNDS = 4
-"""How often each step is gone beside something known."""
+"""How often each step is repeated when a part of the layout is known."""
 
 PULL = 0.5
-"""Share of what an estimate misses of what is known that moves the rest. Of correlated normal data that are half known
-it brings, with the rounds, means to a tenth of a standard deviation of the truth and the covariance to 0.04; without
-this pull 0.35 and 0.1, with all of it and one round 1.1 and 0.03."""
+"""Factor on the pull of the known part on the rest of the layout, see `denoise_with_known`.
+
+Measured on correlated normal data of which one half is known: with this factor and `ROUNDS`, means are within 0.1
+standard deviations of the truth, and the covariance within 0.04. Without the pull, these figures are 0.35 and 0.1; with
+a factor of 1 and one round, they are 1.1 and 0.03."""
 
 
 @dataclass(frozen=True)
 class DiffusionSampler(HandleSampler[Denoiser]):
-    """Knobs shared by the samplers of diffusion models.
+    """Settings that all samplers of diffusion models share.
 
     Parameters
     ----------
     steps
         Number of noise levels above zero.
     guidance
-        Weight w of classifier-free guidance (Ho & Salimans 2022), D = D(absent) + w · (D(asked) − D(absent)): 1 follows
-        the conditions as learned, more exaggerates them at the cost of diversity, 0 keeps them from the network.
+        Weight w of classifier-free guidance (Ho & Salimans 2022), D = D(absent) + w · (D(asked) − D(absent)). 1 follows
+        the conditions as learned; a larger number exaggerates them and costs diversity; 0 ignores them.
     tolerance
-        Error that a request is taken to have, in standard deviations of the condition over the training windows: the
-        smaller, the harder the pull. At every noise level the estimated layout is measured and moved towards the
-        request (see `observed`). Infinite trusts the network alone, and is faster.
+        Error that a request may have, in standard deviations of the condition over the training windows. The smaller
+        it is, the harder the pull towards the request: at every noise level, the estimated layout is measured and
+        moved (see `move_to_request`). Infinity leaves the request to the network alone, and is faster.
     slack
-        Variance that an estimate has at least when it is moved towards a request, of standardised data whose variance
-        is 1. At 0 it is what the noise leaves open: exact where the denoiser is, but few steps of a real one end beside
-        the request, when no noise is left to mend it with (`benchmarks/README.md` has figures). A model that tells the
-        variance itself needs none.
+        Variance that is added to that of an estimate before it is moved towards a request, in units of standardised
+        data, whose variance is 1. Without slack, the move is exact if the denoiser is exact. A real denoiser with few
+        steps ends beside the request, because in the last steps there is no noise left that could correct it
+        (`benchmarks/README.md` has figures). A model that tells the variance of its estimates (`TellsVariance`) needs
+        no slack.
     sigma_min, sigma_max
         Smallest and largest noise level, in units of the standardised data.
     rho
@@ -111,21 +115,21 @@ class DiffusionSampler(HandleSampler[Denoiser]):
         return self.walk(partial(self.estimate, model, conditions), start, sigmas, noise)
 
     def complete(self, model: Denoiser, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw `(B, *latent_shape)` that is what is known where it stands for nothing else.
+        """Draw `(B, *latent_shape)` around the known parts: elements that stand for known cells only are kept.
 
-        See `completed`.
+        See `denoise_with_known`.
         """
         readable = require(model, ReadsLayouts, KEEPING, DIFFUSION)
         sigmas = self.sigmas().tolist()
         clean = torch.where(readable.settled(known.keep), readable.read(known.layout * known.keep), 0)
         start = clean + noise.normal(*model.latent_shape) * sigmas[0]
-        return self.rounds(partial(self.estimate, model, conditions, known=known), start, sigmas, noise)
+        return self.walk_in_rounds(partial(self.estimate, model, conditions, known=known), start, sigmas, noise)
 
-    def rounds(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
-        """Walk as Euler does, each step several times, with noise on what came of it in between.
+    def walk_in_rounds(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+        """Walk as `Euler` does, but take each step `ROUNDS` times; noise goes back up between two of them.
 
-        What is drawn beside something known has to settle with it (Lugmayr et al. 2022). That mends the errors of a
-        step as well, so that steps of a higher order would cost more and gain nothing.
+        The repetitions bring the drawn part into harmony with the known part (RePaint, Lugmayr et al. 2022). They also
+        correct the errors of a step, so steps of a higher order would cost more and gain nothing.
         """
         for high, low in pairwise(sigmas):
             again = x
@@ -138,25 +142,25 @@ class DiffusionSampler(HandleSampler[Denoiser]):
     def estimate(
         self, model: Denoiser, conditions: Conditions, x: Tensor, sigma: float, known: Known | None = None
     ) -> Tensor:
-        """Return the clean `(B, …)` expected behind `x`: guided, and in agreement with requests and what is known."""
+        """Estimate the clean `(B, …)` behind `x`: guided, and in agreement with the request and the known part."""
         if known is None:
-            clean = guided(model, x, sigma, conditions, self.guidance)
+            clean = denoise_guided(model, x, sigma, conditions, self.guidance)
         else:
             readable = require(model, DenoisesLayouts, KEEPING, DIFFUSION)
-            clean = completed(readable, x, sigma, conditions, self.guidance, known)
-        return corrected(model, clean, sigma, conditions, self.tolerance, known, self.slack)
+            clean = denoise_with_known(readable, x, sigma, conditions, self.guidance, known)
+        return correct_estimate(model, clean, sigma, conditions, self.tolerance, known, self.slack)
 
     @abstractmethod
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
-        """Bring `x` from the first of the noise levels to the last, which is 0."""
+        """Bring `x` from the first noise level to the last, which is 0."""
 
 
 @dataclass(frozen=True)
 class Euler(DiffusionSampler):
-    """Euler's method (DDIM, Song et al. 2021): one evaluation a step, error of first order."""
+    """Euler's method (DDIM, Song et al. 2021): one evaluation per step, an error of first order."""
 
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
-        """Move along the slope at each level to the next."""
+        """Move from each level to the next along the slope at the first of the two."""
         for high, low in pairwise(sigmas):
             x = torch.lerp(clean(x, high), x, low / high)
         return x
@@ -167,7 +171,7 @@ class Heun(DiffusionSampler):
     """Heun's method (Karras et al. 2022, algorithm 1 without churn): two evaluations a step, error of second order."""
 
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
-        """Move along the mean of the slopes at each level and, after an Euler step, at the next."""
+        """Move along the mean of two slopes: at this level, and after an Euler step at the next level."""
         for high, low in pairwise(sigmas):
             start = (x - clean(x, high)) / high
             guess = x + (low - high) * start
@@ -177,13 +181,13 @@ class Heun(DiffusionSampler):
 
 @dataclass(frozen=True)
 class DpmSolver(DiffusionSampler):
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): one evaluation a step, error of second order.
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): one evaluation per step, error of second order.
 
-    The estimate of the step before is kept, and the line through both is followed in −ln σ.
+    It keeps the estimate of the step before, and follows the line through both estimates in −ln σ.
     """
 
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:  # noqa: ARG002
-        """Follow a line of estimates from level to level; the first and the last step have one estimate to go by."""
+        """Follow the line through two estimates from level to level. The first and the last step use one estimate."""
         before: tuple[Tensor, float] | None = None
         for high, low in pairwise(sigmas):
             estimate = clean(x, high)
@@ -199,13 +203,15 @@ class DpmSolver(DiffusionSampler):
 
 @dataclass(frozen=True)
 class Ancestral(DiffusionSampler):
-    """Euler steps that go further down and are noised up again (Song et al. 2021, eq. 16): draws, not a flow.
+    """Euler steps that go below the next level, and then add new noise up to it (Song et al. 2021, eq. 16).
+
+    So the first noise alone does not fix the result, as it does for the other samplers.
 
     Parameters
     ----------
     churn
-        Share of the noise that is drawn anew: 1 is the ancestral sampler of DDPM, 0 is Euler. New noise forgets the
-        errors of earlier steps, and takes more steps to settle.
+        Share of the noise that is drawn anew: 1 is the ancestral sampler of DDPM, 0 is `Euler`. New noise removes the
+        errors of earlier steps, but needs more steps to converge.
     """
 
     churn: float = 1.0
@@ -216,7 +222,7 @@ class Ancestral(DiffusionSampler):
             raise ConfigError("A churn is a share.", expected="0 to 1", got=self.churn)
 
     def walk(self, clean: Clean, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
-        """Go down past each level, and up to it on new noise of every sample's own."""
+        """Go below each level, and back up to it by new noise from each sample's own random stream."""
         for high, low in pairwise(sigmas):
             up = self.churn * low * math.sqrt(1 - (low / high) ** 2)
             down = math.sqrt(low**2 - up**2)
@@ -226,8 +232,8 @@ class Ancestral(DiffusionSampler):
         return x
 
 
-def guided(model: Denoiser, x: Tensor, sigma: float, conditions: Conditions, weight: float) -> Tensor:
-    """Denoise `(B, …)` at one noise level under classifier-free guidance; both halves run as one batch."""
+def denoise_guided(model: Denoiser, x: Tensor, sigma: float, conditions: Conditions, weight: float) -> Tensor:
+    """Denoise `(B, …)` at one noise level, with classifier-free guidance of a weight."""
     level = x.new_full((len(x),), sigma)
     if weight == 1:
         return model.denoise(x, level, conditions)
@@ -238,29 +244,30 @@ def guided(model: Denoiser, x: Tensor, sigma: float, conditions: Conditions, wei
     return torch.lerp(absent, asked, weight)
 
 
-def completed(
+def denoise_with_known(
     model: DenoisesLayouts, x: Tensor, sigma: float, conditions: Conditions, weight: float, known: Known
 ) -> Tensor:
-    """Denoise `(B, …)` at one noise level, as `guided` does, with an eye on what is known of the layouts.
+    """Denoise `(B, …)` at one noise level as `denoise_guided` does, and pull the estimate towards the known part.
 
-    What stands for nothing else will be replaced by what is known. That alone leaves the rest little reason to fit. So
-    what the estimate misses of what is known, v, moves the rest by `PULL` (1 + σ²) Jᵀ v, with J the Jacobian of the
-    denoiser, which knows what goes with what (Song et al. 2023, ΠGDM; Chung et al. 2022 do both). It costs a pass back
-    through the network.
+    `impose_known` will replace the elements that stand for known cells only. The replacement alone hardly makes the
+    rest of the layout fit the known part. So the error v of the estimate on the known part also moves the rest, by
+    `PULL` (1 + σ²) Jᵀ v. J is the Jacobian of the denoiser, which has learned what goes together in a layout (ΠGDM,
+    Song et al. 2023; Chung et al. 2022 combine both). This costs one backward pass through the network.
     """
     with torch.inference_mode(False), torch.enable_grad():
         noisy = x.clone().requires_grad_()
-        clean = guided(model, noisy, sigma, conditions.repeat(1), weight)
-        missed = agreeing(model, clean.detach(), known) - clean.detach()
+        clean = denoise_guided(model, noisy, sigma, conditions.repeat(1), weight)
+        missed = impose_known(model, clean.detach(), known) - clean.detach()
         (pull,) = torch.autograd.grad(clean, noisy, missed)
     return clean.detach() + PULL * (1 + sigma**2) * pull
 
 
-def agreeing(model: ReadsLayouts, clean: Tensor, known: Known) -> Tensor:
-    """Draw what is known over the layouts that clean `(B, …)` stand for, and read them again.
+def impose_known(model: ReadsLayouts, clean: Tensor, known: Known) -> Tensor:
+    """Bring clean `(B, …)` into agreement with the known part of the layouts.
 
-    The clean tensor is moved by what that changes, so that what the way to layouts and back loses is not lost here;
-    where it stands for nothing that is free, it becomes what was read.
+    The tensor is turned into layouts, the known part is copied over them, and the result is read back. The tensor then
+    moves by the difference that the copying makes, so that it keeps details that a codec would lose on the way there
+    and back. Elements that stand for known cells only become what was read.
     """
     with torch.no_grad():
         seen = model.to_layout(clean)
@@ -268,7 +275,7 @@ def agreeing(model: ReadsLayouts, clean: Tensor, known: Known) -> Tensor:
         return torch.where(model.settled(known.keep), read, clean + read - model.read(seen))
 
 
-def corrected(
+def correct_estimate(
     model: object,
     clean: Tensor,
     sigma: float,
@@ -277,15 +284,15 @@ def corrected(
     known: Known | None,
     slack: float = 0.0,
 ) -> Tensor:
-    """Bring estimates `(B, …)` of the clean data to what is asked for, as far as it must be, and to what is known."""
+    """Move estimates `(B, …)` of the clean data to the request with a tolerance, and impose the known part."""
     if tolerance < math.inf:
-        clean = observed(model, clean, sigma, conditions, tolerance, known, slack)
+        clean = move_to_request(model, clean, sigma, conditions, tolerance, known, slack)
     if known is None:
         return clean
-    return agreeing(require(model, ReadsLayouts, KEEPING, DIFFUSION), clean, known)
+    return impose_known(require(model, ReadsLayouts, KEEPING, DIFFUSION), clean, known)
 
 
-def observed(
+def move_to_request(
     model: object,
     clean: Tensor,
     sigma: float,
@@ -294,19 +301,20 @@ def observed(
     known: Known | None = None,
     slack: float = 0.0,
 ) -> Tensor:
-    """Move estimates `(B, …)` of the clean data to where they measure what is asked for (Song et al. 2023, ΠGDM).
+    """Move estimates `(B, …)` of the clean data until they measure what is asked for (ΠGDM, Song et al. 2023).
 
-    A request is taken for an observation, with an error of `tolerance`, of a clean x₀ that is normal around its
-    estimate with variance R = σ² / (1 + σ²), or what the model itself says that its estimate leaves open, + `slack`.
-    With J the Jacobian of the measures, which goes through the codec but not through the denoiser, the mean of x₀ moves
-    by R Jᵀ (J R Jᵀ + tolerance²)⁻¹ (asked − measured): the smallest change of the layout that does it, less where it
-    would have to be violent. Without slack it is exact for data of unit covariance and linear measures. Place and maps
-    are left to the network. Each condition that is asked for costs a pass back through the codec.
+    The request is treated as an observation of the clean data x₀, with an error of `tolerance`. x₀ is taken to be
+    normal around its estimate, with the variance R = σ² / (1 + σ²) + `slack`; where a model tells the variance of its
+    estimates, that replaces the first term. J is the Jacobian of the measures; it goes through the codec, but not
+    through the denoiser. The mean of x₀ then moves by R Jᵀ (J R Jᵀ + tolerance²)⁻¹ (asked − measured). This is the
+    smallest change of the layout that fulfils the request; where the change would have to be large, it is smaller than
+    that. Without slack, it is exact for data of unit covariance and linear measures. Place and maps are left to the
+    network. Each scalar condition that is asked for costs one backward pass through the codec.
     """
     visible = require(model, ShowsLayouts, "A finite tolerance", DIFFUSION)
     spec = visible.spec
     asked = conditions.present.any(0).tolist()
-    # What was the same in every training window is nothing that the model could change.
+    # A model cannot change a measure that was the same in every training window.
     spreads = {i: spread for i, name in enumerate(spec.scalars) if asked[i] and (spread := spec.spread(name)) > 0}
     if not spreads:
         return clean
@@ -328,7 +336,7 @@ def observed(
     if isinstance(model, TellsVariance):
         variance = model.variance(clean).flatten(1)[:, None]
     moves = (variance + slack) * jacobian
-    # Of a layout that is known but for a part, a window's measure is as exact as the part's is asked to be.
+    # Only the unknown part of a layout can be wrong, so the error of the whole shrinks with the share of this part.
     error = tolerance * (torch.ones(1) if known is None else (~known.keep.all(1)).float().mean((1, 2))).to(unit)
     scatter = moves @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
     weights = torch.linalg.solve(scatter, missing)

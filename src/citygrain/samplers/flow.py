@@ -1,4 +1,4 @@
-"""The sampler of normalizing flows: normal noise, and the flow backwards."""
+"""The sampler of normalizing flows: it draws normal noise, and runs the flow backwards."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch import Tensor
 from citygrain.errors import ConfigError
 from citygrain.protocols import Invertible, InvertsLayouts, Noise, require
 from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.diffusion import observed
+from citygrain.samplers.diffusion import move_to_request
 from citygrain.spec import Conditions, LayoutSpec
 
 UNKNOWN = 1e3
-"""Noise that tells nothing: what is left to `observed` is that the base distribution has unit variance."""
+"""A noise level so high that `move_to_request` works with the variance of the base distribution, which is 1."""
 
 
 @dataclass(frozen=True)
 class Base(HandleSampler[Invertible]):
-    """Draw from the flow's base distribution, and bring what is drawn through the flow.
+    """Draw noise from the flow's base distribution, and bring it through the flow.
 
     Parameters
     ----------
     temperature
         Factor on the noise: below 1 more typical, above 1 more diverse; 0 is the middle of the base distribution.
     tolerance
-        Error that a request is taken to have, in standard deviations of the condition over the training windows: the
-        noise is moved to where the layout that becomes of it measures what is asked for, by the smallest steps that do
-        it (see `citygrain.samplers.diffusion.observed`). Infinite trusts the flow alone, and is faster.
+        Error that a request may have, in standard deviations of the condition over the training windows. The noise is
+        moved, as little as possible, until its layout measures what is asked for (see
+        `citygrain.samplers.diffusion.move_to_request`). Infinity leaves the request to the flow alone, and is faster.
     rounds
-        Such steps; layouts are no linear function of the noise, so that one is not enough.
+        Number of these moves. One is not enough, because layouts are not a linear function of the noise.
     """
 
     needs: ClassVar[type] = Invertible
@@ -52,15 +52,17 @@ class Base(HandleSampler[Invertible]):
         """Draw clean `(B, *latent_shape)`."""
         z = self.temperature * noise.normal(*model.latent_shape)
         if self.tolerance < math.inf:
-            seen = _Seen(require(model, InvertsLayouts, "A finite tolerance", ["normalizing_flow"]), conditions)
+            seen = _NoiseAsLayouts(
+                require(model, InvertsLayouts, "A finite tolerance", ["normalizing_flow"]), conditions
+            )
             for _ in range(self.rounds):
-                z = observed(seen, z, UNKNOWN, conditions, self.tolerance)
+                z = move_to_request(seen, z, UNKNOWN, conditions, self.tolerance)
         return model.inverse(z, conditions)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A flow whose noise is seen as the layouts that become of it."""
+class _NoiseAsLayouts:
+    """A flow as `move_to_request` takes it: its clean tensors are noise, which is seen as the layouts of the noise."""
 
     model: InvertsLayouts
     conditions: Conditions
@@ -70,5 +72,5 @@ class _Seen:
         return self.model.spec
 
     def to_layout(self, z: Tensor) -> Tensor:
-        conditions = self.conditions.repeat(1)  # a copy: what comes out of inference mode is no use to gradients
+        conditions = self.conditions.repeat(1)  # a copy: tensors of inference mode take no part in gradients
         return self.model.to_layout(self.model.inverse(z, conditions))

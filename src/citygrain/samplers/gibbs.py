@@ -1,4 +1,4 @@
-"""The sampler of restricted Boltzmann machines: two layers of bits, drawn in turn."""
+"""The sampler of restricted Boltzmann machines: it draws two layers of bits in turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from citygrain.spec import Conditions
 
 @dataclass(frozen=True)
 class Gibbs(HandleSampler[Bipartite]):
-    """Block Gibbs sampling (Geman & Geman 1984): all hidden bits given the visible ones, and the other way round.
+    """Block Gibbs sampling (Geman & Geman 1984): all hidden bits given the visible bits, and the other way round.
 
     Parameters
     ----------
@@ -45,23 +45,23 @@ class Gibbs(HandleSampler[Bipartite]):
         return self._walk(model, conditions, noise, lambda visible: visible)
 
     def complete(self, model: Bipartite, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw probabilities of the visible bits, given those that stand for what is known."""
+        """Draw probabilities of the visible bits, while the bits of the known part are held."""
         holds = require(model, Holds, "Keeping parts of a layout", ["boltzmann_machine"])
         coverage, settled = holds.read(known.layout), holds.settled(known.keep)
         bits = (noise.uniform(*coverage.shape[1:]) < coverage).to(coverage.dtype)
         return self._walk(model, conditions, noise, lambda visible: torch.where(settled, bits, visible))
 
-    def _walk(self, model: Bipartite, conditions: Conditions, noise: Noise, held: Callable[[Tensor], Tensor]) -> Tensor:
+    def _walk(self, model: Bipartite, conditions: Conditions, noise: Noise, hold: Callable[[Tensor], Tensor]) -> Tensor:
         biases = model.biases(conditions)
-        visible = held(self._bits(biases.visible, noise))
+        visible = hold(self._draw_bits(biases.visible, noise))
         for _ in range(self.steps):
-            hidden = self._bits(model.hidden_logits(visible, biases), noise)
+            hidden = self._draw_bits(model.hidden_logits(visible, biases), noise)
             logits = model.visible_logits(hidden, biases)
-            visible = held(self._bits(logits, noise))
-        return self._probability(logits)
+            visible = hold(self._draw_bits(logits, noise))
+        return self._compute_probability(logits)
 
-    def _probability(self, logits: Tensor) -> Tensor:
+    def _compute_probability(self, logits: Tensor) -> Tensor:
         return (logits / self.temperature).sigmoid() if self.temperature else (logits > 0).to(logits.dtype)
 
-    def _bits(self, logits: Tensor, noise: Noise) -> Tensor:
-        return (noise.uniform(*logits.shape[1:]) < self._probability(logits)).to(logits.dtype)
+    def _draw_bits(self, logits: Tensor, noise: Noise) -> Tensor:
+        return (noise.uniform(*logits.shape[1:]) < self._compute_probability(logits)).to(logits.dtype)

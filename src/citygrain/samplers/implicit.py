@@ -1,4 +1,4 @@
-"""Sampler of models that turn noise into layouts in one go."""
+"""The sampler of models that turn noise into layouts in a single pass."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from citygrain.spec import Conditions
 
 @dataclass(frozen=True)
 class Truncated(HandleSampler[ImplicitGenerator]):
-    """Draw layouts from noise, nearer to the middle or as far out as in training (Brock et al. 2019).
+    """Draw layouts from noise, with the truncation trick if wanted (Brock et al. 2019).
 
     Parameters
     ----------
     truncation
-        Factor on the distance from the middle: 1 draws as in training, less is more typical and less diverse.
+        Factor on the distance from the middle of the distribution: 1 draws as in training; a smaller number gives more
+        typical and less diverse layouts.
     """
 
     needs: ClassVar[type] = ImplicitGenerator

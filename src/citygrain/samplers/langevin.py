@@ -1,4 +1,4 @@
-"""The sampler of energy-based models: a walk over noisy tensors that ends with a jump to a clean one."""
+"""The sampler of energy-based models: a walk over noisy tensors, then a jump to a clean one."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from torch import Tensor
 from citygrain.errors import ConfigError
 from citygrain.protocols import EnergyModel, Known, Noise, ReadsLayouts, require
 from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.diffusion import corrected
+from citygrain.samplers.diffusion import correct_estimate
 from citygrain.spec import Conditions
 
 
 @dataclass(frozen=True)
 class Langevin(HandleSampler[EnergyModel]):
-    """Unadjusted Langevin dynamics over noisy tensors, then the clean tensor that is expected where they end.
+    """Unadjusted Langevin dynamics over noisy tensors, then a jump to the clean tensor that is expected behind them.
 
-    The energy is that of clean tensors with noise of standard deviation σ in them, so that x − σ² ∇E(x) is what the
-    clean tensor is expected to be (walk–jump sampling, Saremi & Hyvärinen 2019). A step goes some of the way there and
-    shakes: x ← x − η σ² ∇E(x) + σ √(2 η T) ε. Chains settle at exp(−E / T) but for an error that grows with η: of a
-    normal distribution of variance v they make one of variance T v / (1 − η σ² / 2v).
+    The energy E is that of clean tensors plus noise of standard deviation σ. So the clean tensor that is expected
+    behind x is x − σ² ∇E(x) (walk–jump sampling, Saremi & Hyvärinen 2019). Each step goes a part of the way to it, and
+    adds noise: x ← x − η σ² ∇E(x) + σ √(2 η T) ε. The chains converge to exp(−E / T), up to an error that grows with η:
+    a normal distribution of variance v comes out with the variance T v / (1 − η σ² / 2v).
 
     Parameters
     ----------
     steps
-        Length of the walk.
+        Number of steps of the walk.
     step
-        η, the share of the way to the expected clean tensor that each step goes.
+        η, the part of the way to the expected clean tensor that each step goes.
     temperature
-        T: below 1 more typical, above 1 more diverse; 0 rolls downhill.
+        T: below 1 more typical, above 1 more diverse; 0 only goes downhill.
     guidance
-        Weight w of the energy E(absent) + w · (E(asked) − E(absent)): 1 follows the conditions as learned, more
-        exaggerates them at the cost of diversity.
+        Weight w in the energy E(absent) + w · (E(asked) − E(absent)). 1 follows the conditions as learned; a larger
+        number exaggerates them and costs diversity.
     tolerance
-        Error that a request is taken to have, in standard deviations of the condition over the training windows: at
-        every step the expected layout is measured and moved towards the request, see
-        `citygrain.samplers.diffusion.observed`. Infinite trusts the energy alone, and is faster.
+        Error that a request may have, in standard deviations of the condition over the training windows. At every step
+        the expected layout is measured and moved towards the request, see
+        `citygrain.samplers.diffusion.move_to_request`. Infinity leaves the request to the energy alone, and is faster.
     """
 
     needs: ClassVar[type] = EnergyModel
@@ -60,11 +60,11 @@ class Langevin(HandleSampler[EnergyModel]):
             )
 
     def draw(self, model: EnergyModel, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw clean `(B, *latent_shape)`, from standard normal beginnings."""
+        """Draw clean `(B, *latent_shape)`. The walk begins with standard normal noise."""
         return self._draw(model, conditions, noise, None)
 
     def complete(self, model: EnergyModel, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw clean `(B, *latent_shape)` that are what is known where they stand for nothing else."""
+        """Draw clean `(B, *latent_shape)` around the known parts: elements that stand for known cells only are kept."""
         require(model, ReadsLayouts, "Keeping parts of a layout", ["energy_based"])
         return self._draw(model, conditions, noise, known)
 
@@ -81,31 +81,39 @@ class Langevin(HandleSampler[EnergyModel]):
         normal: Callable[[], Tensor],
         known: Known | None = None,
     ) -> Tensor:
-        """Move noisy `(B, *latent_shape)` by all steps; `normal` draws standard normal numbers of that shape."""
+        """Move noisy `(B, *latent_shape)` by all steps. `normal` draws standard normal numbers of this shape."""
         shake = model.smoothing * math.sqrt(2 * self.step * self.temperature)
         for _ in range(self.steps):
             x = torch.lerp(x, self.jump(model, x, conditions, known), self.step) + shake * normal()
         return x
 
     def jump(self, model: EnergyModel, x: Tensor, conditions: Conditions, known: Known | None = None) -> Tensor:
-        """Clean `(B, *latent_shape)` that are expected behind noisy ones."""
-        clean = x - model.smoothing**2 * slope(model, x, conditions, self.guidance)
-        return corrected(model, clean, model.smoothing, conditions, self.tolerance, known)
+        """Return the clean `(B, *latent_shape)` that are expected behind noisy ones."""
+        clean = x - model.smoothing**2 * compute_energy_gradient(model, x, conditions, self.guidance)
+        return correct_estimate(model, clean, model.smoothing, conditions, self.tolerance, known)
 
 
-def slope(model: EnergyModel, x: Tensor, conditions: Conditions, weight: float = 1.0, *, train: bool = False) -> Tensor:
-    """Gradient in `x` of E(absent) + w · (E(asked) − E(absent)), whatever is switched off outside.
+def compute_energy_gradient(
+    model: EnergyModel, x: Tensor, conditions: Conditions, weight: float = 1.0, *, train: bool = False
+) -> Tensor:
+    """Return the gradient of E(absent) + w · (E(asked) − E(absent)) in `x`, also where gradients are switched off.
 
     Parameters
     ----------
-    model, x, conditions, weight
-        E, `(B, *latent_shape)`, what is asked, and w.
+    model
+        Has the energy E.
+    x
+        Noisy `(B, *latent_shape)`.
+    conditions
+        What is asked for.
+    weight
+        w.
     train
-        Whether the gradient is itself to be differentiated.
+        Whether the result can be differentiated again.
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone().requires_grad_()
-        asked = conditions.repeat(1)  # a copy: what comes out of inference mode cannot be saved for the way back
+        asked = conditions.repeat(1)  # a copy: tensors of inference mode cannot be saved for the backward pass
         energy = model.energy(x, asked) if weight else model.energy(x, asked.absent())
         if weight not in {0, 1}:
             energy = torch.lerp(model.energy(x, asked.absent()), energy, weight)

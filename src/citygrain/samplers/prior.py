@@ -1,4 +1,4 @@
-"""Samplers of models with a code: draw a code from a prior, which the model decodes."""
+"""Samplers of models with a code: they draw a code from a prior, and the model decodes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from citygrain.spec import Conditions
 
 @dataclass(frozen=True)
 class _PriorSampler(HandleSampler[Handle]):
-    """A prior and how far to stray from its means.
+    """The setting that both samplers of a prior share.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class _PriorSampler(HandleSampler[Handle]):
 
 @dataclass(frozen=True)
 class Normal(_PriorSampler[CodePrior]):
-    """Draw codes from the model's normal prior given the conditions."""
+    """Draw codes from the model's prior, a normal distribution given the conditions."""
 
     needs: ClassVar[type] = CodePrior
 
@@ -45,13 +45,12 @@ class Normal(_PriorSampler[CodePrior]):
 
 @dataclass(frozen=True)
 class FittedMixture(_PriorSampler[MixturePrior]):
-    """Draw codes from a mixture that was fitted to the training windows' codes, given the conditions.
+    """Draw codes, given the conditions, from the mixture that was fitted to the codes of the training windows.
 
     Parameters
     ----------
     rest
-        Factor on the spread of what the mixture's few dimensions leave out: independent noise on the code, which 0
-        leaves away.
+        Factor on the independent noise in all directions of the code that the mixture does not cover; 0 adds none.
     """
 
     needs: ClassVar[type] = MixturePrior
@@ -62,7 +61,7 @@ class FittedMixture(_PriorSampler[MixturePrior]):
         """Draw codes `(B, *code_shape)`."""
         mixture = model.mixture(conditions)
         below = noise.uniform(1) < mixture.weights.cumsum(1)
-        chosen = below.float().argmax(1)  # the first whose share is reached
+        chosen = below.float().argmax(1)  # the first component whose cumulated weight exceeds the number
         each = torch.arange(len(chosen), device=chosen.device)
         steps = noise.normal(mixture.means.shape[-1])
         moved = torch.einsum("bij,bj->bi", mixture.factors[each, chosen], steps)

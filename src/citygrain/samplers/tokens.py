@@ -1,4 +1,4 @@
-"""Samplers of models over tokens: one token after another, or all at once in a few steps."""
+"""Samplers of models of tokens: one token after another, or all tokens at once in a few steps."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from citygrain.spec import Conditions
 
 @dataclass(frozen=True)
 class _TokenSampler(HandleSampler[Handle]):
-    """Knobs shared by the samplers of tokens: what becomes of logits before a token is drawn.
+    """Settings that both samplers of tokens share: how logits become the probabilities that tokens are drawn with.
 
     Parameters
     ----------
     temperature
-        Divides the logits: below 1 more typical, above 1 more diverse, 0 takes the likeliest token.
+        Divides the logits: below 1 more typical, above 1 more diverse; 0 takes the likeliest token.
     top_k
-        Draw from so many of the likeliest tokens only; None for all.
+        Number of the likeliest tokens to draw from; None draws from all tokens.
     top_p
-        Draw from the likeliest tokens that together reach this probability (Holtzman et al. 2020); 1 for all.
+        Draw from the likeliest tokens that together reach this probability (Holtzman et al. 2020); 1 draws from all.
     guidance
-        Weight w of classifier-free guidance (Ho & Salimans 2022) on logits, absent + w · (asked − absent): 1 follows
-        the conditions as learned, more exaggerates them at the cost of diversity, 0 keeps them from the network.
+        Weight w of classifier-free guidance (Ho & Salimans 2022) on logits, absent + w · (asked − absent). 1 follows
+        the conditions as learned; a larger number exaggerates them and costs diversity; 0 ignores them.
     """
 
     temperature: float = 1.0
@@ -46,38 +46,38 @@ class _TokenSampler(HandleSampler[Handle]):
                 got=f"temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}",
             )
 
-    def shares(self, logits: Tensor) -> Tensor:
-        """Return the probabilities, shaped like logits `(…, K)`, that tokens are drawn with."""
+    def compute_shares(self, logits: Tensor) -> Tensor:
+        """Return the shares, in the shape of the logits `(…, K)`, in proportion to which tokens are drawn."""
         if self.temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits)
         shares = (logits / self.temperature).softmax(-1)
         if self.top_k is None and self.top_p == 1:
             return shares
         likeliest, tokens = shares.sort(descending=True, stable=True)
-        likelier = likeliest.cumsum(-1) - likeliest  # together, than each
+        likelier = likeliest.cumsum(-1) - likeliest  # of all likelier tokens together
         kept = likelier < self.top_p
         if self.top_k is not None:
             kept[..., self.top_k :] = False
         return torch.zeros_like(shares).scatter(-1, tokens, likeliest * kept)
 
     def pick(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """Draw tokens `(…,)` by numbers `(…,)` from [0, 1): where each falls in the cumulated probabilities."""
-        reached = self.shares(logits).double().cumsum(-1)
+        """Draw tokens `(…,)`. Each number `(…,)` from [0, 1) picks one by its place in the cumulated probabilities."""
+        reached = self.compute_shares(logits).double().cumsum(-1)
         return torch.searchsorted(reached, uniform[..., None] * reached[..., -1:], right=True)[..., 0]
 
     @property
     def runs(self) -> int:
-        """How often the model is run for a sample: as asked and with nothing asked for, or either."""
+        """Runs of the model for one sample: 2 (with the request, and without it) or, where one of them is enough, 1."""
         return 1 if self.guidance in {0, 1} else 2
 
-    def run_under(self, conditions: Conditions) -> Conditions:
-        """Return the conditions of all runs, `runs · B` of them."""
+    def repeat_conditions(self, conditions: Conditions) -> Conditions:
+        """Return the conditions of all runs, `runs · B`."""
         if self.guidance == 0:
             return conditions.absent()
         return conditions if self.guidance == 1 else Conditions.cat([conditions, conditions.absent()])
 
-    def guided(self, logits: Tensor) -> Tensor:
-        """Join the logits of all runs `(runs · B, …)` to those that are drawn from, `(B, …)`."""
+    def guide(self, logits: Tensor) -> Tensor:
+        """Combine the logits of all runs `(runs · B, …)` into guided logits `(B, …)`."""
         if self.runs == 1:
             return logits
         asked, absent = logits.chunk(2)
@@ -86,36 +86,36 @@ class _TokenSampler(HandleSampler[Handle]):
 
 @dataclass(frozen=True)
 class NextToken(_TokenSampler[NextTokenModel]):
-    """Draw one token after another, in the order of reading."""
+    """Draw one token after another, row by row."""
 
     needs: ClassVar[type] = NextTokenModel
 
     def draw(self, model: NextTokenModel, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw tokens `(B, h, w)`."""
         uniform = noise.uniform(math.prod(model.token_shape))
-        read = model.reader(self.run_under(conditions))
+        read = model.reader(self.repeat_conditions(conditions))
         tokens: list[Tensor] = []
         for number in uniform.unbind(1):
             last = tokens[-1].repeat(self.runs) if tokens else None
-            tokens.append(self.pick(self.guided(read(last)), number))
+            tokens.append(self.pick(self.guide(read(last)), number))
         return torch.stack(tokens, 1).view(-1, *model.token_shape)
 
 
 @dataclass(frozen=True)
 class MaskedTokens(_TokenSampler[HoleFiller]):
-    """Draw all unknown tokens at once, keep some, and draw the others again knowing those (Chang et al. 2022).
+    """Draw all unknown tokens at once, keep some of them, and draw the others again given those (Chang et al. 2022).
 
-    The more steps, the fewer tokens are drawn side by side without knowing of each other. Which are kept depends on how
-    certain the model is of a cell, before anything is drawn there: Chang et al. keep the likeliest of the drawn tokens,
-    which favours the commonest ones. So, one token a step, this is a draw from the model, whatever the order.
+    Tokens of the same step are drawn independently of each other, so more steps are more exact. A token is kept where
+    the model is certain of its cell, whatever token was drawn there. (Chang et al. keep the likeliest of the drawn
+    tokens, which favours common tokens.) So with one token per step the result is an exact draw from the model.
 
     Parameters
     ----------
     steps
-        Number of runs of the model. The share that stays unknown falls as a cosine, slowly at first.
+        Number of runs of the model. The share of unknown tokens falls as a cosine, slowly at first.
     randomness
-        Weight of Gumbel noise, in nats, against the cells' entropies: 0 goes strictly from certain to uncertain, and
-        so along edges; more spreads what is kept in one step over the layout.
+        Weight of Gumbel noise, in nats, against the entropies of the cells. 0 goes strictly from certain to uncertain
+        cells, and so along edges; a larger number spreads the kept tokens of a step over the layout.
     """
 
     needs: ClassVar[type] = HoleFiller
@@ -138,19 +138,19 @@ class MaskedTokens(_TokenSampler[HoleFiller]):
         return self.fill(model, nothing, nothing.bool(), conditions, noise)
 
     def complete(self, model: HoleFiller, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw the tokens `(B, h, w)` that do not stand for cells that are known whole."""
+        """Draw tokens `(B, h, w)` around the known parts: tokens that stand for known cells only are kept."""
         holds = require(model, Holds, "Keeping parts of a layout", ["masked_transformer"])
         tokens = holds.read(known.layout * known.keep)
         return self.fill(model, tokens, holds.settled(known.keep), conditions, noise)
 
     def fill(self, model: HoleFiller, tokens: Tensor, known: Tensor, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw those of tokens `(B, h, w)` that are not `known` `(B, h, w)`."""
-        tokens, known, conditions = tokens.flatten(1), known.flatten(1), self.run_under(conditions)
+        """Draw the tokens `(B, h, w)` where `known` `(B, h, w)` is false, and keep the others."""
+        tokens, known, conditions = tokens.flatten(1), known.flatten(1), self.repeat_conditions(conditions)
         unknown = (~known).sum(1)
         for step in range(1, self.steps + 1):
             if known.all():
                 break
-            logits = self.guided(
+            logits = self.guide(
                 model.masked_logits(tokens.repeat(self.runs, 1), known.repeat(self.runs, 1), conditions)
             )
             drawn = self.pick(logits, noise.uniform(tokens.shape[1]))

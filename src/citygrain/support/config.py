@@ -1,7 +1,7 @@
-"""Configurations: composed by Hydra from `conf/` and the command line, handed on as plain dicts.
+"""Configurations: Hydra composes them from `conf/` and the command line, and they are returned as plain dicts.
 
-This is the only module that knows Hydra. Everything behind it sees dicts, lists, strings and numbers, which travel in
-checkpoints as they are and become objects in `citygrain.support.targets`.
+Only this module uses Hydra. All others see dicts, lists, strings and numbers. These are stored in checkpoints as they
+are, and `citygrain.support.targets` turns them into objects.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from citygrain.support.targets import TARGET, check_signatures, instantiate
 
 __all__ = [
     "check_signatures",
-    "config_dir",
-    "config_text",
-    "folder_name",
-    "group_defaults",
-    "groups",
+    "find_config_dir",
+    "format_config",
     "instantiate",
+    "list_group_defaults",
+    "list_groups",
     "load_config",
-    "quoted",
-    "sweep",
+    "name_folder",
+    "quote_value",
+    "split_sweep",
 ]
 
 LONGEST_NAME = 200
-"""Bytes of a run's folder name in a sweep: file systems take 255, and temporary files have longer names."""
+"""Largest length in bytes of a run's folder name in a sweep. File systems allow 255; temporary names are longer."""
 
 
-def config_dir() -> Path:
-    """Folder of the shipped configurations: inside the installed package, or `conf/` of a checkout.
+def find_config_dir() -> Path:
+    """Find the folder of the shipped configurations: inside the installed package, or `conf/` of a checkout.
 
     Raises
     ------
     ConfigError
-        When neither is there, which means a damaged installation.
+        When there is neither. Then the installation is damaged.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parents[1] / "conf"):
@@ -73,25 +73,25 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     Parameters
     ----------
     verb
-        `"prepare"`, `"train"`, `"sample"`: the root file in `conf/`.
+        `"prepare"`, `"train"`, `"sample"`, …: the name of a file in `conf/`.
     overrides
-        What the command line says in Hydra's grammar: `model=diffusion`, `data.size_px=64`, `+new=1`, `~gone`.
+        Arguments of the command line in Hydra's grammar: `model=diffusion`, `data.size_px=64`, `+new=1`, `~gone`.
     config_dirs
-        Folders of the user's own groups and roots; what they hold goes before what ships.
+        Folders with configurations of the user. Their files take precedence over the shipped ones.
 
     Returns
     -------
     dict
-        Plain dicts, lists and scalars, every interpolation resolved.
+        Plain dicts, lists and values, with all interpolations resolved.
 
     Raises
     ------
     ConfigError
-        For an override that cannot be read, a group, option or key that does not exist, a mandatory value that is
-        missing, or settings of a model beside `init_from`, which brings its own.
+        When an override cannot be read; a group, option or key does not exist; a required value is missing; or there
+        are settings of a model together with `init_from`, whose model has its own settings.
     """
     config = _compose(verb, overrides, config_dirs)
-    missing = sorted(_missing(OmegaConf.to_container(config, resolve=False), ""))
+    missing = sorted(_find_missing(OmegaConf.to_container(config, resolve=False), ""))
     if missing:
         raise ConfigError(
             f"citygrain {verb} needs {' and '.join(missing)}.",
@@ -103,22 +103,26 @@ def load_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"The configuration of citygrain {verb} refers to what is not there.", got=problem) from error
-    _refuse_gone(verb, overrides, config_dirs)
+    _check_deletions(verb, overrides, config_dirs)
     if plain.get("init_from") is not None:
-        _refuse_settled(map(_parse, overrides))
-    # An experiment is a set of values, not of kinds: whoever writes 8 there means a number.
-    chosen = [o for o in _choosing(map(_parse, overrides), groups(config_dirs)) if o.key_or_group != "experiment"]
+        _refuse_model_settings(map(_parse, overrides))
+    # An experiment sets values, but not their kinds: a whole number in an experiment does not forbid fractions.
+    chosen = [
+        o for o in _find_choices(map(_parse, overrides), list_groups(config_dirs)) if o.key_or_group != "experiment"
+    ]
     choices = tuple(str(o.input_line) for o in chosen)
-    defaults = _shipped(verb, choices) if not [*config_dirs] else _plain(_compose(verb, choices, config_dirs))
-    return typing.cast("dict[str, Any]", _of_kind(plain, defaults, ""))
+    defaults = (
+        _compose_shipped(verb, choices) if not [*config_dirs] else _to_plain(_compose(verb, choices, config_dirs))
+    )
+    return typing.cast("dict[str, Any]", _check_kind(plain, defaults, ""))
 
 
-def _refuse_gone(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Path]) -> None:
-    """Refuse to go without what is read in any case: only one of several objects, or a part of one, can be left out."""
+def _check_deletions(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Path]) -> None:
+    """Refuse to delete (`~key`) keys that are always read. Only one of several objects, or a part of one, may go."""
     gone = [override for override in map(_parse, overrides) if override.is_delete()]
     if not gone:
         return
-    whole = _plain(_compose(verb, [text for text in overrides if not _parse(text).is_delete()], config_dirs))
+    whole = _to_plain(_compose(verb, [text for text in overrides if not _parse(text).is_delete()], config_dirs))
     for override in gone:
         first, *more = override.key_or_group.rpartition("@")[2].replace("/", ".").split(".")
         node: Any = whole.get(first)
@@ -129,18 +133,18 @@ def _refuse_gone(verb: str, overrides: Sequence[str], config_dirs: Iterable[str 
         objects.append(node)
         if more and any(isinstance(one, Mapping) and TARGET in one for one in objects):
             continue
-        options = groups(config_dirs).get(override.key_or_group)
+        options = list_groups(config_dirs).get(override.key_or_group)
         raise ConfigError(
             f"citygrain {verb} cannot go without {override.key_or_group}.",
             got=override.input_line,
             choices=options,
-            remedy="leave that out to have the default"
+            remedy="leave that out to get the default"
             + (f", or choose another: {override.key_or_group}=…" if options else ""),
         )
 
 
-def _refuse_settled(parsed: Iterable[Override]) -> None:
-    """Refuse what would be ignored without a word, where a run takes its model over from another."""
+def _refuse_model_settings(parsed: Iterable[Override]) -> None:
+    """Refuse settings of a model or codec that would be ignored, because the run starts from another run's model."""
     settled = [str(o.input_line) for o in parsed if re.split(r"[./@]", o.key_or_group)[0] in {"model", "codec"}]
     if settled:
         raise ConfigError(
@@ -151,12 +155,12 @@ def _refuse_settled(parsed: Iterable[Override]) -> None:
 
 
 @cache
-def _shipped(verb: str, choices: tuple[str, ...]) -> Any:
-    """Compose what ships, which does not change while a process runs; a sweep asks for it again and again."""
-    return _plain(_compose(verb, choices, ()))
+def _compose_shipped(verb: str, choices: tuple[str, ...]) -> Any:
+    """Compose a shipped configuration. It is cached: it cannot change in a process, and a sweep needs it often."""
+    return _to_plain(_compose(verb, choices, ()))
 
 
-def _plain(config: DictConfig) -> Any:
+def _to_plain(config: DictConfig) -> Any:
     return OmegaConf.to_container(config, resolve=False)
 
 
@@ -170,10 +174,11 @@ KINDS = {
 }
 
 
-def _of_kind(value: Any, default: Any, path: str) -> Any:
-    """Return a composed value, when it is of the kind that its default has; a number is text where text is wanted.
+def _check_kind(value: Any, default: Any, path: str) -> Any:
+    """Return a composed value if it is of the same kind as its default. Where text is expected, a number becomes text.
 
-    What stands under a `_target_` is left to `check_signatures`, which knows more. Null tells no kind.
+    The keys beside a `_target_` are left to `check_signatures`, which compares them with the signature. A default of
+    null accepts every kind.
     """
     placeholder = isinstance(default, str) and ("???" in default or "${" in default)
     if default is None or placeholder or (isinstance(default, list) and isinstance(value, list)):
@@ -181,7 +186,7 @@ def _of_kind(value: Any, default: Any, path: str) -> Any:
     if isinstance(default, Mapping) and (TARGET in default or (isinstance(value, Mapping) and TARGET in value)):
         return value
     if isinstance(default, Mapping) and isinstance(value, Mapping):
-        return {key: _of_kind(inner, default.get(key), f"{path}.{key}".lstrip(".")) for key, inner in value.items()}
+        return {key: _check_kind(inner, default.get(key), f"{path}.{key}".lstrip(".")) for key, inner in value.items()}
     if isinstance(default, str) and type(value) in {int, float}:
         return str(value)
     if type(value) is type(default) or (isinstance(default, float) and type(value) is int):
@@ -189,18 +194,18 @@ def _of_kind(value: Any, default: Any, path: str) -> Any:
     raise ConfigError(f"{path} is not of the right kind.", expected=KINDS[type(default)], got=repr(value))
 
 
-def config_text(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[str | Path] = ()) -> str:
-    """Return the composed configuration as YAML, for reading; `???` marks values that must still be given."""
+def format_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[str | Path] = ()) -> str:
+    """Return the composed configuration as YAML for people to read. `???` marks values that are still missing."""
     return OmegaConf.to_yaml(_compose(verb, overrides, config_dirs))
 
 
-def sweep(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
-    """Spread comma lists into runs, as `--multirun` does: every combination once, the last one fastest.
+def split_sweep(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Split comma lists into runs for `--multirun`: every combination once. The last list varies fastest.
 
     Returns
     -------
     list of (varying, overrides)
-        Of each run: those overrides that tell it from the others, none where nothing varies; and all of them.
+        For each run: the overrides that differ between runs (an empty list if nothing varies), and all overrides.
     """
     parsed = [_parse(text) for text in overrides]
     varying = {o.get_key_element() for o in parsed if o.is_sweep_override()}
@@ -208,19 +213,20 @@ def sweep(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except HydraException as error:
         raise ConfigError(
-            "This sweep is of a kind that citygrain does not run.", expected="comma lists: seed=0,1,2", got=str(error)
+            "citygrain does not run this kind of sweep.", expected="comma lists: seed=0,1,2", got=str(error)
         ) from error
     return [
         ([text for text in job if text.split("=")[0] in varying], [*job]) for job in dict.fromkeys(map(tuple, jobs))
     ]
 
 
-def folder_name(varying: Sequence[str]) -> str:
-    """Name the folder of a run in a sweep by what tells it from the others: `model=vae,seed=1`.
+def name_folder(varying: Sequence[str]) -> str:
+    """Name the folder of a run in a sweep by the overrides that vary: `model=vae,seed=1`.
 
-    Other overrides have another name, on disks that take small letters for capitals too, and the same ones always the
-    same. Where the overrides themselves are no such name (other signs, capitals, more than `LONGEST_NAME` bytes), it is
-    made of what they say and of their fingerprint, a part without `=` that no override has. Empty for no overrides.
+    The same overrides always give the same name. Different overrides give different names, even on disks that do not
+    distinguish capital letters. Where overrides have other characters, capital letters or more than `LONGEST_NAME`
+    bytes, the name is a readable form of them plus their fingerprint. The fingerprint has no `=`, so it cannot be
+    confused with an override. No overrides give an empty name.
     """
     plain = ",".join(varying)
     if all(re.fullmatch(r"[a-z0-9_=.+@-]*", text) for text in varying) and len(plain) <= LONGEST_NAME:
@@ -231,32 +237,34 @@ def folder_name(varying: Sequence[str]) -> str:
     return f"{short},{fingerprint}"
 
 
-def quoted(text: str) -> str:
-    """Write a text as a value of an override, whatever signs are in it; an interpolation `${…}` stays one."""
+def quote_value(text: str) -> str:
+    """Quote a text as the value of an override, whatever characters it has. An interpolation `${…}` still works."""
     return "'" + re.sub(r"(\\*)('|$)", lambda end: 2 * end[1] + end[2].replace("'", r"\'"), text) + "'"
 
 
-def groups(config_dirs: Iterable[str | Path] = ()) -> dict[str, list[str]]:
-    """Return every config group and its options: `{"model": ["diffusion", "vae"], …}`."""
+def list_groups(config_dirs: Iterable[str | Path] = ()) -> dict[str, list[str]]:
+    """List all groups of configurations and their options: `{"model": ["diffusion", "vae"], …}`."""
     found: dict[str, set[str]] = {}
-    for folder in _folders(config_dirs):
+    for folder in _list_folders(config_dirs):
         for file in folder.rglob("*.yaml"):
             if file.parent != folder:
                 found.setdefault(file.parent.relative_to(folder).as_posix(), set()).add(file.stem)
     return {group: sorted(found[group]) for group in sorted(found)}
 
 
-def group_defaults(verb: str, config_dirs: Iterable[str | Path] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the groups that a verb takes, and the option (or options) each has; None for none.
+def list_group_defaults(
+    verb: str, config_dirs: Iterable[str | Path] = (), overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """List the groups of a verb, and the option (or options) that each group has by default. None means no option.
 
-    A group inside another has its place behind an `@`, as on the command line: `network@model.network`.
+    A group inside another group is named with its place behind an `@`, as on the command line: `network@model.network`.
     """
     folders = list(config_dirs)
     told = dict(text.split("=", 1) for text in overrides if "=" in text)
     found: dict[str, Any] = {}
 
     def walk(name: str, package: str) -> None:
-        for key, value in _defaults_of(name, folders):
+        for key, value in _read_defaults(name, folders):
             if not key:  # another file of the same group
                 walk(f"{name.rpartition('/')[0]}/{value}", package)
                 continue
@@ -271,50 +279,52 @@ def group_defaults(verb: str, config_dirs: Iterable[str | Path] = (), overrides:
             found[full] = told.get(full, value)
             for option in found[full] if isinstance(found[full], list) else [found[full]]:
                 if option is not None:
-                    own = "" if group == "experiment" else group.replace("/", ".")  # an experiment's package is global
+                    own = (
+                        "" if group == "experiment" else group.replace("/", ".")
+                    )  # the package of an experiment is global
                     walk(f"{group}/{option}", at if inner else own)
 
     walk(verb, "")
     return found
 
 
-def _defaults_of(name: str, config_dirs: Iterable[str | Path]) -> list[tuple[str, Any]]:
-    """Return the groups that a file lists in its `defaults`, and the files of its own group under an empty name."""
+def _read_defaults(name: str, config_dirs: Iterable[str | Path]) -> list[tuple[str, Any]]:
+    """Read the `defaults` of a file: pairs of group and option. The group is empty for a file of the same group."""
     file = find_file(name, config_dirs)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
     except yaml.YAMLError as error:
-        raise _no_yaml(error) from error
+        raise _explain_yaml(error) from error
     entries = content.get("defaults", []) if isinstance(content, Mapping) else []
     pairs = [next(iter(entry.items())) if isinstance(entry, Mapping) else ("", entry) for entry in entries]
     return [(str(key).removeprefix("optional "), value) for key, value in pairs if value != "_self_"]
 
 
 def find_file(name: str, config_dirs: Iterable[str | Path] = ()) -> Path | None:
-    """Return the file of a configuration, such as `train` or `model/vae`; the user's folders go first."""
-    files = (folder / f"{name}.yaml" for folder in _folders(config_dirs))
+    """Return the file of a configuration, such as `train` or `model/vae`. The folders of the user come first."""
+    files = (folder / f"{name}.yaml" for folder in _list_folders(config_dirs))
     return next((file for file in files if file.is_file()), None)
 
 
-def _folders(config_dirs: Iterable[str | Path]) -> list[Path]:
+def _list_folders(config_dirs: Iterable[str | Path]) -> list[Path]:
     own = [Path(folder).expanduser().resolve() for folder in config_dirs]
     for folder in own:
         if not folder.is_dir():
-            raise ConfigError("The folder of your configurations is not there.", got=folder)
-    return [*own, config_dir()]
+            raise ConfigError("The folder of your configurations does not exist.", got=folder)
+    return [*own, find_config_dir()]
 
 
 def _compose(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Path]) -> DictConfig:
-    folders = _folders(config_dirs)
+    folders = _list_folders(config_dirs)
     parsed = [_parse(text) for text in overrides]
-    known = groups(config_dirs)
+    known = list_groups(config_dirs)
     for override in parsed:
         if override.value() is None and override.key_or_group in known and not override.is_delete():
             raise ConfigError(
-                "A group is not nothing.",
+                "A group needs an option, and cannot be null.",
                 got=override.input_line,
                 choices=known[override.key_or_group],
-                remedy=f"leave {override.key_or_group} out to have the default",
+                remedy=f"leave {override.key_or_group} out to get the default",
             )
         if override.is_sweep_override():
             raise ConfigError(
@@ -323,15 +333,15 @@ def _compose(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Pa
                 remedy="add --multirun to have them, or write key=[a,b] for one run with a list",
             )
     try:
-        return _hydra(verb, overrides, folders)
+        return _compose_by_hydra(verb, overrides, folders)
     except yaml.YAMLError as error:
-        raise _no_yaml(error) from error
+        raise _explain_yaml(error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(verb, parsed, folders, error) from error
 
 
-def _hydra(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    # `initialize_config_dir` takes one folder, and searches others only for groups, not for the root file.
+def _compose_by_hydra(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    # Hydra's `initialize_config_dir` looks for the root file in one folder only; here it can be in several.
     path = create_config_search_path(str(folders[0]))
     path.get_path()[-1:-1] = [SearchPathElement("citygrain", f"file://{folder}") for folder in folders[1:]]
     hydra.version.setbase("1.3")
@@ -343,9 +353,9 @@ def _hydra(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Dict
         GlobalHydra.instance().clear()
 
 
-def _try_hydra(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig | None:
+def _try_composing(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig | None:
     try:
-        return _hydra(verb, overrides, folders)
+        return _compose_by_hydra(verb, overrides, folders)
     except (HydraException, OmegaConfBaseException):
         return None
 
@@ -363,16 +373,16 @@ def _parse(text: str) -> Override:
     return parsed
 
 
-def _choosing(parsed: Iterable[Override], known: Mapping[str, list[str]]) -> list[Override]:
-    """Return the overrides that choose an option of a group, and so change what the defaults are."""
+def _find_choices(parsed: Iterable[Override], known: Mapping[str, list[str]]) -> list[Override]:
+    """Return the overrides that choose an option of a group, and thereby other defaults."""
     return [o for o in parsed if o.key_or_group in known and not isinstance(o.value(), dict)]
 
 
 def _explain(verb: str, parsed: Sequence[Override], folders: Sequence[Path], error: Exception) -> ConfigError:
-    """Turn Hydra's complaint into plain words by looking for the override that caused it."""
-    known = groups(folders[:-1])
-    taken = group_defaults(verb, folders[:-1], [str(o.input_line) for o in parsed])
-    choosing = _choosing(parsed, known)
+    """Explain an error of Hydra in plain words, by finding the override that caused it."""
+    known = list_groups(folders[:-1])
+    taken = list_group_defaults(verb, folders[:-1], [str(o.input_line) for o in parsed])
+    choosing = _find_choices(parsed, known)
     for override in choosing:
         options = known[override.key_or_group]
         chosen: Any = override.value()
@@ -390,9 +400,9 @@ def _explain(verb: str, parsed: Sequence[Override], folders: Sequence[Path], err
             choices=known.get(group, []),
             remedy=f"name one: citygrain {verb} {group}=…",
         )
-    base = _try_hydra(verb, [str(o.input_line) for o in choosing], folders)
+    base = _try_composing(verb, [str(o.input_line) for o in choosing], folders)
     for override in [o for o in parsed if o not in choosing and not o.is_add() and not o.is_force_add()]:
-        unknown = _unknown_key(override.get_key_element().lstrip("~"), base) if base is not None else None
+        unknown = _find_unknown_key(override.get_key_element().lstrip("~"), base) if base is not None else None
         if unknown is not None:
             where, key, choices = unknown
             return ConfigError(
@@ -408,27 +418,27 @@ def _explain(verb: str, parsed: Sequence[Override], folders: Sequence[Path], err
     )
 
 
-def _no_yaml(error: yaml.YAMLError) -> ConfigError:
+def _explain_yaml(error: yaml.YAMLError) -> ConfigError:
     where = getattr(error, "problem_mark", None)
     return ConfigError(
-        "A configuration file is not written in YAML.",
+        "A configuration file is not valid YAML.",
         got=f"{getattr(error, 'problem', error)}" + (f" in {where.name}, line {where.line + 1}" if where else ""),
     )
 
 
-def _missing(node: Any, path: str) -> Iterator[str]:
+def _find_missing(node: Any, path: str) -> Iterator[str]:
     if node == "???":
         yield path
     elif isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _missing(value, f"{path}.{key}".lstrip("."))
+            yield from _find_missing(value, f"{path}.{key}".lstrip("."))
     elif isinstance(node, list):
         for i, value in enumerate(node):
-            yield from _missing(value, f"{path}[{i}]")
+            yield from _find_missing(value, f"{path}[{i}]")
 
 
-def _unknown_key(dotted: str, config: DictConfig) -> tuple[str, str, list[str]] | None:
-    """Return where a dotted key leaves the configuration: (parent, missing key, keys of the parent)."""
+def _find_unknown_key(dotted: str, config: DictConfig) -> tuple[str, str, list[str]] | None:
+    """Return the first unknown part of a dotted key: (parent, unknown key, keys of the parent)."""
     node: Any = OmegaConf.to_container(config, resolve=False)
     walked: list[str] = []
     for key in dotted.split("."):

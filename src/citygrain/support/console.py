@@ -1,4 +1,4 @@
-"""What citygrain shows while it works."""
+"""Progress bars and tables on the screen."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from rich.progress import (
 from rich.table import Table
 
 Report = Callable[[float, str], None]
-"""Called with the share that is done, 0 to 1, and what is being done."""
+"""Called with the share of the work that is done, from 0 to 1, and a text on the current step."""
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of `total` pieces of work that vanishes at the end; call what it hands out with each number done.
+def show_progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar for `total` pieces of work. It vanishes at the end.
 
-    A terminal shows it, and so does a notebook where ipywidgets is installed; a file does not.
+    The block gets a function, to be called with the number of pieces that were just done. Terminals show the bar, and
+    notebooks do if ipywidgets is installed. Nothing is written to files.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -42,10 +43,11 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def share_bar(what: str, also: Report | None = None) -> Iterator[Report]:
-    """Show a bar for work that cannot be counted in pieces; it vanishes at the end.
+def show_share_bar(what: str, also: Report | None = None) -> Iterator[Report]:
+    """Show a progress bar for work that cannot be counted in pieces. It vanishes at the end.
 
-    Call what it hands out with the share that is done and what is being done. `also` is told the same.
+    The block gets a function, to be called with the share of the work that is done and a text on the current step. The
+    function `also` gets the same.
     """
     percent = TextColumn("{task.percentage:>3.0f}%")
     with _vanishing(BarColumn(), percent, TimeElapsedColumn(), TextColumn("{task.description}")) as bar:
@@ -61,22 +63,22 @@ def share_bar(what: str, also: Report | None = None) -> Iterator[Report]:
 
 def _vanishing(*columns: ProgressColumn) -> Progress:
     console = rich.get_console()
-    # Without ipywidgets rich would warn at every turn; in a file it would leave an empty line.
+    # Without ipywidgets, rich warns at every update. In a file, it writes an empty line.
     hidden = find_spec("ipywidgets") is None if console.is_jupyter else not console.is_terminal
     return Progress(*columns, console=console, transient=True, disable=hidden)
 
 
 def make_table(title: str, *headings: str, texts: int = 1) -> Table:
-    """Make an empty table for the screen: its first columns hold text and stand left, the others hold numbers.
+    """Make an empty table for the screen. The first columns are for texts (left-aligned), the others for numbers.
 
     Parameters
     ----------
     title
-        What stands above it.
+        Title above the table.
     headings
-        One a column.
+        One for each column.
     texts
-        How many of the columns hold text.
+        Number of columns for texts.
     """
     table = Table(title=title)
     for i, heading in enumerate(headings):

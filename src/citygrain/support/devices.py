@@ -1,4 +1,4 @@
-"""What a model computes on, by how many threads, and in which numbers."""
+"""Devices, threads and numerical precision of computations."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ import torch
 from citygrain.errors import ConfigError
 
 SINGLE, MIXED, AUTO = "32-true", "bf16-mixed", "auto"
-"""Numbers to compute in, by the names that Lightning has for them."""
+"""Precisions, by the names that Lightning gives them."""
 
 OPENMP = "OMP_NUM_THREADS"
 
 
-def chosen_device(name: str) -> str:
-    """Return the device of a name, `auto` being a GPU where there is one.
+def choose_device(name: str) -> str:
+    """Return the device of a name. `auto` is a GPU if there is one.
 
     Raises
     ------
     ConfigError
-        When it is not there.
+        When this machine does not have the device.
     """
     device = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA asserts
-        raise ConfigError("There is no such device here.", got=device, choices=["auto", "cpu", "cuda"]) from error
+        raise ConfigError(
+            "This machine does not have this device.", got=device, choices=["auto", "cpu", "cuda"]
+        ) from error
     return device
 
 
-def device_of(model: object) -> torch.device:
-    """Return where a model is; a fitted family has no parameters, and a plain codec may have nothing at all."""
+def find_device(model: object) -> torch.device:
+    """Return the device of a model, by its first parameter or buffer. A model without any is on the CPU."""
     tensors = chain(model.parameters(), model.buffers()) if isinstance(model, torch.nn.Module) else iter(())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def has_fast_bf16(accelerator: str = "auto") -> bool:
-    """Whether this machine computes in bfloat16 natively; emulated, it is several times slower than float32."""
+    """Whether this machine has native bfloat16. Emulated bfloat16 is several times slower than float32."""
     if accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = ("avx512_bf16", "amx_bf16", "amx_bf16_supported")
@@ -53,29 +55,31 @@ def has_fast_bf16(accelerator: str = "auto") -> bool:
 
 
 @contextmanager
-def using_threads(count: int | None) -> Iterator[None]:
-    """Compute by so many threads within a block, and let the processes that are started in it do the same.
+def use_threads(count: int | None) -> Iterator[None]:
+    """Compute with a number of threads within a block. Processes that are started in the block do the same.
 
     Parameters
     ----------
     count
-        Threads of one process, no more than there are cores; None leaves them as they are: one a core, or as many as
-        `OMP_NUM_THREADS` says.
+        Number of threads of one process; the number of cores is the upper limit. None changes nothing: there is one
+        thread per core, or `OMP_NUM_THREADS` sets the number.
 
     Raises
     ------
     ConfigError
-        For another number than 1, 2, ….
+        When the number is not 1, 2, ….
     """
     if count is None:
         yield
         return
     if type(count) is not int or count < 1:
-        raise ConfigError("threads is a number of cores.", expected="a whole number above 0, or null", got=repr(count))
+        raise ConfigError(
+            "threads is not a number of threads.", expected="a whole number above 0, or null", got=repr(count)
+        )
     before, named = torch.get_num_threads(), os.environ.get(OPENMP)
     used = min(count, os.cpu_count() or 1)
     torch.set_num_threads(used)
-    os.environ[OPENMP] = str(used)  # for processes, and for libraries that are loaded from now on
+    os.environ[OPENMP] = str(used)  # for new processes, and for libraries that are loaded later
     try:
         yield
     finally:
@@ -87,20 +91,20 @@ def using_threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def computing_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute in single precision, or where it does no harm in bfloat16, within a block.
+def use_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute in single precision, or in mixed precision with bfloat16, within a block.
 
     Parameters
     ----------
     precision
-        `32-true`; `bf16-mixed`; or `auto`, which is the latter where the device computes in it natively.
+        `32-true`, `bf16-mixed` or `auto`. `auto` means `bf16-mixed` if the device has native bfloat16, else `32-true`.
     device
-        Where it is computed.
+        Device of the computation.
 
     Raises
     ------
     ConfigError
-        For another precision.
+        When the precision has another name.
     """
     check_precision(precision)
     mixed = precision == MIXED or (precision == AUTO and has_fast_bf16(device.type))
@@ -109,12 +113,12 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
 
 
 def check_precision(precision: str) -> None:
-    """Refuse numbers that nothing is computed in.
+    """Check the name of a precision.
 
     Raises
     ------
     ConfigError
-        It names those that there are.
+        When it is not one of the known names, which the error lists.
     """
     if precision not in (SINGLE, MIXED, AUTO):
-        raise ConfigError("Layouts are not computed in such numbers.", got=precision, choices=(SINGLE, MIXED, AUTO))
+        raise ConfigError("There is no such precision.", got=precision, choices=(SINGLE, MIXED, AUTO))

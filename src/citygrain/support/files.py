@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their fingerprints."""
+"""Files that appear whole or not at all, plain values for JSON, and fingerprints of files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from citygrain.errors import DataError
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Hand out a temporary path beside `path`; it takes `path`'s place when the block ends well, else it is removed.
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Write a file so that it appears whole or not at all.
+
+    The block gets a temporary path beside `path` and writes there. At the end, the temporary file replaces `path`. If
+    the block fails, the temporary file is removed.
 
     Raises
     ------
     DataError
-        When the file system refuses: a full disk, a folder that may not be written. What was at `path` is still there.
+        When the file system refuses: the disk is full, or the folder is not writable. The old file is still there.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -34,44 +37,44 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(
             f"{path} cannot be written: {error.strerror or error}.",
-            remedy="free some space or choose a folder that may be written; what was there before is untouched",
+            remedy="free some space or choose a writable folder; what was there before is untouched",
         ) from error
     finally:
-        with suppress(OSError):  # it is gone, or its folder never was one
+        with suppress(OSError):  # the file has been moved, or its folder could not be made
             temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
-    with atomic_path(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write what `plain` makes of a value as JSON, atomically."""
-    write_text(path, json.dumps(plain(value), indent=1, ensure_ascii=False) + "\n")
+    """Write the plain form of a value (see `to_plain`) as JSON, atomically."""
+    write_text(path, json.dumps(to_plain(value), indent=1, ensure_ascii=False) + "\n")
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON gives it back: dicts, lists, texts, booleans, numbers, and None for what is no number.
+def to_plain(value: Any) -> Any:
+    """Turn a value into one that JSON can store: dicts, lists, texts, booleans, numbers and None.
 
-    A dataclass becomes a dict of its fields, a tuple a list, a number of numpy one of Python, and NaN and ∞, which JSON
-    does not know, become None. Anything else becomes its text, such as a path.
+    A dataclass becomes a dict of its fields, a tuple becomes a list, and a number of numpy becomes one of Python. NaN
+    and ∞, which JSON does not have, become None. Anything else, such as a path, becomes its text.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {str(key): to_plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [to_plain(part) for part in value]
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return to_plain(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def sha256(path: Path) -> str:
-    """Fingerprint of a file's content."""
+    """Return the SHA-256 fingerprint of the content of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""From a composed configuration to typed options: the one step that a verb takes before it calls the library."""
+"""Typed options: a verb parses its composed configuration into a dataclass before it calls the library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Paths:
-    """Folders that every verb may have."""
+    """The folders of a configuration."""
 
     data: Path
     runs: Path | None = None
@@ -23,15 +23,15 @@ class Paths:
 def parse(kind: type[T], plain: Mapping[str, Any]) -> T:
     """Build a dataclass of options from a plain mapping.
 
-    A mapping becomes the dataclass that its field asks for, a list a tuple, a text a `Path` where the field is one.
-    Values that a field describes in no such way stay as they are. Keys that no field has are somebody else's.
+    The type of a field decides: a mapping becomes a dataclass, a list becomes a tuple, and a text becomes a `Path`. All
+    other values stay as they are. Keys that are not fields are ignored.
 
     Parameters
     ----------
     kind
-        A dataclass. A field without a default is taken from `plain`, where it must be.
+        The dataclass. `plain` must have every field that has no default.
     plain
-        Plain dicts, lists and values, as `citygrain.support.config.load_config` returns.
+        Plain dicts, lists and values, as `citygrain.support.config.load_config` returns them.
 
     Examples
     --------
@@ -43,11 +43,11 @@ def parse(kind: type[T], plain: Mapping[str, Any]) -> T:
     Options(n=4, out=PosixPath('mine'))
     """
     hints = typing.get_type_hints(kind)
-    given = {f.name: _parsed(hints[f.name], plain[f.name]) for f in fields(kind) if f.name in plain}  # type: ignore[arg-type]
+    given = {f.name: _parse_value(hints[f.name], plain[f.name]) for f in fields(kind) if f.name in plain}  # type: ignore[arg-type]
     return kind(**given)
 
 
-def _parsed(hint: Any, value: Any) -> Any:
+def _parse_value(hint: Any, value: Any) -> Any:
     union = typing.get_origin(hint) in {typing.Union, types.UnionType}
     for kind in typing.get_args(hint) if union else (hint,):
         origin = typing.get_origin(kind) or kind

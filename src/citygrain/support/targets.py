@@ -51,7 +51,7 @@ class Room:
         inner, module = name.removeprefix(f"{self.name}."), name.rpartition(".")[0]
         if self.only:
             return inner != name and inner in self.only
-        return _inside(module, self.name) if self.base is None else module == self.name
+        return _is_inside(module, self.name) if self.base is None else module == self.name
 
     def find(self, name: str) -> Any:
         """Return the building block of a name that the room covers; None for something else of that name.
@@ -71,7 +71,7 @@ class Room:
         if module is None:
             return None
         if not hasattr(module, last):
-            raise _missing(name, last, [n for n in vars(module) if self._holds(module, n)])
+            raise _report_missing(name, last, [n for n in vars(module) if self._holds(module, n)])
         return getattr(module, last) if self._holds(module, last) else None
 
     def _module(self, where: str, name: str) -> Any:
@@ -82,7 +82,7 @@ class Room:
                 return None
             inner = f"{module.__name__}.{part}"
             if find_spec(inner) is None:
-                raise _missing(name, part, [m.name for m in iter_modules(module.__path__) if m.name[0] != "_"])
+                raise _report_missing(name, part, [m.name for m in iter_modules(module.__path__) if m.name[0] != "_"])
             module = importlib.import_module(inner)
         return module
 
@@ -93,7 +93,7 @@ class Room:
             isinstance(found, self.kind)
             and not name.startswith("_")
             and (
-                _inside(found.__module__, module.__name__)
+                _is_inside(found.__module__, module.__name__)
                 if self.base is None
                 else issubclass(found, getattr(module, self.base))
             )
@@ -171,7 +171,7 @@ def check_targets(plain: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> None:
     ConfigError
         For the first target that is not allowed or does not exist.
     """
-    for _, node in _targets(plain, ""):
+    for _, node in _find_targets(plain, ""):
         find_target(node[TARGET], rooms)
 
 
@@ -193,7 +193,7 @@ def check_signatures(plain: Any, path: str = "") -> None:
         For a target that is not allowed or does not exist, a key that it has no parameter for, or a value of another
         type than the parameter's.
     """
-    for where, node in _targets(plain, path):
+    for where, node in _find_targets(plain, path):
         target = find_target(node[TARGET])
         try:
             parameters = inspect.signature(target).parameters
@@ -201,13 +201,13 @@ def check_signatures(plain: Any, path: str = "") -> None:
             continue
         by_name = [n for n, p in parameters.items() if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        hints = _hints(target) if _inside(target.__module__, "citygrain") else {}
+        hints = _read_hints(target) if _is_inside(target.__module__, "citygrain") else {}
         for key, value in node.items():
             if key in {TARGET, PARTIAL}:
                 continue
             if key not in by_name and not takes_any:
                 raise ConfigError(
-                    f"{_called(where, node)} has no parameter of this name.", got=key, choices=sorted(by_name)
+                    f"{_name_node(where, node)} has no parameter of this name.", got=key, choices=sorted(by_name)
                 )
             _check_type(f"{where}.{key}".lstrip("."), value, hints.get(key, Any))
 
@@ -227,14 +227,14 @@ def find_target(name: Any, rooms: Sequence[Room] = BUILDING_BLOCKS) -> Any:
     if found is None:
         raise ConfigError(
             "A configuration may not call this.",
-            expected=_told(rooms),
+            expected=_describe_rooms(rooms),
             got=name,
             remedy="name a building block where it is defined; do not trust a checkpoint that names anything else",
         )
     return found
 
 
-def _told(rooms: Sequence[Room]) -> str:
+def _describe_rooms(rooms: Sequence[Room]) -> str:
     """Say in words what may be named."""
     kinds = {"a class of ": type, "a function of ": types.FunctionType}
     told = [
@@ -245,23 +245,23 @@ def _told(rooms: Sequence[Room]) -> str:
     return "; ".join([*told, ", ".join(f"{room.name}.{name}" for room in rooms for name in room.only)])
 
 
-def _missing(name: str, part: str, choices: Iterable[str]) -> ConfigError:
+def _report_missing(name: str, part: str, choices: Iterable[str]) -> ConfigError:
     return ConfigError(f"There is no {name}.", got=part, choices=sorted(choices))
 
 
-def _inside(name: str, package: str) -> bool:
+def _is_inside(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def _targets(plain: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _find_targets(plain: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(plain, Mapping):
         if TARGET in plain:
             yield path, plain
         for key, value in plain.items():
-            yield from _targets(value, f"{path}.{key}".lstrip("."))
+            yield from _find_targets(value, f"{path}.{key}".lstrip("."))
     elif isinstance(plain, list | tuple):
         for i, value in enumerate(plain):
-            yield from _targets(value, f"{path}[{i}]")
+            yield from _find_targets(value, f"{path}[{i}]")
 
 
 def _build(plain: Any, path: str, runtime: Mapping[str, Any]) -> Any:
@@ -276,7 +276,7 @@ def _build(plain: Any, path: str, runtime: Mapping[str, Any]) -> Any:
             signature.bind_partial(**arguments) if waits else signature.bind(**arguments)
         except TypeError as error:
             raise ConfigError(
-                f"{_called(path, plain)} does not fit its arguments: {error}.",
+                f"{_name_node(path, plain)} does not fit its arguments: {error}.",
                 got=sorted(arguments),
                 choices=sorted(signature.parameters),
             ) from error
@@ -288,11 +288,11 @@ def _build(plain: Any, path: str, runtime: Mapping[str, Any]) -> Any:
     return plain
 
 
-def _called(path: str, node: Mapping[str, Any]) -> str:
+def _name_node(path: str, node: Mapping[str, Any]) -> str:
     return f"{path} ({node[TARGET]})" if path else str(node[TARGET])
 
 
-def _hints(target: Any) -> Mapping[str, Any]:
+def _read_hints(target: Any) -> Mapping[str, Any]:
     try:
         return typing.get_type_hints(vars(target).get("__init__", {}) if isinstance(target, type) else target)
     except Exception:  # noqa: BLE001 - hints of foreign classes may name what is not importable

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, read
+from citygrain.checkpoint import EXPORT, LAST, WEIGHTS, read_checkpoint
 from citygrain.errors import TrainingError
 from citygrain.support.files import write_text
 from citygrain.training.options import Training
@@ -44,7 +44,7 @@ def is_finished(training: Training) -> bool:
     folder, until = training.folder, training.until
     if not (folder / LAST).is_file() or not (folder / EXPORT / WEIGHTS).is_file():
         return False
-    made = read(folder / EXPORT).provenance
+    made = read_checkpoint(folder / EXPORT).provenance
     return made.get("until") == until or 0 < (until["max_steps"] or 0) <= int(made["step"])
 
 

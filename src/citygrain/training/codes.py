@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from citygrain.data.codes import CodeBank, CodeBatch
 from citygrain.data.datamodule import CityDataModule
-from citygrain.protocols import LearnsFromCodes, module_of
-from citygrain.support.console import progress_bar
+from citygrain.protocols import LearnsFromCodes, as_module
+from citygrain.support.console import show_progress_bar
 
 
 class CodeDataModule(pl.LightningDataModule):
@@ -46,11 +46,11 @@ class CodeDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Encode the windows in one process, while the others wait."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        module_of(self.generator).to(device)
+        as_module(self.generator).to(device)
         self.windows.prepare_data()
         self.windows.setup("fit")
         for stage, count in self._counts.items():
-            with progress_bar(f"encoding {stage} windows", count) as advance:
+            with show_progress_bar(f"encoding {stage} windows", count) as advance:
                 CodeBank.build(
                     self.folder / f"{stage}.pt",
                     {**self.key, "stage": stage, "count": count, "data": self.windows.provenance()},

@@ -26,13 +26,13 @@ import rich
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import WandbLogger
 
-from citygrain.checkpoint import EXPORT, LAST, Checkpoint, environment, export, read
+from citygrain.checkpoint import EXPORT, LAST, Checkpoint, describe_environment, export_checkpoint, read_checkpoint
 from citygrain.data.codes import fingerprint
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError
-from citygrain.protocols import FitsPrior, Generator, LearnsFromCodes, RestsWeights, module_of
+from citygrain.protocols import FitsPrior, Generator, LearnsFromCodes, RestsWeights, as_module
 from citygrain.spec import LayoutSpec
-from citygrain.support.devices import AUTO, MIXED, SINGLE, has_fast_bf16, using_threads
+from citygrain.support.devices import AUTO, MIXED, SINGLE, has_fast_bf16, use_threads
 from citygrain.support.targets import instantiate
 from citygrain.training.claim import claim_folder, is_finished
 from citygrain.training.codes import CodeDataModule
@@ -71,7 +71,7 @@ def run(training: Training) -> Path:
     DataError, ConfigError, CheckpointError
         When data, configuration or codec are not what they have to be.
     """
-    with using_threads(training.threads):
+    with use_threads(training.threads):
         return _run(training)
 
 
@@ -98,22 +98,22 @@ def _run(training: Training) -> Path:
     last = folder / LAST
     resume = last if last.is_file() else None
     if resume is not None:
-        check_begun(read(resume).spec, spec, folder)
+        check_begun(read_checkpoint(resume).spec, spec, folder)
     if codec is not None:
-        module_of(generator).get_submodule("codec").load_state_dict(codec.weights)
+        as_module(generator).get_submodule("codec").load_state_dict(codec.weights)
     begins = ""
     if resume is not None:
         begins = f"goes on at {resume}"
     elif source is not None:
-        adopt(module_of(generator), source, spec)
+        adopt(as_module(generator), source, spec)
         begins = f"begins with the model and weights of {source.path}"
     else:
         measure_data(generator, data)
     if begins and trainer.is_global_zero:
         rich.print(f"[bold]{training.name}[/] {begins}")
-    freeze(module_of(generator), training.freeze)
+    freeze(as_module(generator), training.freeze)
     if training.compile:
-        for network in module_of(generator).children():
+        for network in as_module(generator).children():
             network.compile()  # in place: `torch.compile(module)` would rename the weights
     started = time.perf_counter()
     with _quiet():
@@ -125,7 +125,7 @@ def _run(training: Training) -> Path:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
         trained = fit_prior(last, data, training.codes)
-        export(replace(trained, provenance={**trained.provenance, "until": training.until}), folder / EXPORT)
+        export_checkpoint(replace(trained, provenance={**trained.provenance, "until": training.until}), folder / EXPORT)
         _report(training, trainer, time.perf_counter() - started)
     trainer.strategy.barrier()  # the other processes may want to read it at once
     return folder / EXPORT
@@ -151,7 +151,7 @@ def _task(
         "name": training.name,
         "data": data.provenance(),
         **describe_source(source, training.folder),
-        **environment(),
+        **describe_environment(),
     }
     return GenerativeTask(
         model=model,
@@ -177,9 +177,9 @@ def _windows(
 
 def _export_again(folder: Path, model: Mapping[str, Any]) -> Path:
     """Export a trained model under another sampler, the one part of a model that may change without training."""
-    done = read(folder / EXPORT)
+    done = read_checkpoint(folder / EXPORT)
     changed = {key: model[key] for key in ("sampler",) if key in model}
-    return export(replace(done, model={**done.model, **changed}), folder / EXPORT)
+    return export_checkpoint(replace(done, model={**done.model, **changed}), folder / EXPORT)
 
 
 def _check_monitors(training: Training) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from citygrain.checkpoint import LAST, Checkpoint, load, read
+from citygrain.checkpoint import LAST, Checkpoint, load, read_checkpoint
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, TrainingError
-from citygrain.protocols import Codec, FitsPrior, Generator, MeasuresData, module_of
+from citygrain.protocols import Codec, FitsPrior, Generator, MeasuresData, as_module
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.support.console import progress_bar
+from citygrain.support.console import show_progress_bar
 from citygrain.support.options import parse
 from citygrain.support.targets import TARGET
 from citygrain.training.options import Training
@@ -33,9 +33,9 @@ def read_source(training: Training) -> Checkpoint | None:
     if training.init_from is None:
         return None
     if (training.folder / LAST).is_file():
-        return read(training.folder / LAST)
+        return read_checkpoint(training.folder / LAST)
     load(training.init_from)  # refuses what this version cannot make a model of
-    return read(training.init_from)
+    return read_checkpoint(training.init_from)
 
 
 def describe_source(source: Checkpoint | None, folder: Path) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def find_codec(training: Training, source: Checkpoint | None, train: Callable[[T
     if training.codec is None:
         return None
     if (training.folder / LAST).is_file():
-        return _codec_within(read(training.folder / LAST))
+        return _codec_within(read_checkpoint(training.folder / LAST))
     path = training.codec if isinstance(training.codec, str) else train(_codec_training(training, training.codec))
     if not isinstance(load(path), Codec):
         raise ConfigError(
@@ -82,7 +82,7 @@ def find_codec(training: Training, source: Checkpoint | None, train: Callable[[T
             got=path,
             expected="a family with a code, such as variational_autoencoder",
         )
-    return read(path)
+    return read_checkpoint(path)
 
 
 def _codec_training(training: Training, changes: Mapping[str, Any]) -> Training:
@@ -179,18 +179,18 @@ def fit_prior(path: Path, data: CityDataModule, windows: int) -> Checkpoint:
     windows
         How many are encoded.
     """
-    trained = read(path)
+    trained = read_checkpoint(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = load(path, device=device)
     if not isinstance(generator, FitsPrior):
         return trained
     codes, conditions = [], []
-    with progress_bar("encoding windows for the prior", windows) as advance, torch.no_grad():
+    with show_progress_bar("encoding windows for the prior", windows) as advance, torch.no_grad():
         for start in range(0, windows, ENCODED_AT_ONCE):
             batch = data.batch("train", range(start, min(start + ENCODED_AT_ONCE, windows)), device)
             codes.append(generator.encode(batch.layout))
             conditions.append(batch.conditions)
             advance(len(codes[-1]))
         generator.fit_prior(torch.cat(codes), Conditions.cat(conditions))
-    weights = {name: value.cpu() for name, value in module_of(generator).state_dict().items()}
+    weights = {name: value.cpu() for name, value in as_module(generator).state_dict().items()}
     return replace(trained, weights=weights)

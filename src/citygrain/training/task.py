@@ -11,10 +11,10 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from citygrain.checkpoint import build
+from citygrain.checkpoint import build_generator
 from citygrain.data.codes import CodeBatch
 from citygrain.errors import TrainingError
-from citygrain.protocols import Generator, LearnsFromCodes, module_of
+from citygrain.protocols import Generator, LearnsFromCodes, as_module
 from citygrain.spec import Batch, LayoutSpec
 from citygrain.support.targets import instantiate
 
@@ -56,8 +56,8 @@ class GenerativeTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.generator: Generator = build(model, LayoutSpec.from_dict(spec))
-        if not any(p.requires_grad for p in module_of(self.generator).parameters()):
+        self.generator: Generator = build_generator(model, LayoutSpec.from_dict(spec))
+        if not any(p.requires_grad for p in as_module(self.generator).parameters()):
             # A family that is fitted has no gradient, and yet the trainer counts the steps of an optimiser.
             self.clock = nn.Parameter(torch.zeros(()))
 
@@ -74,7 +74,7 @@ class GenerativeTask(pl.LightningModule):
         dropped = batch.conditions.drop(self.hparams["unconditional_share"])
         losses = self.losses(batch._replace(conditions=dropped))
         if self.hparams["l1"]:
-            matrices = (p for p in module_of(self.generator).parameters() if p.requires_grad and p.ndim > 1)
+            matrices = (p for p in as_module(self.generator).parameters() if p.requires_grad and p.ndim > 1)
             absolute = self.hparams["l1"] * torch.stack([p.abs().sum() for p in matrices]).sum()
             losses = {**losses, "loss": losses["loss"] + absolute, "l1": absolute}
         self._log("train", losses, len(batch.conditions))

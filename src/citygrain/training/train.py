@@ -113,12 +113,12 @@ def _keys(path: str, value: Any) -> Iterator[str]:
 
 def _literal(value: Any) -> str:
     """Write a value as the command line does."""
-    from citygrain.support.config import quoted  # noqa: PLC0415
+    from citygrain.support.config import quote_value  # noqa: PLC0415
 
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str | Path):
-        return quoted(str(value))
+        return quote_value(str(value))
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_literal(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, Sequence):

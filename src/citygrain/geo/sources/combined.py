@@ -91,7 +91,7 @@ class Combined:
                 found[name] = source.features(place, part)
             except CitygrainError as error:
                 where = "base" if name == "base" else f"parts.{name}"
-                raise error.of(f"{name} of the combined source", {"source.": f"source.{where}."}) from error
+                raise error.with_subject(f"{name} of the combined source", {"source.": f"source.{where}."}) from error
         giver = self._givers(found)
         valid = place.utm
         for name, features in found.items():
