@@ -467,7 +467,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
 def _known_channels(
     file: Path, cells: NDArray[Any], channels: tuple[str, ...], grid: Grid
 ) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
-    """Leave out channels that the source of a prepared place cannot know: their 0 does not mean that nothing is there."""
+    """Leave out channels that the source of a prepared place cannot know; their 0 does not mean "nothing is there"."""
     manifest = read_manifest(file.parent) if file.name == LAYOUT else None
     known = [i for i, name in enumerate(channels) if manifest is None or name not in manifest["unknown"]]
     return cells[known], tuple(channels[i] for i in known), grid

@@ -100,7 +100,7 @@ def draw_area(
         raise CapabilityError(
             "A model that is given channels draws windows around them.",
             got=type(generator).__name__,
-            remedy="choose a diffusion model, and keep the channels: it is told of them in the same way",
+            remedy="choose a diffusion model without given channels, and keep these channels instead",
         )
     if not isinstance(generator, Denoiser):
         return _window(generator, shape, fields, known, place, seed, chosen, strength, device)
