@@ -26,7 +26,7 @@ COMPONENTS = 256
 """How many principal components of a code a probe reads, at most."""
 
 LEAST = 30
-"""How many windows must have a value of a measure; with fewer windows nothing is said about it."""
+"""How many windows must have a value of a measure; a measure with fewer values is left out."""
 
 PENALTIES = np.logspace(-5, 1, 13)
 """Ridge penalties that are tried. Each is multiplied by the number of windows and the mean variance of a component."""
@@ -113,8 +113,8 @@ def fit_probes(
     centred = train.flat - train.flat.mean(0)
     found = Probes({}, {}, {}, {}, {})
     for name in names:
-        known, told = np.isfinite(train.measured[name]), np.isfinite(held_out.measured[name])
-        values, truth = train.measured[name][known], held_out.measured[name][told]
+        fitted, judged = np.isfinite(train.measured[name]), np.isfinite(held_out.measured[name])
+        values, truth = train.measured[name][fitted], held_out.measured[name][judged]
         if min(len(values), len(truth)) < LEAST:
             found.left_out[name] = f"in {len(values)} train and {len(truth)} held-out windows only"
             continue
@@ -122,17 +122,17 @@ def fit_probes(
         if not spread > 0 or not truth.std() > 0:
             found.left_out[name] = "the same in all windows"
             continue
-        unit = len(values) * float(seen[known].var(0).mean())
-        ridge = RidgeCV(PENALTIES * unit).fit(seen[known], (values - values.mean()) / spread)
-        prediction = ridge.predict(seen[known])
+        unit = len(values) * float(seen[fitted].var(0).mean())
+        ridge = RidgeCV(PENALTIES * unit).fit(seen[fitted], (values - values.mean()) / spread)
+        prediction = ridge.predict(seen[fitted])
         off = prediction - prediction.mean()
         variance = float((off**2).mean())
         if not variance > 0:
-            found.left_out[name] = "nothing in the code tells it"
+            found.left_out[name] = "the code tells nothing about it"
             continue
-        pattern = off @ centred[known] / len(off) / variance / spread
+        pattern = off @ centred[fitted] / len(off) / variance / spread
         found.directions[name] = pattern.astype(np.float32).reshape(train.codes.shape[1:])
-        found.r_squared[name] = float(r2_score(truth, ridge.predict(new[told]) * spread + values.mean()))
+        found.r_squared[name] = float(r2_score(truth, ridge.predict(new[judged]) * spread + values.mean()))
         found.spread[name] = spread
         found.penalty[name] = float(ridge.alpha_ / unit)
     return found

@@ -277,7 +277,7 @@ def write_pattern_cards(
                 "patterns": card.patterns,
                 "r_squared": card.r_squared,
                 "picture": f"{card.measure}.png",
-                "moved": card.changes.head(LISTED).to_dict("records"),
+                "changes": card.changes.head(LISTED).to_dict("records"),
             }
             for card in cards
         ],

@@ -240,11 +240,11 @@ def classify_places(train: Codes, held_out: Codes, *, components: int = COMPONEN
             expected="two places or more, the same in both",
             got=f"{', '.join(names)} and {', '.join(held_out.spec.places)}",
         )
-    told = _fit_classifier(train, components).predict(held_out.flat)
-    counts = confusion_matrix(held_out.place, told, labels=np.arange(len(names)))
+    predicted = _fit_classifier(train, components).predict(held_out.flat)
+    counts = confusion_matrix(held_out.place, predicted, labels=np.arange(len(names)))
     return Classification(
-        float(accuracy_score(held_out.place, told)),
-        float(recall_score(held_out.place, told, labels=np.unique(held_out.place), average="macro")),
+        float(accuracy_score(held_out.place, predicted)),
+        float(recall_score(held_out.place, predicted, labels=np.unique(held_out.place), average="macro")),
         float(np.bincount(held_out.place).max() / len(held_out)),
         pd.DataFrame(counts, index=names, columns=names),
     )
@@ -282,9 +282,9 @@ def classify_unseen_places(codes: Codes, *, components: int = COMPONENTS) -> pd.
     table = pd.DataFrame(np.nan, index=[names[i] for i in here], columns=[names[i] for i in here])
     for out in here:
         left = codes.place == out
-        told = _fit_classifier(codes.select(~left), components).predict(codes.flat[left])
+        predicted = _fit_classifier(codes.select(~left), components).predict(codes.flat[left])
         for other in here[here != out]:
-            table.loc[names[out], names[other]] = (told == other).mean()
+            table.loc[names[out], names[other]] = (predicted == other).mean()
     return table
 
 
