@@ -1,14 +1,15 @@
-r"""What the code of a model holds: places, measures, variance, and what walking in it moves.
+r"""What the code of a model holds: places, measures, variance, and what changes along directions in it.
 
     python benchmarks/latent.py reference/cities_64 --places copenhagen los_angeles
 
-Train windows are the first `--count` of the places, by default those of the model; held out are all test windows.
+The first `--count` train windows of the places are encoded, and all test windows are held out. By default the places
+are those of the model.
 
-- Which place is a window, by its code: accuracy of a linear classifier on held-out windows, balanced over places.
-- For every condition: R² of a linear probe on held-out windows; R² of the condition measured on what is decoded; and
-  how far it comes, in standard deviations, when one is asked for, along the probe's direction and by `follow`.
-- The variance of held-out windows that the code explains, beside principal components of as many numbers.
-- One step along the difference of two places' mean codes: what it moves.
+- Places: the accuracy of a linear classifier that reads the place of held-out windows off their codes.
+- Conditions, each: R² of a linear probe on held-out windows; R² of the condition measured on decoded layouts; and the
+  change, in standard deviations, where a change of one is requested, along the probe's direction and by `follow`.
+- Variance: the share of held-out windows' variance that the code explains, and that as many principal components do.
+- From place to place: how much every measure changes with one step along the difference of two places' mean codes.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from rich.table import Table
 import citygrain
 from citygrain.latent import (
     classify_places,
-    codec_of,
+    compare_explained_variance,
     encode_places,
-    explained_variance,
+    find_codec,
+    find_place_direction,
+    fit_probes,
     follow,
-    measures_kept,
-    moves,
-    place_direction,
-    probe,
+    measure_changes,
+    score_decoded_measures,
     traverse,
 )
 from citygrain.latent.figures import show_path, show_probes
@@ -45,15 +46,16 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--places", nargs="+", help="those of the model, by default")
     parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--walked", type=int, default=24, help="held-out windows that paths begin at")
+    parser.add_argument("--walked", type=int, default=24, help="held-out windows that paths start at")
     parser.add_argument("--data", type=Path, default=Path("data/cities"))
     parser.add_argument("--out", type=Path, default=Path("out/latent"))
     args = parser.parse_args()
     model = citygrain.load(args.checkpoint)
-    codec = codec_of(model)
+    codec = find_codec(model)
     train = encode_places(model, args.data, "train", count=args.count, places=args.places)
     held_out = encode_places(model, args.data, "test", places=args.places)
-    told, probes, kept = classify_places(train, held_out), probe(train, held_out), measures_kept(codec, held_out)
+    places, probes = classify_places(train, held_out), fit_probes(train, held_out)
+    decoded = score_decoded_measures(codec, held_out)
     starts = held_out.codes[:: max(1, len(held_out) // args.walked)][: args.walked]
     rows = {}
     for name in measurable(train.spec.channels):
@@ -63,13 +65,13 @@ def main() -> None:
             bent = follow(codec, starts, name, steps, train)
             rows[name] = {
                 "probe": probes.r_squared[name],
-                "decoded": float(kept[name]),
-                "straight": float(moves(straight, probes.spread, name)["change"].iloc[0]),
-                "followed": float(moves(bent, probes.spread, name)["change"].iloc[0]),
+                "decoded": float(decoded[name]),
+                "straight": float(measure_changes(straight, probes.spread, name)["change"].iloc[0]),
+                "followed": float(measure_changes(bent, probes.spread, name)["change"].iloc[0]),
             }
-    variance = explained_variance(codec, train, held_out)
+    variance = compare_explained_variance(codec, train, held_out)
     report = {
-        "places": {"accuracy": told.accuracy, "balanced": told.balanced, "chance": told.chance},
+        "places": {"accuracy": places.accuracy, "balanced": places.balanced_accuracy, "chance": places.chance},
         "measures": rows,
         "explained": variance.to_dict(),
     }
@@ -82,15 +84,18 @@ def main() -> None:
     console.print(shown, variance.round(2), report["places"])
     if len(train.spec.places) > 1:
         start, end = train.spec.places[-1], train.spec.places[0]
-        way = traverse(
-            codec, held_out.of(start).codes[: args.walked], place_direction(train, start, end), np.linspace(0, 1, 7),
+        path = traverse(
+            codec,
+            held_out.select_place(start).codes[: args.walked],
+            find_place_direction(train, start, end),
+            np.linspace(0, 1, 7),
             along=f"share of the way from {start} to {end}",
-        )  # fmt: skip
-        moved = moves(way, probes.spread)
-        report["place_direction"] = {"from": start, "to": end, "moved": moved["in its unit"].to_dict()}
-        console.print(moved[["label", "unit", "change", "in its unit"]].round(3))
-        save_figure(show_path(way, spread=probes.spread), args.out / "place_direction.png")
-    save_figure(show_probes(probes, kept=kept), args.out / "probes.png")
+        )
+        changes = measure_changes(path, probes.spread)
+        report["place_direction"] = {"from": start, "to": end, "moved": changes["in its unit"].to_dict()}
+        console.print(changes[["label", "unit", "change", "in its unit"]].round(3))
+        save_figure(show_path(path, spread=probes.spread), args.out / "place_direction.png")
+    save_figure(show_probes(probes, decoded=decoded), args.out / "probes.png")
     write_text(args.out / "latent.json", json.dumps(report, indent=1) + "\n")
 
 

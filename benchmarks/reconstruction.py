@@ -22,7 +22,7 @@ from citygrain.evaluation.boundary import score_boundaries
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.morphology import measure_form
 from citygrain.geo.rasterize import Grid
-from citygrain.latent import codec_of
+from citygrain.latent import find_codec
 
 SHOWN = (
     "building_count", "drive_length_density", "drive_intersection_density", "drive_dead_ends", "drive_four_way",
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/cities"))
     args = parser.parse_args()
 
-    codec = codec_of(load(args.checkpoint))
+    codec = find_codec(load(args.checkpoint))
     spec = codec.spec
     rules = Rules(spec.size_px, spec.resolution_m)
     folders = [find_place(args.data, place) for place in args.places]

@@ -72,7 +72,7 @@ def models(cities, tmp_path_factory):
     """Three models of Helsinki that learned nothing: one is given streets, one has no code, one is a code."""
     folder = tmp_path_factory.mktemp("models")
     places = {"helsinki": dict(CityRaster.open(cities / "helsinki").provenance)}
-    data = {"places": places, "rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0}
+    data = {"places": places, "rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0, "balance": "places"}
     for name in ("pix2pix", "diffusion", "variational_autoencoder"):
         model = families.make(name)
         spec = dataclasses.replace(model.spec, places=("there", "helsinki"))

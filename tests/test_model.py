@@ -104,6 +104,8 @@ def test_a_site_is_redrawn_as_the_command_line_does_it(model, cities, tmp_path):
     assert wanted["asked"].item() == pytest.approx(0.4)
     assert edit.comparison().loc["coverage", "after"] == pytest.approx(wanted["measured"].item())
     assert "<img" in edit._repr_html_()
+    cells = int(edit.site.free.sum())
+    assert f" of redrawing {cells} cells of 8 m in {edit.site.grid.crs}; asked: coverage 0.4; kept: " in repr(edit)
 
 
 def test_given_channels_are_named_by_a_place(cities):
@@ -131,7 +133,7 @@ def test_given_channels_lie_where_they_are_in_the_city(cities, split):
 def test_a_layout_goes_through_the_code_and_back(model):
     drawn = model.sample(2, sampler=QUICK)
     codes = model.encode(drawn)
-    assert codes.shape == (2, *model.generator.codec.code_shape)
+    assert codes.shape == (2, *model.codec.code_shape)
     back = model.decode(codes)
     assert back.channels == drawn.channels
     assert abs(back.shares - drawn.shares).mean() < 0.05
@@ -147,6 +149,8 @@ def test_what_a_family_cannot_do_it_says(model):
     flat = citygrain.Model("reference/streets_to_buildings_256", device="cpu")
     with pytest.raises(CapabilityError):
         flat.encode(model.sample(1, sampler=QUICK))
+    with pytest.raises(CapabilityError):
+        _ = flat.codec
 
 
 def test_a_model_tells_what_it_is(model):

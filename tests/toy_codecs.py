@@ -74,7 +74,7 @@ def codes_of(codes, place=None, spec=SPEC, **measured):
 def halves(codes):
     """The first two thirds, to learn from, and the rest, to judge on."""
     cut = 2 * len(codes) // 3
-    return codes.chosen(np.arange(cut)), codes.chosen(np.arange(cut, len(codes)))
+    return codes.select(np.arange(cut)), codes.select(np.arange(cut, len(codes)))
 
 
 def with_places(*names):

@@ -49,7 +49,7 @@ def _channels() -> str:
 def _why() -> str:
     """Return the reasons that the docstring of the table gives, as they stand there."""
     docstring = inspect.cleandoc(source.module(source.LAYERS_MODULE).__doc__ or "")
-    _, _, reasons = docstring.partition("Why so:")
+    _, _, reasons = docstring.partition("The reasons:")
     return f"```{{eval-rst}}\n{reasons.partition('References' + chr(10))[0].strip()}\n```\n"
 
 

@@ -11,6 +11,7 @@ from citygrain.version import __version__
 
 if TYPE_CHECKING:
     from citygrain.checkpoint import load
+    from citygrain.data.cityraster import CityRaster
     from citygrain.data.prepare import prepare
     from citygrain.evaluation.comparison import compare
     from citygrain.generation.georeference import Georeference
@@ -30,6 +31,7 @@ if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [
+    "CityRaster",
     "Conditions",
     "Georeference",
     "Given",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CityRaster": "citygrain.data.cityraster",
     "Conditions": "citygrain.spec",
     "Georeference": "citygrain.generation.georeference",
     "Given": "citygrain.generation.given",

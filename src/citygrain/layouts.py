@@ -1,4 +1,4 @@
-"""Layouts in your hand: their cells, where they lie, what was asked of them and what is measured on them."""
+"""Layouts: their cells, where they lie, what was requested of them, and what is measured on them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     import networkx as nx
 
 COLUMNS = 8
-"""Layouts that stand in a row of a sheet at most."""
+"""How many layouts stand in a row of a sheet, at most."""
 
 SHOWN = 32
-"""Layouts that a notebook shows of many."""
+"""How many layouts a notebook shows, at most."""
 
 ARRAYS, SHEET, WINDOWS, TABLE = "layouts.npz", "sheet.png", "windows.png", "measured.csv"
 FOLDER = "layouts"
@@ -52,8 +52,8 @@ FOLDER = "layouts"
 class Layouts:
     """N layouts with the same channels, resolution and extent.
 
-    They are a sequence: `layouts[0]` and `layouts[2:4]` are `Layouts` again, `+` puts two of them together, and a
-    notebook shows them as a sheet with a table.
+    They are a sequence: `layouts[0]` and `layouts[2:4]` are `Layouts` again, and `+` joins two of them. A notebook
+    shows them as a sheet with a table.
 
     Parameters
     ----------
@@ -64,26 +64,26 @@ class Layouts:
     resolution_m
         Edge of a cell in metres.
     grids
-        Where each layout lies, N of them; empty for layouts that lie nowhere.
+        N grids: where each layout lies. Empty if the layouts have no place on Earth.
     names
-        N names, all different; `layout_0000`, … by default.
+        N different names; `layout_0000`, … by default.
     seeds
-        The seed that each was drawn with; empty for layouts that were not drawn.
+        N seeds that the layouts were drawn with. Empty if they were not drawn.
     requested
-        Condition → `(N,)` in its unit: what was asked for, NaN where it was not.
+        Condition → its requested values `(N,)` in its unit; NaN if nothing was requested.
     raster_format
-        Format of the city rasters that the channels are of, see `citygrain.geo.layers`.
+        Format of the city rasters whose channels these are, see `citygrain.geo.layers`.
     columns
-        How many stand in a row of their sheet.
+        How many layouts stand in a row of the sheet.
     given
-        The real windows that given channels were taken from, of layouts that were drawn around such channels.
+        If the layouts were drawn around given channels: the real windows that the channels were taken from.
     source
-        Where they are from, in words.
+        Where the layouts come from, in words.
 
     Raises
     ------
     DataError
-        For cells of another type or shape, or as many channels, grids, names or seeds as do not fit.
+        For cells of another type or shape, or for a number of channels, grids, names or seeds that does not fit.
 
     Examples
     --------
@@ -128,7 +128,7 @@ class Layouts:
         return len(self.cells)
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> Layouts:
-        """Return some of the layouts: one by its number, several by a slice or a list of numbers."""
+        """Return some of the layouts: one by its index, or several by a slice or a list of indices."""
         chosen = np.arange(len(self))[[index] if isinstance(index, int) else index].tolist()
 
         def some(values: Sequence[Any]) -> tuple[Any, ...]:
@@ -141,12 +141,12 @@ class Layouts:
         )  # fmt: skip
 
     def __add__(self, other: Layouts) -> Layouts:
-        """Put layouts together; where two have the same name, all are numbered anew.
+        """Join layouts. If two have the same name, all get new names with numbers.
 
         Raises
         ------
         DataError
-            For layouts of other channels, another resolution, size or format, or where only some lie somewhere.
+            For layouts of other channels, another resolution, size or format, or if only some have a place on Earth.
         """
         if not len(self) or not len(other):
             return self if len(self) else other
@@ -171,7 +171,7 @@ class Layouts:
 
     @property
     def kind(self) -> str:
-        """What layouts must have in common to be put together, in words."""
+        """What layouts must have in common to be joined, in words."""
         height, width = self.cells.shape[2:]
         where = "with a place on Earth" if self.grids else "without a place on Earth"
         return (
@@ -191,31 +191,31 @@ class Layouts:
         return torch.from_numpy(self.cells).float() / 255
 
     def named(self, stem: str) -> Layouts:
-        """Return the same layouts under other names: the stem and a number."""
+        """Return the same layouts with other names: the stem and a number."""
         return replace(self, names=tuple(f"{stem}_{i:04d}" for i in range(len(self))))
 
     @cached_property
     def measured(self) -> Mapping[str, NDArray[np.float64]]:
-        """Measure → `(N,)` in its unit: all of `citygrain.measures.MEASURES` that the channels allow."""
+        """Measure → values `(N,)` in its unit, for each of `citygrain.measures.MEASURES` that the channels allow."""
         found = measure(self.shares, self.channels, self.resolution_m)
         return {name: values.astype(float) for name, values in found.items()}
 
     def measure(self) -> pd.DataFrame:
-        """Return what is measured on each layout, one row a layout, one column a measure in its unit."""
+        """Return the measured values: one row for each layout, one column for each measure, in its unit."""
         return pd.DataFrame(dict(self.measured), index=pd.Index(self.names, name="layout"))
 
     def table(self) -> pd.DataFrame:
-        """Return seed, requested and measured values, one row a layout: the content of `measured.csv`."""
+        """Return seed, requested and measured values, one row for each layout: the content of `measured.csv`."""
         columns: dict[str, Any] = {"seed": self.seeds} if self.seeds else {}
         columns |= {f"requested_{name}": values for name, values in self.requested.items()}
         columns |= {f"measured_{name}": values for name, values in self.measured.items()}
         return pd.DataFrame(columns, index=pd.Index(self.names, name="layout"))
 
     def comparison(self) -> pd.DataFrame:
-        """Return what was requested beside what was measured over all layouts, one row a measure.
+        """Compare requested and measured values over all layouts: one row for each measure.
 
-        Columns are the unit, the means of what was requested and measured, the 10th and 90th percentiles of what was
-        measured, and the mean of the absolute errors.
+        The columns are the unit, the means of requested and measured values, the 10th and 90th percentiles of measured
+        values, and the mean absolute error.
         """
         rows = {}
         for name, values in self.measured.items():
@@ -232,7 +232,7 @@ class Layouts:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
 
     def picture(self, *, columns: int | None = None) -> Image.Image:
-        """Return the sheet of all layouts, with captions: an image that a notebook shows."""
+        """Return the sheet of all layouts as an image, with captions."""
         return make_sheet(
             self.cells,
             self.channels,
@@ -249,18 +249,18 @@ class Layouts:
         columns
             How many layouts stand in a row.
         ax
-            Where it is drawn; None makes a figure in which each pixel of the sheet is one of the screen.
+            Axes to draw into; None makes a figure in which each pixel of the sheet is one pixel of the screen.
         """
         return show_image(self.picture(columns=columns), ax)
 
     def _repr_html_(self) -> str:
-        """Show a sheet, and what was requested beside what was measured, in a notebook."""
+        """Show the sheet in a notebook, with requested and measured values below it."""
         shown = self[:SHOWN]
         more = f"<p>{len(shown)} of {len(self)} layouts</p>" if len(self) > len(shown) else ""
         return write_html(shown.picture(), self.comparison(), more)
 
     def __repr__(self) -> str:
-        """Say what they are, and not every number."""
+        """Say in one line what the layouts are, without their numbers."""
         _, _, height, width = self.cells.shape
         where = f", {self.grids[0].crs}" if self.grids else ""
         return (
@@ -279,14 +279,14 @@ class Layouts:
         return f"seed {self.seeds[i]}" if self.seeds else self.names[i]
 
     def save(self, folder: str | Path) -> Path:
-        """Write `sheet.png`, `layouts.npz`, `measured.csv` and a GeoTIFF a layout; each file whole or not at all.
+        """Write `sheet.png`, `layouts.npz`, `measured.csv` and a GeoTIFF of each layout; each file whole or not at all.
 
-        Where channels were given, `windows.png` shows the windows that they were taken from.
+        If channels were given, `windows.png` shows the windows that they were taken from.
 
         Parameters
         ----------
         folder
-            It is made where it is missing. GeoTIFFs of a larger set that this one replaces are removed.
+            The folder; it is made if it is missing. GeoTIFFs of a larger set that was there before are removed.
 
         Returns
         -------
@@ -296,7 +296,7 @@ class Layouts:
         Raises
         ------
         DataError
-            When the layouts lie nowhere, or the folder cannot be written.
+            When the layouts have no place on Earth, or the folder cannot be written.
         """
         out = Path(folder)
         self.write_geotiffs(out)
@@ -321,7 +321,7 @@ class Layouts:
         return out
 
     def write_geotiffs(self, folder: str | Path) -> None:
-        """Write one GeoTIFF a layout into `layouts/` of a folder, and remove those of a larger set that was there."""
+        """Write a GeoTIFF of each layout into `layouts/` of a folder, and remove those of a larger set from there."""
         home, grids = Path(folder) / FOLDER, self._located()
         numbered = {name.rpartition("_")[0] for name in self.names}
         for stale in home.glob("*_*.tif"):
@@ -361,14 +361,14 @@ class Layouts:
     def vectors(
         self, *, service: bool = False, smallest_m2: Mapping[str, float] = SMALLEST_M2
     ) -> dict[str, gpd.GeoDataFrame]:
-        """Return buildings, open spaces, ways and their nodes of all layouts, one table a layer.
+        """Return buildings, open spaces, ways and their nodes of all layouts, one table for each layer.
 
         Parameters
         ----------
         service
-            Whether service roads belong to the drive network; else they are a network of their own.
+            Whether service roads belong to the drive network. If not, they are a network of their own.
         smallest_m2
-            Channel → area: smaller polygons, and smaller holes in them, are taken for noise.
+            Channel → area in m²: smaller polygons, and smaller holes in polygons, count as noise.
 
         Returns
         -------
@@ -379,29 +379,29 @@ class Layouts:
         Raises
         ------
         DataError
-            When the layouts lie nowhere.
+            When the layouts have no place on Earth.
         """
         found = self.features(service=service, smallest_m2=smallest_m2)
         return collect_layers(dict(zip(self.names, found, strict=True)))
 
     def graph(self, network: str = "drive", *, service: bool = False) -> nx.MultiDiGraph:
-        """Return a network of one layout as a graph like osmnx's, in its CRS; `"all"` puts the networks together.
+        """Return a network of one layout as a graph like those of osmnx, in its CRS; `"all"` joins all networks.
 
         Raises
         ------
         DataError
-            For several layouts, a network that the layout has no channel of, or one without ways.
+            For several layouts, a network whose channels the layout does not have, or a network without ways.
         """
         if len(self) != 1:
-            raise DataError("A graph is that of one layout.", got=f"{len(self)} layouts", remedy="layouts[0].graph(…)")
+            raise DataError("A graph is made of one layout.", got=f"{len(self)} layouts", remedy="layouts[0].graph(…)")
         return self.features(service=service)[0].graph(network)
 
     def to_xarray(self) -> xr.DataArray:
         """Return the cells as a labelled array `(layout, channel, y, x)` of shares in [0, 1].
 
-        `x` and `y` are the middles of the cells: of one layout in its CRS, of several in metres from the north-west
-        corner of each, which stand in the coordinates `left` and `top`. The CRS is the coordinate `spatial_ref`, as the
-        CF conventions and rioxarray have it.
+        `x` and `y` are the middles of the cells. For one layout they are in its CRS. For several layouts they are in
+        metres from the north-west corner of each; the corners are the coordinates `left` and `top`. The CRS is the
+        coordinate `spatial_ref`, as in the CF conventions and rioxarray.
         """
         _, _, height, width = self.cells.shape
         x = (np.arange(width) + 0.5) * self.resolution_m
@@ -427,15 +427,15 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
     Parameters
     ----------
     path
-        The file or folder. Of a folder of layouts, seeds and what was requested come along.
+        The file or folder. From a folder of layouts, seeds and requested values are read, too.
     bounds
-        `(left, bottom, right, top)` in the file's CRS: only this part of it.
+        `(left, bottom, right, top)` in the CRS of the file: only this part is read.
 
     Raises
     ------
     DataError
-        When there is no layout, it does not lie on a square grid in metres, its bands have no names, or it has too many
-        cells; or for layouts of several sizes.
+        When there is no layout, or it has no square grid in metres, no names of bands, or too many cells; or when
+        layouts differ in size.
 
     Examples
     --------
@@ -467,7 +467,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
 def _known_channels(
     file: Path, cells: NDArray[Any], channels: tuple[str, ...], grid: Grid
 ) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
-    """Leave out channels that the source of a prepared place cannot know: 0 says nothing there."""
+    """Leave out channels that the source of a prepared place cannot know; their 0 does not mean "nothing is there"."""
     manifest = read_manifest(file.parent) if file.name == LAYOUT else None
     known = [i for i, name in enumerate(channels) if manifest is None or name not in manifest["unknown"]]
     return cells[known], tuple(channels[i] for i in known), grid
@@ -480,7 +480,7 @@ def _as_bytes(cells: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _asked(path: Path, layouts: Layouts) -> dict[str, Any]:
-    """Read seeds, requests and format that stand beside GeoTIFFs; nothing where these are of other layouts."""
+    """Read seeds, requests and format from the file beside GeoTIFFs; nothing if the file is of other layouts."""
     try:
         with np.load(path) as file:
             if not np.array_equal(file["layouts"], layouts.cells):

@@ -1,4 +1,4 @@
-"""A model in your hand: what a checkpoint can do, with the keywords of the command line."""
+"""A trained model as an object: its methods are the verbs of the command line, with the same keywords."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.checkpoint import export_checkpoint, load, read_checkpoint
 from citygrain.data.cityraster import CityRaster
-from citygrain.errors import DataError
 from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
 from citygrain.evaluation.report import Report
@@ -22,24 +20,25 @@ from citygrain.generation.georeference import Georeference, lay_grids
 from citygrain.generation.given import Given
 from citygrain.generation.requests import Level
 from citygrain.generation.sampling import sample
-from citygrain.latent.codes import Codes, codec_of, decode, encode_places
+from citygrain.latent.codes import Codes, find_codec
+from citygrain.latent.encoding import decode, encode_cells, encode_places
 from citygrain.layouts import Layouts
-from citygrain.protocols import Sampler, Trained
+from citygrain.protocols import Codec, Sampler, Trained
 from citygrain.samplers.areas import Begin
 from citygrain.spec import LayoutSpec
-from citygrain.support.devices import SINGLE, choose_device, find_device
+from citygrain.support.devices import SINGLE, choose_device
 
 
 class Model:
     """A trained model, ready to draw.
 
-    Every verb of the command line that takes a checkpoint is a method here, with the same keywords. What a family
-    cannot do, its model refuses in words.
+    Every verb of the command line that takes a checkpoint is a method here, with the same keywords. If a family cannot
+    do something, its models say so in an error.
 
     Parameters
     ----------
     checkpoint
-        A run folder, an exported model's folder, a `.ckpt` file, or `reference/<name>` for one that comes with
+        A run folder, the folder of an exported model, a `.ckpt` file, or `reference/<name>` for a model that comes with
         citygrain.
     device
         `auto` (a GPU where there is one), `cpu`, `cuda`.
@@ -47,16 +46,16 @@ class Model:
     Attributes
     ----------
     checkpoint
-        Where it was read from, as given.
+        Where the model was read from, as given.
     generator
-        The family: a `torch.nn.Module` that is a `citygrain.protocols.Generator`.
+        The model itself: a `torch.nn.Module` that is a `citygrain.protocols.Generator`.
 
     Raises
     ------
     CheckpointError
-        When there is no checkpoint, it is damaged, or its configuration may not be executed.
+        When the checkpoint is missing or damaged, or its configuration may not be executed.
     ConfigError
-        For a device that is not there.
+        For a device that this machine does not have.
 
     Examples
     --------
@@ -70,21 +69,32 @@ class Model:
 
     @property
     def spec(self) -> LayoutSpec:
-        """What the layouts are, and what can be asked of them."""
+        """Channels, size and resolution of the layouts, and the conditions that can be requested."""
         return self.generator.spec
 
     @property
     def sampler(self) -> Sampler:
-        """The sampler that is used unless another is given; its fields are the knobs that can be turned."""
+        """The sampler that is used if no other is given; its fields are the settings that can be changed."""
         return self.generator.sampler
 
     @property
+    def codec(self) -> Codec:
+        """What turns layouts into codes and back: the model itself, or the frozen codec in whose code it works.
+
+        Raises
+        ------
+        CapabilityError
+            For a model without a code; `citygrain.latent.Inversion` gives one to a diffusion model.
+        """
+        return find_codec(self.generator)
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
-        """Places, versions, hardware, and how far training had come."""
+        """Places, versions and hardware of the training, and how far it had come."""
         return self.generator.provenance
 
     def __repr__(self) -> str:
-        """Say what it is: family, layouts, conditions, places."""
+        """Say what the model is: family, layouts, conditions, places."""
         spec = self.spec
         return (
             f"Model({self.checkpoint!r}: {type(self.generator).__name__}, {spec.size_px} × {spec.size_px} cells of "
@@ -107,39 +117,41 @@ class Model:
         data: str | Path = "data/cities",
         **conditions: Level | Sequence[Level],
     ) -> Layouts:
-        """Draw layouts for what is asked.
+        """Draw layouts that meet requested conditions.
 
         Parameters
         ----------
         n
-            How many; of each combination where conditions are lists of levels. 16 by default, or 1 of each.
+            How many layouts are drawn; 16 by default. If conditions have lists of levels: how many of each combination;
+            1 by default.
         seed
-            Layout *i* is drawn with `seed + i`, whatever the batch size.
+            Layout *i* is drawn with the seed `seed + i`, whatever the batch size.
         attempts
-            How often a layout that misses its request is drawn, with a corrected one; the nearest is kept.
+            How often a layout that misses its request is drawn, with a corrected request; the nearest is kept.
         extent_m
-            Width and height in metres of areas that are larger than a window; they take a diffusion model.
+            Width and height in metres of areas that are larger than a window; only diffusion models draw them.
         given
-            For a model that is given channels: the prepared place whose windows they are taken from, or a `Given`.
+            For a model that is given channels: the prepared place whose windows the channels are taken from, or a
+            `Given`.
         georeference
             Where the first layout lies; the others lie to the east and south of it.
         sampler
-            Another sampler, or knobs of the model's own that are turned: `{"steps": 24}`.
+            Another sampler, or settings of the model's own sampler that are changed, such as `{"steps": 24}`.
         precision
             `32-true`; `bf16-mixed` is faster where it is native; or `auto`.
         batch_size
-            Layouts that are drawn at once.
+            How many layouts are drawn at once.
         data
             Folder of prepared places.
         conditions
-            What is asked for: `coverage=0.3` in the unit of the measure, `cycle="p90"` a percentile of the training
-            windows, `green={"from": 0, "to": 0.4, "towards": "east"}` or the path of a raster what varies, a list of
-            levels all of them; `place` is the name of a training place.
+            What is requested. `coverage=0.3` is a value in the unit of the measure, `cycle="p90"` a percentile of the
+            training windows. `green={"from": 0, "to": 0.4, "towards": "east"}` or the path of a raster varies over the
+            layout. Of a list of levels, each level is drawn. `place` is the name of a training place.
 
         Returns
         -------
         Layouts
-            With what was requested; what was measured beside it.
+            The layouts, with requested and measured values.
 
         Raises
         ------
@@ -190,32 +202,32 @@ class Model:
         place
             The prepared place that the site lies in.
         at, size_m
-            Longitude and latitude of the middle of a square site, and its edge in metres.
+            A square site: longitude and latitude of its middle, and its edge in metres.
         site
-            Or a file with the site's polygon, or a polygon in degrees.
+            Instead of `at`: a file with the polygon of the site, or a polygon in degrees.
         context_m
-            How far around the site the model sees, at least.
+            How many metres around the site the model sees, at least.
         keep
-            Channels that stay on the site as well.
+            Channels that are kept on the site, too.
         strength, begin
-            1 redraws the site; less begins from what is there and changes less. `begin` says how: with `noise` over
-            what is there, or with its `inversion`, which changes least.
+            1 redraws the site; less begins from what is there, and changes less. `begin` says how: `noise` adds noise
+            to what is there, `inversion` inverts it, which changes least.
         n
-            In how many ways it is redrawn.
+            How often the site is redrawn, each time differently.
         seed
-            Way *i* is drawn with `seed + i`.
+            Redrawn layout *i* has the seed `seed + i`.
         overlap
-            Share of a window that its neighbours share, where the site takes several.
+            Share of a window that it has in common with the next window, if the site takes several windows.
         sampler
-            Another sampler, or knobs of the model's own that are turned.
+            Another sampler, or settings of the model's own sampler that are changed.
         batch_size
-            Windows at once.
+            How many windows are drawn at once.
         data
             Folder of prepared places.
         like
-            Name of a training place that it is to be like: `conditions.place` of the command line.
+            The training place that the site should resemble: `conditions.place` of the command line.
         conditions
-            What is asked of the site, as for `sample`.
+            What is requested of the site, as for `sample`.
 
         Returns
         -------
@@ -227,7 +239,7 @@ class Model:
         DataError
             When the place is not prepared, or the site lies outside it.
         ConfigError, ConditionError, CapabilityError
-            For a site that is none, or what the model cannot do or does not know.
+            When it is not clear where the site is, or for what the model cannot do or does not know.
         """
         return edit(
             self.generator,
@@ -277,7 +289,7 @@ class Model:
         Returns
         -------
         Report
-            Every figure; a notebook shows its tables. `report.html` in `out` has the pictures, too.
+            All figures; a notebook shows them as tables. `report.html` in `out` has the pictures, too.
         """
         return evaluate(
             self.generator,
@@ -315,20 +327,20 @@ class Model:
         Parameters
         ----------
         out
-            The folder; `Model` and `citygrain.load` take it.
+            The folder that is written; `Model` and `citygrain.load` take it.
         half
-            Whether numbers are kept in half precision, in half the space.
+            Whether the weights are written in half precision, which takes half the space.
         shard_mb
-            Megabytes from which the weights are split into several files of at most that; None writes one file.
+            Weights of more megabytes are split into files of at most this size. None writes one file.
         evaluation
-            The report of this model, or its folder: its figures go onto the card.
+            The report of this model, or its folder: its figures are written on the model card.
 
         Raises
         ------
         ConfigError
-            For files of no size.
+            For a `shard_mb` that is not above 0.
         DataError
-            When the evaluation is missing, damaged, or one of another model.
+            When the evaluation is missing or damaged, or belongs to another model.
         """
         checkpoint = read_checkpoint(self.checkpoint)
         report = evaluation if isinstance(evaluation, Report) or evaluation is None else Report.read(evaluation)
@@ -342,24 +354,11 @@ class Model:
         Raises
         ------
         CapabilityError
-            For a model without a code; `citygrain.latent` has more ways into one.
+            For a model without a code; `citygrain.latent.Inversion` gives one to a diffusion model.
         DataError
             For layouts of other channels, another resolution or size.
         """
-        codec = codec_of(self.generator)
-        spec = codec.spec
-        mine, theirs = ((o.channels, o.resolution_m) for o in (spec, layouts))
-        if mine != theirs or layouts.cells.shape[2:] != spec.shape[1:]:
-            raise DataError(
-                "The model has codes of other layouts.",
-                expected=f"{spec.shape[1:]} cells of {spec.resolution_m:g} m: {', '.join(spec.channels)}",
-                got=f"{layouts.cells.shape[2:]} cells of {layouts.resolution_m:g} m: {', '.join(layouts.channels)}",
-            )
-        where = find_device(self.generator)
-        with torch.no_grad():
-            parts = [codec.encode(part.to(where)).float().cpu() for part in torch.split(layouts.tensor, 128)]
-        codes: NDArray[np.float32] = torch.cat(parts).numpy()
-        return codes
+        return encode_cells(self.codec, layouts)
 
     def decode(self, codes: NDArray[np.float32]) -> Layouts:
         """Return the layouts of codes `(N, *code_shape)`, side by side at the first training place.
@@ -369,7 +368,7 @@ class Model:
         CapabilityError
             For a model without a code.
         """
-        cells = (decode(codec_of(self.generator), codes) * 255).round().astype(np.uint8)
+        cells = (decode(self.codec, codes) * 255).round().astype(np.uint8)
         spec = self.spec
         grids = lay_grids(self.generator, len(cells))
         return Layouts(cells, spec.channels, spec.resolution_m, grids, raster_format=spec.raster_format)

@@ -348,7 +348,7 @@ def test_a_crs_that_is_not_said(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="lies outside"):
         read(wrong)
     assert read(wrong, crs=PLACE.crs).counts["building"] > 80, "who knows better says so"
-    with pytest.raises(SourceError, match="The CRS of bare"):
+    with pytest.raises(SourceError, match="the CRS of bare"):
         read(path, crs="EPSG:1")
 
 
@@ -418,8 +418,8 @@ def test_parquet_without_geometries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "told what they are"),
-        ({"channel": "building", "rules": [{"channel": "green"}]}, "told what they are"),
+        ({}, "say which"),
+        ({"channel": "building", "rules": [{"channel": "green"}]}, "say which"),
         ({"channel": "house"}, "no such channel"),
         ({"rules": [{"where": {"a": 1}}]}, "does not say which features"),
         ({"rules": ["green"]}, "does not say which features"),

@@ -5,7 +5,7 @@ import pytest
 
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.form import FORM
-from citygrain.latent import follow, interpolate, moves, place_direction, probe, traverse
+from citygrain.latent import find_place_direction, fit_probes, follow, interpolate, measure_changes, traverse
 from citygrain.measures import measure
 from toy_codecs import SPEC, Bent, Identity, codes_of, halves
 
@@ -30,7 +30,7 @@ def cosine(a, b):
 def test_a_probe_tells_as_much_as_there_is_to_tell_and_no_more():
     noise = 0.5
     codes, _, _ = planted(noise=noise)
-    found = probe(*halves(codes))
+    found = fit_probes(*halves(codes))
     assert found.r_squared["coverage"] == pytest.approx(1 / (1 + noise**2), abs=0.03)
     assert abs(found.r_squared["green"]) < 0.03
     assert found.left_out == {"water": "the same in all windows"}
@@ -40,7 +40,7 @@ def test_a_probe_tells_as_much_as_there_is_to_tell_and_no_more():
 
 def test_a_direction_is_the_activation_pattern_and_not_the_weights():
     codes, weights, covariance = planted()
-    direction = probe(*halves(codes)).directions["coverage"]
+    direction = fit_probes(*halves(codes)).directions["coverage"]
     pattern = covariance @ weights / (weights @ covariance @ weights)
     assert direction.shape == codes.codes.shape[1:]
     assert cosine(direction, pattern) > 0.995
@@ -51,7 +51,7 @@ def test_a_direction_is_the_activation_pattern_and_not_the_weights():
 def test_a_probe_is_judged_on_windows_it_did_not_see():
     n = 200  # hardly more windows than dimensions
     codes = codes_of(RNG.normal(size=(n, 3, 8, 8)), coverage=RNG.normal(size=n))
-    found = probe(*halves(codes))
+    found = fit_probes(*halves(codes))
     assert found.r_squared["coverage"] < 0.1
 
 
@@ -61,7 +61,7 @@ def test_where_a_measure_is_undefined_its_windows_are_left_out():
     holes = np.where(RNG.random(len(y)) < 0.4, np.nan, y)
     few = np.where(np.arange(len(y)) % 200 == 0, y, np.nan)
     gappy = codes_of(codes.codes, coverage=y, block_area=holes, setback=few)
-    found = probe(*halves(gappy))
+    found = fit_probes(*halves(gappy))
     assert found.r_squared["block_area"] == pytest.approx(found.r_squared["coverage"], abs=0.04)
     assert cosine(found.directions["block_area"], found.directions["coverage"]) > 0.98
     assert "windows only" in found.left_out["setback"]
@@ -70,7 +70,7 @@ def test_where_a_measure_is_undefined_its_windows_are_left_out():
 def test_a_measure_that_nobody_took_cannot_be_probed():
     codes, _, _ = planted()
     with pytest.raises(DataError, match="block_area"):
-        probe(*halves(codes), ["block_area"])
+        fit_probes(*halves(codes), ["block_area"])
 
 
 def built(n=1500):
@@ -81,13 +81,13 @@ def built(n=1500):
 
 def test_a_step_of_so_much_changes_the_measure_by_so_much():
     codes = built()
-    found = probe(*halves(codes))
+    found = fit_probes(*halves(codes))
     for name in ("coverage", "green"):
         steps = np.array([-0.1, 0, 0.05, 0.1])
         path = traverse(Identity(), codes.codes[:5] * 0.3, found.directions[name], steps, along=name)
         change = path.measured[name] - path.measured[name][1]
         assert np.allclose(change, steps[:, None], atol=0.005)
-        moved = moves(path, found.spread, name)
+        moved = measure_changes(path, found.spread, name)
         assert moved.index[0] == name
         assert moved.loc[name, "change"] == pytest.approx(1, abs=0.05)
         assert abs(moved.loc["green" if name == "coverage" else "coverage", "change"]) < 0.1
@@ -112,7 +112,7 @@ def test_a_measure_is_followed_through_a_decoder_that_bends():
     steps = np.array([0, 0.1, 0.2])
     path = follow(Bent(), without, "green", steps, codes)
     assert np.allclose(path.measured["green"] - path.measured["green"][0], steps[:, None], atol=0.01)
-    straight = traverse(Bent(), without, probe(*halves(codes)).directions["green"], steps)
+    straight = traverse(Bent(), without, fit_probes(*halves(codes)).directions["green"], steps)
     assert (straight.measured["green"][-1] - straight.measured["green"][0]).max() < 0.15
     assert np.array_equal(path.codes[0], without)
     lower, upper = path.layouts[-1, :, 2].reshape(6, 2, 8).mean(2).T[::-1]
@@ -157,9 +157,11 @@ def test_one_place_leads_to_the_other():
     place = np.arange(200) % 2
     shift = RNG.normal(size=SPEC.shape)
     codes = codes_of(RNG.normal(size=(200, *SPEC.shape)) + place[:, None, None, None] * shift, place)
-    there = place_direction(codes, "here", "there")
-    assert np.allclose(there, -place_direction(codes, "there", "here"))
-    assert np.allclose(codes.of("here").codes.mean(0) + there, codes.of("there").codes.mean(0), atol=1e-5)
+    there = find_place_direction(codes, "here", "there")
+    assert np.allclose(there, -find_place_direction(codes, "there", "here"))
+    assert np.allclose(
+        codes.select_place("here").codes.mean(0) + there, codes.select_place("there").codes.mean(0), atol=1e-5
+    )
     assert cosine(there, shift) > 0.95
 
 
@@ -194,7 +196,7 @@ def test_paths_that_are_none_are_refused():
         traverse(Identity(), a, np.zeros(SPEC.shape), [])
     path = traverse(Identity(), a, np.zeros(SPEC.shape), [0, 1])
     with pytest.raises(DataError, match="cycle"):
-        moves(path, {"coverage": 0.1}, "cycle")
+        measure_changes(path, {"coverage": 0.1}, "cycle")
 
 
 def test_what_cannot_be_measured_on_a_step_does_not_spoil_the_slope():
@@ -202,6 +204,6 @@ def test_what_cannot_be_measured_on_a_step_does_not_spoil_the_slope():
     path.measured["coverage"][:] = 2.0 * path.positions[:, None] + [[0, 5]]
     path.measured["coverage"][1, 0] = path.measured["coverage"][3, 1] = np.nan
     path.measured["green"][:] = np.nan
-    moved = moves(path, {"coverage": 0.5, "green": 1.0})
+    moved = measure_changes(path, {"coverage": 0.5, "green": 1.0})
     assert moved.loc["coverage", "change"] == pytest.approx(4)
     assert np.isnan(moved.loc["green", "change"])

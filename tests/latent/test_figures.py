@@ -6,8 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from citygrain.errors import DataError
-from citygrain.latent import disentanglement, probe, project, traverse
-from citygrain.latent.figures import show_codes, show_confusion, show_information, show_path, show_probes
+from citygrain.latent import fit_probes, measure_disentanglement, project_codes, traverse
+from citygrain.latent.figures import show_codes, show_confusion, show_disentanglement, show_path, show_probes
 from citygrain.measures import measure
 from citygrain.plot import PAPER, hue, to_image
 from toy_codecs import SPEC, Identity, codes_of, halves
@@ -37,7 +37,7 @@ def pixels(drawn):
 
 
 def test_a_map_shows_every_place_in_its_colour(codes):
-    laid = project(codes)
+    laid = project_codes(codes)
     picture = pixels(show_codes(laid, codes))
     one = pixels(show_codes(laid, codes_of(codes.codes, np.zeros(300, int))))
     assert near(picture, hue(0), 0.7) > 1000
@@ -51,14 +51,14 @@ def test_a_map_shows_every_place_in_its_colour(codes):
 
 
 def test_figures_are_drawn_where_they_are_told(codes):
-    laid, found, told = project(codes), probe(*halves(codes)), disentanglement(codes, 4)
+    laid, found, told = project_codes(codes), fit_probes(*halves(codes)), measure_disentanglement(codes, 4)
     table = pd.DataFrame(np.diag([30, 50]), index=["a", "b"], columns=["a", "b"])
     kept = pd.Series({"green": 0.5})
     for show in (
         lambda ax: show_codes(laid, codes, ax),
         lambda ax: show_confusion(table, ax),
-        lambda ax: show_probes(found, ax, kept=kept),
-        lambda ax: show_information(told, ax),
+        lambda ax: show_probes(found, ax, decoded=kept),
+        lambda ax: show_disentanglement(told, ax),
     ):
         figure = Figure()
         left, right = figure.subplots(1, 2)
@@ -92,15 +92,15 @@ def test_a_path_is_a_figure_of_its_steps(codes):
 
 
 def test_charts_of_probes_and_of_information_have_a_row_for_every_measure(codes):
-    found = probe(*halves(codes))
+    found = fit_probes(*halves(codes))
     assert len(show_probes(found).get_yticks()) == len(found.r_squared) == 2
-    assert len(show_probes(probe(*halves(codes), ["green"])).get_yticks()) == 1
-    marked = show_probes(found, kept=pd.Series({"green": 0.5})).collections[0].get_offsets()
+    assert len(show_probes(fit_probes(*halves(codes), ["green"])).get_yticks()) == 1
+    marked = show_probes(found, decoded=pd.Series({"green": 0.5})).collections[0].get_offsets()
     assert np.ma.masked_invalid(marked[:, 0]).compressed().tolist() == [0.5]
     for components in (4, 9):
-        shares = show_information(disentanglement(codes, components)).images[0].get_array()
+        shares = show_disentanglement(measure_disentanglement(codes, components)).images[0].get_array()
         assert shares.shape == (2, components)
-    empty = probe(*halves(codes), [])
+    empty = fit_probes(*halves(codes), [])
     with pytest.raises(DataError, match="no probe"):
         show_probes(empty)
     assert near(pixels(show_probes(found)), PAPER) > 1000

@@ -6,7 +6,7 @@ import torch
 
 import families
 from citygrain.errors import CapabilityError, ConfigError
-from citygrain.latent import Inversion, codec_of
+from citygrain.latent import Inversion, find_codec
 from citygrain.protocols import Codec
 from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun
 from toy_codecs import SPEC, Oracle
@@ -50,7 +50,7 @@ def test_it_is_a_codec_of_the_model_and_of_models_in_a_code():
         model = families.make(name).eval()
         codec = Inversion(model, Heun(steps=3))
         assert isinstance(codec, Codec)
-        assert codec_of(codec) is codec
+        assert find_codec(codec) is codec
         layouts = torch.rand(2, *model.spec.shape)
         code = codec.encode(layouts)
         assert code.shape == (2, *codec.code_shape)

@@ -7,7 +7,7 @@ import pytest
 
 from citygrain.errors import DataError
 from citygrain.evaluation.form import FORM
-from citygrain.latent.patterns import PATTERNS, pattern_card, write_cards
+from citygrain.latent.patterns import PATTERNS, make_pattern_card, write_pattern_cards
 from citygrain.measures import MEASURES, measure
 from toy_codecs import SPEC, Bent, codes_of, halves
 
@@ -51,15 +51,15 @@ def test_patterns_that_the_measures_cite_are_called_the_same():
 
 def test_a_card_moves_its_measure_between_the_extremes_of_real_windows(codes):
     train, held_out = halves(codes)
-    card = pattern_card(Bent(), "coverage", train, held_out)
-    values = card.way.measured["coverage"]
+    card = make_pattern_card(Bent(), "coverage", train, held_out)
+    values = card.path.measured["coverage"]
     low, high = np.quantile(held_out.measured["coverage"], [0.05, 0.95])
     assert values[0].mean() == pytest.approx(low, abs=0.01)
     assert values[-1].mean() == pytest.approx(high, abs=0.01)
     assert len(values) == 7
-    assert 0 in card.way.positions
-    assert card.moved.index[0] == "coverage"
-    assert card.moved.loc["coverage", "change"] == pytest.approx(1, abs=0.05)
+    assert 0 in card.path.positions
+    assert card.changes.index[0] == "coverage"
+    assert card.changes.loc["coverage", "change"] == pytest.approx(1, abs=0.05)
     assert card.r_squared > 0.9
     rows = [part.axes for part in card.figure.subfigs]
     assert [len(axes) for axes in rows[:3]] == [7, 7, 2 * 7]
@@ -67,18 +67,18 @@ def test_a_card_moves_its_measure_between_the_extremes_of_real_windows(codes):
 
 
 def test_what_has_no_gradient_is_moved_along_its_probe(codes):
-    card = pattern_card(Bent(), "building_count", *halves(codes))
-    assert "building_count" in card.way.measured
+    card = make_pattern_card(Bent(), "building_count", *halves(codes))
+    assert "building_count" in card.path.measured
     assert card.r_squared < 0.1
 
 
 def test_a_measure_that_was_not_taken_has_no_card(codes):
     with pytest.raises(DataError, match="not measured"):
-        pattern_card(Bent(), "cycle", *halves(codes))
+        make_pattern_card(Bent(), "cycle", *halves(codes))
 
 
 def test_cards_are_one_page_with_everything_inside(codes, tmp_path):
-    page = write_cards(Bent(), ["green"], *halves(codes), tmp_path)
+    page = write_pattern_cards(Bent(), ["green"], *halves(codes), tmp_path)
     text = page.read_text(encoding="utf-8")
     assert text.count("data:image/png;base64,") == 1
     assert "60 Accessible Green" in text

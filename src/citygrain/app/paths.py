@@ -15,7 +15,7 @@ from citygrain.app.shown import SHARE, Row, format_number, label_of, make_page_s
 from citygrain.app.studio import Range, Studio, check_seed, check_whole
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.generation.windows import draw
-from citygrain.latent import CodePath, codec_of, decode, follow, interpolate
+from citygrain.latent import CodePath, decode, find_codec, follow, interpolate
 from citygrain.measures import measure
 from citygrain.protocols import Codec, Sampler
 from citygrain.spec import Conditions, LayoutSpec
@@ -174,7 +174,7 @@ def show_walk(studio: Studio, walk: Walk, step: int) -> tuple[Image.Image, list[
 
 
 def _codec_without_given(studio: Studio) -> Codec:
-    codec = codec_of(studio.generator)
+    codec = find_codec(studio.generator)
     if studio.spec.given:
         raise CapabilityError(
             "Layouts around given channels are no ends of a path.", remedy="choose a model that draws from nothing"

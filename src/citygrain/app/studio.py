@@ -18,7 +18,7 @@ from citygrain.app.shown import label_of
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.generation.windows import draw
 from citygrain.geo.raster_files import MANIFEST
-from citygrain.latent import Codes, codec_of, encode_places
+from citygrain.latent import Codes, encode_places, find_codec
 from citygrain.measures import MEASURES, settled
 from citygrain.protocols import Completes, Denoiser, Holds, Sampler, Trained
 from citygrain.samplers.base import find_fitting_samplers
@@ -139,7 +139,7 @@ class Studio:
     def encodes(self) -> bool:
         """Whether the model has a code, or works in one."""
         try:
-            codec_of(self.generator)
+            find_codec(self.generator)
         except CapabilityError:
             return False
         return True
@@ -161,7 +161,7 @@ class Studio:
         if self.at_hand:
             with TemporaryDirectory() as kept:
                 return encode_places(self.generator, self.data, count=LIKELY, places=self.at_hand, folder=kept)
-        codec, spec = codec_of(self.generator), self.spec
+        codec, spec = find_codec(self.generator), self.spec
         # Where nothing is asked for, guidance and tolerance change nothing but the time it takes.
         quick = {"steps": 8, "guidance": 1, "tolerance": None}
         sampler = turn_knobs(self, "DpmSolver", quick) if "DpmSolver" in self.samplers else None

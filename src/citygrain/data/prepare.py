@@ -38,7 +38,7 @@ from citygrain.geo.sources import read_features as features_of
 from citygrain.geo.sources.identity import identify_source
 from citygrain.geo.split import BLOCK_M, BUFFER_M, split_blocks
 from citygrain.measures import measure
-from citygrain.support.console import Report, show_share_bar
+from citygrain.support.console import Progress, show_share_bar
 from citygrain.support.files import sha256
 from citygrain.version import __version__
 
@@ -64,7 +64,7 @@ def prepare(
     workers: int | None = None,
     unknown: Sequence[str] = (),
     replace: bool = False,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> CityRaster:
     """Make the city raster of a place, in the folder `data/<name of the place>`.
 
@@ -160,7 +160,7 @@ class _Deal:
 
 
 def _write(
-    draft: Path, found: Features, place: Place, grid: Grid, deal: _Deal, workers: int, report: Report
+    draft: Path, found: Features, place: Place, grid: Grid, deal: _Deal, workers: int, report: Progress
 ) -> dict[str, Any]:
     """Write the GeoTIFF and the table of blocks; return what `place.json` says of them."""
     layout = draft / raster_files.LAYOUT
@@ -194,7 +194,7 @@ def _write(
 
 
 def _draw(
-    found: Features, place: Place, grid: Grid, path: Path, workers: int, report: Report
+    found: Features, place: Place, grid: Grid, path: Path, workers: int, report: Progress
 ) -> tuple[dict[str, float], float]:
     """Write the GeoTIFF; return the share of each channel in the valid cells, and the area of these in km²."""
     area = shapely.intersection(shapely.make_valid(place.utm), shapely.make_valid(found.valid))

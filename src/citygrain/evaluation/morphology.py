@@ -24,10 +24,10 @@ Gundersen, H. J. G. (1977). Notes on the estimation of the numerical density of 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import geopandas as gpd
-import momepy
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +39,11 @@ from citygrain.geo.layers import WIDTHS
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import NETWORKS, Vectors, Ways, vectorize
 from citygrain.measures import measure
+
+with warnings.catch_warnings():
+    # It has progress bars, which in a notebook without ipywidgets warn already when they are imported.
+    warnings.filterwarnings("ignore", "IProgress not found")
+    import momepy
 
 LOOK_EVERY_M = 10.0
 """Distance along a street's middle line between the points from which fronts are looked for."""

@@ -27,7 +27,7 @@ from citygrain.support.console import show_progress_bar
 from citygrain.support.devices import SINGLE, find_device, use_precision
 
 Fields = Mapping[str, float | Tensor]
-"""Condition → what is asked for in its unit: a number, or `(H, W)` over an area, NaN where nothing is."""
+"""Condition → its requested value: a number, or `(H, W)` over an area, with NaN where nothing is requested."""
 
 _AT_ONCE = 256
 
@@ -58,24 +58,25 @@ def draw_area(
     shape
         Height and width of the area in cells, a window or more.
     fields
-        What is asked for, and where. Coverage, densities and all other measures that are linear in the shares are asked
-        of the free cells: a window that has known cells too is asked for the mean of what is asked of its free cells
-        and what its known cells have. Other measures are asked of whole windows: the mean of what is asked of the free
-        cells.
+        What is requested, and where. Coverage, densities and all other measures that are linear in the shares of the
+        cells are requested of the free cells. If a window has known cells, too, it is asked for the mean over all its
+        cells, of the requested values on free cells and the real values on known cells. Other measures are requested of
+        whole windows: the mean of the values that are requested on the free cells.
     known
-        A layout of the area `(1, C, H, W)`, and which of its cells and channels are kept; these come back unchanged.
+        A layout of the area `(1, C, H, W)`, and a mask of the cells and channels that are kept; they stay unchanged.
     place
-        A training place that the area is to be like.
+        The training place that the area should resemble.
     seed
         Seed of the noise.
     sampler
-        Another than the generator's own.
+        None takes the generator's own sampler.
     strength, begin
         Where drawing begins, see `citygrain.samplers.areas.Area`.
     overlap
-        Share of a window that its neighbours share. More is smoother and takes longer.
+        Share of a window that it has in common with the next window. With more overlap, seams are smoother, and drawing
+        takes longer.
     batch_size
-        Windows at once.
+        How many windows are drawn at once.
 
     Returns
     -------
@@ -85,7 +86,7 @@ def draw_area(
     Raises
     ------
     CapabilityError
-        When the family cannot draw areas, or keep parts of layouts.
+        When the family cannot draw areas, or cannot keep parts of layouts.
     ConditionError
         For conditions that the model does not know, or fields of another shape.
     DataError
@@ -99,7 +100,7 @@ def draw_area(
         raise CapabilityError(
             "A model that is given channels draws windows around them.",
             got=type(generator).__name__,
-            remedy="choose a diffusion model, and keep the channels: it is told of them in the same way",
+            remedy="choose a diffusion model without given channels, and keep these channels instead",
         )
     if not isinstance(generator, Denoiser):
         return _window(generator, shape, fields, known, place, seed, chosen, strength, device)
@@ -135,7 +136,7 @@ def _window(
     strength: float,
     device: torch.device,
 ) -> Tensor:
-    """Draw one window by a family that knows of no areas."""
+    """Draw one window with a family that cannot draw areas."""
     spec: LayoutSpec = generator.spec
     size = spec.size_px
     if shape != (size, size) or strength < 1:
@@ -163,21 +164,22 @@ def _window(
 def make_requests(
     spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None
 ) -> Conditions:
-    """Return what each window of an area is asked for.
+    """Return the request of each window of an area.
 
     Parameters
     ----------
     spec
-        What the generator understands.
+        Channels, conditions and places that the generator knows.
     cells
         The windows.
     fields, known, place
-        As for `draw_area`.
+        See `draw_area`.
 
     Returns
     -------
     Conditions
-        One request for each window. Where a field is NaN on a free cell, its window is not asked for that condition.
+        One request for each window. If the field of a condition is NaN on a free cell of a window, the window is not
+        asked for this condition.
 
     Raises
     ------
@@ -216,7 +218,7 @@ def make_requests(
 
 
 def _over(name: str, field: float | Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return what is asked for in each cell of an area."""
+    """Return the requested value of each cell of an area, `(H, W)`."""
     wanted = torch.as_tensor(field, dtype=torch.float32)
     if wanted.ndim and wanted.shape != shape:
         raise ConditionError(f"The field of {name} has another shape.", expected=shape, got=tuple(wanted.shape))
@@ -240,7 +242,7 @@ def _check(spec: LayoutSpec, shape: tuple[int, int], known: Known | None) -> Non
 
 
 def _composed(drawn: Tensor, known: Known | None) -> Tensor:
-    """Draw what is known over a layout `(C, H, W)` uint8."""
+    """Replace the known cells and channels of a layout `(C, H, W)` uint8 by their known values."""
     if known is None:
         return drawn
     layout, keep = known.layout[0].cpu(), known.keep[0].cpu()
@@ -265,27 +267,28 @@ def draw_areas(
     generator
         A diffusion model.
     seeds
-        One for each area.
+        One seed for each area.
     conditions
-        What is asked for, see `citygrain.generation.fields.read_fields`.
+        What is requested, see `citygrain.generation.fields.read_fields`.
     extent_m
-        Width and height in metres; those of a window by default.
+        Width and height of an area in metres; by default those of a window.
     georeference
-        Where the first one lies.
+        Where the first area lies.
     sampler
-        Another than the generator's own.
+        None takes the generator's own sampler.
     precision, batch_size
-        As for `citygrain.generation.windows.draw`.
+        See `citygrain.generation.windows.draw`.
 
     Returns
     -------
     Layouts
-        What they are said to be requested is the mean over the area, where all of it is asked for something.
+        The areas. Their requested value of a condition is the mean over the area. If the condition is requested of only
+        a part of the area, they have no requested value of it.
 
     Raises
     ------
     ConfigError
-        For an extent or a place on Earth that is none.
+        For an extent that is not a width and a height, or a georeference that does not say where areas lie.
     CapabilityError, ConditionError, DataError
         See `draw_area` and `citygrain.generation.fields.read_fields`.
     """
@@ -319,7 +322,7 @@ def draw_areas(
 
 
 def _cells(spec: LayoutSpec, extent_m: Sequence[float] | None) -> tuple[int, int]:
-    """Return height and width in cells of a width and a height in metres; None is a window."""
+    """Turn an extent, width and height in metres, into height and width in cells; None is the extent of a window."""
     if extent_m is None:
         return spec.size_px, spec.size_px
     try:

@@ -1,4 +1,4 @@
-"""Whether an area that was drawn in parts holds together: streets that go on across an edge, seams between windows."""
+"""Whether the parts of an area fit together: streets that go on across the edge of a site, seams between windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 AROUND = np.ones((3, 3), bool)
 
 LEVEL = 0.5
-"""Coverage from which a cell is a street."""
+"""The coverage by streets from which a cell counts as street."""
 
 
 def count_street_ends(
@@ -50,14 +50,14 @@ def count_street_ends(
 
 
 def measure_seams(layout: ArrayLike, rows: Iterable[int], columns: Iterable[int]) -> float:
-    """Return how much more neighbouring cells differ across seams than elsewhere; 1 where no seam can be seen.
+    """Compare the difference of neighbouring cells across seams with that elsewhere: their ratio is 1 without seams.
 
     Parameters
     ----------
     layout
         `(C, H, W)` in [0, 1].
     rows, columns
-        Numbers of the rows and columns behind a seam: where a window begins, and the first one after its end.
+        Rows and columns right behind a seam: those where a window begins, and the first ones after its end.
     """
     cells = np.asarray(layout, float)
     across, elsewhere = [], []

@@ -1,4 +1,4 @@
-"""A site redrawn inside its real surroundings, and what that changes."""
+"""Redraw a site inside its real surroundings, and measure what this changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_text
 
 COLUMNS = 4
-"""Layouts that stand in a row of the sheet at most."""
+"""How many layouts stand in a row of the sheet, at most."""
 
 BEFORE = "before"
 
@@ -53,19 +53,28 @@ class Edit:
     Parameters
     ----------
     layouts
-        `before`, `after_00`, `after_01`, …: the whole area.
+        Layouts of the whole area, named `before`, `after_00`, `after_01`, …
     site
-        What was redrawn.
+        The site that was redrawn.
     requested
-        Condition → what was asked for, in its unit; the mean over the area where it varies.
+        Condition → its requested value, in its unit; if it varies, the mean over the area.
     kept
-        Channels that were kept on the site as well.
+        Channels that were kept on the site, too.
     """
 
     layouts: Layouts
     site: Site
     requested: Mapping[str, float] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Say what was redrawn, and not every number."""
+        ways, asked = len(self.after), ", ".join(f"{name} {value:.4g}" for name, value in self.requested.items())
+        return (
+            f"Edit({ways} way{'s' if ways > 1 else ''} of redrawing {int(self.site.free.sum())} cells of "
+            f"{self.layouts.resolution_m:g} m in {self.site.grid.crs}; asked: {asked or 'nothing'}; "
+            f"kept: {', '.join(self.kept) or 'nothing'})"
+        )
 
     @property
     def before(self) -> Layouts:
@@ -74,24 +83,24 @@ class Edit:
 
     @property
     def after(self) -> Layouts:
-        """The redrawn ones."""
+        """The redrawn layouts."""
         return self.layouts[1:]
 
     @cached_property
     def measured(self) -> Rows:
         """What is measured on the site and on the whole area, before and after.
 
-        Whatever the shares of the cells tell is measured on the site alone; measures that look at where things are need
-        the whole area. Of the site there are two more: `streets_going_on`, the share of the streets reaching its edge
-        that go on across it, and `stayed`, Σ min / Σ max of the coverage before and after over its cells (Ružička
-        1958), of all channels together and of each.
+        Measures that need only the shares of the cells are measured on the site alone, too. Measures that depend on
+        where things lie need the whole area. The site has two more. `streets_going_on` is the share of the streets at
+        the edge of the site that go on inside it. `stayed` is Σ min / Σ max of the coverage before and after, over the
+        cells of the site (Ružička 1958), for all channels together and for each channel.
         """
         channels, free = self.layouts.channels, self.site.free
         rows: Rows = {}
         before = self.layouts.cells[0][:, free].astype(np.float64)
         for name, layout, shares in zip(self.layouts.names, self.layouts.cells, self.layouts.shares, strict=True):
             whole = measure(shares, channels, self.layouts.resolution_m)
-            # The cells of the site in one row: nothing but their shares is measured there.
+            # The cells of the site stand in one row, so only measures of their shares make sense.
             inside = measure(shares[:, None, free], channels, self.layouts.resolution_m)
             going_on, ends = count_street_ends(shares, free, channels)
             rows[name] = {
@@ -108,7 +117,7 @@ class Edit:
     def table(self) -> pd.DataFrame:
         """Return what is measured, one row for each layout, part (`site` or `area`) and measure, as in `measured.csv`.
 
-        `asked` is what was asked for; NaN where nothing was, and before.
+        `asked` is the requested value; NaN if nothing was requested, and for the layout before.
         """
         rows = [
             {
@@ -128,11 +137,11 @@ class Edit:
         return pd.DataFrame(rows)
 
     def _requested_of(self, part: str, name: str) -> float:
-        """Return what was asked of the site or of the area; NaN where nothing was."""
+        """Return the value that was requested of the site or of the area; NaN if nothing was requested."""
         return self.requested.get(name, math.nan) if part == find_part_asked(name) else math.nan
 
     def picture(self) -> Image.Image:
-        """Return the sheet, with a line around the site: an image that a notebook shows."""
+        """Return the sheet of all layouts as an image, with a line around the site."""
         titles = [name.replace("_", " ") for name in self.layouts.names]
         return make_sheet(
             self.layouts.cells, self.layouts.channels, titles=titles, columns=min(COLUMNS, len(self.layouts)),
@@ -148,7 +157,7 @@ class Edit:
         return write_html(self.picture(), self.comparison())
 
     def comparison(self) -> pd.DataFrame:
-        """Return what was there beside what was asked for and what came, one row a measure of the site or the area.
+        """Compare before, requested and after: one row for each measure of the site or of the area.
 
         The columns `after`, `least` and `most` are mean and range over all ways of redrawing the site.
         """
@@ -157,7 +166,7 @@ class Edit:
         for part in ("site", "area"):
             for name, was in self.measured[BEFORE][part].items():
                 wanted = self._requested_of(part, name)
-                # `stayed` of each channel is in the table; what the site tells need not be told of the area.
+                # `stayed` of each channel is in `table` only. A measure of the site is not repeated for the area.
                 if name.startswith("stayed_") or (
                     part == "area" and name in self.measured[BEFORE]["site"] and math.isnan(wanted)
                 ):
@@ -183,7 +192,7 @@ class Edit:
         Parameters
         ----------
         folder
-            It is made where it is missing. GeoTIFFs of a larger set that this one replaces are removed.
+            The folder; it is made if it is missing. GeoTIFFs of a larger set that was there before are removed.
         """
         out = Path(folder)
         self.layouts.write_geotiffs(out)
@@ -205,7 +214,7 @@ def _overlap(before: NDArray[np.float64], after: NDArray[np.uint8]) -> float:
 
 
 def find_part_asked(name: str) -> str:
-    """Return whether a condition is asked of the site or of the whole area."""
+    """Return `site` or `area`: which of the two a condition is requested of."""
     return "site" if name in MEASURES and MEASURES[name].linear else "area"
 
 
@@ -237,28 +246,29 @@ def edit(
     place
         The prepared place that the site lies in.
     conditions
-        What is asked for, see `citygrain.generation.fields.read_fields`. Measures that are linear in the shares of the
-        cells are asked of the site, all others of whole windows. `place` is a training place that it is to be like.
+        What is requested, see `citygrain.generation.fields.read_fields`. Measures that are linear in the shares of the
+        cells are requested of the site, all others of whole windows. `place` is the training place that the site should
+        resemble.
     at, size_m
-        Longitude and latitude of the middle of a square site, and its edge in metres.
+        A square site: longitude and latitude of its middle, and its edge in metres.
     site
-        Or a file with the site's polygon, or a polygon in degrees.
+        Instead of `at`: a file with the polygon of the site, or a polygon in degrees.
     context_m
-        How far around the site the model sees, at least.
+        How many metres around the site the model sees, at least.
     keep
-        Channels that stay on the site as well.
+        Channels that are kept on the site, too.
     strength, begin
         1 redraws the site; less begins from what is there, see `citygrain.samplers.areas.Area`.
     n
-        In how many ways it is redrawn.
+        How often the site is redrawn, each time differently.
     seed
-        Way *i* is drawn with `seed + i`.
+        Redrawn layout *i* has the seed `seed + i`.
     overlap
-        Share of a window that its neighbours share, where the site takes several.
+        Share of a window that it has in common with the next window, if the site takes several windows.
     sampler
-        Another than the generator's own, or knobs of it that are turned.
+        A sampler, or settings of the generator's own sampler that are changed; None takes the generator's own.
     batch_size
-        Windows at once.
+        How many windows are drawn at once.
     data
         Folder of prepared places.
 
@@ -267,7 +277,7 @@ def edit(
     DataError
         When the place is not prepared, or the site lies outside it.
     ConfigError, ConditionError, CapabilityError
-        For a site that is none, or what the model cannot do or does not know.
+        When it is not clear where the site is, or for what the model cannot do or does not know.
     """
     if n < 1 or batch_size < 1:
         raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={batch_size}")
@@ -307,15 +317,15 @@ def redraw(
     generator
         From `citygrain.load`.
     site
-        The cells that are free, and the layout around them.
+        The cells of the site, and the layout around them.
     fields
-        What is asked for, and where, see `citygrain.generation.area.draw_area`.
+        What is requested, and where, see `citygrain.generation.area.draw_area`.
     kept
-        Channels that stay on the site as well.
+        Channels that are kept on the site, too.
     place, sampler, strength, begin, overlap, batch_size
-        As for `draw_area`.
+        See `draw_area`.
     seeds
-        One for each way of redrawing it.
+        One seed for each redrawn layout.
 
     Raises
     ------

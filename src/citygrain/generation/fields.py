@@ -1,4 +1,4 @@
-"""Conditions that vary over an area: gradients, the falloff from a centre, and maps painted in a GIS."""
+"""Conditions that vary over an area: gradients, values that fall off from a centre, and maps drawn in a GIS."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from citygrain.geo.rasterize import Grid
 from citygrain.spec import Conditions, LayoutSpec
 
 RASTERS = (".tif", ".tiff", ".vrt", ".asc", ".img")
-"""Endings of a raster's name: a text that ends like this is the path of a painted condition."""
+"""Endings of raster files: a text with one of these endings is the path of a map of values."""
 
 TOWARDS = ("east", "north", "west", "south", "centre")
 
 
 def varies(asked: Mapping[str, Any]) -> bool:
-    """Return whether any condition is asked for differently in different places."""
+    """Return whether a condition is requested with values that vary over the area."""
     return any(_is_field(value) for name, value in asked.items() if name != "place")
 
 
@@ -35,18 +35,19 @@ def _is_field(value: Any) -> bool:
 
 
 def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[str, float | Tensor]:
-    """Return what is asked for over an area: numbers where it is the same everywhere, else `(H, W)` in the unit.
+    """Read what is requested over an area: a number if it is the same everywhere, or else `(H, W)`, in the unit.
 
     Parameters
     ----------
     spec
-        What the generator understands.
+        Conditions and places that the generator knows.
     asked
-        Condition → a number in its unit, a percentile `"p0"` … `"p100"`, None, or how it varies.
+        Condition → a number in its unit, a percentile `"p0"` … `"p100"`, None for no request, or how it varies.
         `{from, to, towards}` goes evenly from one value to the other, towards `east`, `north`, `west` or `south`.
-        Towards the `centre` it falls off exponentially with the distance, as densities of cities do (Clark 1951);
-        `from` is then the value in the middle of the nearest edge. The path of a georeferenced raster gives the values
-        of its first band; where the raster has no value, nothing is asked for. `place` is used for percentiles only.
+        Towards the `centre` the value falls off exponentially with the distance from it, as densities of cities do
+        (Clark 1951); `from` is then the value in the middle of the nearest edge. The path of a georeferenced raster
+        gives the values of its first band; where the raster has no value, nothing is requested. `place` only decides
+        what a percentile means.
     grid
         The area.
 
@@ -55,7 +56,7 @@ def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[
     ConditionError
         For a condition that the model does not know, or a way of varying that does not exist.
     DataError
-        For a raster that cannot be read, or does not lie there.
+        For a raster that cannot be read, or that does not overlap the area.
 
     References
     ----------
@@ -73,7 +74,7 @@ def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[
         if not _is_field(value):
             fields[name] = number(name, value)
         elif isinstance(value, str):
-            number(name, "p50")  # is it known?
+            number(name, "p50")  # refuses a condition that the generator does not know
             fields[name] = torch.from_numpy(_painted(Path(value), grid))
         elif set(value) == {"from", "to", "towards"} and value["towards"] in TOWARDS:
             start, end = (number(name, value[key]) for key in ("from", "to"))
@@ -103,7 +104,7 @@ def _varied(start: float, end: float, towards: str, grid: Grid) -> NDArray[np.fl
 
 
 def _painted(path: Path, grid: Grid) -> NDArray[np.float32]:
-    """Bring the first band of a raster onto a grid; NaN where it holds nothing."""
+    """Resample the first band of a raster to a grid; NaN where the raster has no value."""
     values = np.full((grid.height, grid.width), np.nan, np.float32)
     try:
         with rasterio.open(path) as painted:

@@ -17,21 +17,24 @@ from citygrain.layouts import COLUMNS
 from citygrain.protocols import Trained
 
 GAP_CELLS = 8
-"""Cells between neighbouring layouts where they lie side by side on the map."""
+"""How many cells lie between neighbouring layouts on the map."""
 
 
 @dataclass(frozen=True)
 class Georeference:
     """Where layouts lie: side by side, from a north-west corner to the east and to the south.
 
+    Give `place`, or give `crs` and `origin`, or nothing.
+
     Parameters
     ----------
     place
-        At the north-west corner of this training place; None for the place that is asked for, or else the first.
+        The training place whose north-west corner is that of the first layout. By default the place that layouts are
+        asked to resemble, or else the first training place.
     crs
-        Or in this projected CRS in metres,
+        A projected CRS in metres.
     origin
-        at this easting and northing.
+        Easting and northing of the first layout's north-west corner in this CRS.
     """
 
     place: str | None = None
@@ -40,7 +43,7 @@ class Georeference:
 
     @property
     def said(self) -> dict[str, Any]:
-        """What is said of it."""
+        """The fields that are not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -53,27 +56,27 @@ def lay_grids(
     columns: int = COLUMNS,
     shape: tuple[int, int] | None = None,
 ) -> tuple[Grid, ...]:
-    """Return where `n` layouts lie.
+    """Return the grids of `n` layouts, which lie side by side.
 
     Parameters
     ----------
     generator
         From `citygrain.load`.
     n
-        How many.
+        How many layouts there are.
     georeference
-        Where the first one lies.
+        Where the first layout lies.
     place
-        The place that the layouts are asked to be like; they lie there unless told otherwise.
+        The place that layouts are asked to resemble. They lie there if `georeference` says nothing.
     columns
-        How many lie in a row from west to east.
+        How many layouts lie in a row from west to east.
     shape
         Height and width of a layout in cells; a window by default.
 
     Raises
     ------
     ConfigError
-        For a place on Earth that cannot be.
+        For a georeference that does not say where the layouts lie.
     """
     spec = generator.spec
     corner = find_corner(generator, georeference, place)
@@ -121,7 +124,7 @@ def find_corner(generator: Trained, georeference: Georeference, asked_place: str
 def lay_side_by_side(
     shape: tuple[int, int], cell: float, n: int, corner: tuple[str, float, float], columns: int = COLUMNS
 ) -> Iterator[Grid]:
-    """Places for layouts from a north-west corner to the east and, row by row, to the south, as on the sheet."""
+    """Yield grids of layouts, from a north-west corner to the east and, row by row, to the south, as on the sheet."""
     (height, width), (crs, left, top) = shape, corner
     for i in range(n):
         row, column = divmod(i, columns)

@@ -1,4 +1,4 @@
-"""Real windows, for models that are given channels."""
+"""Read real windows, for models that are given channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Given:
     Parameters
     ----------
     place
-        The place; None for the one that is asked for, or else the first training place.
+        A prepared place; by default the place that layouts are asked to resemble, or else the first training place.
     split
         `test`, `val` or `train`.
     """
@@ -30,18 +30,18 @@ class Given:
 def read_given_windows(
     generator: Trained, n: int, given: Given = Given(), *, place: str | None = None, data: str | Path = "data/cities"
 ) -> Layouts:
-    """Read `n` windows of a prepared place, evenly spread over it; where it has fewer, they are taken in turn.
+    """Read `n` windows of a prepared place, evenly spread over it. If it has fewer windows, they are repeated in turn.
 
     Parameters
     ----------
     generator
-        Whose channels, size and rules the windows have.
+        The windows have its channels, its size and its rules.
     n
-        How many.
+        How many windows are read.
     given
-        Which ones.
+        Where they are taken from.
     place
-        The place that is asked for.
+        The place that layouts are asked to resemble.
     data
         Folder of prepared places.
 

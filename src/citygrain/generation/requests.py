@@ -1,4 +1,4 @@
-"""What a person asks for, taken apart: levels of a condition, and the sampler that is meant."""
+"""Read what a person asks for: the levels of conditions, and the sampler."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from citygrain.protocols import Generator, Sampler
 from citygrain.support.targets import TARGET, check_signatures, instantiate
 
 Level = float | str | Mapping[str, Any] | None
-"""One request: a number in its unit, a percentile such as `"p90"`, a raster's path, how it varies, or nothing."""
+"""One requested value: a number in its unit, a percentile such as `"p90"`, a raster's path, how it varies, or None."""
 
 Asked = Mapping[str, Level | Sequence[Level]]
-"""Condition → what is asked for, or several levels of it."""
+"""Condition → its requested value, or a list of several values."""
 
 
 def combine_levels(asked: Asked) -> list[dict[str, Level]]:
-    """Return every combination of the conditions whose value is a list of levels: the last one varies fastest.
+    """Return every combination of the levels of conditions; the levels of the last condition vary fastest.
 
     Raises
     ------
@@ -37,22 +37,22 @@ def combine_levels(asked: Asked) -> list[dict[str, Level]]:
 
 
 def choose_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | None) -> Sampler | None:
-    """Return the sampler that is meant; None for the generator's own as it is.
+    """Return the sampler that is wanted; None stands for the generator's own, unchanged.
 
     Parameters
     ----------
     generator
-        Whose sampler it is to be.
+        The generator that draws with the sampler.
     wanted
-        A sampler; a mapping with `_target_` that describes one; or knobs of the generator's own sampler that are
-        turned, those with the value None being left as they are.
+        A sampler; a mapping with `_target_` that describes a sampler; or settings of the generator's own sampler that
+        are changed. Settings with the value None stay as they are.
 
     Raises
     ------
     CapabilityError
-        For a knob that the generator's own sampler does not have.
+        For a setting that the generator's own sampler does not have.
     ConfigError
-        For a value that a knob cannot have.
+        For a value that a setting cannot have.
     """
     if wanted is None or not isinstance(wanted, Mapping):
         return wanted
@@ -74,6 +74,6 @@ def choose_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | N
 
 
 def count_columns(asked: Asked, n: int) -> int:
-    """Return how many layouts stand in a row of the sheet: the levels of the last list, or one level's layouts."""
+    """Return how many layouts stand in a row of the sheet: one for each level of the last list, or `n` of one level."""
     levels = [value for value in asked.values() if isinstance(value, list | tuple)]
     return len(levels[-1]) if levels and n == 1 else min(COLUMNS, n)

@@ -1,4 +1,4 @@
-"""Layouts for what a person asks for: the library behind `citygrain sample` and `citygrain.Model.sample`."""
+"""Draw layouts for what a person asks for, as `citygrain sample` and `citygrain.Model.sample` do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from citygrain.spec import Conditions
 from citygrain.support.devices import SINGLE, check_precision
 
 N = 16
-"""Layouts that are drawn unless a number is given, where no condition has levels."""
+"""How many layouts are drawn by default, if no condition has several levels."""
 
 
 def sample(
@@ -46,36 +46,37 @@ def sample(
     generator
         From `citygrain.load`.
     n
-        How many; of each combination where conditions are lists of levels. 16 by default, or 1 of each combination.
+        How many layouts are drawn; 16 by default. If conditions have lists of levels: how many of each combination; 1
+        by default.
     conditions
         Condition → a number in its unit, a percentile of the training windows (`"p0"` … `"p100"`), how it varies over
-        an area, a list of levels, or None; and `place`, the name of a training place.
+        an area, a list of levels, or None for no request. `place` is the name of a training place.
     seed
-        Layout *i* is drawn with `seed + i`, whatever the batch size; each combination with the same seeds.
+        Layout *i* is drawn with the seed `seed + i`, whatever the batch size. All combinations have the same seeds.
     attempts
         How often a layout that misses its request is drawn, see `citygrain.generation.windows.draw`.
     extent_m
         Width and height in metres of areas that are larger than a window, drawn without seams.
     given
-        For a model that is given channels: the windows that they are taken from.
+        For a model that is given channels: the windows that the channels are taken from.
     georeference
         Where the first layout lies.
     sampler
-        Another than the generator's own, or knobs of it that are turned.
+        A sampler, or settings of the generator's own sampler that are changed; None takes the generator's own.
     precision, batch_size
-        As for `citygrain.generation.windows.draw`.
+        See `citygrain.generation.windows.draw`.
     data
         Folder of prepared places.
     show_progress
-        Show a bar.
+        Whether a progress bar is shown.
 
     Raises
     ------
     ConditionError
         For a condition that the generator does not know.
     ConfigError, CapabilityError
-        For numbers that make no sense, a sampler that does not fit, a place on Earth that cannot be, or areas of a
-        model that draws windows only.
+        For a number below 1, a sampler that does not fit the model, a georeference that does not say where layouts lie,
+        or areas of a model that draws windows only.
     DataError
         When the place of given channels is not prepared, or an area is smaller than a window.
     """
@@ -113,7 +114,7 @@ def sample(
         grids = lay_grids(generator, len(asked), georeference, place=asked_place, columns=columns)
     else:
         grids = windows.grids * len(combined)
-    # The same seeds for every combination: what differs is what was asked for.
+    # Every combination has the same seeds, so that layouts differ by what is requested only.
     drawn = draw(
         generator, asked, [*seeds] * len(combined), sampler=chosen, attempts=attempts, precision=precision,
         batch_size=batch_size, show_progress=show_progress, grids=grids, columns=columns,
@@ -122,7 +123,7 @@ def sample(
 
 
 def _check_areas(conditions: Asked, combined: int, attempts: int) -> None:
-    """Refuse what is not drawn of areas."""
+    """Refuse lists of levels and several attempts, which areas do not have."""
     if combined > 1:
         raise ConfigError(
             "Areas are drawn for one value of each condition at a time.",

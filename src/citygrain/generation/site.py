@@ -1,4 +1,4 @@
-"""Sites inside their real surroundings: where they lie, and what is there."""
+"""Find where a site lies, and read the site and its real surroundings."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from citygrain.spec import LayoutSpec
 
 @dataclass(frozen=True)
 class Site:
-    """What is to be redrawn, and what is around it.
+    """The ground that is to be redrawn, and its surroundings.
 
     Attributes
     ----------
     layout
-        `(C, H, W)` uint8: the real layout, with the channels of the model.
+        `(C, H, W)` uint8: the real layout of the site and its surroundings, with the channels of the model.
     free
         `(H, W)` bool: the cells of the site.
     grid
-        Where it lies.
+        Where the layout lies.
     """
 
     layout: NDArray[np.uint8]
@@ -54,16 +54,16 @@ def locate_site(
     Parameters
     ----------
     crs
-        The CRS.
+        The CRS of the outline.
     at, size_m
-        Longitude and latitude of the middle of a square site, and its edge in metres.
+        A square site: longitude and latitude of its middle, and its edge in metres.
     site
-        Or a file with its polygon, or a polygon in degrees.
+        Instead of `at`: a file with the polygon of the site, or a polygon in degrees.
 
     Raises
     ------
     ConfigError
-        When the site is said in no way or in two, or is no place on Earth.
+        When both `at` and `site` are given or neither is, or when numbers are not a point on Earth and an edge.
     PlaceError
         For a file without a polygon.
     """
@@ -96,27 +96,27 @@ def locate_site(
 def read_site(
     raster: CityRaster, spec: LayoutSpec, site: BaseGeometry, context_m: float, *, one_window: bool = False
 ) -> Site:
-    """Read a site and what is around it from a prepared place.
+    """Read a site and its surroundings from a prepared place.
 
     Parameters
     ----------
     raster
-        The place.
+        The prepared place.
     spec
-        Channels, resolution, and size of the windows: the area is at least one window.
+        Channels, resolution and size of the windows. The area that is read is at least one window.
     site
-        In the raster's CRS. Cells whose middle is in it are redrawn.
+        Outline of the site, in the CRS of the raster. Cells whose middle lies inside it are redrawn.
     context_m
-        How far around the site the area goes at least, where the place goes that far.
+        How many metres around the site are read, at least; less if the place ends before.
     one_window
-        Read just a window, for models that draw nothing larger.
+        Whether exactly one window is read, for models that cannot draw larger areas.
 
     Raises
     ------
     DataError
         When the site is not in the place, has no data, is smaller than a cell, or the place lacks a channel.
     CapabilityError
-        When it should fit into one window and does not.
+        When the site does not fit into one window, and `one_window` is set.
     """
     channels, _ = list_common_channels([raster], spec.channels, spec.raster_format)
     level = raster.level(spec.resolution_m)
@@ -150,7 +150,7 @@ def read_site(
 
 
 def _span(low: float, high: float, around: float, size: int, length: int, *, one_window: bool) -> slice:
-    """Return the cells from `low` to `high` and around them: a window or more, within `length`."""
+    """Return the range of cells from `low` to `high` and around them: at least a window, and inside `length`."""
     if length < size:
         raise DataError("The place is smaller than a window of this model.", expected=f"{size} cells", got=length)
     wanted = math.ceil(high) - math.floor(low) + 2 * around
@@ -172,7 +172,7 @@ def mark_kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.boo
     Raises
     ------
     ConfigError
-        For a channel that the model does not draw.
+        For a channel that the model does not draw, or if all channels are kept.
     """
     for name in names:
         if name not in spec.channels:

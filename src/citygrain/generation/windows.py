@@ -1,4 +1,4 @@
-"""Layouts of one window each, drawn with a model, and drawn again where they miss what is asked for."""
+"""Draw layouts of one window each, and draw those again that miss their request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from citygrain.support.console import show_progress_bar
 from citygrain.support.devices import SINGLE, check_precision, find_device, use_precision
 
 NEAR = 0.02
-"""An error that is small enough, in standard deviations over the training windows: no further attempt is made."""
+"""The error below which no further attempt is made, in standard deviations over the training windows."""
 
 
 def draw(
@@ -38,38 +38,38 @@ def draw(
 ) -> Layouts:
     """Draw one layout for each condition.
 
-    With several attempts, a layout that misses its request is measured and drawn again from the same seed. More is
-    asked for where it had too little, less where it had too much, and the nearest of all attempts is kept. Nearest is
-    the layout with the smallest sum of squared errors, in standard deviations over the training windows; so more
-    attempts never end farther off. This works with every generator. A sampler's own feedback (`tolerance`) needs a
-    generator that is differentiable.
+    With several attempts, layouts are measured, and a layout that misses its request is drawn again from the same seed.
+    The new request is higher if the layout had too little, and lower if it had too much. Of all attempts the nearest is
+    kept: the layout with the smallest sum of squared errors, in standard deviations over the training windows. So more
+    attempts never make a layout worse. This works with every generator. The feedback of a sampler (`tolerance`) needs a
+    differentiable generator.
 
     Parameters
     ----------
     generator
         From `citygrain.load`.
     conditions
-        `N` of them.
+        `N` requests, one for each layout.
     seeds
         `N` seeds; a layout depends on its own seed and conditions only.
     sampler
-        Another than the generator's own.
+        None takes the generator's own sampler.
     attempts
-        How often a layout is drawn at most; one that comes within `NEAR` of all that it is asked is left as it is.
+        How often a layout is drawn, at most. A layout whose errors are all below `NEAR` is not drawn again.
     precision
-        Numbers that the generator computes in, see `citygrain.support.devices.use_precision`. In any, a layout is
+        Numbers that the generator computes in, see `citygrain.support.devices.use_precision`. Layouts are always
         measured in single precision.
     batch_size
-        How many are drawn at once.
+        How many layouts are drawn at once.
     show_progress
-        Show a bar.
+        Whether a progress bar is shown.
     grids, columns
         Where the layouts lie, and how many stand in a row, see `Layouts`.
 
     Raises
     ------
     ConfigError
-        For attempts, a precision or a batch size that are none.
+        For attempts or a batch size below 1, or a precision that does not exist.
     """
     check_attempts(attempts)
     check_precision(precision)
@@ -111,7 +111,7 @@ def draw(
 def _nearest_attempt(
     spec: LayoutSpec, conditions: Conditions, attempts: int, drawn: Callable[[Conditions, Tensor], Tensor]
 ) -> Tensor:
-    """Draw layouts `(B, C, H, W)`, and those that miss their request again; `drawn` takes conditions and their rows."""
+    """Draw layouts `(B, C, H, W)`, and draw those again that miss; `drawn` takes requests and their rows."""
     rows = torch.arange(len(conditions))
     layouts = drawn(conditions, rows)
     if attempts == 1 or not spec.scalars:
@@ -121,7 +121,7 @@ def _nearest_attempt(
     low, high = limits[0].minimum(conditions.scalars), limits[1].maximum(conditions.scalars)
 
     def missing(layouts: Tensor, rows: Tensor) -> Tensor:
-        """What is asked for and did not come, `(B, S)` in standard deviations; none of what cannot be missed."""
+        """Return requested minus measured values, `(B, S)` in standard deviations; 0 if nothing can be missed."""
         found = measure(layouts, spec.channels, spec.resolution_m)
         measured = torch.stack([found[name] for name in spec.scalars], 1)
         counts = conditions.present[rows] & (spread > 0)
@@ -138,17 +138,17 @@ def _nearest_attempt(
         nearer = still.square().sum(1) < off[rows].square().sum(1)
         kept = rows[nearer]
         layouts[kept], asked[kept], off[kept] = again[nearer], tried[nearer], still[nearer]
-        step[rows[~nearer]] /= 2  # it went too far
+        step[rows[~nearer]] /= 2  # the last step went too far
     return layouts
 
 
 def check_attempts(attempts: Any) -> None:
-    """Refuse a number of attempts that is none.
+    """Refuse a number of attempts that is not a whole number from 1 on.
 
     Raises
     ------
     ConfigError
-        It says what would be one.
+        For another value.
     """
     if not isinstance(attempts, int) or attempts < 1:
         raise ConfigError("A layout is drawn once at least.", expected="attempts ≥ 1, whole", got=attempts)

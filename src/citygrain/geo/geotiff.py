@@ -4,7 +4,7 @@ Each strip is averaged and compressed while the next one is drawn. Averages are 
 are valid, rounded without bias), empty tiles take no room, and a full disk is an `OSError` at once. The file is an
 ordinary tiled GeoTIFF, a BigTIFF only beyond 4 GB, and its bytes depend on no version of GDAL.
 
-GDAL writes such a file in three passes (cells, mask, overviews), in 1.6 times the time; its averages are rounded up,
+GDAL writes such a file in three passes (cells, mask, overviews), in 1.6 times the time. It rounds halves up,
 and where the disk fills in the last pass it may raise no error (`benchmarks/geotiff.py`).
 
 References

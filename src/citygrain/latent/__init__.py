@@ -1,65 +1,67 @@
-"""The latent space of a model: what its codes hold, which directions move what, how one city becomes another.
+"""The latent space of a model: what codes hold, which directions change which measure, and paths from city to city.
 
-Everything works on any model with a code (`citygrain.protocols.Codec`), on those that work in such a code, and on
-diffusion by `Inversion`. What can be told is told of held-out windows, and what is decoded is measured again::
+It works for every model with a code (`citygrain.protocols.Codec`), for models that work in the code of a codec, and for
+diffusion models by `Inversion`. Everything is judged on held-out windows. Decoded layouts are measured again::
 
     generator = citygrain.load("runs/copenhagen_los_angeles_64")
     train, held_out = (encode_places(generator, split=split) for split in ("train", "test"))
-    probes = probe(train, held_out)
-    path = follow(codec_of(generator), held_out.codes[:8], "cycle", [0, 1, 2, 3], train, hold=["coverage"])
+    probes = fit_probes(train, held_out)
+    path = follow(find_codec(generator), held_out.codes[:8], "cycle", [0, 1, 2, 3], train, hold=["coverage"])
 
-Pictures are drawn by `citygrain.latent.figures`, pattern cards by `citygrain.latent.patterns`.
+`citygrain.latent.figures` draws pictures, `citygrain.latent.patterns` pattern cards.
 """
 
-from citygrain.latent.codes import (
-    Codes,
-    codec_of,
-    decode,
-    encode,
-    encode_places,
-    explained_variance,
-    measures_kept,
-    reconstruct,
+from citygrain.latent.codes import Codes, find_codec
+from citygrain.latent.directions import (
+    CodePath,
+    Probes,
+    find_place_direction,
+    fit_probes,
+    interpolate,
+    measure_changes,
+    traverse,
 )
-from citygrain.latent.directions import CodePath, Probes, interpolate, moves, place_direction, probe, traverse
-from citygrain.latent.disentanglement import Information, disentanglement
+from citygrain.latent.disentanglement import Disentanglement, measure_disentanglement
+from citygrain.latent.encoding import decode, encode_layouts, encode_places, encode_windows
 from citygrain.latent.following import follow
 from citygrain.latent.inversion import Inversion
+from citygrain.latent.reconstruction import compare_explained_variance, reconstruct, score_decoded_measures
 from citygrain.latent.structure import (
-    Classified,
+    Classification,
     Projection,
     classify_places,
-    cluster,
-    neighbours,
-    project,
-    taken_for,
+    classify_unseen_places,
+    cluster_codes,
+    find_neighbours,
+    project_codes,
 )
 
 __all__ = [
-    "Classified",
+    "Classification",
     "CodePath",
     "Codes",
-    "Information",
+    "Disentanglement",
     "Inversion",
     "Probes",
     "Projection",
     "classify_places",
-    "cluster",
-    "codec_of",
+    "classify_unseen_places",
+    "cluster_codes",
+    "compare_explained_variance",
     "decode",
-    "disentanglement",
-    "encode",
+    "encode_layouts",
     "encode_places",
-    "explained_variance",
+    "encode_windows",
+    "find_codec",
+    "find_neighbours",
+    "find_place_direction",
+    "fit_probes",
     "follow",
     "interpolate",
-    "measures_kept",
-    "moves",
-    "neighbours",
-    "place_direction",
-    "probe",
-    "project",
+    "measure_changes",
+    "measure_disentanglement",
+    "project_codes",
     "reconstruct",
-    "taken_for",
+    "score_decoded_measures",
     "traverse",
 ]

@@ -1,4 +1,4 @@
-"""Directions in code space that move a measure or lead to another place, and paths along them that are measured."""
+"""Directions in code space that change a measure or lead to another place, and paths along such directions."""
 
 from __future__ import annotations
 
@@ -14,84 +14,85 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 
 from citygrain.errors import ConfigError, DataError
-from citygrain.latent.codes import Codes, Floats, Values, about, decode, forms_of, titled
-from citygrain.latent.structure import reduced
+from citygrain.latent.codes import Codes, Floats, Values
+from citygrain.latent.encoding import decode
+from citygrain.latent.measuring import find_measure, label_measure, measure_forms
+from citygrain.latent.structure import fit_components
 from citygrain.measures import measure
 from citygrain.protocols import Codec
 from citygrain.spec import LayoutSpec
 
-PROBED = 256
-"""Principal components that a probe sees of a code, where it has so many."""
+COMPONENTS = 256
+"""How many principal components of a code a probe reads, at most."""
 
 LEAST = 30
-"""Fewer windows that have a measure say nothing about it."""
+"""How many windows must have a value of a measure; a measure with fewer values is left out."""
 
-STRENGTHS = np.logspace(-5, 1, 13)
-"""Ridge penalties that are tried, times windows and mean variance of a component."""
+PENALTIES = np.logspace(-5, 1, 13)
+"""Ridge penalties that are tried. Each is multiplied by the number of windows and the mean variance of a component."""
 
 
 @dataclass(frozen=True)
 class Probes:
-    """What can be read off codes linearly, and where to go in code space to change it.
+    """Which measures a linear function can read off codes, and which direction in code space changes each of them.
 
     Attributes
     ----------
     r_squared
-        Measure → share of its variance over held-out windows that the probe tells; negative where it is worse than the
-        held-out mean.
+        Measure → R² of the probe on the held-out windows; negative if the probe is worse than their mean.
     directions
-        Measure → change of the mean code for one unit of it, `(*code_shape)`.
+        Measure → how the mean code changes with one unit of the measure, `(*code_shape)`.
     spread
         Measure → its standard deviation over the train windows.
-    strength
-        Measure → the penalty that cross-validation chose, as in `STRENGTHS`.
+    penalty
+        Measure → the ridge penalty that cross-validation chose from `PENALTIES`.
     left_out
-        Measure → why there is no probe.
+        Measure → why it has no probe.
     """
 
     r_squared: dict[str, float]
     directions: dict[str, Floats] = field(repr=False)
     spread: dict[str, float]
-    strength: dict[str, float]
+    penalty: dict[str, float]
     left_out: dict[str, str]
 
     def table(self) -> pd.DataFrame:
-        """Return the measures, those that are told best first."""
+        """Return one row for each measure; the measures with the highest R² come first."""
         rows = {
-            name: (about(name).label, about(name).unit, r2, self.spread[name], self.strength[name])
+            name: (find_measure(name).label, find_measure(name).unit, r2, self.spread[name], self.penalty[name])
             for name, r2 in sorted(self.r_squared.items(), key=lambda item: -item[1])
         }
         columns = ["label", "unit", "R²", "standard deviation", "penalty"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def probe(
-    train: Codes, held_out: Codes, measures: Sequence[str] | None = None, *, components: int = PROBED, seed: int = 0
+def fit_probes(
+    train: Codes, held_out: Codes, measures: Sequence[str] | None = None, *, components: int = COMPONENTS, seed: int = 0
 ) -> Probes:
-    """Fit a linear probe for every measure and find its direction (Alain & Bengio 2017; Haufe et al. 2014).
+    """Fit a linear probe for every measure, and find its direction (Alain & Bengio 2017; Haufe et al. 2014).
 
-    A probe is a ridge regression from the principal components of the train codes to the measure, its penalty chosen by
-    leave-one-out. Its weights are no direction to walk in: they also hold what cancels the rest of the code. The
-    direction is the probe's activation pattern, cov(code, prediction) / var(prediction): the change of the mean code
-    that goes with one unit of the measure, so that a step stays among real codes. Along it the probe's own prediction
-    changes by exactly as much.
+    A probe is a ridge regression from the principal components of the train codes to the measure. Its penalty is chosen
+    by leave-one-out cross-validation. The weights of a probe are not the direction that changes the measure: they also
+    cancel whatever else varies in the codes. The direction is the activation pattern of the probe, cov(code,
+    prediction) / var(prediction). This is how the mean code changes with one unit of the measure, so that a step along
+    it stays near codes of real windows. One step along it changes the prediction of the probe by one unit, too.
 
     Parameters
     ----------
     train, held_out
-        Codes of windows with what was measured on them. Train windows overlap, so that leave-one-out errs on the side
-        of small penalties; R² is that of the held-out windows.
+        Codes of the windows that probes are fitted to, and of the windows that R² is computed on. Train windows
+        overlap, so that cross-validation tends to choose small penalties.
     measures
-        Names; None for all that were measured.
+        Names of the measures; None for all that were measured.
     components
-        How many principal components the probes see.
+        How many principal components of a code the probes read, at most.
     seed
-        Of the principal components.
+        Seed of the principal components.
 
     Raises
     ------
     DataError
-        For a measure that was not measured on both.
+        For a measure that was not measured on both sets of windows.
 
     References
     ----------
@@ -104,14 +105,16 @@ def probe(
     for name in names:
         if name not in train.measured or name not in held_out.measured:
             both = [known for known in train.measured if known in held_out.measured]
-            raise DataError("This was not measured on the windows.", got=name, choices=both, remedy="forms=True")
-    pca = reduced(components, train, seed)
+            raise DataError(
+                "This was not measured on both sets of windows.", got=name, choices=both, remedy="forms=True"
+            )
+    pca = fit_components(components, train, seed)
     seen, new = pca.transform(train.flat), pca.transform(held_out.flat)
     centred = train.flat - train.flat.mean(0)
     found = Probes({}, {}, {}, {}, {})
     for name in names:
-        known, told = np.isfinite(train.measured[name]), np.isfinite(held_out.measured[name])
-        values, truth = train.measured[name][known], held_out.measured[name][told]
+        fitted, judged = np.isfinite(train.measured[name]), np.isfinite(held_out.measured[name])
+        values, truth = train.measured[name][fitted], held_out.measured[name][judged]
         if min(len(values), len(truth)) < LEAST:
             found.left_out[name] = f"in {len(values)} train and {len(truth)} held-out windows only"
             continue
@@ -119,44 +122,44 @@ def probe(
         if not spread > 0 or not truth.std() > 0:
             found.left_out[name] = "the same in all windows"
             continue
-        unit = len(values) * float(seen[known].var(0).mean())
-        ridge = RidgeCV(STRENGTHS * unit).fit(seen[known], (values - values.mean()) / spread)
-        prediction = ridge.predict(seen[known])
+        unit = len(values) * float(seen[fitted].var(0).mean())
+        ridge = RidgeCV(PENALTIES * unit).fit(seen[fitted], (values - values.mean()) / spread)
+        prediction = ridge.predict(seen[fitted])
         off = prediction - prediction.mean()
         variance = float((off**2).mean())
         if not variance > 0:
-            found.left_out[name] = "nothing in the code tells it"
+            found.left_out[name] = "the code tells nothing about it"
             continue
-        pattern = off @ centred[known] / len(off) / variance / spread
+        pattern = off @ centred[fitted] / len(off) / variance / spread
         found.directions[name] = pattern.astype(np.float32).reshape(train.codes.shape[1:])
-        found.r_squared[name] = float(r2_score(truth, ridge.predict(new[told]) * spread + values.mean()))
+        found.r_squared[name] = float(r2_score(truth, ridge.predict(new[judged]) * spread + values.mean()))
         found.spread[name] = spread
-        found.strength[name] = float(ridge.alpha_ / unit)
+        found.penalty[name] = float(ridge.alpha_ / unit)
     return found
 
 
-def place_direction(codes: Codes, start: str, end: str) -> Floats:
-    """Return the mean code of one place minus that of another, `(*code_shape)`: one step leads from start to end."""
-    difference: Floats = codes.of(end).codes.mean(0) - codes.of(start).codes.mean(0)
+def find_place_direction(codes: Codes, start: str, end: str) -> Floats:
+    """Return the mean code of the place `end` minus the mean code of the place `start`, `(*code_shape)`."""
+    difference: Floats = codes.select_place(end).codes.mean(0) - codes.select_place(start).codes.mean(0)
     return difference
 
 
 @dataclass(frozen=True)
 class CodePath:
-    """S steps through code space from N codes, decoded and measured.
+    """A path of S steps through code space, from each of N codes. Every step is decoded and measured.
 
     Attributes
     ----------
     positions
-        `(S,)`, where on the path each step is.
+        `(S,)`, the position of each step on the path.
     along
         What the positions mean, with their unit.
     codes
-        `(S, N, *code_shape)`.
+        The codes of every step, `(S, N, *code_shape)`.
     layouts
-        `(S, N, C, H, W)` in [0, 1].
+        The decoded codes, `(S, N, C, H, W)` in [0, 1].
     measured
-        Measure → `(S, N)`, in its unit; NaN where there is nothing to measure.
+        Measure → values of the layouts, `(S, N)`, in its unit; NaN where there is nothing to measure.
     spec
         Channels, size and resolution of the layouts.
     """
@@ -169,47 +172,52 @@ class CodePath:
     spec: LayoutSpec = field(repr=False)
 
     def table(self) -> pd.DataFrame:
-        """Return what was measured, one row a step and code, in columns named by measure; units are in `.attrs`."""
+        """Return one row for each step of each code, and one column for each measure; `.attrs` has the units."""
         steps, codes = self.codes.shape[:2]
         table = pd.DataFrame(
             {"position": self.positions.repeat(codes), "code": np.tile(np.arange(codes), steps)}
             | {name: values.ravel() for name, values in self.measured.items()}
         )
-        table.attrs = {"position": self.along, "units": {name: about(name).unit for name in self.measured}}
+        table.attrs = {"position": self.along, "units": {name: find_measure(name).unit for name in self.measured}}
         return table
 
 
 def traverse(
     codec: Codec, codes: ArrayLike, direction: ArrayLike, steps: ArrayLike, *, along: str = "step", forms: bool = False
 ) -> CodePath:
-    """Walk from codes in a direction, decode every step and measure it.
+    """Go from codes along a straight direction, decode every step, and measure it.
 
     Parameters
     ----------
     codec
-        What made the codes.
+        The codec of the codes.
     codes
-        `(N, *code_shape)`.
+        Where the path starts, `(N, *code_shape)`.
     direction
-        `(*code_shape)`, such as of `probe` (for one unit of the measure) or `place_direction`.
+        `(*code_shape)`, from `fit_probes` (one unit of a measure) or `find_place_direction` (from place to place).
     steps
-        `(S,)` multiples of the direction; 0 is where the codes are.
+        `(S,)`, multiples of the direction; 0 is the start.
     along
         What the steps mean, with their unit.
     forms
-        Measure the urban form of every layout too. A codec that blurs loses junctions and small buildings: compare the
-        steps with each other, and not with real windows.
+        Whether the urban form of every layout is measured, too. A codec that blurs loses junctions and small buildings,
+        so compare the steps with each other, and not with real windows.
+
+    Raises
+    ------
+    DataError
+        When the codes and the direction differ in shape, or there is no step.
     """
     start, by = np.asarray(codes, np.float32), np.asarray(direction, np.float32)
     positions = np.asarray(steps, float)
     if start.shape[1:] != by.shape or not len(positions):
         raise DataError(
-            "These codes cannot be walked from.",
-            expected=f"codes (N, …) with … = {by.shape}, and at least one step",
+            "No path can start from these codes.",
+            expected=f"codes of shape (N, …) with … = {by.shape}, and at least one step",
             got=f"{start.shape}, and {len(positions)} steps",
         )
     path = start + positions.astype(np.float32).reshape(-1, *[1] * start.ndim) * by
-    return measured_path(codec, path, positions, along, forms=forms)
+    return measure_path(codec, path, positions, along, forms=forms)
 
 
 def interpolate(
@@ -222,39 +230,47 @@ def interpolate(
     along: str = "share of the way",
     forms: bool = False,
 ) -> CodePath:
-    """Walk from codes to other codes, decode every step and measure it.
+    """Go from codes to other codes, decode every step, and measure it.
 
     Parameters
     ----------
     codec
-        What made the codes.
+        The codec of the codes.
     start, end
-        `(N, *code_shape)` each.
+        Codes `(N, *code_shape)` at both ends of the path.
     steps
-        How many, both ends among them.
+        How many steps the path has; both ends count.
     how
-        `linear`: the straight line. `spherical`: around the origin (Shoemake 1985), the norm going evenly from one to
-        the other: right for normal noise, whose norm hardly varies, as `Inversion` has it for a code.
+        `linear` goes along the straight line. `spherical` goes around the origin (Shoemake 1985), while the norm
+        changes evenly from that of `start` to that of `end`. Use it where a code is normal noise, as with `Inversion`:
+        the norm of normal noise hardly varies.
     along, forms
-        As for `traverse`.
+        See `traverse`.
+
+    Raises
+    ------
+    DataError
+        When the ends differ in shape, or there are fewer than two steps.
+    ConfigError
+        For another `how`.
     """
     a, b = np.asarray(start, np.float32), np.asarray(end, np.float32)
     if a.shape != b.shape or steps < 2:
         raise DataError(
-            "There is no way between these codes.",
-            expected="as many codes at both ends, and 2 steps or more",
+            "No path leads between these codes.",
+            expected="codes of the same shape at both ends, and 2 steps or more",
             got=f"{a.shape}, {b.shape}, {steps} steps",
         )
     if how not in {"linear", "spherical"}:
-        raise ConfigError("There is no such way.", got=how, choices=("linear", "spherical"))
+        raise ConfigError("Codes are not interpolated like this.", got=how, choices=("linear", "spherical"))
     positions = np.linspace(0, 1, steps)
     t = positions.reshape(-1, *[1] * a.ndim)
     of_a, of_b = (1 - t, t) if how == "linear" else _spherical(a, b, t)
-    return measured_path(codec, (of_a * a + of_b * b).astype(np.float32), positions, along, forms=forms)
+    return measure_path(codec, (of_a * a + of_b * b).astype(np.float32), positions, along, forms=forms)
 
 
 def _spherical(a: Floats, b: Floats, t: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights `(S, N, …)` of both ends; linear where they lie in one direction or in opposite ones."""
+    """Return the weights `(S, N, …)` of both ends; linear ones if the ends are parallel or opposite."""
     flat = [x.reshape(len(x), -1).astype(float) for x in (a, b)]
     shape = (-1, *[1] * (a.ndim - 1))
     long_a, long_b = (np.maximum(np.linalg.norm(x, axis=1), 1e-12) for x in flat)
@@ -269,13 +285,13 @@ def _spherical(a: Floats, b: Floats, t: NDArray[np.float64]) -> tuple[NDArray[np
     )
 
 
-def measured_path(codec: Codec, codes: Floats, positions: NDArray[np.float64], along: str, *, forms: bool) -> CodePath:
-    """Decode codes `(S, N, …)` and measure them."""
+def measure_path(codec: Codec, codes: Floats, positions: NDArray[np.float64], along: str, *, forms: bool) -> CodePath:
+    """Decode the codes `(S, N, …)` of a path, and measure the layouts."""
     spec, steps = codec.spec, codes.shape[:2]
     layouts = decode(codec, codes.reshape(-1, *codes.shape[2:]))
     measured = {k: v.astype(float) for k, v in measure(layouts, spec.channels, spec.resolution_m).items()}
     if forms:
-        measured |= forms_of(layouts, spec)
+        measured |= measure_forms(layouts, spec)
     return CodePath(
         positions,
         along,
@@ -286,24 +302,25 @@ def measured_path(codec: Codec, codes: Floats, positions: NDArray[np.float64], a
     )
 
 
-def moves(path: CodePath, spread: Mapping[str, float], target: str | None = None) -> pd.DataFrame:
-    """Tell what a path moves: all measures side by side, in standard deviations.
+def measure_changes(path: CodePath, spread: Mapping[str, float], target: str | None = None) -> pd.DataFrame:
+    """Measure how much every measure changes along a path, in its standard deviations.
 
     Parameters
     ----------
     path
-        Of equal or unequal steps.
+        The path; its steps need not be equally long.
     spread
-        Measure → its standard deviation over real windows, such as `Probes.spread`; others are left out.
+        Measure → its standard deviation over real windows, such as `Probes.spread`. Other measures are left out.
     target
-        What was to be moved, where the positions are in its unit: the change is then that for one standard deviation of
-        it that was asked for, and 1 is what was wanted. None: the change for one unit of position.
+        The measure that was to be changed, if the positions of the path are in its unit. Changes are then those for one
+        requested standard deviation of the target, and the target itself should change by 1. If None, changes are those
+        for one unit of position.
 
     Returns
     -------
     pandas.DataFrame
-        Measures, the target first and then those that move most; `change` in standard deviations and `in its unit`,
-        both least-squares slopes over all steps and codes.
+        One row for each measure: the target first, then those that change most. `change` is in standard deviations of
+        the measure, `in its unit` in its unit. Both are least-squares slopes over all steps and codes.
 
     Raises
     ------
@@ -317,16 +334,17 @@ def moves(path: CodePath, spread: Mapping[str, float], target: str | None = None
     for name, values in path.measured.items():
         if name in spread and spread[name] > 0:
             slope = _slope(path.positions, values) * asked
-            rows[name] = (about(name).label, about(name).unit, slope / spread[name], slope, name == target)
+            about = find_measure(name)
+            rows[name] = (about.label, about.unit, slope / spread[name], slope, name == target)
     table = pd.DataFrame.from_dict(
         rows, orient="index", columns=["label", "unit", "change", "in its unit", "target"]
     ).sort_values("change", key=np.abs, ascending=False)
-    table.attrs = {"for": path.along if target is None else f"one standard deviation of {titled(target)}"}
+    table.attrs = {"for": path.along if target is None else f"one standard deviation of {label_measure(target)}"}
     return table.sort_values("target", ascending=False, kind="stable")
 
 
 def _slope(positions: NDArray[np.float64], values: NDArray[np.float64]) -> float:
-    """Least-squares slope over steps, codes `(S, N)` each with a level of its own; NaN where nothing was measured."""
+    """Return the slope of values `(S, N)` by least squares, where each code has its own level; NaN without values."""
     at = np.where(np.isfinite(values), positions[:, None], np.nan)
     with np.errstate(invalid="ignore"):
         counts = np.isfinite(values).sum(0)

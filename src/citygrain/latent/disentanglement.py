@@ -1,4 +1,4 @@
-"""Whether each measure has a part of the code to itself: mutual information, and the gap between first and second."""
+"""Whether each measure has a component of the code to itself, judged by mutual information."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from sklearn.feature_selection import mutual_info_regression
 
 from citygrain.latent.codes import Codes
 from citygrain.latent.directions import LEAST
-from citygrain.latent.structure import reduced
+from citygrain.latent.structure import fit_components
 
 BINS = 20
-"""Bins of equal count that a measure is cut into, as is usual for this score (Locatello et al. 2019)."""
+"""Bins that the values of a measure are sorted into, as is usual for this score (Locatello et al. 2019)."""
 
 
 @dataclass(frozen=True)
-class Information:
-    """What the components of codes tell about measures.
+class Disentanglement:
+    """How much the components of codes tell about measures.
 
     Attributes
     ----------
     bits
-        Measures × components: mutual information in bit.
+        Mutual information of each measure (rows) and each component (columns), in bits.
     entropy
-        Of each measure, cut into bins, in bit: the most that can be told.
+        Entropy of each measure, in bits, once its values are sorted into bins. Mutual information cannot be larger.
     gap
-        Mutual information gap of each measure, 0 to 1: how much more the best component tells than the second best,
-        as a share of the entropy.
+        Mutual information gap of each measure, from 0 to 1: the mutual information with the best component, minus that
+        with the second best, divided by the entropy.
     """
 
     bits: pd.DataFrame
@@ -37,21 +37,22 @@ class Information:
     gap: pd.Series
 
 
-def disentanglement(codes: Codes, components: int = 16, *, seed: int = 0) -> Information:
+def measure_disentanglement(codes: Codes, components: int = 16, *, seed: int = 0) -> Disentanglement:
     """Estimate the mutual information between principal components of codes and measures (Chen et al. 2018).
 
-    A measure is cut into `BINS` bins of equal count, fewer where many windows have one value; a component stays
-    continuous (nearest neighbours, Ross 2014). Measures that are the same in all windows, or undefined in most, are
-    left out. Where there is nothing to tell, the estimate scatters about 0 by some hundredths of a bit, cut off there.
+    The values of a measure are sorted into `BINS` bins that hold equally many windows; there are fewer bins if many
+    windows have the same value. Components stay continuous (nearest neighbours, Ross 2014). A measure is left out if it
+    is the same in all windows, or has no value in most windows. Where measure and component are independent, the
+    estimate varies around 0 by some hundredths of a bit; negative estimates are set to 0.
 
     Parameters
     ----------
     codes
-        Some hundreds at least.
+        At least some hundred codes.
     components
-        How many principal components, those of most variance first.
+        How many principal components are examined; those with the largest variance come first.
     seed
-        Of the noise that parts equal values.
+        Seed of the principal components, and of the noise that separates equal values.
 
     References
     ----------
@@ -62,13 +63,13 @@ def disentanglement(codes: Codes, components: int = 16, *, seed: int = 0) -> Inf
 
     Ross, B. C. (2014). Mutual information between discrete and continuous data sets. *PLoS ONE* 9(2).
     """
-    points = reduced(components, codes, seed).transform(codes.flat)
+    points = fit_components(components, codes, seed).transform(codes.flat)
     rows, entropies = {}, {}
     for name, values in codes.measured.items():
         known = np.isfinite(values)
         if known.sum() < max(LEAST, len(values) / 2):
             continue
-        binned = _binned(values[known])
+        binned = _sort_into_bins(values[known])
         share = np.bincount(binned) / len(binned)
         share = share[share > 0]
         if len(share) < 2:
@@ -82,9 +83,10 @@ def disentanglement(codes: Codes, components: int = 16, *, seed: int = 0) -> Inf
     entropy = pd.Series(entropies)
     ordered = -np.sort(-bits.to_numpy(float), axis=1)
     second = ordered[:, 1] if ordered.shape[1] > 1 else 0.0
-    return Information(bits, entropy, pd.Series((ordered[:, 0] - second) / entropy.to_numpy(), index=bits.index))
+    return Disentanglement(bits, entropy, pd.Series((ordered[:, 0] - second) / entropy.to_numpy(), index=bits.index))
 
 
-def _binned(values: NDArray[np.float64]) -> NDArray[np.int64]:
+def _sort_into_bins(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the number of the bin that each value lies in."""
     edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
     return np.searchsorted(edges, values, side="left").astype(np.int64)

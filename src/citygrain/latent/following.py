@@ -1,4 +1,4 @@
-"""Changing a condition by so much through a decoder that is not linear, without leaving what real codes are like."""
+"""Change a condition by a given amount, through a decoder that is not linear, and stay near codes of real windows."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from citygrain.errors import DataError
-from citygrain.latent.codes import Codes, titled
-from citygrain.latent.directions import CodePath, measured_path
+from citygrain.latent.codes import Codes
+from citygrain.latent.directions import CodePath, measure_path
+from citygrain.latent.measuring import label_measure
 from citygrain.measures import measurable, measure_unchecked
 from citygrain.protocols import Codec
 from citygrain.support.devices import find_device
 
 NEWTON_STEPS = 8
-"""Steps towards each position, at most."""
+"""How many Gauss-Newton steps lead to each position, at most."""
 
 LONGEST = 6.0
-"""The longest of them, in standard deviations of real codes."""
+"""The length of a Gauss-Newton step, at most, in standard deviations of real codes."""
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
-"""Of each step, that which leads nearest is taken: where a decoder saturates, gradients promise too much."""
+"""Shares of a step that are tried. The best one is taken: where a decoder saturates, a whole step leads too far."""
 
 ENOUGH = 0.97
-"""None is taken that leaves more of the way than this share: what cannot be reached is not run after."""
+"""A step is taken only if it shortens the rest of the way to less than this share. Otherwise the codes stay."""
 
 CLOSE = 0.01
-"""What may be left of the way, in standard deviations of a measure."""
+"""The rest of the way at which the position counts as reached, in standard deviations of a measure."""
 
 RIDGE = 1e-3
-"""What keeps measures that are nearly one and the same from being torn apart, as a share of their own."""
+"""Share of the mean diagonal that is added to J Σ Jᵀ, which nearly equal measures would make singular."""
 
 
 def follow(
@@ -46,41 +47,44 @@ def follow(
     hold: Sequence[str] = (),
     forms: bool = False,
 ) -> CodePath:
-    """Walk from codes to where a condition has changed by so much, bending the direction on the way.
+    """Change a condition by given amounts; every code goes its own way, and the direction is renewed after each step.
 
-    Where a decoder is far from linear, one direction for all codes leads astray. This is the same step as that of
-    `probe`, with the gradient of what is measured on the decoded layout for the probe's weights: at each code the
-    smallest change, in terms of the covariance Σ of real codes, that brings the target to where it is to be and keeps
-    what is held, Σ Jᵀ (J Σ Jᵀ)⁻¹ (wanted − measured) with J the gradients (Gauss and Newton), over and over.
+    Where a decoder is far from linear, one direction is wrong for many codes. So the direction is computed anew at each
+    code, from the gradients J of what is measured on the decoded layout. A step is the likeliest change of the code
+    that gives the target its wanted value and keeps the held conditions: Σ Jᵀ (J Σ Jᵀ)⁻¹ (wanted − measured), where Σ
+    is the covariance of real codes (a Gauss-Newton step). Steps are repeated until the wanted values are reached. The
+    directions of `fit_probes` come from the same formula, with the weights of the probe as J.
 
     Parameters
     ----------
     codec
-        What made the codes; it has to be differentiable.
+        The codec of the codes; it has to be differentiable.
     codes
-        `(N, *code_shape)`.
+        Where the path starts, `(N, *code_shape)`.
     target
         The condition to change.
     steps
-        `(S,)` changes of it, in its unit, from what is measured on the decoded codes. What a layout cannot be, such as
-        less than nothing of a channel, is not reached.
+        `(S,)` changes of the target, in its unit, relative to its value on the decoded start. A value that no layout
+        has, such as a negative share, is not reached.
     real
-        Codes of real windows, some hundreds at least, that say which changes are likely.
+        Codes of real windows, at least some hundred. Their covariance says which changes are likely.
     hold
-        Conditions that are to stay as they are on the decoded codes.
+        Conditions that keep their value on the decoded start.
     forms
-        Measure the urban form of every layout too.
+        Whether the urban form of every layout is measured, too.
 
     Raises
     ------
     DataError
-        For a measure that is no condition of these layouts: urban form has no gradient.
+        For a measure that is not a condition of these layouts. Urban form has no gradient.
     """
     spec, where = codec.spec, find_device(codec)
     names, possible = [target, *hold], measurable(spec.channels)
     for name in names:
         if name not in possible or name not in real.measured:
-            raise DataError("This cannot be followed.", got=name, choices=possible, remedy="probe and traverse")
+            raise DataError(
+                "This condition cannot be followed.", got=name, choices=possible, remedy="fit_probes and traverse"
+            )
     unit = torch.tensor([max(float(real.measured[name].std()), 1e-9) for name in names], device=where)
     spread = torch.as_tensor((real.flat - real.flat.mean(0)) / math.sqrt(len(real))).to(where)  # Σ = spreadᵀ spread
     start = torch.as_tensor(np.asarray(codes, np.float32)).to(where)
@@ -99,16 +103,18 @@ def follow(
             wanted = base.clone()
             wanted[:, 0] += float(positions[i]) / unit[0]
             for _ in range(NEWTON_STEPS):
-                x, left = _nearer(measured, x, wanted, spread)
+                x, left = _step_nearer(measured, x, wanted, spread)
                 if float(left.max()) < CLOSE:
                     break
             found[i] = x
     path = torch.stack(found).cpu().numpy()
-    return measured_path(codec, path, positions, f"change of {titled(target)} asked for", forms=forms)
+    return measure_path(codec, path, positions, f"requested change of {label_measure(target)}", forms=forms)
 
 
-def _nearer(measured: Callable[[Tensor], Tensor], x: Tensor, wanted: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring codes `(N, …)` nearer to where they measure what is wanted `(N, K)`; tell what is left `(N,)`."""
+def _step_nearer(
+    measured: Callable[[Tensor], Tensor], x: Tensor, wanted: Tensor, spread: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Move codes `(N, …)` one step towards the wanted values `(N, K)`; return them, and the distance left `(N,)`."""
     x = x.detach().requires_grad_()
     now = measured(x)
     slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in now.unbind(1)]

@@ -1,7 +1,7 @@
-"""Pattern cards: one page a measure, with what it looks like in real cities and what moves it in a model's code.
+"""Pattern cards: for each measure a card with windows of real cities, and with a path that changes the measure.
 
-A card stands beside a pattern of Alexander's where a measure sees a part of one. What it sees and what it does not is
-said in a sentence each; no measure here sees how a place is used.
+Some measures capture a part of one of Christopher Alexander's patterns. Their cards name the pattern, and say what the
+measure sees of it and what it does not see. No measure here sees how a place is used.
 
 References
 ----------
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from citygrain.errors import DataError
 from citygrain.evaluation.pages import format_number, write_page
-from citygrain.latent.codes import Codes, about, titled
-from citygrain.latent.directions import CodePath, Probes, moves, probe, traverse
+from citygrain.latent.codes import Codes
+from citygrain.latent.directions import CodePath, Probes, fit_probes, measure_changes, traverse
 from citygrain.latent.figures import draw_curves, draw_steps
 from citygrain.latent.following import follow
+from citygrain.latent.measuring import find_measure, label_measure
 from citygrain.measures import measurable
 from citygrain.plot import INK, save_figure, show_layout
 from citygrain.plot.style import new_figure
@@ -33,27 +34,27 @@ from citygrain.protocols import Codec
 from citygrain.support.console import show_progress_bar
 
 ENDS = 0.05
-"""Share of the windows, least and most, that examples are drawn from and that a path leads to."""
+"""Share of the windows that counts as an extreme: examples are taken from both extremes, and the path ends there."""
 
 EXAMPLES, STEPS, STARTS = 7, 7, 12
-"""Windows of each extreme; steps of the path; windows near the median that it starts from."""
+"""How many windows of each extreme are shown; steps of the path; windows near the median that the path starts at."""
 
 CURVES, LISTED = 4, 8
-"""Measures whose curves are drawn, and that the page lists: the one that is to be moved, and those that move most."""
+"""How many measures have a curve, and how many the page lists: the measure itself, and those that change most."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """One of Alexander's patterns as far as a measure sees it.
+    """One of Alexander's patterns, and the part of it that a measure sees.
 
     Parameters
     ----------
     number, name
-        In *A Pattern Language*.
+        Number and name of the pattern in *A Pattern Language*.
     measure
         Name of the measure.
     sees, misses
-        What of the pattern the measure tells, and what not.
+        What the measure sees of the pattern, and what it does not see.
     """
 
     number: int
@@ -92,38 +93,38 @@ PATTERNS: tuple[Pattern, ...] = tuple(
          "the edge as a place: its depth, seats and shelter"),
     )
 )  # fmt: skip
-"""What is measured of which pattern, by number; a measure may see a part of several."""
+"""The patterns that measures see a part of, by number. A measure may see a part of several patterns."""
 
 
 @dataclass(frozen=True)
-class Card:
-    """What a card shows.
+class PatternCard:
+    """A card of one measure.
 
     Attributes
     ----------
     measure
-        Its name.
+        Name of the measure.
     patterns
-        Those that it sees a part of.
+        The patterns that the measure sees a part of.
     figure
-        The card.
-    way
-        The path that moves it.
-    moved
-        What the path moves, see `citygrain.latent.moves`.
+        The card as a figure.
+    path
+        The path that changes the measure.
+    changes
+        How much every measure changes along the path, see `citygrain.latent.measure_changes`.
     r_squared
-        How well a linear probe tells the measure of held-out windows.
+        R² of the linear probe of the measure on held-out windows.
     """
 
     measure: str
     patterns: tuple[Pattern, ...]
     figure: Figure = field(repr=False)
-    way: CodePath = field(repr=False)
-    moved: pd.DataFrame = field(repr=False)
+    path: CodePath = field(repr=False)
+    changes: pd.DataFrame = field(repr=False)
     r_squared: float
 
 
-def pattern_card(
+def make_pattern_card(
     codec: Codec,
     measure: str,
     train: Codes,
@@ -131,63 +132,63 @@ def pattern_card(
     *,
     probes: Probes | None = None,
     hold: Sequence[str] = (),
-) -> Card:
-    """Draw the card of a measure: real windows at its extremes, and a decoded path between them.
+) -> PatternCard:
+    """Draw the card of a measure: real windows with little and much of it, and a decoded path between the two.
 
-    The path starts at held-out windows near the median and leads as far as the least and the most `ENDS` of the
-    windows. A condition is followed (`citygrain.latent.follow`); urban form, which has no gradient, is moved along the
-    direction of its probe, from what is left of it in the decoded start.
+    The path starts at held-out windows near the median of the measure. It leads to the values below and above which
+    `ENDS` of the held-out windows lie. A condition is changed by `citygrain.latent.follow`. Urban form has no gradient,
+    so it is changed along the direction of its probe, relative to its value on the decoded start.
 
     Parameters
     ----------
     codec
-        What made the codes.
+        The codec of the codes.
     measure
-        Name of what was measured on both sets of windows.
+        Name of a measure that was measured on both sets of windows.
     train, held_out
-        Codes to learn directions from, and windows to show and to walk from.
+        Codes that directions are learned from, and codes of the windows that are shown and that paths start at.
     probes
-        Where they were fitted before; fitted here otherwise.
+        Probes that were fitted before; None fits them.
     hold
-        Conditions that are to stay, where a condition is followed.
+        Conditions that keep their value, if the measure is a condition.
 
     Raises
     ------
     DataError
-        For a measure that was not taken, or that is the same everywhere.
+        For a measure that was not measured, or that has no probe.
     """
-    probes = probes or probe(train, held_out)
+    probes = probes or fit_probes(train, held_out)
     if measure not in probes.directions:
         raise DataError(
             f"There is no card of {measure}.",
             got=probes.left_out.get(measure, "not measured"),
             choices=list(probes.directions),
-            remedy="forms=True measures urban form, too",
+            remedy="forms=True, which measures urban form, too",
         )
     values = held_out.measured[measure]
     ranked = np.argsort(values)[: int(np.isfinite(values).sum())]  # NaN comes last
     low, middle, high = np.quantile(values[ranked], [ENDS, 0.5, 1 - ENDS])
     near = ranked[np.argsort(np.abs(values[ranked] - middle), kind="stable")[:STARTS]]
-    positions = _positions(low - middle, high - middle)
+    positions = _space_positions(low - middle, high - middle)
     form = measure not in measurable(train.spec.channels)
     if form:
-        along = f"change of {titled(measure)} asked for"
+        along = f"requested change of {label_measure(measure)}"
         direction = probes.directions[measure]
-        way = traverse(codec, held_out.codes[near], direction, positions, along=along, forms=True)
+        path = traverse(codec, held_out.codes[near], direction, positions, along=along, forms=True)
     else:
-        way = follow(codec, held_out.codes[near], measure, positions, train, hold=hold)
-    moved = moves(way, probes.spread, measure)
+        path = follow(codec, held_out.codes[near], measure, positions, train, hold=hold)
+    changes = measure_changes(path, probes.spread, measure)
     patterns = tuple(p for p in PATTERNS if p.measure == measure)
     count = max(EXAMPLES, round(ENDS * len(ranked)))
     ends = [
         part[np.linspace(0, len(part) - 1, EXAMPLES).round().astype(int)] for part in (ranked[:count], ranked[-count:])
     ]
-    figure = _draw_card(measure, patterns, held_out, ends, way, list(moved.index[:CURVES]))
-    return Card(measure, patterns, figure, way, moved, probes.r_squared[measure])
+    figure = _draw_card(measure, patterns, held_out, ends, path, list(changes.index[:CURVES]))
+    return PatternCard(measure, patterns, figure, path, changes, probes.r_squared[measure])
 
 
-def _positions(low: float, high: float) -> NDArray[np.float64]:
-    """Evenly to both sides of 0 where there are two; 0 is among them."""
+def _space_positions(low: float, high: float) -> NDArray[np.float64]:
+    """Return `STEPS` positions from `low` to `high`; 0 is one of them, and they are even on each side of it."""
     below = round((STEPS - 1) * max(-low, 0) / max(high - low, 1e-12))
     down, up = np.linspace(low, 0, below + 1), np.linspace(0, high, STEPS - below)
     return np.concatenate([down[:-1], up])
@@ -198,19 +199,19 @@ def _draw_card(
     patterns: Sequence[Pattern],
     held_out: Codes,
     ends: Sequence[NDArray[np.int64]],
-    way: CodePath,
+    path: CodePath,
     curves: Sequence[str],
 ) -> Figure:
     figure = new_figure(9.2, 8.8)
     names = dict.fromkeys(f"{p.number} {p.name}" for p in patterns)
     beside = f"   beside Alexander's {', '.join(names)}" if names else ""
-    figure.suptitle(titled(measure) + beside, color=INK, fontsize=12, x=0.01, ha="left")
+    figure.suptitle(label_measure(measure) + beside, color=INK, fontsize=12, x=0.01, ha="left")
     parts: Any = figure.subfigures(4, 1, height_ratios=[1.7, 1.7, 3.2, 2.2])
     for part, index, which in zip(parts, ends, ("least", "most"), strict=False):
         _draw_examples(part, measure, held_out, index, f"windows with the {which} of it")
     parts[2].suptitle("decoded, from windows near the median", color=INK, fontsize=9, x=0.01, ha="left")
-    draw_steps(parts[2], way, 2)
-    draw_curves(parts[3], way, curves, columns=len(curves), wanted=measure)
+    draw_steps(parts[2], path, 2)
+    draw_curves(parts[3], path, curves, columns=len(curves), target=measure)
     return figure
 
 
@@ -223,7 +224,7 @@ def _draw_examples(figure: SubFigure, measure: str, codes: Codes, index: NDArray
         ax.set_xlabel(format_number(float(value), 2), color=INK, fontsize=8.5)
 
 
-def write_cards(
+def write_pattern_cards(
     codec: Codec,
     measures: Sequence[str],
     train: Codes,
@@ -232,20 +233,38 @@ def write_cards(
     *,
     hold: Sequence[str] = (),
 ) -> Path:
-    """Draw a card of each measure, and one page with all of them that opens anywhere.
+    """Draw a card of each measure, and write one page with all cards; the page holds its pictures.
+
+    Parameters
+    ----------
+    codec
+        The codec of the codes.
+    measures
+        Names of the measures.
+    train, held_out
+        See `make_pattern_card`.
+    folder
+        Where the page and the pictures are written.
+    hold
+        Conditions that keep their value, if the measure of a card is another condition.
 
     Returns
     -------
     Path
-        `patterns.html` in the folder, with a PNG for each card beside it.
+        `patterns.html` in the folder; beside it lies a PNG of each card.
+
+    Raises
+    ------
+    DataError
+        For a measure that was not measured, or that has no probe.
     """
     into = Path(folder)
-    probes = probe(train, held_out)
+    probes = fit_probes(train, held_out)
     cards = []
     with show_progress_bar("drawing cards", len(measures)) as advance:
         for name in measures:
             kept = [other for other in hold if other != name]
-            cards.append(pattern_card(codec, name, train, held_out, probes=probes, hold=kept))
+            cards.append(make_pattern_card(codec, name, train, held_out, probes=probes, hold=kept))
             save_figure(cards[-1].figure, into / f"{name}.png")
             advance(1)
     return write_page(
@@ -254,14 +273,14 @@ def write_cards(
         "patterns",
         cards=[
             {
-                "about": about(card.measure),
+                "about": find_measure(card.measure),
                 "patterns": card.patterns,
                 "r_squared": card.r_squared,
                 "picture": f"{card.measure}.png",
-                "moved": card.moved.head(LISTED).to_dict("records"),
+                "changes": card.changes.head(LISTED).to_dict("records"),
             }
             for card in cards
         ],
         places=[name.replace("_", " ") for name in held_out.spec.places],
-        hold=[about(name).label for name in hold],
+        hold=[find_measure(name).label for name in hold],
     )

@@ -1,4 +1,4 @@
-"""How codes lie: maps of them, groups, neighbours, and which place a window is taken for."""
+"""How codes lie in code space: maps, groups, neighbours, and which place a classifier reads off a code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from citygrain.errors import CapabilityError, ConfigError, DataError
 from citygrain.latent.codes import Codes
 
 COMPONENTS = 64
-"""Principal components that maps, groups and classifiers see of a code, where it has so many."""
+"""How many principal components of a code maps, groups and classifiers use, at most."""
 
 How = Literal["pca", "umap", "som"]
 
@@ -36,49 +36,52 @@ class Projection:
     Attributes
     ----------
     points
-        `(N, 2)`. Of a self-organising map, column and row of the cell that each code fell into.
-    how
-        The method, with the share of the variance that it shows where that can be told.
-    place_on
-        From other codes `(M, *code_shape)` to where they lie on the map, `(M, 2)`.
+        Points of the codes on the map, `(N, 2)`. On a self-organising map, column and row of the cell of each code.
+    label
+        The method in words; for principal components with the share of the variance that the map shows.
+    transform
+        Takes other codes `(M, *code_shape)`, and returns their points on the map, `(M, 2)`.
     """
 
     points: NDArray[np.float64]
-    how: str
-    place_on: Callable[[ArrayLike], NDArray[np.float64]] = field(repr=False)
+    label: str
+    transform: Callable[[ArrayLike], NDArray[np.float64]] = field(repr=False)
 
 
-def reduced(count: int, codes: Codes, seed: int = 0) -> PCA:
-    """Fit the first principal components of codes; fewer than `count` where the codes have no more."""
+def fit_components(count: int, codes: Codes, seed: int = 0) -> PCA:
+    """Fit the first `count` principal components of codes, or all of them if the codes have fewer."""
     if len(codes) < 3:
-        raise DataError("Too few codes say nothing.", expected="3 or more", got=len(codes))
+        raise DataError("There are too few codes for principal components.", expected="3 or more", got=len(codes))
     return PCA(min(count, len(codes) - 1, codes.flat.shape[1]), random_state=seed).fit(codes.flat)
 
 
-def project(codes: Codes, how: How = "pca", *, seed: int = 0) -> Projection:
-    """Lay codes out in two dimensions.
+def project_codes(codes: Codes, how: How = "pca", *, seed: int = 0) -> Projection:
+    """Lay codes out on a map in two dimensions.
 
     Parameters
     ----------
     codes
-        Three or more.
+        At least three codes.
     how
-        `pca`: the two directions of most variance; distances mean what they say. `umap`: neighbours stay neighbours,
-        distances and densities mean little (McInnes et al. 2018). `som`: a grid of cells, each with codes that are
-        alike, and neighbouring cells too (Kohonen 1982). The latter two see the first `COMPONENTS` components.
+        `pca`: the first two principal components; distances on the map can be trusted. `umap`: neighbours stay
+        neighbours, but distances and densities mean little (McInnes et al. 2018). `som`, a self-organising map: a grid
+        of cells; codes in the same cell are alike, and so are codes in neighbouring cells (Kohonen 1982). UMAP and SOM
+        start from the first `COMPONENTS` principal components.
     seed
-        Of what is drawn at random.
+        Seed of the random numbers.
 
     Raises
     ------
+    DataError
+        For fewer than three codes.
     ConfigError
         For another method.
     CapabilityError
-        Where the method's library is not installed.
+        When the library of the method is not installed.
     """
     if how not in {"pca", "umap", "som"}:
         raise ConfigError("Codes cannot be laid out like this.", got=how, choices=("pca", "umap", "som"))
-    pca = reduced(2 if how == "pca" else COMPONENTS, codes, seed)
+    pca = fit_components(2 if how == "pca" else COMPONENTS, codes, seed)
 
     def components(of: ArrayLike) -> NDArray[np.float64]:
         values = np.asarray(of, np.float32)
@@ -93,35 +96,35 @@ def project(codes: Codes, how: How = "pca", *, seed: int = 0) -> Projection:
 
 
 def _umap(points: NDArray[np.float64], components: Callable[..., Any], seed: int) -> Projection:
-    umap = _library("umap", "umap-learn")
+    umap = _import_library("umap", "umap-learn")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a seed costs threads, and what numba is going to drop
+        warnings.simplefilter("ignore")  # it warns that a seed allows one thread only, and numba of its own future
         fitted = umap.UMAP(n_neighbors=min(15, len(points) - 1), random_state=seed).fit(points)
 
-    def place_on(of: ArrayLike) -> NDArray[np.float64]:
+    def transform(of: ArrayLike) -> NDArray[np.float64]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return np.asarray(fitted.transform(components(of)), float)
 
-    return Projection(np.asarray(fitted.embedding_, float), "UMAP", place_on)
+    return Projection(np.asarray(fitted.embedding_, float), "UMAP", transform)
 
 
 def _som(points: NDArray[np.float64], components: Callable[..., Any], seed: int) -> Projection:
-    library = _library("minisom", "minisom")
+    library = _import_library("minisom", "minisom")
     edge = int(np.ceil(np.sqrt(5 * np.sqrt(len(points)))))  # 5 √N cells, the usual choice (Vesanto & Alhoniemi 2000)
     som = library.MiniSom(edge, edge, points.shape[1], sigma=edge / 4, learning_rate=0.5, random_seed=seed)
     som.pca_weights_init(points)
     som.train(points, 20 * len(points), random_order=True)
 
-    def place_on(of: ArrayLike) -> NDArray[np.float64]:
+    def transform(of: ArrayLike) -> NDArray[np.float64]:
         return np.array([som.winner(point) for point in components(of)], float)
 
     return Projection(
-        np.array([som.winner(point) for point in points], float), f"self-organising map, {edge} × {edge}", place_on
+        np.array([som.winner(point) for point in points], float), f"self-organising map, {edge} × {edge}", transform
     )
 
 
-def _library(name: str, package: str) -> Any:
+def _import_library(name: str, package: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -134,7 +137,7 @@ def _library(name: str, package: str) -> Any:
         ) from error
 
 
-def cluster(
+def cluster_codes(
     codes: Codes, groups: int, how: Literal["kmeans", "mixture"] = "kmeans", *, seed: int = 0
 ) -> NDArray[np.int64]:
     """Group codes by their first `COMPONENTS` principal components.
@@ -142,24 +145,30 @@ def cluster(
     Parameters
     ----------
     codes
-        At least as many as groups.
+        At least as many codes as groups.
     groups
         How many groups.
     how
-        `kmeans`: round groups of like size; `mixture`: normal distributions with axes of their own.
+        `kmeans`: round groups of similar size. `mixture`: normal distributions, each with its own variance along every
+        component.
     seed
-        Of the first centres.
+        Seed of the first centres.
 
     Returns
     -------
     numpy.ndarray
-        `(N,)`, the group of each.
+        `(N,)`, the number of the group of each code.
+
+    Raises
+    ------
+    ConfigError
+        For another method, or more groups than codes.
     """
     if how not in {"kmeans", "mixture"}:
         raise ConfigError("Codes cannot be grouped like this.", got=how, choices=("kmeans", "mixture"))
     if not 1 <= groups <= len(codes):
-        raise ConfigError("There cannot be so many groups.", expected=f"1 … {len(codes)}", got=groups)
-    points = reduced(COMPONENTS, codes, seed).transform(codes.flat)
+        raise ConfigError("Codes cannot be put into this number of groups.", expected=f"1 … {len(codes)}", got=groups)
+    points = fit_components(COMPONENTS, codes, seed).transform(codes.flat)
     grouping: KMeans | GaussianMixture = (
         KMeans(groups, n_init=10, random_state=seed)
         if how == "kmeans"
@@ -168,17 +177,17 @@ def cluster(
     return np.asarray(grouping.fit_predict(points), np.int64)
 
 
-def neighbours(codes: Codes, of: ArrayLike, count: int = 8) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the nearest codes, `(M, count)` indices, and their Euclidean distances, nearest first.
+def find_neighbours(codes: Codes, of: ArrayLike, count: int = 8) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find the nearest codes of each code: return their indices and Euclidean distances, `(M, count)` each.
 
     Parameters
     ----------
     codes
-        Among which they are looked for; a code that is among them is its own nearest.
+        The codes that are searched. If a code is among them, its nearest neighbour is the code itself.
     of
-        `(M, *code_shape)`.
+        The codes whose neighbours are wanted, `(M, *code_shape)`.
     count
-        How many for each; all where there are fewer.
+        How many neighbours each code gets, nearest first; all codes if there are fewer.
     """
     asked = np.asarray(of, np.float32)
     distance, index = (
@@ -188,59 +197,74 @@ def neighbours(codes: Codes, of: ArrayLike, count: int = 8) -> tuple[NDArray[np.
 
 
 @dataclass(frozen=True)
-class Classified:
-    """How well a linear classifier tells places by their codes.
+class Classification:
+    """How well a linear classifier reads the place of a window off its code.
 
     Attributes
     ----------
     accuracy
-        Share of held-out windows that are told rightly.
-    balanced
-        The mean of that share over the places, however many windows each has; by chance 1 / places.
+        Share of the held-out windows that are given their own place.
+    balanced_accuracy
+        The same share, computed for each place and averaged over the places; by chance 1 / number of places.
     chance
-        Accuracy of always telling the place that has most held-out windows.
+        The accuracy if all windows were given the place with the most held-out windows.
     confusion
-        Windows, place (rows) × told (columns).
+        Numbers of held-out windows: the place they are of (rows), the place they are given (columns).
     """
 
     accuracy: float
-    balanced: float
+    balanced_accuracy: float
     chance: float
     confusion: pd.DataFrame
 
 
-def classify_places(train: Codes, held_out: Codes, *, components: int = COMPONENTS) -> Classified:
-    """Tell the place of held-out windows by logistic regression on standardised principal components of train codes.
+def classify_places(train: Codes, held_out: Codes, *, components: int = COMPONENTS) -> Classification:
+    """Classify held-out windows by place: logistic regression on standardised principal components of the codes.
+
+    Parameters
+    ----------
+    train, held_out
+        Codes of the windows that the classifier is fitted to, and of the windows that are classified.
+    components
+        How many principal components the classifier uses, at most.
 
     Raises
     ------
     DataError
-        For fewer than two places, or others than those that were held out.
+        For fewer than two places, or if train and held-out windows have different places.
     """
     names = train.spec.places
     if held_out.spec.places != names or len(np.unique(train.place)) < 2:
         raise DataError(
-            "There is nothing to tell apart.",
+            "There are no two places to tell apart.",
             expected="two places or more, the same in both",
             got=f"{', '.join(names)} and {', '.join(held_out.spec.places)}",
         )
-    told = _classifier(train, components).predict(held_out.flat)
-    counts = confusion_matrix(held_out.place, told, labels=np.arange(len(names)))
-    return Classified(
-        float(accuracy_score(held_out.place, told)),
-        float(recall_score(held_out.place, told, labels=np.unique(held_out.place), average="macro")),
+    predicted = _fit_classifier(train, components).predict(held_out.flat)
+    counts = confusion_matrix(held_out.place, predicted, labels=np.arange(len(names)))
+    return Classification(
+        float(accuracy_score(held_out.place, predicted)),
+        float(recall_score(held_out.place, predicted, labels=np.unique(held_out.place), average="macro")),
         float(np.bincount(held_out.place).max() / len(held_out)),
         pd.DataFrame(counts, index=names, columns=names),
     )
 
 
-def taken_for(codes: Codes, *, components: int = COMPONENTS) -> pd.DataFrame:
-    """Which of the other places the windows of a place are taken for, by a classifier that never saw that place.
+def classify_unseen_places(codes: Codes, *, components: int = COMPONENTS) -> pd.DataFrame:
+    """Classify the windows of each place with a classifier that knows only the other places.
+
+    Parameters
+    ----------
+    codes
+        Codes of windows of at least three places.
+    components
+        How many principal components the classifier uses, at most.
 
     Returns
     -------
     pandas.DataFrame
-        Shares of its windows, place left out (rows) × taken for (columns); NaN for itself.
+        Rows: the place that was left out. Columns: the place that its windows are given. Values: the share of its
+        windows; NaN for the place itself.
 
     Raises
     ------
@@ -250,23 +274,23 @@ def taken_for(codes: Codes, *, components: int = COMPONENTS) -> pd.DataFrame:
     names, here = codes.spec.places, np.unique(codes.place)
     if len(here) < 3:
         raise DataError(
-            "A place can only be taken for one of several others.",
+            "A left-out place is compared with two other places or more.",
             expected="codes of three places or more",
             got=", ".join(names[i] for i in here),
-            remedy="encode_places(model, places=[…]) takes places that the model never saw, too",
+            remedy="encode_places(model, places=[…]), which also takes places that the model never saw",
         )
     table = pd.DataFrame(np.nan, index=[names[i] for i in here], columns=[names[i] for i in here])
     for out in here:
         left = codes.place == out
-        told = _classifier(codes.chosen(~left), components).predict(codes.flat[left])
+        predicted = _fit_classifier(codes.select(~left), components).predict(codes.flat[left])
         for other in here[here != out]:
-            table.loc[names[out], names[other]] = (told == other).mean()
+            table.loc[names[out], names[other]] = (predicted == other).mean()
     return table
 
 
-def _classifier(codes: Codes, components: int) -> Any:
-    """Places weigh alike, however many windows each has."""
-    pca = reduced(components, codes)
+def _fit_classifier(codes: Codes, components: int) -> Any:
+    """Fit a classifier of places. All places have the same weight, whatever the number of their windows."""
+    pca = fit_components(components, codes)
     return make_pipeline(pca, StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)).fit(
         codes.flat, codes.place
     )

@@ -10,15 +10,15 @@ import rich
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.table import Table
 
-Report = Callable[[float, str], None]
+Progress = Callable[[float, str], None]
 """Called with the share of the work that is done, from 0 to 1, and a text on the current step."""
 
 
@@ -43,7 +43,7 @@ def show_progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def show_share_bar(what: str, also: Report | None = None) -> Iterator[Report]:
+def show_share_bar(what: str, also: Progress | None = None) -> Iterator[Progress]:
     """Show a progress bar for work that cannot be counted in pieces. It vanishes at the end.
 
     The block gets a function, to be called with the share of the work that is done and a text on the current step. The
@@ -61,11 +61,11 @@ def show_share_bar(what: str, also: Report | None = None) -> Iterator[Report]:
         yield report
 
 
-def _vanishing(*columns: ProgressColumn) -> Progress:
+def _vanishing(*columns: ProgressColumn) -> Bars:
     console = rich.get_console()
     # Without ipywidgets, rich warns at every update. In a file, it writes an empty line.
     hidden = find_spec("ipywidgets") is None if console.is_jupyter else not console.is_terminal
-    return Progress(*columns, console=console, transient=True, disable=hidden)
+    return Bars(*columns, console=console, transient=True, disable=hidden)
 
 
 def make_table(title: str, *headings: str, texts: int = 1) -> Table:

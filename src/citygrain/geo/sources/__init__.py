@@ -7,7 +7,7 @@ the source cannot know, what it skipped and where it came from.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import geopandas as gpd
@@ -17,11 +17,9 @@ from citygrain.errors import ConfigError, SourceError
 from citygrain.geo.layers import CHANNEL_NAMES, SCHEMA, make_empty_layer
 from citygrain.geo.place import Place
 from citygrain.geo.sorting import Remainder
+from citygrain.support.console import Progress as Progress
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"
-
-Progress = Callable[[float, str], None]
-"""Called with the fraction done, 0 to 1, and what is being done."""
 
 
 class EmptyLayerWarning(UserWarning):

@@ -81,7 +81,7 @@ class LayersFile:
             )
         if (self.channel is None) == (not self.rules):
             raise ConfigError(
-                "Nothing says which channels the features of this file make.",
+                "The features of a file make one channel, or the channels of its rules: say which.",
                 expected="source.channel=building, or source.rules=[{channel:green,where:{landuse:[park,forest]}}]",
                 got="neither" if self.channel is None else "both",
                 choices=CHANNEL_NAMES,
