@@ -148,17 +148,17 @@ def test_the_decoder_goes_from_the_code_to_the_book_and_in_validation_sees_the_b
     conditions = families.some_conditions(8, model.spec)
     code = model.encode(layouts(8))
     for step in range(6):
-        vectors = model.quantizer.vectors(model.quantizer(code))  # those of before the book learns
+        vectors = model.quantizer.look_up(model.quantizer(code))  # those of before the book learns
         model.train().loss(layouts(8), conditions)
         assert torch.allclose(seen[-1], torch.lerp(code, vectors, min(1, (step + 1) / 4)), atol=1e-6)
-        after = model.quantizer.vectors(model.quantizer(code))
+        after = model.quantizer.look_up(model.quantizer(code))
         model.eval().loss(layouts(8), conditions)
         assert torch.allclose(seen[-1], after, atol=1e-6)
 
 
 def test_gradients_pass_straight_through_the_book(model):
     code = torch.randn(2, *model.code_shape, requires_grad=True)
-    vectors = model.quantizer.vectors(model.quantizer(code)).requires_grad_()
+    vectors = model.quantizer.look_up(model.quantizer(code)).requires_grad_()
     weight = torch.randn(2, *model.spec.shape)
     (through,) = torch.autograd.grad((model.decode(code) * weight).sum(), code)
     (at,) = torch.autograd.grad((model.decoder(vectors).sigmoid() * weight).sum(), vectors)

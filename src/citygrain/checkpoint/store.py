@@ -146,12 +146,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         return Checkpoint(model, LayoutSpec.from_dict(spec), weights, provenance, found)
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, SafetensorError, DataError) as error:
         raise CheckpointError(
-            f"The checkpoint {found} is damaged, or not one of citygrain's ({type(error).__name__}: {_first(error)}).",
+            f"The checkpoint {found} is damaged, or not one of citygrain's "
+            f"({type(error).__name__}: {_first_line(error)}).",
             remedy="copy it again, or take another checkpoint of the run",
         ) from error
     except Exception as error:  # such as pickle.UnpicklingError, with which `weights_only` refuses
         raise CheckpointError(
-            f"The checkpoint {found} was refused: {_first(error)}",
+            f"The checkpoint {found} was refused: {_first_line(error)}",
             expected="tensors and plain values only",
             remedy="do not load it by other means unless you trust where it comes from",
         ) from error
@@ -193,5 +194,5 @@ def list_weight_files(found: Path) -> list[Path]:
     return [found.with_name(part) for part in sorted(set(parts))]
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]

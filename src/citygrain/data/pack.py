@@ -22,7 +22,7 @@ from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import ATTRIBUTION
 from citygrain.geo.split import SPLITS, find_block_cells
 from citygrain.support.console import show_progress_bar
-from citygrain.support.files import sha256
+from citygrain.support.files import hash_file
 
 MB = 1_000_000
 
@@ -231,7 +231,7 @@ def pack_place(
                 "resolution_m": resolution_m,
                 "grid": {"left_top": [grid.left, grid.top], "width_height": [grid.width, grid.height]},
                 "valid_km2": round(float(valid.sum()) * resolution_m**2 / 1e6, 3),
-                "layout": {"bytes": layout.stat().st_size, "sha256": sha256(layout)},
+                "layout": {"bytes": layout.stat().st_size, "sha256": hash_file(layout)},
                 "packed": {
                     "resolution_m": raster.resolution_m,
                     "sha256": raster.provenance["layout"]["sha256"],

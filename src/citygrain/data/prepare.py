@@ -39,7 +39,7 @@ from citygrain.geo.sources.identity import identify_source
 from citygrain.geo.split import BLOCK_M, BUFFER_M, split_blocks
 from citygrain.measures import measure
 from citygrain.support.console import Progress, show_share_bar
-from citygrain.support.files import sha256
+from citygrain.support.files import hash_file
 from citygrain.version import __version__
 
 READ, DRAWN = 0.5, 0.9
@@ -189,7 +189,7 @@ def _write(
         "valid_km2": round(valid_km2, 3),
         "shares": shares,
         "split": {**split, "seed": deal.seed},
-        "layout": {"bytes": layout.stat().st_size, "sha256": sha256(layout)},
+        "layout": {"bytes": layout.stat().st_size, "sha256": hash_file(layout)},
     }
 
 

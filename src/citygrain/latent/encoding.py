@@ -29,7 +29,7 @@ from citygrain.protocols import Codec, Trained
 from citygrain.spec import LayoutSpec
 from citygrain.support.console import show_progress_bar
 from citygrain.support.devices import find_device
-from citygrain.support.files import sha256
+from citygrain.support.files import hash_file
 from citygrain.version import __version__
 
 TRAIN_WINDOWS = 2048
@@ -269,7 +269,7 @@ def _describe_windows(windows: CityWindows, count: int) -> list[Any]:
     """Return all that decides what the windows are, and how they are measured."""
     return [
         __version__,
-        sha256(Path(measures.__file__)),
+        hash_file(Path(measures.__file__)),
         {raster.name: dict(raster.provenance) for raster in windows.rasters},
         windows.split,
         list(windows.channels),

@@ -172,14 +172,14 @@ class Game(nn.Module):
         losses = {"loss": generator + critic, "generator": generator, "critic": critic}
         if self.r1 and self.training:
             part = slice(0, max(1, len(real) // 4))
-            losses["r1"] = self.r1 / 2 * self._penalise_gradient(real[part], conditions[part])
+            losses["r1"] = self.r1 / 2 * self._measure_gradient(real[part], conditions[part])
             losses["loss"] = losses["loss"] + losses["r1"]
         if self.obedience:
             losses["disobedience"] = self.measure_disobedience(made, conditions)
             losses["loss"] = losses["loss"] + self.obedience * losses["disobedience"]
         return losses
 
-    def _penalise_gradient(self, real: Tensor, conditions: Conditions) -> Tensor:
+    def _measure_gradient(self, real: Tensor, conditions: Conditions) -> Tensor:
         """Return the mean squared length of the gradient of a verdict at real layouts, in single precision.
 
         The gradient of the sum of all verdicts is computed once. Its squared length equals the sum of the squared

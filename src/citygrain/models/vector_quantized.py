@@ -92,7 +92,7 @@ class VectorQuantized(FittedCodec):
 
     def decode(self, code: Tensor) -> Tensor:
         """Return layouts `(B, C, H, W)` in [0, 1] of codes, which are quantised first."""
-        return self.decoder(_pass_straight_through(code, self.quantizer.vectors(self.quantizer(code)))).sigmoid()
+        return self.decoder(_pass_straight_through(code, self.quantizer.look_up(self.quantizer(code)))).sigmoid()
 
     def tokens(self, layout: Tensor) -> Tensor:
         """Return the tokens `(B, h, w)` int64 of layouts."""
@@ -100,7 +100,7 @@ class VectorQuantized(FittedCodec):
 
     def from_tokens(self, tokens: Tensor) -> Tensor:
         """Return layouts `(B, C, H, W)` in [0, 1] of tokens `(B, h, w)`."""
-        return self.decoder(self.quantizer.vectors(tokens)).sigmoid()
+        return self.decoder(self.quantizer.look_up(tokens)).sigmoid()
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the reconstruction error, the commitment loss, and how much of the book the batch uses.
@@ -110,7 +110,7 @@ class VectorQuantized(FittedCodec):
         """
         code = self.encode(layout)
         tokens = self.quantizer(code)
-        vectors = self.quantizer.vectors(tokens)
+        vectors = self.quantizer.look_up(tokens)
         quantised: Tensor | float = 1.0
         if self.training:
             self.quantizer.learn(code, tokens)

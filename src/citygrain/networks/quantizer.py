@@ -61,7 +61,7 @@ class Quantizer(nn.Module):
             # |v − e|² = |v|² − 2 v·e + |e|². The first term is the same for all entries.
             return (self.book.square().sum(1) - 2 * vectors @ self.book.T).argmin(-1)
 
-    def vectors(self, tokens: Tensor) -> Tensor:
+    def look_up(self, tokens: Tensor) -> Tensor:
         """Return the entries `(B, c, h, w)` of tokens `(B, h, w)`."""
         return rearrange(self.book[tokens], "b h w c -> b c h w")
 

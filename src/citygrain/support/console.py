@@ -37,7 +37,7 @@ def show_progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    with _vanishing(*columns) as bar:
+    with _make_bar(*columns) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, advance=done)
 
@@ -50,7 +50,7 @@ def show_share_bar(what: str, also: Progress | None = None) -> Iterator[Progress
     function `also` gets the same.
     """
     percent = TextColumn("{task.percentage:>3.0f}%")
-    with _vanishing(BarColumn(), percent, TimeElapsedColumn(), TextColumn("{task.description}")) as bar:
+    with _make_bar(BarColumn(), percent, TimeElapsedColumn(), TextColumn("{task.description}")) as bar:
         task = bar.add_task(what, total=1.0)
 
         def report(done: float, now: str) -> None:
@@ -61,7 +61,7 @@ def show_share_bar(what: str, also: Progress | None = None) -> Iterator[Progress
         yield report
 
 
-def _vanishing(*columns: ProgressColumn) -> Bars:
+def _make_bar(*columns: ProgressColumn) -> Bars:
     console = rich.get_console()
     # Without ipywidgets, rich warns at every update. In a file, it writes an empty line.
     hidden = find_spec("ipywidgets") is None if console.is_jupyter else not console.is_terminal

@@ -67,14 +67,14 @@ class Allowed:
                 found = getattr(found, part)
             return found
         where, _, last = name.rpartition(".")
-        module = self._module(where, name)
+        module = self._import_module(where, name)
         if module is None:
             return None
         if not hasattr(module, last):
             raise _report_missing(name, last, [n for n in vars(module) if self._holds(module, n)])
         return getattr(module, last) if self._holds(module, last) else None
 
-    def _module(self, where: str, name: str) -> Any:
+    def _import_module(self, where: str, name: str) -> Any:
         """Import the module that a name lies in. None if a part of its path is not a module."""
         module = importlib.import_module(self.name)
         for part in where.split(".")[len(self.name.split(".")) :]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from citygrain.geo.sources import Source
 from citygrain.geo.sources.files import list_paths
-from citygrain.support.files import sha256
+from citygrain.support.files import hash_file
 
 
 def identify_source(source: Source) -> dict[str, Any]:
@@ -43,5 +43,5 @@ def fingerprint(path: Path) -> str:
             if file.suffix.lower() in {".shp", ".dbf", ".prj", ".cpg"}
         )
     else:
-        return sha256(path)
-    return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
+        return hash_file(path)
+    return hashlib.sha256("".join(f"{file.name} {hash_file(file)}\n" for file in files).encode()).hexdigest()

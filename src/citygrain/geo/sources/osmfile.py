@@ -21,7 +21,7 @@ from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sorting import count_remainder, layers_from_osm
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources.files import BBox, check_file, outside_error
-from citygrain.support.files import sha256
+from citygrain.support.files import hash_file
 
 AROUND_DEG = 0.5
 """What a file covers farther than this from a place does not matter."""
@@ -92,7 +92,7 @@ class OsmFile:
         provenance = {
             "kind": "file",
             "file": extract.path.name,
-            "sha256": sha256(extract.path),
+            "sha256": hash_file(extract.path),
             "osm_date": extract.date or reader.newest,
             "extent": [west, south, east, north],
         }

@@ -44,7 +44,7 @@ from citygrain.geo.osm_rules import ANY, OSM_RULES, OSM_SELECTORS, Rule
 from citygrain.geo.place import EDGE_DEG, Place
 from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources.files import BBox, check_file, list_paths, outside_error
-from citygrain.support.files import sha256
+from citygrain.support.files import hash_file
 
 SUFFIXES = (".json", ".json.gz")
 
@@ -126,7 +126,7 @@ class OverpassJson:
                     elements.add(reply.elements, reply.osm_date)
                 except BadElementError as error:
                     raise _no_element_error(path, error) from error
-                files.append({"file": path.name, "sha256": sha256(path), "osm_date": reply.osm_date})
+                files.append({"file": path.name, "sha256": hash_file(path), "osm_date": reply.osm_date})
             extent = survey.extent(self.path)
             covered = shapely.box(*extent)
             if not place.area.intersects(covered):

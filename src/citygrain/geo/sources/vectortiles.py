@@ -30,7 +30,7 @@ from citygrain.geo.sources import Features, Progress
 from citygrain.geo.sources.files import BBox, outside_error
 from citygrain.geo.tile_file import HALF_WORLD_M, WEB_MERCATOR, TileFile, damaged_error, open_tiles
 from citygrain.geo.tile_rules import TILE_COLUMNS
-from citygrain.support.files import sha256
+from citygrain.support.files import hash_file
 
 EDGE_M = 500.0
 """The edges of tiles are curves in UTM: points this far apart follow them within a centimetre."""
@@ -95,7 +95,7 @@ class VectorTiles:
             provenance = {
                 "kind": "vectortiles",
                 "file": Path(tiles.path).name,
-                "sha256": sha256(tiles.path),
+                "sha256": hash_file(tiles.path),
                 "zoom": tiles.zoom,
                 "description": tiles.metadata.get("description", ""),
                 "tiles": len(readable),
