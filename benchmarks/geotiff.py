@@ -179,7 +179,7 @@ def unnoticed(name: str, args: argparse.Namespace) -> int:
 
 
 def write_small(name: str, limit: int) -> dict[str, Any]:
-    """Write noise into a file that may not grow beyond a size: is an error raised, and can the file be read?"""
+    """Return whether writing noise beyond a limit raises an error, and whether the file can be read."""
     cells = np.random.default_rng(0).integers(1, 255, (len(CHANNEL_NAMES), 2048, 2048), dtype=np.uint8)
     valid = np.ones((2048, 2048), bool)
     valid[:100] = False
