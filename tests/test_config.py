@@ -51,6 +51,17 @@ def explained(verb, overrides, folder):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_comment_of_several_lines_stands_above_its_key(name):
+    """Help and the site read one line behind a key, and lines above it; lines below it belong to the next key."""
+    text = (find_config_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip()]
+    depth = [len(line) - len(line.lstrip()) for line in lines]
+    for i, line in enumerate(lines[:-1]):
+        if line.lstrip().startswith("#"):
+            assert depth[i] <= depth[i + 1], line
+
+
 # Composing
 
 

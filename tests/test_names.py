@@ -31,7 +31,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
 def found_in_texts(pattern):
-    """Return what matches, each with one file that it stands in, without the table of names that are gone."""
+    """Return what matches, each with one file that it stands in; names of earlier versions do not count."""
     found = {}
     for file in TEXTS:
         parts = file.relative_to(ROOT).parts
