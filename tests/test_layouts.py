@@ -250,3 +250,24 @@ def test_requests_of_another_sample_are_not_taken_for_these(tmp_path):
     some(2).save(tmp_path)
     some(2, seed=5).write_geotiffs(tmp_path)
     assert citygrain.open_layout(tmp_path).requested == {}
+
+
+def test_selected_channels_are_those_bands_and_measure_the_same():
+    layouts = some()
+    turned = layouts.select(("green", "street", "building"))
+    assert np.array_equal(turned.cells, layouts.cells[:, [6, 2, 0]])
+    assert turned.measured["coverage"] == pytest.approx(layouts.measured["coverage"])
+    assert layouts.select(CHANNELS) is layouts
+    with pytest.raises(DataError, match="no such channel"):
+        layouts.select(("parking",))
+
+
+def test_channels_of_an_earlier_format_are_added_up_and_never_taken_apart():
+    cells = np.zeros((1, 4, 2, 2), np.uint8)
+    cells[0, 0], cells[0, 1], cells[0, 2], cells[0, 3] = 100, 50, 30, 20
+    layouts = Layouts(cells, ("street", "service", "walk", "square"), CELL)
+    earlier = layouts.select(("street", "walk"), raster_format=1)
+    assert earlier.cells[0, :, 0, 0].tolist() == [180, 50]  # a service road of 5 m is 1.6 of a street's 8 m
+    assert earlier.raster_format == 1
+    with pytest.raises(DataError, match="earlier format"):
+        earlier.select(("street",))

@@ -22,7 +22,7 @@ from pyproj import CRS
 from torch import Tensor
 
 from citygrain.errors import DataError
-from citygrain.geo.layers import RASTER_FORMAT
+from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
 from citygrain.geo.layout_files import find_layouts, name_layout, read_layout, write_geotiff
 from citygrain.geo.raster_files import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
@@ -190,9 +190,41 @@ class Layouts:
         """The cells as shares in [0, 1], as a tensor `(N, C, H, W)` float32."""
         return torch.from_numpy(self.cells).float() / 255
 
-    def named(self, stem: str) -> Layouts:
-        """Return the same layouts with other names: the stem and a number."""
-        return replace(self, names=tuple(f"{stem}_{i:04d}" for i in range(len(self))))
+    def select(self, channels: Sequence[str], raster_format: int = RASTER_FORMAT) -> Layouts:
+        """Return the layouts with other channels, in another order, or as models of an earlier format know them.
+
+        Parameters
+        ----------
+        channels
+            Names of the channels to return, in order.
+        raster_format
+            Format that the channels are of. Those of format 1 are added up: streets and service roads to `street`,
+            footways and squares to `walk`.
+
+        Raises
+        ------
+        DataError
+            When the layouts lack a channel, or are of an earlier format than the one wanted.
+
+        Examples
+        --------
+        >>> raster.window((12.57, 55.68)).select(model.spec.channels, model.spec.raster_format)  # doctest: +SKIP
+        """
+        if (self.channels, self.raster_format) == (tuple(channels), raster_format):
+            return self
+        if self.raster_format < raster_format:
+            raise DataError(
+                "The channels of an earlier format cannot be taken apart.",
+                expected=f"layouts of format {raster_format}",
+                got=f"layouts of format {self.raster_format}",
+            )
+        for name in channels:
+            known = [name] if self.raster_format == raster_format else find_parts(name, raster_format)
+            if not set(known) & set(self.channels):
+                raise DataError("The layouts have no such channel.", got=name, choices=self.channels)
+        parted = raster_format if self.raster_format != raster_format else RASTER_FORMAT
+        cells = [select_channels(layout, self.channels, channels, parted) for layout in self.cells]
+        return replace(self, cells=np.stack(cells), channels=tuple(channels), raster_format=raster_format, given=None)
 
     @cached_property
     def measured(self) -> Mapping[str, NDArray[np.float64]]:
@@ -231,27 +263,30 @@ class Layouts:
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
 
-    def picture(self, *, columns: int | None = None) -> Image.Image:
-        """Return the sheet of all layouts as an image, with captions."""
+    def picture(self, *, columns: int | None = None, scale: int | None = None) -> Image.Image:
+        """Return the sheet of all layouts as an image, with captions; `scale` is the pixels of a cell."""
         return make_sheet(
             self.cells,
             self.channels,
             titles=[self._caption(i) for i in range(len(self))],
             columns=min(columns or self.columns, len(self)),
+            scale=scale,
             resolution_m=self.resolution_m,
         )
 
-    def show(self, *, columns: int | None = None, ax: Axes | None = None) -> Axes:
+    def show(self, *, columns: int | None = None, scale: int | None = None, ax: Axes | None = None) -> Axes:
         """Draw the sheet of all layouts with matplotlib.
 
         Parameters
         ----------
         columns
             How many layouts stand in a row.
+        scale
+            Pixels of a cell; None makes a layout about 200 pixels wide.
         ax
             Axes to draw into; None makes a figure in which each pixel of the sheet is one pixel of the screen.
         """
-        return show_image(self.picture(columns=columns), ax)
+        return show_image(self.picture(columns=columns, scale=scale), ax)
 
     def _repr_html_(self) -> str:
         """Show the sheet in a notebook, with requested and measured values below it."""
