@@ -99,6 +99,15 @@ def test_slices_are_layouts_and_put_together_they_are_what_they_were(data):
     assert one.names == (layouts.names[i],)
     assert one.requested["coverage"][0] == layouts.requested["coverage"][i]
     same(layouts[[2, 0]], layouts[2] + layouts[0])
+    same(layouts[np.int64(i)], one)
+    same(layouts[np.arange(4) > cut], layouts[cut + 1 :])
+
+
+def test_layouts_are_found_in_a_list_by_what_they_are_and_not_by_their_cells():
+    one, other = some(), some()
+    assert one in [other, one]
+    assert one != other
+    assert len({one, other}) == 2
 
 
 def test_numbers_that_are_not_there_are_refused():
@@ -215,6 +224,9 @@ def test_a_notebook_shows_a_sheet_and_a_table():
     many = some(SHOWN + 2)._repr_html_()
     assert f"{SHOWN} of {SHOWN + 2}" in many
     assert repr(some()).startswith("Layouts(3 of 32 × 32 cells of 8 m, EPSG:32635")
+    none = some()[:0]
+    assert "Layouts(0 of 32 × 32 cells" in none._repr_html_()
+    assert none.comparison().drop(columns="unit").isna().all(axis=None)
 
 
 def test_a_smaller_set_leaves_nothing_of_the_larger_one(tmp_path):

@@ -77,12 +77,14 @@ def test_levels_are_combined_and_stand_in_rows(model):
     assert set(drawn.seeds) == {0}
 
 
-def test_a_sampler_is_an_object_or_knobs_of_the_own_one(model):
-    knobs = model.sample(1, seed=2, sampler=QUICK)
+def test_a_sampler_is_an_object_or_settings_of_the_own_one(model):
+    settings = model.sample(1, seed=2, sampler=QUICK)
     whole = model.sample(1, seed=2, sampler=replace(model.sampler, **QUICK))
-    assert np.array_equal(knobs.cells, whole.cells)
-    with pytest.raises(CapabilityError, match="no such knob"):
+    assert np.array_equal(settings.cells, whole.cells)
+    with pytest.raises(CapabilityError, match="no such setting"):
         model.sample(1, sampler={"stepps": 3})
+    with pytest.raises(ConfigError, match="an object, not a name"):
+        model.sample(1, sampler="heun")
 
 
 def test_a_site_is_redrawn_as_the_command_line_does_it(model, cities, tmp_path):

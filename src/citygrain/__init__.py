@@ -71,3 +71,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'citygrain' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, so that tab completion and `help(citygrain)` know them before their first use."""
+    return sorted({*globals(), *__all__})

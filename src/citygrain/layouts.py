@@ -7,8 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 from zipfile import BadZipFile
 
 import numpy as np
@@ -48,12 +49,12 @@ FOLDER = "layouts"
 """Files of a folder of layouts, and the folder of their GeoTIFFs in it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layouts:
     """N layouts with the same channels, resolution and extent.
 
     They are a sequence: `layouts[0]` and `layouts[2:4]` are `Layouts` again, and `+` joins two of them. A notebook
-    shows them as a sheet with a table.
+    shows them as a sheet with a table. Two `Layouts` are equal if they are the same object; compare their `cells`.
 
     Parameters
     ----------
@@ -127,9 +128,9 @@ class Layouts:
     def __len__(self) -> int:
         return len(self.cells)
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> Layouts:
-        """Return some of the layouts: one by its index, or several by a slice or a list of indices."""
-        chosen = np.arange(len(self))[[index] if isinstance(index, int) else index].tolist()
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | NDArray[np.bool_ | np.integer]) -> Layouts:
+        """Return some of the layouts: one by its index, or several by a slice, a list of indices or a mask."""
+        chosen: list[int] = np.atleast_1d(np.arange(len(self))[index]).tolist()
 
         def some(values: Sequence[Any]) -> tuple[Any, ...]:
             return tuple(values[i] for i in chosen) if values else ()
@@ -253,6 +254,7 @@ class Layouts:
         for name, values in self.measured.items():
             asked = self.requested.get(name, np.full(len(self), np.nan))
             known = np.isfinite(asked)
+            values = values if len(self) else np.array([np.nan])  # noqa: PLW2901  (no layout has no mean)
             rows[name] = {
                 "unit": MEASURES[name].unit,
                 "requested": asked[known].mean() if known.any() else np.nan,
@@ -290,6 +292,8 @@ class Layouts:
 
     def _repr_html_(self) -> str:
         """Show the sheet in a notebook, with requested and measured values below it."""
+        if not len(self):
+            return f"<p>{escape(repr(self))}</p>"
         shown = self[:SHOWN]
         more = f"<p>{len(shown)} of {len(self)} layouts</p>" if len(self) > len(shown) else ""
         return write_html(shown.picture(), self.comparison(), more)

@@ -97,7 +97,7 @@ def evaluate(
         Whether the metrics themselves are tested on disrupted real windows, and on how many. Metrics that fail are left
         out of the summary.
     sampler
-        Another than the generator's own, or knobs of its own that are turned: `{"steps": 24}`.
+        Another sampler, or settings of the generator's own sampler that are changed, such as `{"steps": 24}`.
     data
         Folder of all prepared places.
     checkpoint

@@ -52,9 +52,15 @@ def choose_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | N
     CapabilityError
         For a setting that the generator's own sampler does not have.
     ConfigError
-        For a value that a setting cannot have.
+        For a value that a setting cannot have, or for the name of a sampler.
     """
-    if wanted is None or not isinstance(wanted, Mapping):
+    if isinstance(wanted, str):
+        raise ConfigError(
+            "In Python a sampler is an object, not a name.",
+            expected='settings of its own sampler, such as {"steps": 24}, or citygrain.samplers.diffusion.Heun()',
+            got=wanted,
+        )
+    if not isinstance(wanted, Mapping):
         return wanted
     turned = {name: value for name, value in wanted.items() if value is not None}
     if TARGET in turned:
@@ -63,11 +69,11 @@ def choose_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | N
     if not turned:
         return None
     kind = type(generator.sampler)
-    knobs = [f.name for f in fields(kind)]
+    settings = [f.name for f in fields(kind)]
     for name in turned:
-        if name not in knobs:
+        if name not in settings:
             raise CapabilityError(
-                f"{kind.__name__}, the sampler of this model, has no such knob.", got=name, choices=knobs
+                f"{kind.__name__}, the sampler of this model, has no such setting.", got=name, choices=settings
             )
     check_signatures({TARGET: f"{kind.__module__}.{kind.__qualname__}", **turned}, "sampler")
     return replace(generator.sampler, **turned)

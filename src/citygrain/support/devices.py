@@ -31,7 +31,9 @@ def choose_device(name: str) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch compiled without CUDA asserts
         raise ConfigError(
-            "This machine does not have this device.", got=device, choices=["auto", "cpu", "cuda"]
+            "This machine does not have this device.",
+            got=device,
+            choices=["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])],
         ) from error
     return device
 
