@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from hashlib import hash_file
+from hashlib import sha256
 from pathlib import Path
 
 from from_code import source
@@ -208,7 +208,7 @@ def _entry(title: str, shows: str, command: str, picture: str) -> str:
 
 def _picture(one: Made, folder: Path) -> bytes:
     """Make a picture by its commands, or take the one that the same commands of the same code have made."""
-    said = hash_file("\0".join((source.fingerprint(), *one.commands)).encode()).hexdigest()[:12]
+    said = sha256("\0".join((source.fingerprint(), *one.commands)).encode()).hexdigest()[:12]
     kept = folder / f"{one.name}_{said}.png"
     if not kept.is_file():
         work = folder / "work"

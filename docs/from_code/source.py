@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cache
-from hashlib import hash_file
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,7 +82,7 @@ INSIDE = frozenset({"__main__", "app", "verbs"})
 @cache
 def fingerprint() -> str:
     """Return what tells this code, its configurations, weights and sample from any others."""
-    told = hash_file()
+    told = sha256()
     for file in sorted(
         path for folder in (PACKAGE, ROOT / "conf", ROOT / "data" / "sample") for path in folder.rglob("*")
     ):
