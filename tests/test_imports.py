@@ -93,14 +93,25 @@ def test_lightning_stays_in_the_datamodule_and_in_training():
     assert not users("lightning"), "the package is imported as pytorch_lightning, everywhere"
 
 
-def test_codes_are_looked_into_without_lightning():
-    found, left = set(), {"citygrain.latent"}
+def loaded_with(module):
+    """Names of our modules that importing one of them imports."""
+    found, left = set(), {module}
     while left:
         module = left.pop()
         found.add(module)
         left |= imports(MODULES[module], at_start_only=True) & set(MODULES) - found
-    assert "citygrain.latent.codes" in found
-    assert not found & users("pytorch_lightning")
+    return found
+
+
+def test_codes_are_looked_into_without_lightning():
+    assert "citygrain.latent.codes" in loaded_with("citygrain.latent")
+    assert not loaded_with("citygrain.latent") & users("pytorch_lightning")
+
+
+def test_who_only_draws_does_not_wait_for_what_judges():
+    assert "citygrain.generation.sampling" in loaded_with("citygrain.model")
+    for heavy in ("pytorch_lightning", "momepy", "sklearn"):
+        assert not loaded_with("citygrain.verbs.sample") & users(heavy), heavy
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) in {"checkpoint", "training"}])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import networkx as nx
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -40,19 +43,10 @@ def some(n=3, seed=0, **more):
     return Layouts(cells, CHANNELS, CELL, grids(n), **{**known, **more})
 
 
-def same(one, other):
-    assert np.array_equal(one.cells, other.cells)
-    for name in ("channels", "resolution_m", "grids", "names", "seeds", "raster_format"):
-        assert getattr(one, name) == getattr(other, name), name
-    assert one.requested.keys() == other.requested.keys()
-    for name, values in one.requested.items():
-        assert np.array_equal(values, other.requested[name], equal_nan=True)
-
-
 def test_saved_opened_and_measured_again_is_the_same(tmp_path):
     layouts = some()
     again = citygrain.open_layout(layouts.save(tmp_path / "mine"))
-    same(again, layouts)
+    assert again == layouts
     assert again.measure().equals(layouts.measure())
     assert list(layouts.measured) == list(measurable(CHANNELS))
 
@@ -92,22 +86,15 @@ def test_a_part_of_a_prepared_place_is_a_layout(cities):
 def test_slices_are_layouts_and_put_together_they_are_what_they_were(data):
     layouts = some(4)
     cut = data.draw(st.integers(0, 4))
-    same(layouts[:cut] + layouts[cut:], layouts)
+    assert layouts[:cut] + layouts[cut:] == layouts
     i = data.draw(st.integers(-4, 3))
     one = layouts[i]
     assert len(one) == 1
     assert one.names == (layouts.names[i],)
     assert one.requested["coverage"][0] == layouts.requested["coverage"][i]
-    same(layouts[[2, 0]], layouts[2] + layouts[0])
-    same(layouts[np.int64(i)], one)
-    same(layouts[np.arange(4) > cut], layouts[cut + 1 :])
-
-
-def test_layouts_are_found_in_a_list_by_what_they_are_and_not_by_their_cells():
-    one, other = some(), some()
-    assert one in [other, one]
-    assert one != other
-    assert len({one, other}) == 2
+    assert layouts[[2, 0]] == layouts[2] + layouts[0]
+    assert layouts[np.int64(i)] == one
+    assert layouts[np.arange(4) > cut] == layouts[cut + 1 :]
 
 
 def test_numbers_that_are_not_there_are_refused():
@@ -126,7 +113,7 @@ def test_layouts_of_the_same_name_are_numbered_when_they_are_put_together():
 @pytest.mark.parametrize(
     "other",
     [
-        replace(some(1), resolution_m=4.0),
+        replace(some(1), resolution_m=4.0, grids=tuple(replace(grid, resolution_m=4.0) for grid in grids(1))),
         replace(some(1), channels=(*CHANNELS[:-1], "parking")),
         replace(some(1), grids=()),
         replace(some(1), raster_format=1),
@@ -146,11 +133,112 @@ def test_layouts_of_another_kind_are_not_put_together(other):
         {"names": ("a", "a", "b")},
         {"seeds": (1, 2)},
         {"grids": grids(2)},
+        {"grids": tuple(replace(grid, width=16) for grid in grids(3))},
+        {"resolution_m": 4.0},
+        {"cells": some().cells.tolist()},
+        {"cells": None},
+        {"channels": "building"},
+        {"channels": (*CHANNELS[:-1], CHANNELS[0])},
+        {"names": ("a", "b", "../../c")},
+        {"names": ("a", "b", "")},
+        {"names": (1, 2, 3)},
+        {"requested": {"coverage": np.zeros(2)}},
+        {"requested": {"coverage": 0.1}},
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(wrong):
-    with pytest.raises(DataError, match=r"no layouts|Each layout"):
+    with pytest.raises(DataError, match=r"no layouts|[Ee]ach layout|name|grid does not fit"):
         replace(some(), **wrong)
+
+
+def test_layouts_are_taken_as_from_an_array():
+    layouts = some(4)
+    for index in (np.int64(1), np.uint8(1), -3, [1], np.array([1]), slice(1, 2), [False, True, False, False]):
+        assert layouts[index] == layouts[1], index
+    assert layouts[::-2].seeds == (3, 1)
+    assert [layout.names for layout in layouts] == [(name,) for name in layouts.names]
+    assert layouts[3] in layouts
+    assert layouts[[2, 2]].names == ("layout_0000", "layout_0001")
+    assert layouts[[2, 2]] == layouts[2] + layouts[2]
+    for index in (5, -5, [0, 9], [True], "layout_0001"):
+        with pytest.raises(IndexError):
+            layouts[index]
+
+
+def test_layouts_are_equal_if_all_that_they_hold_is():
+    assert some() == some()
+    assert some() != some(seed=1)
+    for other in ({"seeds": (3, 4, 5)}, {"names": ("a", "b", "c")}, {"grids": ()}, {"requested": {}}):
+        assert some() != replace(some(), **other), other
+    assert some() != "layouts"
+    for copied in (copy.copy, copy.deepcopy, lambda layouts: pickle.loads(pickle.dumps(layouts))):
+        assert copied(some()) == some()
+    with pytest.raises(TypeError):
+        some() + 1
+
+
+def test_cells_cannot_be_written_to_so_that_measured_values_stay_right():
+    cells = np.zeros((1, 1, 8, 8), np.uint8)
+    layouts = Layouts(cells, ("building",), 8.0)
+    with pytest.raises(ValueError, match="read-only"):
+        layouts.cells[:] = 255
+    cells[:] = 0  # an array stays its owner's
+    every = Layouts(np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)[:, :, ::-1], ("building",), 8.0)
+    assert np.array_equal(every.tensor.numpy(), every.shares)
+    assert np.array_equal((every.tensor * 255).round().numpy(), every.cells)
+
+
+def test_no_layouts_are_a_set_too(tmp_path):
+    none = some()[:0]
+    assert none + some() == some() == some() + none
+    assert len(none.table()) == len(none.measure()) == 0
+    assert none.comparison()["measured"].isna().all()
+    assert none.to_xarray().shape == (0, *some().cells.shape[1:])
+    assert "Layouts(0 of" in none._repr_html_()
+    for action in (lambda: none.save(tmp_path / "none"), none.vectors, none.graph, none.picture, none.show):
+        with pytest.raises(DataError):
+            action()
+    assert not (tmp_path / "none").exists()
+
+
+def test_layouts_come_back_in_the_order_in_which_they_were_saved(tmp_path):
+    for i, layouts in enumerate((some()[::-1], some(names=("10", "9", "b.c")))):
+        assert citygrain.open_layout(layouts.save(tmp_path / str(i))) == layouts
+
+
+def test_what_cannot_be_drawn_leaves_no_half_of_a_set(tmp_path):
+    with pytest.raises(DataError, match="no colour"):
+        replace(some(1), channels=(*CHANNELS[:-1], "trees")).save(tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_layouts_in_several_crss_are_saved_but_are_no_one_table(tmp_path):
+    layouts = some(2)
+    apart = replace(layouts, grids=(layouts.grids[0], replace(layouts.grids[1], crs="EPSG:32634")))
+    assert citygrain.open_layout(apart.save(tmp_path)) == apart
+    for action in (apart.vectors, apart.to_xarray):
+        with pytest.raises(DataError, match="several CRSs"):
+            action()
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 2), ("float32", -1), ("float32", np.nan), ("int16", 300)])
+def test_values_that_are_no_coverage_are_refused(tmp_path, dtype, value):
+    some(1).write_geotiffs(tmp_path)
+    with rasterio.open(tmp_path / "layouts" / "layout_0000.tif") as tif:
+        profile, names = {**tif.profile, "dtype": dtype}, tif.descriptions
+    with rasterio.open(tmp_path / "wrong.tif", "w", **profile) as tif:
+        tif.write(np.full((len(CHANNELS), SIZE, SIZE), value, dtype))
+        tif.descriptions = names
+    with pytest.raises(DataError, match="no coverage"):
+        citygrain.open_layout(tmp_path / "wrong.tif")
+
+
+def test_an_array_goes_through_a_file_with_its_crs(tmp_path):
+    some(2).to_xarray().to_netcdf(tmp_path / "layouts.nc")
+    with xr.open_dataset(tmp_path / "layouts.nc", decode_coords="all") as read:
+        again = read["coverage"].load()
+    assert again.equals(some(2).to_xarray())
+    assert CRS.from_cf(again.spatial_ref.attrs) == CRS("EPSG:32635")
 
 
 def test_a_table_has_what_was_requested_beside_what_was_measured(tmp_path):
@@ -262,3 +350,24 @@ def test_requests_of_another_sample_are_not_taken_for_these(tmp_path):
     some(2).save(tmp_path)
     some(2, seed=5).write_geotiffs(tmp_path)
     assert citygrain.open_layout(tmp_path).requested == {}
+
+
+def test_selected_channels_are_those_bands_and_measure_the_same():
+    layouts = some()
+    turned = layouts.select(("green", "street", "building"))
+    assert np.array_equal(turned.cells, layouts.cells[:, [6, 2, 0]])
+    assert turned.measured["coverage"] == pytest.approx(layouts.measured["coverage"])
+    assert layouts.select(CHANNELS) is layouts
+    with pytest.raises(DataError, match="no such channel"):
+        layouts.select(("parking",))
+
+
+def test_channels_of_an_earlier_format_are_added_up_and_never_taken_apart():
+    cells = np.zeros((1, 4, 2, 2), np.uint8)
+    cells[0, 0], cells[0, 1], cells[0, 2], cells[0, 3] = 100, 50, 30, 20
+    layouts = Layouts(cells, ("street", "service", "walk", "square"), CELL)
+    earlier = layouts.select(("street", "walk"), raster_format=1)
+    assert earlier.cells[0, :, 0, 0].tolist() == [180, 50]  # a service road of 5 m is 1.6 of a street's 8 m
+    assert earlier.raster_format == 1
+    with pytest.raises(DataError, match="earlier format"):
+        earlier.select(("street",))

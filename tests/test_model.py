@@ -140,7 +140,7 @@ def test_a_layout_goes_through_the_code_and_back(model):
     assert back.channels == drawn.channels
     assert abs(back.shares - drawn.shares).mean() < 0.05
     with pytest.raises(DataError, match="other layouts"):
-        model.encode(replace(drawn, resolution_m=4.0))
+        model.encode(replace(drawn, resolution_m=4.0, grids=()))
 
 
 def test_what_a_family_cannot_do_it_says(model):

@@ -12,12 +12,13 @@ from citygrain.version import __version__
 if TYPE_CHECKING:
     from citygrain.checkpoint import load
     from citygrain.data.cityraster import CityRaster
+    from citygrain.data.layout_folder import open_layout
     from citygrain.data.prepare import prepare
     from citygrain.evaluation.comparison import compare
     from citygrain.generation.georeference import Georeference
     from citygrain.generation.given import Given
     from citygrain.geo.place import Place
-    from citygrain.layouts import Layouts, open_layout
+    from citygrain.layouts import Layouts
     from citygrain.measures import measure
     from citygrain.model import Model
     from citygrain.spec import Conditions, LayoutSpec
@@ -60,7 +61,7 @@ _HOMES = {
     "compare": "citygrain.evaluation.comparison",
     "load": "citygrain.checkpoint",
     "measure": "citygrain.measures",
-    "open_layout": "citygrain.layouts",
+    "open_layout": "citygrain.data.layout_folder",
     "prepare": "citygrain.data.prepare",
     "train": "citygrain.training.train",
 }

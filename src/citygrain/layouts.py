@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,8 @@ from pyproj import CRS
 from torch import Tensor
 
 from citygrain.errors import DataError
-from citygrain.geo.layers import RASTER_FORMAT
-from citygrain.geo.layout_files import find_layouts, name_layout, read_layout, write_geotiff
-from citygrain.geo.raster_files import LAYOUT, read_manifest
+from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
+from citygrain.geo.layout_files import write_geotiff
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vector_files import collect_layers
 from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
@@ -54,7 +53,8 @@ class Layouts:
     """N layouts with the same channels, resolution and extent.
 
     They are a sequence: `layouts[0]` and `layouts[2:4]` are `Layouts` again, and `+` joins two of them. A notebook
-    shows them as a sheet with a table. Two `Layouts` are equal if they are the same object; compare their `cells`.
+    shows them as a sheet with a table. Their cells cannot be written to, so that measured values stay right:
+    `dataclasses.replace(layouts, cells=…)` has other cells.
 
     Parameters
     ----------
@@ -84,7 +84,8 @@ class Layouts:
     Raises
     ------
     DataError
-        For cells of another type or shape, or for a number of channels, grids, names or seeds that does not fit.
+        For cells of another type or shape; for channels, grids, names, seeds or requested values that do not fit the
+        cells; or for a name that no file can have.
 
     Examples
     --------
@@ -108,38 +109,87 @@ class Layouts:
 
     def __post_init__(self) -> None:
         shape: tuple[int, ...] = np.shape(self.cells)
-        if len(shape) != 4 or self.cells.dtype != np.uint8 or shape[1] != len(self.channels):
+        named: Any = self.channels  # one text would pass for the names of as many channels as it has letters
+        channels = [named] if isinstance(named, str) else list(map(str, named))
+        fits = len(shape) == 4 and shape[1] == len(channels) and not isinstance(named, str)
+        if not fits or getattr(self.cells, "dtype", None) != np.uint8:
             raise DataError(
                 "These are no layouts.",
-                expected=f"(N, {len(self.channels)}, H, W) uint8, for the channels {', '.join(self.channels)}",
+                expected=f"(N, {len(channels)}, H, W) uint8, for the channels {', '.join(channels)}",
                 got=f"{shape} {getattr(self.cells, 'dtype', type(self.cells).__name__)}",
             )
+        if len(set(channels)) < len(channels):
+            raise DataError("A channel is named twice.", got=channels)
+        cells = self.cells.view()
+        cells.flags.writeable = False
+        object.__setattr__(self, "cells", cells)
         for name in ("channels", "grids", "names", "seeds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.names:
             object.__setattr__(self, "names", tuple(f"layout_{i:04d}" for i in range(shape[0])))
+        self._check_each()
+
+    def _check_each(self) -> None:
+        """Check what each layout has one of."""
+        count, _, height, width = self.cells.shape
         for name in ("grids", "names", "seeds"):
             values = getattr(self, name)
-            if (values and len(values) != shape[0]) or (name == "names" and len(set(values)) < len(values)):
+            if (values and len(values) != count) or (name == "names" and len(set(values)) < len(values)):
+                raise DataError(f"Each layout has one of the {name}.", expected=f"{count} different {name}", got=values)
+        for name in self.names:
+            if not isinstance(name, str) or name in {"", ".", ".."} or set(name) & {"/", "\0"}:
                 raise DataError(
-                    f"Each layout has one of the {name}.", expected=f"{shape[0]} different {name}", got=list(values)
+                    "The name of a layout is the name of its file.", expected="text without a slash", got=repr(name)
+                )
+        for grid in self.grids:
+            if (grid.height, grid.width) != (height, width) or not math.isclose(grid.resolution_m, self.resolution_m):
+                raise DataError(
+                    "A grid does not fit the cells of its layout.",
+                    expected=f"{height} × {width} cells of {self.resolution_m:g} m",
+                    got=f"{grid.height} × {grid.width} cells of {grid.resolution_m:g} m",
+                )
+        for name, values in self.requested.items():
+            if np.shape(values) != (count,):
+                raise DataError(
+                    f"Each layout has one requested value of {name}.", expected=f"{count} values", got=values
                 )
 
     def __len__(self) -> int:
         return len(self.cells)
 
-    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | NDArray[np.bool_ | np.integer]) -> Layouts:
-        """Return some of the layouts: one by its index, or several by a slice, a list of indices or a mask."""
-        chosen: list[int] = np.atleast_1d(np.arange(len(self))[index]).tolist()
+    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Layouts:
+        """Return some of the layouts: one by its index, or several by a slice, a list of indices or a mask.
+
+        If one of them is taken twice, all get new names with numbers.
+        """
+        chosen = np.atleast_1d(np.arange(len(self))[index]).tolist()
 
         def some(values: Sequence[Any]) -> tuple[Any, ...]:
             return tuple(values[i] for i in chosen) if values else ()
 
-        requested = {name: values[chosen] for name, values in self.requested.items()}
+        requested = {name: np.asarray(values)[chosen] for name, values in self.requested.items()}
+        names = some(self.names) if len(set(chosen)) == len(chosen) else ()
         return replace(
-            self, cells=self.cells[chosen], grids=some(self.grids), names=some(self.names), seeds=some(self.seeds),
+            self, cells=self.cells[chosen], grids=some(self.grids), names=names, seeds=some(self.seeds),
             requested=requested, given=None,
         )  # fmt: skip
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether cells, names, places, seeds and requested values are the same."""
+        if not isinstance(other, Layouts):
+            return NotImplemented
+        same = all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("channels", "resolution_m", "grids", "names", "seeds", "raster_format")
+        )
+        return (
+            same
+            and np.array_equal(self.cells, other.cells)
+            and self.requested.keys() == other.requested.keys()
+            and all(np.array_equal(self.requested[k], other.requested[k], equal_nan=True) for k in self.requested)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # equal by their content, which is large
 
     def __add__(self, other: Layouts) -> Layouts:
         """Join layouts. If two have the same name, all get new names with numbers.
@@ -149,6 +199,8 @@ class Layouts:
         DataError
             For layouts of other channels, another resolution, size or format, or if only some have a place on Earth.
         """
+        if not isinstance(other, Layouts):
+            return NotImplemented
         if not len(self) or not len(other):
             return self if len(self) else other
         mine, theirs = (of.kind for of in (self, other))
@@ -189,11 +241,43 @@ class Layouts:
     @property
     def tensor(self) -> Tensor:
         """The cells as shares in [0, 1], as a tensor `(N, C, H, W)` float32."""
-        return torch.from_numpy(self.cells).float() / 255
+        return torch.from_numpy(self.shares)
 
-    def named(self, stem: str) -> Layouts:
-        """Return the same layouts with other names: the stem and a number."""
-        return replace(self, names=tuple(f"{stem}_{i:04d}" for i in range(len(self))))
+    def select(self, channels: Sequence[str], raster_format: int = RASTER_FORMAT) -> Layouts:
+        """Return the layouts with other channels, in another order, or as models of an earlier format know them.
+
+        Parameters
+        ----------
+        channels
+            Names of the channels to return, in order.
+        raster_format
+            Format that the channels are of. Those of format 1 are added up: streets and service roads to `street`,
+            footways and squares to `walk`.
+
+        Raises
+        ------
+        DataError
+            When the layouts lack a channel, or are of an earlier format than the one wanted.
+
+        Examples
+        --------
+        >>> raster.window((12.57, 55.68)).select(model.spec.channels, model.spec.raster_format)  # doctest: +SKIP
+        """
+        if (self.channels, self.raster_format) == (tuple(channels), raster_format):
+            return self
+        if self.raster_format < raster_format:
+            raise DataError(
+                "The channels of an earlier format cannot be taken apart.",
+                expected=f"layouts of format {raster_format}",
+                got=f"layouts of format {self.raster_format}",
+            )
+        for name in channels:
+            known = [name] if self.raster_format == raster_format else find_parts(name, raster_format)
+            if not set(known) & set(self.channels):
+                raise DataError("The layouts have no such channel.", got=name, choices=self.channels)
+        parted = raster_format if self.raster_format != raster_format else RASTER_FORMAT
+        cells = [select_channels(layout, self.channels, channels, parted) for layout in self.cells]
+        return replace(self, cells=np.stack(cells), channels=tuple(channels), raster_format=raster_format, given=None)
 
     @cached_property
     def measured(self) -> Mapping[str, NDArray[np.float64]]:
@@ -220,40 +304,43 @@ class Layouts:
         """
         rows = {}
         for name, values in self.measured.items():
-            asked = self.requested.get(name, np.full(len(self), np.nan))
+            asked = np.asarray(self.requested.get(name, np.full(len(self), np.nan)))
             known = np.isfinite(asked)
             values = values if len(self) else np.array([np.nan])  # noqa: PLW2901  (no layout has no mean)
             rows[name] = {
                 "unit": MEASURES[name].unit,
                 "requested": asked[known].mean() if known.any() else np.nan,
-                "measured": values.mean(),
-                "p10": np.percentile(values, 10),
-                "p90": np.percentile(values, 90),
+                "measured": values.mean() if len(values) else np.nan,
+                "p10": np.percentile(values, 10) if len(values) else np.nan,
+                "p90": np.percentile(values, 90) if len(values) else np.nan,
                 "mean_error": np.abs(values - asked)[known].mean() if known.any() else np.nan,
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
 
-    def picture(self, *, columns: int | None = None) -> Image.Image:
-        """Return the sheet of all layouts as an image, with captions."""
+    def picture(self, *, columns: int | None = None, scale: int | None = None) -> Image.Image:
+        """Return the sheet of all layouts as an image, with captions; `scale` is the pixels of a cell."""
         return make_sheet(
             self.cells,
             self.channels,
             titles=[self._caption(i) for i in range(len(self))],
             columns=min(columns or self.columns, len(self)),
+            scale=scale,
             resolution_m=self.resolution_m,
         )
 
-    def show(self, *, columns: int | None = None, ax: Axes | None = None) -> Axes:
+    def show(self, *, columns: int | None = None, scale: int | None = None, ax: Axes | None = None) -> Axes:
         """Draw the sheet of all layouts with matplotlib.
 
         Parameters
         ----------
         columns
             How many layouts stand in a row.
+        scale
+            Pixels of a cell; None makes a layout about 200 pixels wide.
         ax
             Axes to draw into; None makes a figure in which each pixel of the sheet is one pixel of the screen.
         """
-        return show_image(self.picture(columns=columns), ax)
+        return show_image(self.picture(columns=columns, scale=scale), ax)
 
     def _repr_html_(self) -> str:
         """Show the sheet in a notebook, with requested and measured values below it."""
@@ -300,9 +387,10 @@ class Layouts:
         Raises
         ------
         DataError
-            When the layouts have no place on Earth, or the folder cannot be written.
+            When there are no layouts, they have no place on Earth, a channel has no colour, or the folder cannot be
+            written.
         """
-        out = Path(folder)
+        out, picture = Path(folder), self.picture()
         self.write_geotiffs(out)
         with write_atomically(out / ARRAYS) as temporary:
             arrays: dict[str, Any] = {f"requested_{k}": v for k, v in self.requested.items()}
@@ -317,7 +405,7 @@ class Layouts:
                 **arrays,
             )
         write_text(out / TABLE, self._csv())
-        save_figure(self.picture(), out / SHEET)
+        save_figure(picture, out / SHEET)
         if self.given is not None:
             columns = min(COLUMNS, len(self.given))
             windows = make_sheet(self.given.cells, self.channels, columns=columns, resolution_m=self.resolution_m)
@@ -347,6 +435,8 @@ class Layouts:
         return text.getvalue()
 
     def _located(self) -> tuple[Grid, ...]:
+        if not len(self):
+            raise DataError("There is not one layout.", expected="one or more", got=repr(self))
         if not self.grids:
             raise DataError(
                 "These layouts lie nowhere.",
@@ -354,6 +444,18 @@ class Layouts:
                 remedy="dataclasses.replace(layouts, grids=…), with citygrain.geo.rasterize.Grid",
             )
         return self.grids
+
+    def _one_crs(self) -> str | None:
+        """Return the CRS of all layouts; None if they have no place on Earth."""
+        found = sorted({grid.crs for grid in self.grids})
+        if len(found) > 1:
+            raise DataError(
+                "These layouts lie in several CRSs, and one table or array has one.",
+                expected="layouts in one CRS",
+                got=", ".join(found),
+                remedy="take them one by one: for layout in layouts",
+            )
+        return found[0] if found else None
 
     def features(self, *, service: bool = False, smallest_m2: Mapping[str, float] = SMALLEST_M2) -> tuple[Vectors, ...]:
         """Turn each layout into features in its CRS, see `citygrain.geo.vectorize.vectorize`."""
@@ -383,8 +485,9 @@ class Layouts:
         Raises
         ------
         DataError
-            When the layouts have no place on Earth.
+            When the layouts have no place on Earth, or lie in several CRSs.
         """
+        self._one_crs()
         found = self.features(service=service, smallest_m2=smallest_m2)
         return collect_layers(dict(zip(self.names, found, strict=True)))
 
@@ -406,94 +509,26 @@ class Layouts:
         `x` and `y` are the middles of the cells. For one layout they are in its CRS. For several layouts they are in
         metres from the north-west corner of each; the corners are the coordinates `left` and `top`. The CRS is the
         coordinate `spatial_ref`, as in the CF conventions and rioxarray.
+
+        Raises
+        ------
+        DataError
+            When the layouts lie in several CRSs.
         """
         _, _, height, width = self.cells.shape
         x = (np.arange(width) + 0.5) * self.resolution_m
         y = -(np.arange(height) + 0.5) * self.resolution_m
         coordinates: dict[str, Any] = {"layout": list(self.names), "channel": list(self.channels)}
         attributes: dict[str, Any] = {"long_name": "share of the cell that is covered", "units": "1"}
-        if self.grids:
+        crs = self._one_crs()
+        if crs is not None:
             if len(self) == 1:
                 x, y = x + self.grids[0].left, y + self.grids[0].top
             coordinates["left"] = ("layout", [grid.left for grid in self.grids])
             coordinates["top"] = ("layout", [grid.top for grid in self.grids])
-            coordinates["spatial_ref"] = ((), 0, CRS.from_user_input(self.grids[0].crs).to_cf())
+            coordinates["spatial_ref"] = ((), 0, CRS.from_user_input(crs).to_cf())
             attributes["grid_mapping"] = "spatial_ref"
         coordinates |= {"y": ("y", y, {"units": "m"}), "x": ("x", x, {"units": "m"})}
         return xr.DataArray(
             self.shares, coords=coordinates, dims=("layout", "channel", "y", "x"), name="coverage", attrs=attributes
         )
-
-
-def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> Layouts:
-    """Open layouts: a GeoTIFF of coverage with named bands, a folder that `Layouts.save` wrote, or a prepared place.
-
-    Parameters
-    ----------
-    path
-        The file or folder. From a folder of layouts, seeds and requested values are read, too.
-    bounds
-        `(left, bottom, right, top)` in the CRS of the file: only this part is read.
-
-    Raises
-    ------
-    DataError
-        When there is no layout, or it has no square grid in metres, no names of bands, or too many cells; or when
-        layouts differ in size.
-
-    Examples
-    --------
-    >>> citygrain.open_layout("out/sample/layouts/layout_0000.tif").graph("drive")  # doctest: +SKIP
-    """
-    path = Path(path)
-    files = find_layouts(path)
-    found = [_known_channels(file, *read_layout(file, bounds)) for file in files]
-    kinds = {(channels, cells.shape, grid.resolution_m) for cells, channels, grid in found}
-    if len(kinds) > 1:
-        raise DataError(
-            f"The layouts in {path} are of several kinds.",
-            expected="one size, one resolution, the same channels",
-            got="; ".join(f"{shape} at {cell:g} m: {', '.join(names)}" for names, shape, cell in sorted(kinds)),
-            remedy="open them one by one",
-        )
-    channels, _, resolution_m = kinds.pop()
-    names = tuple(map(name_layout, files))
-    layouts = Layouts(
-        np.stack([_as_bytes(cells) for cells, _, _ in found]),
-        channels,
-        resolution_m,
-        tuple(grid for _, _, grid in found),
-        names,
-    )
-    return replace(layouts, **_asked(path / ARRAYS, layouts)) if path.is_dir() else layouts
-
-
-def _known_channels(
-    file: Path, cells: NDArray[Any], channels: tuple[str, ...], grid: Grid
-) -> tuple[NDArray[Any], tuple[str, ...], Grid]:
-    """Leave out channels that the source of a prepared place cannot know; their 0 does not mean "nothing is there"."""
-    manifest = read_manifest(file.parent) if file.name == LAYOUT else None
-    known = [i for i, name in enumerate(channels) if manifest is None or name not in manifest["unknown"]]
-    return cells[known], tuple(channels[i] for i in known), grid
-
-
-def _as_bytes(cells: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return coverage as bytes, from bytes or from shares in [0, 1]."""
-    whole: NDArray[np.uint8] = cells if cells.dtype == np.uint8 else (np.asarray(cells) * 255).round().astype(np.uint8)
-    return whole
-
-
-def _asked(path: Path, layouts: Layouts) -> dict[str, Any]:
-    """Read seeds, requests and format from the file beside GeoTIFFs; nothing if the file is of other layouts."""
-    try:
-        with np.load(path) as file:
-            if not np.array_equal(file["layouts"], layouts.cells):
-                return {}
-            requested = {
-                name.removeprefix("requested_"): file[name] for name in file.files if name.startswith("requested_")
-            }
-            seeds = tuple(map(int, file["seeds"]))
-            raster_format = int(file["raster_format"]) if "raster_format" in file else 1
-            return {"seeds": seeds, "requested": requested, "raster_format": raster_format}
-    except (OSError, KeyError, ValueError, BadZipFile):
-        return {}

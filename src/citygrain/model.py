@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +12,24 @@ from shapely.geometry.base import BaseGeometry
 
 from citygrain.checkpoint import export_checkpoint, load, read_checkpoint
 from citygrain.data.cityraster import CityRaster
-from citygrain.evaluation.judge import evaluate
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
-from citygrain.evaluation.report import Report
 from citygrain.generation.edits import Edit, edit
 from citygrain.generation.georeference import Georeference, lay_grids
 from citygrain.generation.given import Given
 from citygrain.generation.requests import Level
 from citygrain.generation.sampling import sample
-from citygrain.latent.codes import Codes, find_codec
-from citygrain.latent.encoding import decode, encode_cells, encode_places
 from citygrain.layouts import Layouts
 from citygrain.protocols import Codec, Sampler, Trained
 from citygrain.samplers.areas import Begin
 from citygrain.spec import LayoutSpec
 from citygrain.support.devices import SINGLE, choose_device
+
+if TYPE_CHECKING:
+    from citygrain.evaluation.report import Report
+    from citygrain.latent.codes import Codes
+
+# Judging and the latent space bring Lightning, momepy and scikit-learn, which take seconds to load. Who only draws does
+# not wait for them: they are imported where they are used.
 
 
 class Model:
@@ -86,6 +89,8 @@ class Model:
         CapabilityError
             For a model without a code; `citygrain.latent.Inversion` gives one to a diffusion model.
         """
+        from citygrain.latent.codes import find_codec  # noqa: PLC0415
+
         return find_codec(self.generator)
 
     @property
@@ -291,6 +296,8 @@ class Model:
         Report
             All figures; a notebook shows them as tables. `report.html` in `out` has the pictures, too.
         """
+        from citygrain.evaluation.judge import evaluate  # noqa: PLC0415
+
         return evaluate(
             self.generator,
             n=n,
@@ -342,6 +349,8 @@ class Model:
         DataError
             When the evaluation is missing or damaged, or belongs to another model.
         """
+        from citygrain.evaluation.report import Report  # noqa: PLC0415
+
         checkpoint = read_checkpoint(self.checkpoint)
         report = evaluation if isinstance(evaluation, Report) or evaluation is None else Report.read(evaluation)
         if report is not None:
@@ -356,8 +365,10 @@ class Model:
         CapabilityError
             For a model without a code; `citygrain.latent.Inversion` gives one to a diffusion model.
         DataError
-            For layouts of other channels, another resolution or size.
+            For layouts that lack a channel of the model, or have another resolution or size.
         """
+        from citygrain.latent.encoding import encode_cells  # noqa: PLC0415
+
         return encode_cells(self.codec, layouts)
 
     def decode(self, codes: NDArray[np.float32]) -> Layouts:
@@ -368,6 +379,8 @@ class Model:
         CapabilityError
             For a model without a code.
         """
+        from citygrain.latent.encoding import decode  # noqa: PLC0415
+
         cells = (decode(self.codec, codes) * 255).round().astype(np.uint8)
         spec = self.spec
         grids = lay_grids(self.generator, len(cells))
@@ -383,4 +396,6 @@ class Model:
         data: str | Path = "data/cities",
     ) -> Codes:
         """Encode windows of prepared places, see `citygrain.latent.encode_places`."""
+        from citygrain.latent.encoding import encode_places  # noqa: PLC0415
+
         return encode_places(self.generator, data, split, count=count, places=places, forms=forms)

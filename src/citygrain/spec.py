@@ -340,7 +340,7 @@ class Conditions:
     def _set_given(self, spec: LayoutSpec, given: Mapping[str, Tensor]) -> None:
         if set(given) != set(spec.given):
             raise ConditionError(
-                "These are not the channels that the generator is given.",
+                "These are not the given channels that the generator takes.",
                 expected=", ".join(spec.given) or "none: only models of pix2pix take given channels",
                 got=", ".join(given),
             )

@@ -19,6 +19,7 @@ from pyproj import Transformer
 
 from citygrain.data import cityraster
 from citygrain.data.cityraster import CityRaster
+from citygrain.data.layout_folder import open_layout
 from citygrain.data.prepare import prepare
 from citygrain.errors import DataError
 from citygrain.geo import geotiff
@@ -27,7 +28,6 @@ from citygrain.geo.layers import CHANNEL_NAMES
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.sources import Features
-from citygrain.layouts import open_layout
 
 PLACE = Place.from_bbox("somewhere", (12.50, 55.60, 12.52, 55.612))
 

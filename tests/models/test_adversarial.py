@@ -72,7 +72,7 @@ def test_the_gradient_penalty_is_that_of_a_linear_critic():
     slope = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
     game.judge = lambda layout, _: (layout * slope).sum((1, 2, 3), keepdim=True)
     real = torch.rand(5, 3, 16, 16)
-    assert game._penalise_gradient(real, None).item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
+    assert game._measure_gradient(real, None).item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
@@ -80,7 +80,7 @@ def test_a_larger_layout_is_penalised_like_the_patches_it_has(size):
     game = families.make("style_gan").game
     slope = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     game.judge = lambda layout, _: F.conv2d(layout, slope, stride=8)
-    penalty = game._penalise_gradient(torch.rand(2, 3, size, size), None)
+    penalty = game._measure_gradient(torch.rand(2, 3, size, size), None)
     assert penalty.item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
 
 
@@ -240,7 +240,7 @@ def test_other_channels_than_the_model_takes_are_refused():
     model = pix2pix()
     with pytest.raises(ConditionError, match="expected: street"):
         Conditions.request(model.spec, 1, {}, {"green": torch.zeros(16, 16)})
-    with pytest.raises(ConditionError, match="none: a model of pix2pix"):
+    with pytest.raises(ConditionError, match="none: only models of pix2pix"):
         Conditions.request(SPEC, 1, {}, {"green": torch.zeros(16, 16)})
     with pytest.raises(ConditionError, match="wrong shape"):
         Conditions.request(model.spec, 1, {}, {"street": torch.zeros(8, 8)})

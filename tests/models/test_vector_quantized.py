@@ -58,7 +58,7 @@ def test_a_token_is_the_nearest_entry_in_half_precision_too():
     code = torch.randn(3, 5, 4, 4)
     nearest = torch.cdist(code.movedim(1, -1).reshape(-1, 5), book.book).argmin(1).view(3, 4, 4)
     assert torch.equal(book(code), nearest)
-    assert torch.equal(book(book.vectors(nearest)), nearest)
+    assert torch.equal(book(book.look_up(nearest)), nearest)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(book(code), nearest)
         book.learn(code.bfloat16(), nearest)

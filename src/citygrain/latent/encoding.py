@@ -199,16 +199,16 @@ def encode_layouts(model: object, layouts: Mapping[str, Layouts]) -> Codes:
 
 
 def encode_cells(codec: Codec, layouts: Layouts) -> Floats:
-    """Return the codes `(N, *code_shape)` of layouts.
+    """Return the codes `(N, *code_shape)` of layouts, of which the codec's channels are taken.
 
     Raises
     ------
     DataError
-        For layouts of other channels, another resolution or size.
+        For layouts that lack a channel, or have another resolution or size.
     """
     spec = codec.spec
-    mine, theirs = ((of.channels, of.resolution_m) for of in (spec, layouts))
-    if mine != theirs or layouts.cells.shape[2:] != spec.shape[1:]:
+    layouts = layouts.select(spec.channels, spec.raster_format)
+    if layouts.resolution_m != spec.resolution_m or layouts.cells.shape[2:] != spec.shape[1:]:
         raise DataError(
             "The model has codes of other layouts.",
             expected=f"{spec.shape[1:]} cells of {spec.resolution_m:g} m: {', '.join(spec.channels)}",
