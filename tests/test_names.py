@@ -1,13 +1,16 @@
-"""What texts name is there: every dotted name of citygrain, every script that is run, and the public names."""
+"""What texts name is there: dotted names of citygrain, scripts, commands, public names, the version."""
 
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 import citygrain
+from citygrain.support.config import load_config
 from from_code.source import ROOT
 
 EXAMPLES = ("models.coarse_normal", "samplers.midpoint", "geo.sources.tree_register")
@@ -94,3 +97,42 @@ def test_a_benchmark_can_be_imported(file, monkeypatch):
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     assert callable(module.main)
+
+
+PAGES = [file for file in TEXTS if file.suffix == ".md" and "weights" not in file.parts]
+SPEAKS_OF_OTHERS = re.compile("coarse_normal|midpoint|tree_register|…|<|--multirun")
+"""Commands with parts that a reader writes, or with something left out."""
+
+
+def commands(file):
+    """Return the commands of citygrain that a page shows, as words."""
+    found, inside, text = [], "", file.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in text.splitlines():
+        if line.startswith("```"):
+            inside = "" if inside else line.strip("`") or "text"
+        elif inside == "sh":
+            found.append(line)
+        elif not inside:
+            found += re.findall(r"`(citygrain [^`]*)`", line)
+    lines = [line for line in found if line.startswith("citygrain ") and not SPEAKS_OF_OTHERS.search(line)]
+    words = [shlex.split(line, comments=True)[1:] for line in lines]
+    return [one for one in words if len(one) > 1 and not one[1].startswith("-")]
+
+
+SHOWN = [pytest.param(words, id=f"{file.stem}: {' '.join(words)}") for file in PAGES for words in commands(file)]
+
+
+def test_the_commands_of_pages_are_found():
+    assert len(SHOWN) > 40
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_a_command_of_a_page_is_one_that_citygrain_takes(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    verb, *overrides = words
+    load_config(verb, overrides)
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == citygrain.__version__

@@ -77,7 +77,7 @@ def card(
         "```python",
         "import citygrain",
         "",
-        'generator = citygrain.load("path/to/this/folder")',
+        'model = citygrain.Model("path/to/this/folder")',
         "```",
         "",
     ]
