@@ -14,6 +14,7 @@ from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataE
 from citygrain.generation.georeference import Georeference
 from citygrain.generation.given import read_given_windows
 from citygrain.support.config import load_config
+from citygrain.support.options import parse
 from citygrain.verbs.edit import run as run_edit
 from citygrain.verbs.sample import run as run_sample
 
@@ -53,6 +54,20 @@ def test_edit_has_the_keys_of_the_verb():
     assert mine.keys() - {"like"} == theirs.keys()  # `place` of the conditions
     for name in mine.keys() - {"like", "place", "sampler"}:
         assert mine[name] == (tuple(theirs[name]) if isinstance(theirs[name], list) else theirs[name]), name
+
+
+def test_evaluate_has_the_keys_and_defaults_of_the_verb():
+    mine, theirs = keywords(citygrain.Model.evaluate), keys("evaluate", "checkpoint=x")
+    assert mine.pop("out") == load_config("evaluate", ["checkpoint=x"])["out"]
+    assert mine.keys() == theirs.keys()
+    for name in mine.keys() - {"sampler"}:
+        told = theirs[name]
+        assert mine[name] == (parse(type(mine[name]), told) if isinstance(told, dict) else told), name
+
+
+def test_export_has_the_keys_of_the_verb():
+    whole = load_config("export", ["checkpoint=x", "out=y"])
+    assert {**keywords(citygrain.Model.export), "out": "y", "checkpoint": "x"} == whole
 
 
 def test_a_model_draws_what_the_command_line_writes(model, tmp_path):
