@@ -1,6 +1,7 @@
 """`citygrain vectorize`: files that other programs open, and plain words for what is no layout."""
 
 import inspect
+import json
 
 import geopandas as gpd
 import numpy as np
@@ -68,6 +69,7 @@ def test_every_format_opens_and_holds_the_same(sampled, tmp_path):
     for name in ("building", "drive"):
         flat = gpd.read_file(out / "layouts.gpkg", layer=name)
         degrees = gpd.read_file(out / "geojson" / f"{name}.geojson")
+        assert json.loads((out / "geojson" / f"{name}.geojson").read_text(encoding="utf-8"))["name"] == name
         columns = gpd.read_parquet(out / "parquet" / f"{name}.parquet")
         assert degrees.crs == "EPSG:4326"
         assert len(flat) == len(degrees) == len(columns)

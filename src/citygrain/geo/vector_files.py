@@ -130,7 +130,7 @@ def write_layers(layers: Mapping[str, gpd.GeoDataFrame], file_format: str, folde
             if file_format == "parquet":
                 layer.to_parquet(temporary)
             else:  # RFC 7946: GeoJSON is in degrees
-                layer.to_crs("EPSG:4326").to_file(temporary, driver="GeoJSON")
+                layer.to_crs("EPSG:4326").to_file(temporary, driver="GeoJSON", layer=name)
 
 
 def write_graphs(vectors: Mapping[str, Vectors], folder: Path) -> None:
