@@ -107,6 +107,7 @@ def waiting(code, **environment):
     return done.stdout.strip(), spins
 
 
+@pytest.mark.slow
 def test_threads_sleep_while_they_wait_unless_told_otherwise():
     said, spins = waiting("import citygrain; citygrain.load")
     assert said == "PASSIVE"

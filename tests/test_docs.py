@@ -50,6 +50,7 @@ def test_every_measure_stands_in_a_table_with_unit_formula_and_source():
                 assert markdown.text(said) in pages[page], measure.name
 
 
+@pytest.mark.slow
 def test_every_family_has_a_page_with_its_keys_recipes_and_samplers():
     pages = families.pages()
     for name, kind in source.families().items():
@@ -105,6 +106,7 @@ def test_every_picture_of_the_project_hangs_in_the_gallery():
     assert all(one.command in page for one in gallery.KEPT)
 
 
+@pytest.mark.slow
 def test_a_picture_that_a_command_makes_is_made_once_and_a_command_that_fails_is_told(tmp_path, monkeypatch):
     ran = []
 
@@ -128,6 +130,7 @@ def test_a_picture_that_a_command_makes_is_made_once_and_a_command_that_fails_is
         gallery._run("rm picture.png", tmp_path)
 
 
+@pytest.mark.slow
 def test_every_page_is_in_a_toctree_and_every_entry_is_a_page(written):
     pages = {file.relative_to(written).with_suffix("").as_posix() for file in written.rglob("*") if file.is_file()}
     pages = {page for page in pages if not page.startswith("made/")}
@@ -150,6 +153,7 @@ def test_every_page_is_in_a_toctree_and_every_entry_is_a_page(written):
     assert pages - listed == set()
 
 
+@pytest.mark.slow
 def test_what_is_gone_is_removed_and_what_has_not_changed_is_not_written_again(written):
     stale = written / "families" / "oracle.md"
     stale.write_text("# oracle\n")

@@ -207,6 +207,7 @@ def compared(cities, layouts, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_layouts_in_hand_are_compared_as_those_of_a_folder_are(compared, generated, cities, tmp_path):
     with np.load(generated / "layouts.npz") as file:
         few = {name: file[name][:6] if name == "layouts" else file[name] for name in file.files}

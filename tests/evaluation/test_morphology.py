@@ -227,6 +227,7 @@ def test_a_street_with_a_wall_on_one_side_is_half_open():
     assert both["street_width"] == pytest.approx(20)
 
 
+@pytest.mark.slow
 def test_momepy_sees_as_far_along_the_streets_middle():
     """Its own ends of streets apart, which it takes for open: the streets are long."""
     rng = np.random.default_rng(0)

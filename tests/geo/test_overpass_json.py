@@ -280,6 +280,7 @@ def test_a_clipped_geometry_is_drawn_as_far_as_it_goes(tmp_path: Path, numbers: 
     assert found.skipped == {CUT_AREAS: 2, LOST_WAYS: 1}, "of the shore, which is a footway too, one point is left"
 
 
+@pytest.mark.slow
 def test_a_real_extract_as_a_reply_is_the_same_city(sample_pbf: Path, tmp_path: Path) -> None:
     kinds = {"n": "node", "w": "way", "r": "relation"}
     elements: Elements = []
