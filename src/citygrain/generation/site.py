@@ -129,6 +129,7 @@ def read_site(
             f"The site does not lie in {raster.name}.",
             expected=f"within {[round(v) for v in raster.grid.bounds]} in {raster.crs}",
             got=[round(v) for v in site.bounds],
+            remedy="a point is its longitude, then its latitude; or prepare a larger place",
         )
     rows, columns = (
         _span(low / cell, high / cell, context_m / cell, spec.size_px, length, one_window=one_window)
