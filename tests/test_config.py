@@ -157,7 +157,7 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(own):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    assert "not there" in explained("train", [], tmp_path / "nowhere")
+    assert "does not exist" in explained("train", [], tmp_path / "nowhere")
 
 
 def test_a_group_that_a_verb_does_not_take_is_refused(own):
