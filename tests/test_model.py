@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
+import shapely
 
 import citygrain
 from citygrain.data.cityraster import CityRaster
-from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
+from citygrain.errors import CapabilityError, CitygrainError, ConditionError, ConfigError, DataError
 from citygrain.generation.georeference import Georeference
 from citygrain.generation.given import read_given_windows
+from citygrain.samplers.diffusion import DpmSolver
 from citygrain.support.config import load_config
 from citygrain.support.options import parse
 from citygrain.verbs.edit import run as run_edit
@@ -175,3 +179,91 @@ def test_a_model_tells_what_it_is(model):
     assert "reference/cities_64" in told
     assert "Diffusion" in told
     assert all(place in told for place in model.spec.places)
+
+
+def test_values_of_numpy_are_as_good_as_those_of_python(model):
+    drawn = model.sample(np.int64(1), seed=np.int32(2), attempts=np.int64(1), batch_size=np.int16(2), sampler=QUICK)
+    assert drawn == model.sample(1, seed=2, sampler={**QUICK, "steps": np.int64(QUICK["steps"])})
+    assert all(type(seed) is int for seed in drawn.seeds)
+    levels = model.sample(coverage=np.array([0.1, 0.2]), sampler=QUICK)
+    assert levels == model.sample(coverage=[0.1, 0.2], sampler=QUICK)
+
+
+def test_a_map_of_values_is_named_by_text_or_a_path(model, tmp_path):
+    grid = model.sample(1, sampler=QUICK).grids[0]
+    path = tmp_path / "green.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype="float32", count=1, width=grid.width, height=grid.height, crs=grid.crs,
+        transform=grid.transform,
+    ) as tif:  # fmt: skip
+        tif.write(np.full((1, grid.height, grid.width), 0.25, np.float32))
+    drawn = model.sample(1, green=path, sampler=QUICK)
+    assert drawn.requested["green"].tolist() == [0.25]
+    assert drawn == model.sample(1, green=str(path), sampler=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        *(({"n": n}, "at least 1") for n in (0, True, 1.0, "2", [1], 2**70)),
+        *(({"batch_size": of}, "at least 1") for of in (0, 1.5, "2", None)),
+        *(({"seed": seed}, "no seed") for seed in (1.5, "1", None, True, 2**64, -(2**63) - 1)),
+        *(({"attempts": of}, "drawn once at least") for of in (0, True, 1.5, None)),
+        *(({"sampler": of}, "no sampler") for of in ("heun", 5, [], DpmSolver)),
+        ({"georeference": "nowhere"}, "no such place"),
+        ({"georeference": {"place": "paris"}}, "no such place"),
+        ({"georeference": Georeference(crs="EPSG:32633", origin=5)}, "easting and a northing"),
+        ({"coverage": {"from": 0, "to": None, "towards": "east"}}, "not clear how coverage varies"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_words(model, wrong, says):
+    with pytest.raises(CitygrainError, match=says):
+        model.sample(**{"n": 1, "sampler": QUICK, **wrong})
+
+
+def test_layouts_lie_at_the_place_that_is_named(model):
+    drawn = model.sample(1, georeference="paris", sampler=QUICK)
+    assert drawn.grids == model.sample(1, georeference=Georeference("paris"), sampler=QUICK).grids
+
+
+def test_a_site_is_a_polygon_or_a_table_of_them(model, cities):
+    outline = shapely.box(24.940, 60.172, 24.943, 60.174)
+    table = gpd.GeoDataFrame(geometry=[outline], crs="EPSG:4326")
+    freed = [
+        model.edit(CityRaster.open(cities / "helsinki"), site=site, n=1, keep="rail", sampler=QUICK)
+        for site in (outline, table, table.geometry, table.to_crs("EPSG:32635"))
+    ]
+    assert all(np.array_equal(edit.site.free, freed[0].site.free) for edit in freed)
+    assert freed[0].kept == ("rail",)
+    assert freed[0].layouts == freed[1].layouts
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        *(({"at": at}, "no site") for at in (24.9, (24.9,), (np.nan, 60.0), np.array([24.94, 60.17, 3.0]))),
+        ({"size_m": float("inf")}, "no site"),
+        *(({"at": None, "site": site}, "holds no ground") for site in (
+            shapely.Polygon(), shapely.Point(24.941, 60.173), shapely.box(386_000, 6_672_000, 386_200, 6_672_200)
+        )),
+        ({"at": None, "site": gpd.GeoSeries([shapely.box(24.940, 60.172, 24.943, 60.174)])}, "where it lies"),
+        *(({"context_m": of}, "context_m ≥ 0") for of in (-1.0, float("nan"), float("inf"))),
+        *(({"n": n}, "at least 1") for n in (0, 1.5, None)),
+        ({"seed": 2**64}, "no seed"),
+        ({"sampler": "heun"}, "no sampler"),
+        ({"place": 5}, "In which prepared place"),
+    ],
+)  # fmt: skip
+def test_a_site_that_is_none_is_refused_in_words(model, cities, wrong, says):
+    with pytest.raises(CitygrainError, match=says):
+        model.edit(**{"place": "helsinki", "at": (24.9414, 60.1735), "data": cities, "sampler": QUICK, **wrong})
+
+
+def test_codes_of_another_shape_are_refused(model):
+    none = model.encode(model.sample(1, sampler=QUICK)[:0])
+    assert none.shape == (0, *model.codec.code_shape)
+    assert len(model.decode(none)) == 0
+    code = np.zeros(model.codec.code_shape, np.float32)
+    for wrong in (code, code[None, :1], code[None] * np.nan, code.reshape(1, -1)):
+        with pytest.raises(DataError, match="no codes of this model"):
+            model.decode(wrong)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from citygrain.errors import ConfigError
 from citygrain.support.options import parse
 
 
@@ -41,3 +42,30 @@ def test_keys_of_others_are_left_alone():
 def test_what_must_be_given_is_missed():
     with pytest.raises(TypeError, match="checkpoint"):
         parse(Options, {"out": "b"})
+
+
+@pytest.mark.parametrize(
+    ("plain", "key"),
+    [
+        ({"checkpoint": None}, "checkpoint"),
+        ({"checkpoint": ["a"]}, "checkpoint"),
+        ({"out": True}, "out"),
+        ({"out": {"a": 1}}, "out"),
+        ({"keep": "water"}, "keep"),
+        ({"keep": None}, "keep"),
+        ({"inner": 3}, "inner"),
+        ({"inner": {"levels": 1.5}}, "inner.levels"),
+        ({"inner": {"levels": True}}, "inner.levels"),
+        ({"inner": {"levels": "many"}}, "inner.levels"),
+        ({"inner": {"between": 3}}, "inner.between"),
+        ({"asked": []}, "asked"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_the_name_of_its_key(plain, key):
+    with pytest.raises(ConfigError, match=rf"^{key} is not of the right kind") as refused:
+        parse(Options, {"checkpoint": "a", **plain})
+    assert "expected: " in str(refused.value)
+
+
+def test_a_number_is_text_where_text_is_expected():
+    assert parse(Options, {"checkpoint": 3, "out": 4, "keep": ["a", 5]}) == Options("3", Path("4"), ("a", "5"))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from shapely.geometry.base import BaseGeometry
 
 from citygrain.checkpoint import export_checkpoint, load, read_checkpoint
 from citygrain.data.cityraster import CityRaster
@@ -18,6 +17,7 @@ from citygrain.generation.georeference import Georeference, lay_grids
 from citygrain.generation.given import Given
 from citygrain.generation.requests import Level
 from citygrain.generation.sampling import sample
+from citygrain.generation.site import Ground
 from citygrain.layouts import Layouts
 from citygrain.protocols import Codec, Sampler, Trained
 from citygrain.samplers.areas import Begin
@@ -115,7 +115,7 @@ class Model:
         attempts: int = 1,
         extent_m: Sequence[float] | None = None,
         given: Given | str | None = None,
-        georeference: Georeference = Georeference(),
+        georeference: str | Georeference = Georeference(),
         sampler: Sampler | Mapping[str, Any] | None = None,
         precision: str = SINGLE,
         batch_size: int = 64,
@@ -139,7 +139,8 @@ class Model:
             For a model that is given channels: the prepared place whose windows the channels are taken from, or a
             `Given`.
         georeference
-            Where the first layout lies; the others lie to the east and south of it.
+            Where the first layout lies: a training place, or a `Georeference`. The others lie to the east and south of
+            it.
         sampler
             Another sampler, or settings of the model's own sampler that are changed, such as `{"steps": 24}`.
         precision
@@ -173,7 +174,7 @@ class Model:
             attempts=attempts,
             extent_m=extent_m,
             given=given if isinstance(given, Given) else Given(given),
-            georeference=georeference,
+            georeference=georeference if isinstance(georeference, Georeference) else Georeference(georeference),
             sampler=sampler,
             precision=precision,
             batch_size=batch_size,
@@ -182,11 +183,11 @@ class Model:
 
     def edit(
         self,
-        place: str | CityRaster,
+        place: str | Path | CityRaster,
         *,
         at: Sequence[float] | None = None,
         size_m: float = 200.0,
-        site: str | Path | BaseGeometry | None = None,
+        site: Ground | None = None,
         context_m: float = 128.0,
         keep: Sequence[str] = (),
         strength: float = 1.0,
@@ -209,7 +210,8 @@ class Model:
         at, size_m
             A square site: longitude and latitude of its middle, and its edge in metres.
         site
-            Instead of `at`: a file with the polygon of the site, or a polygon in degrees.
+            Instead of `at`: a file with the polygon of the site, a polygon in degrees, or a table of polygons in any
+            CRS, such as a GeoDataFrame of osmnx.
         context_m
             How many metres around the site the model sees, at least.
         keep

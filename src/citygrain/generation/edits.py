@@ -17,7 +17,6 @@ import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
-from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
@@ -25,8 +24,8 @@ from citygrain.errors import ConfigError
 from citygrain.generation.area import Fields, draw_area
 from citygrain.generation.continuity import count_street_ends
 from citygrain.generation.fields import read_fields
-from citygrain.generation.requests import Level, choose_sampler
-from citygrain.generation.site import Site, locate_site, mark_kept_channels, read_site
+from citygrain.generation.requests import Level, check_counts, choose_sampler, list_seeds, read_levels
+from citygrain.generation.site import Ground, Site, locate_site, mark_kept_channels, read_site
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure
@@ -220,12 +219,12 @@ def find_part_asked(name: str) -> str:
 
 def edit(
     generator: Trained,
-    place: str | CityRaster,
+    place: str | Path | CityRaster,
     *,
     conditions: Mapping[str, Level],
     at: Sequence[float] | None = None,
     size_m: float = 200.0,
-    site: str | Path | BaseGeometry | None = None,
+    site: Ground | None = None,
     context_m: float = 128.0,
     keep: Sequence[str] = (),
     strength: float = 1.0,
@@ -252,7 +251,7 @@ def edit(
     at, size_m
         A square site: longitude and latitude of its middle, and its edge in metres.
     site
-        Instead of `at`: a file with the polygon of the site, or a polygon in degrees.
+        Instead of `at`: a file with the polygon of the site, a polygon in degrees, or a table of polygons in any CRS.
     context_m
         How many metres around the site the model sees, at least.
     keep
@@ -279,19 +278,19 @@ def edit(
     ConfigError, ConditionError, CapabilityError
         When it is not clear where the site is, or for what the model cannot do or does not know.
     """
-    if n < 1 or batch_size < 1:
-        raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={batch_size}")
-    if not place:
+    n, batch_size = check_counts(n, batch_size)
+    seeds = list_seeds(seed, n)
+    if not isinstance(place, str | Path | CityRaster) or not str(place):
         raise ConfigError("In which prepared place does the site lie?", remedy="name it: place=helsinki")
     chosen = choose_sampler(generator, sampler)
-    raster = place if isinstance(place, CityRaster) else CityRaster.open(find_place(Path(data), place))
+    raster = place if isinstance(place, CityRaster) else CityRaster.open(find_place(Path(data), str(place)))
     outline = locate_site(raster.crs, at=at, size_m=size_m, site=site)
     spec = generator.spec
     found = read_site(raster, spec, outline, context_m, one_window=not isinstance(generator, Denoiser))
-    fields = read_fields(spec, conditions, found.grid)
+    fields = read_fields(spec, read_levels(conditions), found.grid)
     like = conditions.get("place")
     return redraw(
-        generator, found, fields, kept=keep, place=None if like is None else str(like), seeds=range(seed, seed + n),
+        generator, found, fields, kept=keep, place=None if like is None else str(like), seeds=seeds,
         sampler=chosen, strength=strength, begin=begin, overlap=overlap, batch_size=batch_size,
     )  # fmt: skip
 
@@ -350,4 +349,4 @@ def redraw(
         raster_format=spec.raster_format,
     )  # fmt: skip
     requested = {name: float(torch.as_tensor(field)[...].float().mean()) for name, field in fields.items()}
-    return Edit(layouts, site, requested, tuple(kept))
+    return Edit(layouts, site, requested, (kept,) if isinstance(kept, str) else tuple(kept))

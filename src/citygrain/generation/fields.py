@@ -31,7 +31,7 @@ def varies(asked: Mapping[str, Any]) -> bool:
 
 
 def _is_field(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, str) and Path(value).suffix.lower() in RASTERS)
+    return isinstance(value, Mapping) or (isinstance(value, str | Path) and Path(value).suffix.lower() in RASTERS)
 
 
 def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[str, float | Tensor]:
@@ -73,10 +73,10 @@ def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[
             continue
         if not _is_field(value):
             fields[name] = number(name, value)
-        elif isinstance(value, str):
+        elif isinstance(value, str | Path):
             number(name, "p50")  # refuses a condition that the generator does not know
             fields[name] = torch.from_numpy(_painted(Path(value), grid))
-        elif set(value) == {"from", "to", "towards"} and value["towards"] in TOWARDS:
+        elif set(value) == {"from", "to", "towards"} and value["towards"] in TOWARDS and None not in value.values():
             start, end = (number(name, value[key]) for key in ("from", "to"))
             fields[name] = torch.from_numpy(_varied(start, end, value["towards"], grid))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,14 +94,14 @@ def find_corner(generator: Trained, georeference: Georeference, asked_place: str
         )
     if crs is not None:
         try:
-            east, north = map(float, origin or ())
+            east, north = map(float, () if origin is None else origin)
         except (TypeError, ValueError):
             east = north = math.nan
         if not math.isfinite(east + north):
             raise ConfigError(
                 "An origin is an easting and a northing in metres.",
                 expected="[x,y]",
-                got=None if origin is None else list(origin),
+                got=list(origin) if isinstance(origin, Sequence) else origin,
             )
         try:
             known = CRS.from_user_input(crs)
@@ -116,7 +116,7 @@ def find_corner(generator: Trained, georeference: Georeference, asked_place: str
         return known.to_string(), east, north
     grids = TrainedOn.of(generator).grids
     name = georeference.place or asked_place or next(iter(grids), "")
-    if name not in grids:
+    if not isinstance(name, str) or name not in grids:
         raise ConfigError("The checkpoint knows no such place to put the layouts at.", got=name, choices=grids)
     return grids[name].crs, grids[name].left, grids[name].top
 

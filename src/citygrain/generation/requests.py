@@ -2,21 +2,77 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.layouts import COLUMNS
 from citygrain.protocols import Generator, Sampler
+from citygrain.samplers.base import find_fitting_samplers
 from citygrain.support.targets import TARGET, check_signatures, instantiate
 
-Level = float | str | Mapping[str, Any] | None
+MOST = 2**31 - 1
+"""More than anybody draws, and what still fits into an index."""
+
+SEEDS = range(-(2**63), 2**64)
+"""The seeds that torch takes."""
+
+Level = float | str | Path | Mapping[str, Any] | None
 """One requested value: a number in its unit, a percentile such as `"p90"`, a raster's path, how it varies, or None."""
 
 Asked = Mapping[str, Level | Sequence[Level]]
 """Condition → its requested value, or a list of several values."""
+
+
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number, of Python or of numpy."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and np.ndim(value) == 0  # type: ignore[arg-type]
+
+
+def check_counts(n: int, batch_size: int) -> tuple[int, int]:
+    """Return how many layouts are drawn, and how many at once, as whole numbers of Python.
+
+    Raises
+    ------
+    ConfigError
+        For other values, or values below 1.
+    """
+    if not all(is_whole(value) and 1 <= value <= MOST for value in (n, batch_size)):
+        raise ConfigError(
+            "n and batch_size are at least 1.", expected="whole numbers", got=f"n={n}, batch_size={batch_size}"
+        )
+    return operator.index(n), operator.index(batch_size)
+
+
+def list_seeds(seed: int, n: int) -> range:
+    """Return the seeds of `n` layouts.
+
+    Raises
+    ------
+    ConfigError
+        For a seed that is no whole number, or that the random numbers cannot begin from.
+    """
+    first = operator.index(seed) if is_whole(seed) else None
+    if first is None or first not in SEEDS or first + n - 1 not in SEEDS:
+        raise ConfigError(
+            "This is no seed.", expected=f"a whole number from {SEEDS[0]} to {SEEDS[-1]}", got=f"seed={seed}, n={n}"
+        )
+    return range(first, first + n)
+
+
+def read_levels(asked: Asked) -> Asked:
+    """Return what is asked for with arrays as lists, and their numbers as those of Python."""
+    return {name: _to_plain(value) for name, value in asked.items()}
+
+
+def _to_plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def combine_levels(asked: Asked) -> list[dict[str, Level]]:
@@ -52,17 +108,20 @@ def choose_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | N
     CapabilityError
         For a setting that the generator's own sampler does not have.
     ConfigError
-        For a value that a setting cannot have, or for the name of a sampler.
+        For something else, or a value that a setting cannot have.
     """
-    if isinstance(wanted, str):
-        raise ConfigError(
-            "In Python a sampler is an object, not a name.",
-            expected='settings of its own sampler, such as {"steps": 24}, or citygrain.samplers.diffusion.Heun()',
-            got=wanted,
-        )
+    if wanted is None:
+        return None
     if not isinstance(wanted, Mapping):
+        if isinstance(wanted, type) or not isinstance(wanted, Sampler):
+            raise ConfigError(
+                "This is no sampler.",
+                expected=f"settings of {type(generator.sampler).__name__}, such as {{'guidance': 2.0}}, or a sampler",
+                got=repr(wanted),
+                choices=find_fitting_samplers(generator),
+            )
         return wanted
-    turned = {name: value for name, value in wanted.items() if value is not None}
+    turned = {name: _to_plain(value) for name, value in wanted.items() if value is not None}
     if TARGET in turned:
         described: Sampler = instantiate(turned)
         return described

@@ -12,7 +12,15 @@ from citygrain.generation.area import draw_areas
 from citygrain.generation.fields import varies
 from citygrain.generation.georeference import Georeference, lay_grids
 from citygrain.generation.given import Given, read_given_windows
-from citygrain.generation.requests import Asked, choose_sampler, combine_levels, count_columns
+from citygrain.generation.requests import (
+    Asked,
+    check_counts,
+    choose_sampler,
+    combine_levels,
+    count_columns,
+    list_seeds,
+    read_levels,
+)
 from citygrain.generation.windows import check_attempts, draw
 from citygrain.layouts import Layouts
 from citygrain.protocols import Sampler, Trained
@@ -82,13 +90,13 @@ def sample(
     """
     check_attempts(attempts)
     check_precision(precision)
+    conditions = read_levels(conditions)
     combined = combine_levels(conditions)
     if n is None:
         n = N if len(combined) == 1 else 1
-    if not isinstance(n, int) or n < 1 or batch_size < 1:
-        raise ConfigError("n and batch_size are at least 1.", got=f"n={n}, batch_size={batch_size}")
+    n, batch_size = check_counts(n, batch_size)
+    seeds = list_seeds(seed, n)
     spec, chosen = generator.spec, choose_sampler(generator, sampler)
-    seeds = range(seed, seed + n)
     place = combined[0].get("place")
     asked_place = None if place is None else str(place)
     if extent_m is not None or varies(conditions):

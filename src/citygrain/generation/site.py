@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -22,8 +24,11 @@ from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid
 from citygrain.spec import LayoutSpec
 
+Ground: TypeAlias = str | Path | BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries
+"""The outline of a site: a file with a polygon, a polygon in degrees, or a table of polygons in any CRS."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Site:
     """The ground that is to be redrawn, and its surroundings.
 
@@ -47,7 +52,7 @@ def locate_site(
     *,
     at: Sequence[float] | None = None,
     size_m: float = 200.0,
-    site: str | Path | BaseGeometry | None = None,
+    site: Ground | None = None,
 ) -> BaseGeometry:
     """Return the outline of a site in a CRS in metres.
 
@@ -58,12 +63,13 @@ def locate_site(
     at, size_m
         A square site: longitude and latitude of its middle, and its edge in metres.
     site
-        Instead of `at`: a file with the polygon of the site, or a polygon in degrees.
+        Instead of `at`: a file with the polygon of the site, a polygon in degrees, or a table of polygons in any CRS.
 
     Raises
     ------
     ConfigError
-        When both `at` and `site` are given or neither is, or when numbers are not a point on Earth and an edge.
+        When both `at` and `site` are given or neither is, when numbers are not a point on Earth and an edge, or when an
+        outline holds no ground.
     PlaceError
         For a file without a polygon.
     """
@@ -75,22 +81,44 @@ def locate_site(
         )
     to_metres = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     if site is not None:
-        area = site if isinstance(site, BaseGeometry) else Place.from_file(site).area
-        projected: BaseGeometry = shapely.transform(area, lambda xy: np.column_stack(to_metres.transform(*xy.T)))
+        area = _read_outline(site)
+        projected = shapely.transform(area, lambda xy: np.column_stack(to_metres.transform(*xy.T)))
+        if not np.isfinite(projected.bounds).all() or not (projected := shapely.make_valid(projected)).area > 0:
+            raise ConfigError(
+                "The outline of the site holds no ground.",
+                expected="a polygon in degrees, (longitude, latitude)",
+                got=f"{area.geom_type}, from {area.bounds}",
+            )
         return projected
     try:
-        longitude, latitude = map(float, at or ())
+        longitude, latitude = map(float, () if at is None else at)
         x, y = to_metres.transform(longitude, latitude)
     except (TypeError, ValueError):
         x = y = math.inf
-    if not math.isfinite(x + y) or not size_m > 0:
+    if not math.isfinite(x + y + size_m) or not size_m > 0:
         raise ConfigError(
             "This is no site.",
             expected="at=[longitude,latitude] in degrees, size_m > 0",
-            got=f"at={at if at is None else list(at)}, size_m={size_m}",
+            got=f"at={list(at) if isinstance(at, Sequence) else at}, size_m={size_m}",
         )
     half = size_m / 2
     return shapely.box(x - half, y - half, x + half, y + half)
+
+
+def _read_outline(site: Ground) -> BaseGeometry:
+    """Return an outline in degrees."""
+    if isinstance(site, BaseGeometry):
+        return site
+    if not isinstance(site, gpd.GeoDataFrame | gpd.GeoSeries):
+        return Place.from_file(site).area
+    if site.crs is None:
+        raise ConfigError(
+            "The outline of the site does not say where it lies.",
+            expected="a table with a CRS",
+            remedy="site.set_crs(…)",
+        )
+    outline: BaseGeometry = site.geometry.to_crs("EPSG:4326").union_all()
+    return outline
 
 
 def read_site(
@@ -113,11 +141,15 @@ def read_site(
 
     Raises
     ------
+    ConfigError
+        For a `context_m` that is not from 0 on.
     DataError
         When the site is not in the place, has no data, is smaller than a cell, or the place lacks a channel.
     CapabilityError
         When the site does not fit into one window, and `one_window` is set.
     """
+    if not 0 <= context_m < math.inf:
+        raise ConfigError("The surroundings of a site are some metres.", expected="context_m ≥ 0", got=context_m)
     channels, _ = list_common_channels([raster], spec.channels, spec.raster_format)
     level = raster.level(spec.resolution_m)
     cell, (height, width) = spec.resolution_m, level.valid.shape
@@ -175,6 +207,7 @@ def mark_kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.boo
     ConfigError
         For a channel that the model does not draw, or if all channels are kept.
     """
+    names = [names] if isinstance(names, str) else names
     for name in names:
         if name not in spec.channels:
             raise ConfigError("The layouts have no such channel to keep.", got=name, choices=spec.channels)

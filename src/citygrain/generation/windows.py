@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from citygrain.errors import ConfigError
+from citygrain.generation.requests import is_whole
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import COLUMNS, Layouts
 from citygrain.measures import measure, settled
@@ -150,5 +151,5 @@ def check_attempts(attempts: Any) -> None:
     ConfigError
         For another value.
     """
-    if not isinstance(attempts, int) or attempts < 1:
+    if not is_whole(attempts) or attempts < 1:
         raise ConfigError("A layout is drawn once at least.", expected="attempts ≥ 1, whole", got=attempts)

@@ -214,6 +214,8 @@ def encode_cells(codec: Codec, layouts: Layouts) -> Floats:
             expected=f"{spec.shape[1:]} cells of {spec.resolution_m:g} m: {', '.join(spec.channels)}",
             got=f"{layouts.cells.shape[2:]} cells of {layouts.resolution_m:g} m: {', '.join(layouts.channels)}",
         )
+    if not len(layouts):
+        return np.zeros((0, *codec.code_shape), np.float32)
     where = find_device(codec)
     with torch.no_grad():
         parts = [codec.encode(part.to(where)).float().cpu() for part in torch.split(layouts.tensor, BATCH)]
@@ -222,12 +224,24 @@ def encode_cells(codec: Codec, layouts: Layouts) -> Floats:
 
 
 def decode(codec: Codec, codes: ArrayLike, *, batch_size: int = BATCH) -> Floats:
-    """Return the layouts `(N, C, H, W)` of codes `(N, *code_shape)`, in steps of 1/255 as in a city raster."""
+    """Return the layouts `(N, C, H, W)` of codes `(N, *code_shape)`, in steps of 1/255 as in a city raster.
+
+    Raises
+    ------
+    DataError
+        For codes of another shape, or with values that are not finite.
+    """
+    numbers = np.asarray(codes, np.float32)
+    if numbers.shape[1:] != tuple(codec.code_shape) or not np.isfinite(numbers).all():
+        raise DataError(
+            "These are no codes of this model.",
+            expected=f"finite numbers in the shape (N, {', '.join(map(str, codec.code_shape))})",
+            got=f"{numbers.shape}, {np.isfinite(numbers).mean():.0%} of them finite",
+        )
     where = find_device(codec)
     with torch.no_grad():
         parts = [
-            codec.decode(part.to(where)).float().cpu()
-            for part in torch.split(torch.as_tensor(np.asarray(codes, np.float32)), batch_size)
+            codec.decode(part.to(where)).float().cpu() for part in torch.split(torch.as_tensor(numbers), batch_size)
         ]
     layouts: Floats = ((torch.cat(parts) * 255).round() / 255).numpy()
     return layouts

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from citygrain.errors import ConfigError
+from citygrain.support.options import KINDS
 from citygrain.support.targets import TARGET, check_signatures, instantiate
 
 __all__ = [
@@ -164,16 +165,6 @@ def _to_plain(config: DictConfig) -> Any:
     return OmegaConf.to_container(config, resolve=False)
 
 
-KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    dict: "a group of keys",
-    list: "a list, such as [a,b]",
-}
-
-
 def _check_kind(value: Any, default: Any, path: str) -> Any:
     """Return a composed value if it is of the same kind as its default. Where text is expected, a number becomes text.
 
@@ -191,7 +182,11 @@ def _check_kind(value: Any, default: Any, path: str) -> Any:
         return str(value)
     if type(value) is type(default) or (isinstance(default, float) and type(value) is int):
         return value
-    raise ConfigError(f"{path} is not of the right kind.", expected=KINDS[type(default)], got=repr(value))
+    raise ConfigError(
+        f"{path} is not of the right kind.",
+        expected=KINDS[tuple if isinstance(default, list) else type(default)],
+        got=repr(value),
+    )
 
 
 def format_config(verb: str, overrides: Sequence[str] = (), config_dirs: Iterable[str | Path] = ()) -> str:
@@ -319,9 +314,11 @@ def _compose(verb: str, overrides: Sequence[str], config_dirs: Iterable[str | Pa
     parsed = [_parse(text) for text in overrides]
     known = list_groups(config_dirs)
     for override in parsed:
-        if override.value() is None and override.key_or_group in known and not override.is_delete():
+        if override.key_or_group in known and not override.is_delete() and not _names_options(override.value()):
             raise ConfigError(
-                "A group needs an option, and cannot be null.",
+                "A group needs an option, and cannot be null."
+                if override.value() is None
+                else "A group needs the name of an option.",
                 got=override.input_line,
                 choices=known[override.key_or_group],
                 remedy=f"leave {override.key_or_group} out to get the default",
@@ -371,6 +368,13 @@ def _parse(text: str) -> Override:
             remedy="put a value with spaces, commas, brackets or '=' in quotes: 'source.path=\"my city (1).osm.pbf\"'",
         ) from error
     return parsed
+
+
+def _names_options(value: Any) -> bool:
+    """Return whether the value of an override is a name, a list of names, settings, or a list with commas."""
+    return not isinstance(value, int | float | None) and not (
+        isinstance(value, list) and any(isinstance(one, int | float | None) for one in value)
+    )
 
 
 def _find_choices(parsed: Iterable[Override], known: Mapping[str, list[str]]) -> list[Override]:
