@@ -100,7 +100,7 @@ def test_a_sampler_is_an_object_or_settings_of_the_own_one(model):
     settings = model.sample(1, seed=2, sampler=QUICK)
     whole = model.sample(1, seed=2, sampler=replace(model.sampler, **QUICK))
     assert np.array_equal(settings.cells, whole.cells)
-    with pytest.raises(CapabilityError, match="no sampler"):
+    with pytest.raises(CapabilityError, match="no such setting"):
         model.sample(1, sampler={"stepps": 3})
     with pytest.raises(ConfigError, match="no sampler"):
         model.sample(1, sampler="heun")
