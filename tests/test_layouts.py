@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from pyproj import CRS
 
 import citygrain
-from citygrain.errors import DataError
+from citygrain.errors import ConfigError, DataError
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import vectorize
+from citygrain.geo.vectorize import SMALLEST_M2, vectorize
 from citygrain.layouts import SHOWN, Layouts
 from citygrain.measures import measurable
 
@@ -345,3 +345,13 @@ def test_requests_of_another_sample_are_not_taken_for_these(tmp_path):
     some(2).save(tmp_path)
     some(2, seed=5).write_geotiffs(tmp_path)
     assert citygrain.open_layout(tmp_path).requested == {}
+
+
+def test_no_area_is_too_small_where_that_is_asked_for():
+    layouts = some(1)
+    every = layouts.vectors(smallest_m2=dict.fromkeys(SMALLEST_M2, 0))["building"]
+    assert len(every) > len(layouts.vectors()["building"])
+    assert (every.area > 0).all()
+    for wrong in ({"building": -1.0}, {"building": np.nan}, {"building": "12"}, {"street": 4.0}):
+        with pytest.raises(ConfigError, match=r"is no area|no areas of this kind"):
+            layouts.vectors(smallest_m2=wrong)
