@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from pyproj import CRS
 
 import citygrain
-from citygrain.errors import DataError
+from citygrain.errors import ConfigError, DataError
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import vectorize
+from citygrain.geo.vectorize import SMALLEST_M2, vectorize
 from citygrain.layouts import SHOWN, Layouts
 from citygrain.measures import measurable
 
@@ -371,3 +371,13 @@ def test_channels_of_an_earlier_format_are_added_up_and_never_taken_apart():
     assert earlier.raster_format == 1
     with pytest.raises(DataError, match="earlier format"):
         earlier.select(("street",))
+
+
+def test_no_area_is_too_small_where_that_is_asked_for():
+    layouts = some(1)
+    every = layouts.vectors(smallest_m2=dict.fromkeys(SMALLEST_M2, 0))["building"]
+    assert len(every) > len(layouts.vectors()["building"])
+    assert (every.area > 0).all()
+    for wrong in ({"building": -1.0}, {"building": np.nan}, {"building": "12"}, {"street": 4.0}):
+        with pytest.raises(ConfigError, match=r"is no area|no areas of this kind"):
+            layouts.vectors(smallest_m2=wrong)

@@ -441,7 +441,7 @@ def test_lists_of_levels_ask_for_every_combination_with_the_same_seeds(latent, t
         (["conditions.coverage=dense", "checkpoint={latent}"], ConditionError, "not a number"),
         (["conditions.coverage=p101", "checkpoint={latent}"], ConditionError, "p0 … p100"),
         (["n=0", "checkpoint={latent}"], ConfigError, "at least 1"),
-        (["n=[3]", "checkpoint={latent}"], ConfigError, "at least 1"),
+        (["n=[3]", "checkpoint={latent}"], ConfigError, "n is not of the right kind"),
         (["georeference.crs=EPSG:32635", "checkpoint={latent}"], ConfigError, "both"),
         (
             ["georeference.crs=EPSG:32635", "georeference.origin=[a,1]", "checkpoint={latent}"],

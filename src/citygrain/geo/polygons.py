@@ -114,7 +114,8 @@ def keep_valid(shapes: NDArray[np.object_], smallest: float) -> NDArray[np.objec
     broken = ~shapely.is_valid(shapes)
     shapes[broken] = shapely.make_valid(shapes[broken])
     parts = shapely.get_parts(shapes)
-    return parts[(shapely.get_type_id(parts) == 3) & (shapely.area(parts) >= smallest)]
+    areas = shapely.area(parts)
+    return parts[(shapely.get_type_id(parts) == 3) & (areas > 0) & (areas >= smallest)]
 
 
 def restore_corners(shapes: NDArray[np.object_]) -> NDArray[np.object_]:

@@ -17,7 +17,7 @@ import pandas as pd
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
-from citygrain.errors import DataError
+from citygrain.errors import ConfigError, DataError
 from citygrain.geo.centrelines import trace_centrelines
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.polygons import cut_to_window, keep_valid, restore_corners, trace_outlines
@@ -239,9 +239,18 @@ def vectorize(
     ------
     DataError
         For another shape, values that are no coverage, or channels of which nothing is known.
+    ConfigError
+        For a smallest area that is none, or of a channel that has no areas.
     """
     cells = _check_layout(layout, channels, grid)
     smallest = {**SMALLEST_M2, **smallest_m2}
+    for name, area in smallest.items():
+        if name not in SMALLEST_M2:
+            raise ConfigError("There are no areas of this kind.", got=name, choices=SMALLEST_M2)
+        if not (isinstance(area, int | float | np.number) and area >= 0):
+            raise ConfigError(
+                f"The smallest area of {name} is no area.", expected="square metres, from 0 on", got=repr(area)
+            )
     areas = {
         name: _find_areas(name, cells[list(channels).index(name)], grid, smallest[name])
         for name in AREAS
