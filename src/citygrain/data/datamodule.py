@@ -53,7 +53,7 @@ class CityDataModule(pl.LightningDataModule):
     batches_per_epoch
         Steps of an epoch; every epoch draws new windows.
     val_windows, test_windows
-        At most so many windows of the held-out grids, evenly spread; 0 for none.
+        At most this many windows of the held-out grids, evenly spread; 0 for none.
     min_valid
         Least share of a window that has data.
     min_built
@@ -66,7 +66,7 @@ class CityDataModule(pl.LightningDataModule):
         The extent of a train window is drawn log-uniformly between 1 / zoom and zoom times `size_px`; 1 leaves it. All
         widths scale with it, those that are drawn in metres too.
     rotation
-        Train windows are turned by an angle that is drawn uniformly from ± so many degrees, at most 45; 0 leaves them.
+        Train windows are turned by an angle drawn uniformly from ± this many degrees, at most 45; 0 leaves them.
     noise
         Standard deviation of Gaussian noise on the coverage of train windows; their conditions are measured without it.
     channels
@@ -78,7 +78,7 @@ class CityDataModule(pl.LightningDataModule):
     map_px
         Height and width of condition maps in cells; must divide `size_px`.
     statistics_windows
-        The percentiles in the spec are measured on so many train windows of each place.
+        The percentiles in the spec are measured on this many train windows of each place.
     num_workers
         Processes that gather windows. With 0 the training process gathers them, which is fast enough unless the disk is
         slow.

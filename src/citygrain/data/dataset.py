@@ -62,7 +62,7 @@ class CityWindows(Dataset[RawBatch]):
     balance
         `places`: as many windows of each place; `area`: in proportion to where windows may lie.
     limit
-        At most so many windows of a fixed grid, evenly spread; None for all.
+        At most this many windows of a fixed grid, evenly spread; None for all.
     seed
         Seed of the train windows.
     built

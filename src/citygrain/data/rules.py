@@ -83,7 +83,7 @@ class Augmentation:
     zoom
         The extent of a window is drawn log-uniformly between 1 / zoom and zoom times `size_px`; 1 leaves it.
     rotation
-        Windows are turned by an angle that is drawn uniformly from ± so many degrees; 0 leaves them.
+        Windows are turned by an angle that is drawn uniformly from ± this many degrees; 0 leaves them.
     noise
         Standard deviation of Gaussian noise on the coverage, which stays within 0 and 1; 0 adds none. Conditions are
         measured without it.

@@ -102,7 +102,7 @@ class TrainedOn:
         places
             Names of prepared places under `root`, folders, or opened ones; None for the places of the model.
         limit
-            At most so many windows of a fixed grid, evenly spread; all when None.
+            At most this many windows of a fixed grid, evenly spread; all when None.
         augmentation
             How train windows are varied. Unless told otherwise they are taken as they lie in the city.
         seed
@@ -143,7 +143,7 @@ class TrainedOn:
         places
             Names of prepared places under `root`, or folders; None for the places of the model.
         val_windows, test_windows
-            At most so many windows of the held-out grids.
+            At most this many windows of the held-out grids.
 
         Raises
         ------

@@ -110,7 +110,7 @@ def measure_window(layout: Cells, *, channels: Sequence[str], resolution_m: floa
 
 @contextmanager
 def start_processes(workers: int) -> Iterator[Callable[..., Iterator[Form]]]:
-    """Hand out a `map` that works in so many processes, or in this one."""
+    """Hand out a `map` that works in `workers` processes; with one worker, in the present process."""
     if workers < 2:
         yield map
         return

@@ -60,7 +60,7 @@ class Obedience:
     each
         Layouts that are drawn at each value.
     attempts
-        With more than one, layouts are also drawn with so many attempts each, see `citygrain.generation.windows.draw`.
+        With more than one, layouts are also drawn with these attempts each, see `citygrain.generation.windows.draw`.
     between
         Percentiles of the training windows: the lowest and the highest value that are asked for.
     """

@@ -56,7 +56,7 @@ def render(package: str, template: str, *, folder: Path = Path(), **values: Any)
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many significant digits; a dash where there is none."""
+    """Return a number with this many significant digits; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"

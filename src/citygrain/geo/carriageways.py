@@ -31,31 +31,31 @@ BULGE = 1.0
 """Widths of a way that the outline bulges into a mouth at most."""
 
 BENT = 0.85
-"""Thinning bends a way up to so many of its widths from the edge of a way that it meets at 45°."""
+"""Thinning bends a way up to this many of its widths from the edge of a way that it meets at 45°."""
 
 MOUTH = 1.3
 """Widths of a way about the middle of a mouth within which the outline of the ground bulges into it."""
 
 OPPOSITE = 0.6
-"""Two ways that meet a road from opposite sides, within so many widths, are one way that crosses it."""
+"""Two ways that meet a road from opposite sides, within this many widths, are one way that crosses it."""
 
 TURNED = 25.0
-"""Where two divided roads cross, the outline of the ground turns inwards by at least so many degrees."""
+"""Where two divided roads cross, the outline of the ground turns inwards by at least this many degrees."""
 
 BLUNT = 1.3
-"""The sides of such a corner are longer than so many widths of a way; what is shorter is the blunt corner itself."""
+"""The sides of such a corner are longer than this many widths of a way; what is shorter is the blunt corner itself."""
 
 SMOOTH = 0.08
-"""The outline is simplified to within so many widths of a way before its corners are found."""
+"""The outline is simplified to within this many widths of a way before its corners are found."""
 
 ASIDE = 0.9
-"""Such a corner may lie so many widths of a way beside the line that goes on from another."""
+"""Such a corner may lie this many widths of a way beside the line that goes on from another."""
 
 LEAD = 0.75
-"""The ground of a road ends at the ground of another road that is nearer than so many widths of a way."""
+"""The ground of a road ends at the ground of another road that is nearer than this many widths of a way."""
 
 SAME = 1e-3
-"""Lines nearer than so many cells meet."""
+"""Lines nearer than this many cells meet."""
 
 
 def divide_roads(

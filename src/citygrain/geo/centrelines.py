@@ -43,7 +43,7 @@ PALE = 0.4
 """Share of `LEVEL` down to which a way goes on where it pales. Real coverage hardly pales, that of models does."""
 
 APART = 2.0
-"""Ways nearer than so many cells, or than a band is wide, are one."""
+"""Ways nearer than this many cells, or than a band is wide, are one."""
 
 SIMPLIFIED = 0.35
 """Tolerance of the simplification in cells."""
@@ -152,7 +152,7 @@ def _find_occupied(band: NDArray[np.bool_]) -> tuple[slice, slice] | None:
 
 
 def _refine(cells: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Interpolate coverage on so many times finer cells."""
+    """Interpolate coverage on this many times finer cells."""
     for axis in (0, 1) if factor > 1 else ():
         n = cells.shape[axis]
         at = (np.arange(n * factor) + 0.5) / factor - 0.5

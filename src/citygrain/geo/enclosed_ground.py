@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 RESOLVED = 3.0
-"""Bands narrower than so many cells cannot be thinned well: they are thinned on finer cells, and are never taken for
+"""Bands narrower than this many cells cannot be thinned well: they are thinned on finer cells, and are never taken for
 two."""
 
 TOO_WIDE = 0.6
-"""A band is taken for two where it is deeper, from its edge inwards, than half a width and so many cells."""
+"""A band is taken for two where it is deeper, from its edge inwards, than half a width and this many cells."""
 
 LONG = 3.0
 """Widths of a way that the ground between two carriageways is long at least; crossings of wide ways are shorter."""
@@ -35,7 +35,7 @@ SLENDER = 0.2
 """Its area at most, as a share of its length squared: the ground between carriageways is no square and no disc."""
 
 NARROW = 0.75
-"""A gap between carriageways is at least twice so many cells wide."""
+"""A gap between carriageways is at least twice this many cells wide."""
 
 LARGEST = 3.0
 """Widths of a way that the radius of a roundabout's island is at most; thinning finds larger rings well."""

@@ -101,7 +101,7 @@ class GeoTiffWriter:
             self.file.close()
 
     def _store(self, count: int) -> None:
-        """Write so many of the compressed tiles, in the order in which they were cut."""
+        """Write this many of the compressed tiles, in the order in which they were cut."""
         for _ in range(count):
             (directory, index), job = self.pending.popleft()
             data = job.result()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 EDGE = 0.75
-"""A line that stays within so many cells of the window's edge is left out."""
+"""A line that stays within this many cells of the window's edge is left out."""
 
 SAME_JUNCTION = 0.85
 """Widths of a way within which two junctions are one."""

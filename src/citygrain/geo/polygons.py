@@ -24,16 +24,16 @@ SIMPLIFIED = 0.6
 """Tolerance of the simplification: the root of the area that a vertex may cost, in cells."""
 
 STRAIGHT = 0.03
-"""A vertex that lies within so many cells of the line between its neighbours is left out; half of all vertices do."""
+"""A vertex that lies within this many cells of the line between its neighbours is left out; half of all vertices do."""
 
 SNAP = math.tan(math.radians(22.5))
 """Slope up to which an edge takes one of a shape's two directions."""
 
 STRAY = 0.6
-"""An edge keeps its direction where its ends would move by more than so many cells."""
+"""An edge keeps its direction where its ends would move by more than this many cells."""
 
 SHORT = 1.6
-"""An edge shorter than so many cells is a rounded corner or a step, and no wall."""
+"""An edge shorter than this many cells is a rounded corner or a step, and no wall."""
 
 SQUARE = 0.75
 """Share of the outline that must follow the two directions; other shapes are left as they are."""
@@ -42,7 +42,7 @@ FAITHFUL = 0.12
 """A shape whose area would change by more than this share keeps its outline."""
 
 REACH = 2.0
-"""A shape keeps its outline where a corner would lie more than so many cells from where the outline turns."""
+"""A shape keeps its outline where a corner would lie more than this many cells from where the outline turns."""
 
 
 def trace_outlines(coverage: NDArray[np.float32], smallest: float) -> NDArray[np.object_]:

@@ -47,7 +47,7 @@ STRIP_ROWS = 512
 """Rows of a strip; also the tile edge of the GeoTIFF, so that every tile is written once."""
 
 ALIGN_CELLS = 8
-"""The raster's corners are multiples of so many cells: grids of 2, 4 and 8 m of one place nest."""
+"""The raster's corners are multiples of this many cells: grids of 2, 4 and 8 m of one place nest."""
 
 POLYGON, LINE, RING = 3, 1, 2
 """Type ids of shapely."""

@@ -26,10 +26,10 @@ BUFFER_M = 128.0
 """About one street block beyond the edge of a held-out block: no building or street corner is shared."""
 
 FEWEST_BLOCKS = 12
-"""A place that is too small for so many blocks of the wanted size gets smaller blocks."""
+"""A place that is too small for this many blocks of the wanted size gets smaller blocks."""
 
 GROUP = 10
-"""Of so many neighbouring blocks that are built up alike, one is held out for validation and one for the test."""
+"""Of this many neighbouring blocks that are built up alike, one is held out for validation and one for the test."""
 
 USABLE_VALID, USABLE_BUILT = 0.5, 0.005
 """A block is worth holding out when half of it has data and this share of that is building or street."""
@@ -176,7 +176,7 @@ def find_block_cells(blocks: gpd.GeoDataFrame, grid: Grid, buffer_m: float = 0.0
 
 
 def _cut_evenly(cells: int, edge: float) -> NDArray[np.int64]:
-    """Where to cut so many cells into equal pieces of about `edge`."""
+    """Where to cut this many cells into equal pieces of about `edge`."""
     pieces = max(1, round(cells / edge))
     return np.linspace(0, cells, pieces + 1).round().astype(np.int64)
 

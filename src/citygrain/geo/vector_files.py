@@ -22,7 +22,7 @@ from citygrain.support.files import write_atomically
 FORMATS = ("gpkg", "geojson", "parquet", "graphml")
 
 FEW = 8
-"""Processes take seconds to start: so many layouts are done before that."""
+"""Processes take seconds to start: this many layouts are done before that."""
 
 
 def vectorize_layouts(

@@ -181,7 +181,7 @@ def _enlarge(picture: Picture, scale: int, outline: NDArray[np.bool_] | None = N
 
 
 class _Canvas:
-    """A figure of so many pixels. Places on it are pixels from the left and from below, as matplotlib counts them."""
+    """A figure of this many pixels. Places on it are pixels from the left and from below, as matplotlib counts them."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height

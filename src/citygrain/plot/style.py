@@ -33,12 +33,12 @@ def hue(i: int) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches. It is drawn without a display, and pyplot does not know of it."""
+    """Return an empty figure of this many inches. It is drawn without a display, and pyplot does not know of it."""
     return Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
 
 
 def new_axes(width: float, height: float) -> Axes:
-    """Return axes that are alone in a new figure of so many inches."""
+    """Return axes that are alone in a new figure of this many inches."""
     axes: Axes = new_figure(width, height).subplots()
     return axes
 

@@ -122,7 +122,7 @@ class SampleGrid(Callback):
     Parameters
     ----------
     every_n_epochs
-        There is a picture every so many epochs; 0 draws none.
+        A picture is drawn after every `every_n_epochs` epochs; 0 draws none.
     columns
         Layouts in a row. The first row asks for nothing; each other row asks for one of `conditions`, at percentiles
         that rise from left to right.

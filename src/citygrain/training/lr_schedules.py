@@ -38,7 +38,7 @@ def step(
     every: int = 2000,
     factor: float = 0.5,
 ) -> LambdaLR:
-    """Rise linearly over `warmup_steps`, then multiply by `factor` every so many steps."""
+    """Rise linearly over `warmup_steps`, then multiply by `factor` every `every` steps."""
     _positive(every=every)
     return LambdaLR(optimizer, _warmed(warmup_steps, lambda step: factor ** (max(0, step - warmup_steps) // every)))
 

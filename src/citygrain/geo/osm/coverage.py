@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 FAR_LARGER = 10.0
-"""A box in the header that is so many times larger than the nodes' own box is left over from a larger file."""
+"""A box in the header that is this many times larger than the nodes' own box is left over from a larger file."""
 
 FEW_NODES, CITY_DEG = 1000, 1.0
 """So few nodes may well lie in one corner of a true box, if the box is no wider than a city (in degrees)."""
 
 CELLS = 32
-"""A box that is wider than a city is cut into so many cells a side, to see whether the data fill it."""
+"""A box that is wider than a city is cut into this many cells a side, to see whether the data fill it."""
 
 Box = tuple[float, float, float, float]
 """West, south, east, north, in degrees."""

@@ -44,7 +44,7 @@ MAX_UNTIDY = 5_000_000
 """Objects of the largest file of which a tidy copy is made: some 100 bytes of memory and 20 µs each."""
 
 SAMPLE = 1 << 16
-"""Where a file's data lie is told by at least so many of its nodes, evenly spread over the file, or by all of them."""
+"""Where the data lie is told by at least this many of its nodes, evenly spread over the file, or by all of them."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class _Count:
     lonlat: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     """Longitudes and latitudes of some of the nodes, `(n, 2)`."""
     step: int = 1
-    """One node in so many is among them."""
+    """One of every `step` nodes is among them."""
 
     @classmethod
     def of(cls, things: Iterator[Any], located: bool) -> _Count:
