@@ -11,6 +11,7 @@ from hypothesis import example, settings
 from hypothesis import given as given_from
 from hypothesis import strategies as st
 
+from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError
 from citygrain.support import config, targets
 from citygrain.support.config import (
@@ -21,7 +22,14 @@ from citygrain.support.config import (
     name_folder,
     split_sweep,
 )
-from citygrain.support.targets import MODEL_PARTS, check_signatures, check_targets, find_target, instantiate
+from citygrain.support.targets import (
+    MODEL_PARTS,
+    check_arguments,
+    check_signatures,
+    check_targets,
+    find_target,
+    instantiate,
+)
 
 VERBS = sorted(file.stem for file in find_config_dir().glob("*.yaml"))
 FILES = sorted(
@@ -425,3 +433,26 @@ def test_missing_arguments_are_named():
         instantiate({"_target_": "torch.nn.Linear", "in_features": 3})
     with pytest.raises(ConfigError, match="nothing to build"):
         instantiate({"in_features": 3})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ({"places": None}, "data.places"),
+        ({"places": "helsinki"}, "data.places"),
+        ({"places": 1.5}, "data.places"),
+        ({"places": ["helsinki", 2]}, r"data.places\[1\]"),
+        ({"channels": "building"}, "data.channels"),
+        ({"size_px": True}, "data.size_px"),
+    ],
+)
+def test_settings_of_the_data_have_the_types_of_its_parameters(arguments, key):
+    with pytest.raises(ConfigError, match=rf"^{key} is not of the right kind"):
+        check_arguments(CityDataModule, arguments, "data", "data")
+    check_arguments(CityDataModule, {"places": ["helsinki"], "channels": None, "maps": []}, "data", "data")
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "true", "[1,2]"])
+def test_a_group_needs_the_name_of_an_option(value):
+    with pytest.raises(ConfigError, match="A group needs"):
+        load_config("sample", ["checkpoint=x", f"sampler={value}"])

@@ -260,7 +260,11 @@ def test_a_comparison_tells_means_spread_and_errors():
     row = layouts.comparison().loc["coverage"]
     errors = abs(layouts.measured["coverage"] - layouts.requested["coverage"])
     assert row["mean_error"] == pytest.approx(errors.mean())
-    assert row["p10"] <= row["measured"] <= row["p90"]
+    measured = layouts.measured["coverage"]
+    assert [row["p10"], row["p90"]] == np.percentile(measured, [10, 90]).tolist()
+    assert row["measured"] == pytest.approx(measured.mean())
+    uneven = replace(layouts, requested={"coverage": np.array([0.1, np.nan, 0.4])}).comparison().loc["coverage"]
+    assert uneven["requested"] == pytest.approx(0.25)
     assert np.isnan(layouts.comparison().loc["green", "requested"])
 
 

@@ -14,7 +14,7 @@ import shapely
 import citygrain
 from citygrain.data.cityraster import CityRaster
 from citygrain.errors import CapabilityError, CitygrainError, ConditionError, ConfigError, DataError
-from citygrain.generation.georeference import Georeference
+from citygrain.generation.georeference import GAP_CELLS, Georeference, lay_side_by_side
 from citygrain.generation.given import read_given_windows
 from citygrain.samplers.diffusion import DpmSolver
 from citygrain.support.config import load_config
@@ -267,3 +267,17 @@ def test_codes_of_another_shape_are_refused(model):
     for wrong in (code, code[None, :1], code[None] * np.nan, code.reshape(1, -1)):
         with pytest.raises(DataError, match="no codes of this model"):
             model.decode(wrong)
+
+
+def test_layouts_lie_from_west_to_east_and_row_by_row_to_the_south():
+    grids = [*lay_side_by_side((32, 64), 8.0, 5, ("EPSG:32633", 1000.0, 9000.0), columns=2)]
+    east, south = (64 + GAP_CELLS) * 8.0, (32 + GAP_CELLS) * 8.0
+    corners = [(grid.left - 1000.0, 9000.0 - grid.top) for grid in grids]
+    assert corners == [(0, 0), (east, 0), (0, south), (east, south), (0, 2 * south)]
+    assert {(grid.width, grid.height) for grid in grids} == {(64, 32)}
+
+
+@pytest.mark.parametrize("extent_m", [None, (600, 512)])
+def test_a_precision_is_the_one_that_is_drawn_in(model, extent_m):
+    single, half = (model.sample(1, extent_m=extent_m, sampler=QUICK, precision=of) for of in ("32-true", "bf16-mixed"))
+    assert not np.array_equal(single.cells, half.cells)

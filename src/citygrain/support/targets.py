@@ -11,7 +11,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -196,22 +196,38 @@ def check_signatures(plain: Any, path: str = "") -> None:
         the type of its parameter.
     """
     for where, node in _find_targets(plain, path):
-        target = find_target(node[TARGET])
-        try:
-            parameters = inspect.signature(target).parameters
-        except ValueError:  # a class written in C may have no signature
-            continue
-        by_name = [n for n, p in parameters.items() if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        hints = _read_hints(target) if _is_inside(target.__module__, "citygrain") else {}
-        for key, value in node.items():
-            if key in {TARGET, PARTIAL}:
-                continue
-            if key not in by_name and not takes_any:
-                raise ConfigError(
-                    f"{_name_node(where, node)} has no parameter of this name.", got=key, choices=sorted(by_name)
-                )
-            _check_type(f"{where}.{key}".lstrip("."), value, hints.get(key, Any))
+        arguments = {key: value for key, value in node.items() if key not in {TARGET, PARTIAL}}
+        check_arguments(find_target(node[TARGET]), arguments, where, _name_node(where, node))
+
+
+def check_arguments(target: Callable[..., Any], arguments: Plain, path: str, name: str) -> None:
+    """Compare plain arguments with the signature of what is called with them, see `check_signatures`.
+
+    Parameters
+    ----------
+    target
+        What is called.
+    arguments
+        Parameter → plain value.
+    path, name
+        Where the arguments stand in the configuration, and what messages call the target.
+
+    Raises
+    ------
+    ConfigError
+        For an argument that the target has no parameter for, or a value of another type than the parameter's.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # a class written in C may have none
+        return
+    by_name = [n for n, p in parameters.items() if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    hints = _read_hints(target) if _is_inside(target.__module__, "citygrain") else {}
+    for key, value in arguments.items():
+        if key not in by_name and not takes_any:
+            raise ConfigError(f"{name} has no parameter of this name.", got=key, choices=sorted(by_name))
+        _check_type(f"{path}.{key}".lstrip("."), value, hints.get(key, Any))
 
 
 def find_target(name: Any, allowed: Sequence[Allowed] = BUILDING_BLOCKS) -> Any:
@@ -302,7 +318,7 @@ def _read_hints(target: Any) -> Mapping[str, Any]:
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:
-    """Compare a plain value with a type hint of plain types and literals. Other hints are not checked."""
+    """Compare a plain value with a hint of plain types, lists of them and literals. Other hints are not checked."""
     if isinstance(value, Mapping) and TARGET in value:
         return  # its type is only known once it is built
     members = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
@@ -313,12 +329,21 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
             literals += typing.get_args(member)
         elif member in {bool, int, float, str, type(None)}:
             allowed |= {float, int} if member is float else {member}
+        elif typing.get_origin(member) in {Sequence, list, tuple}:
+            allowed |= {list, tuple}
+            of = next(iter(typing.get_args(member)), Any)
+            for i, one in enumerate(value if isinstance(value, list | tuple) else ()):
+                _check_type(f"{where}[{i}]", one, of)
         else:
             return
     if type(value) not in allowed and value not in literals:
         raise ConfigError(
             f"{where} is not of the right kind.",
-            expected=" or ".join("null" if m is type(None) else m.__name__ for m in members if isinstance(m, type))
+            expected=" or ".join(
+                "null" if m is type(None) else "list" if typing.get_origin(m) else m.__name__
+                for m in members
+                if typing.get_origin(m) is not typing.Literal
+            )
             or None,
             got=repr(value),
             choices=literals or None,

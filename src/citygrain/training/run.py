@@ -33,7 +33,7 @@ from citygrain.errors import ConfigError
 from citygrain.protocols import FitsPrior, Generator, LearnsFromCodes, RestsWeights, as_module
 from citygrain.spec import LayoutSpec
 from citygrain.support.devices import AUTO, MIXED, SINGLE, has_fast_bf16, use_threads
-from citygrain.support.targets import instantiate
+from citygrain.support.targets import check_arguments, instantiate
 from citygrain.training.claim import claim_folder, is_finished
 from citygrain.training.codes import CodeDataModule
 from citygrain.training.finetune import adopt, check_alike, freeze, take_over
@@ -134,6 +134,7 @@ def _run(training: Training) -> Path:
 def _data(training: Training, source: Checkpoint | None) -> CityDataModule:
     """Return the data module; what the configuration leaves open is that of the model that the run begins with."""
     chosen = training.data if source is None else take_over(training.data, source)
+    check_arguments(CityDataModule, chosen, "data", "data")
     return CityDataModule(root=training.paths.data, seed=training.seed, **chosen)
 
 
