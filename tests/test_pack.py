@@ -83,7 +83,7 @@ def test_a_pack_is_replaced_as_a_whole_and_is_nothing_that_prepare_would_take_fo
         ("step=16", ConfigError, "divide 255"),
         ("step=0", ConfigError, "divide 255"),
         ("limit_mb=0", ConfigError, "megabytes"),
-        ("limit_mb=all", ConfigError, "megabytes"),
+        ("limit_mb=all", ConfigError, "a number or null"),
         ("limit_mb=0.0001", DataError, "fits"),
         ("resolution_m=3", DataError, "no level"),
         ("places=[atlantis]", DataError, "not prepared"),
