@@ -672,6 +672,8 @@ def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
 
 @settings(deadline=None, max_examples=60)
 @example(seed=18670617, size=9, resolution_m=1.0, levels=tuple(np.linspace(0, 1, 9)), blocks=1)  # a hole that touches
+@example(seed=1, size=12, resolution_m=2.0, levels=tuple(np.linspace(0, 1, 9)), blocks=1)  # edges in one line
+@example(seed=1, size=4, resolution_m=1.0, levels=tuple(np.linspace(0, 1, 9)), blocks=1)  # a way that would leave it
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.integers(1, 24),

@@ -188,7 +188,8 @@ def _find_between(
     solids = shapely.make_valid(shapely.simplify(solids, 0.1, preserve_topology=False))
     wide = TOO_WIDE / frame.finer
     closed = shapely.union_all(shapely.buffer(solids, NARROW, join_style="mitre", mitre_limit=2))
-    parts = shapely.get_parts(shapely.buffer(closed, -half - wide - NARROW, join_style="mitre", mitre_limit=2))
+    with np.errstate(divide="ignore", invalid="ignore"):  # GEOS divides by 0 where two edges lie in one line
+        parts = shapely.get_parts(shapely.buffer(closed, -half - wide - NARROW, join_style="mitre", mitre_limit=2))
     length = shapely.length(parts) / 2
     parts = parts[(length >= LONG * 2 * half) & (shapely.area(parts) <= SLENDER * length**2)]
     strip = shapely.simplify(shapely.union_all(shapely.buffer(parts, wide, join_style="mitre", mitre_limit=2)), 0.2)

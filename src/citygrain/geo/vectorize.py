@@ -302,9 +302,13 @@ def _find_areas(name: str, cells: NDArray[np.float32], grid: Grid, smallest_m2: 
 
 def _find_ways(kinds: Sequence[str], cells: NDArray[np.float32], channels: Sequence[str], grid: Grid) -> Ways:
     found = trace_centrelines([(cells[list(channels).index(k)], WIDTHS[k] / grid.resolution_m) for k in kinds])
-    at_edge = np.any((found.nodes < 1e-6) | (found.nodes > np.array([grid.width, grid.height]) - 1e-6), axis=1)
-    nodes = found.nodes * (grid.resolution_m, -grid.resolution_m) + (grid.left, grid.top)
-    return Ways(_move_to_earth(found.lines, grid), np.array(kinds)[found.band], found.ends, nodes, at_edge)
+    # On specks of a few cells, a way that is led on to another may leave the layout.
+    limits = np.array([grid.width, grid.height])
+    lines = shapely.transform(found.lines, lambda xy: np.clip(xy, 0, limits))
+    inside = np.clip(found.nodes, 0, limits)
+    at_edge = np.any((inside < 1e-6) | (inside > limits - 1e-6), axis=1)
+    nodes = inside * (grid.resolution_m, -grid.resolution_m) + (grid.left, grid.top)
+    return Ways(_move_to_earth(lines, grid), np.array(kinds)[found.band], found.ends, nodes, at_edge)
 
 
 def node_features(features: Mapping[str, ArrayLike], grid: Grid, *, service: bool = False) -> Vectors:
