@@ -124,9 +124,7 @@ class Edit:
                 "of": part,
                 "measure": key,
                 "unit": MEASURES[key].unit if key in MEASURES else "–",
-                "asked": self.requested.get(key, math.nan)
-                if name != BEFORE and part == find_part_asked(key)
-                else math.nan,
+                "asked": math.nan if name == BEFORE else self._requested_of(part, key),
                 "measured": value,
             }
             for name, parts in self.measured.items()
