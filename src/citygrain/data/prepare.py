@@ -29,7 +29,7 @@ from citygrain.data.raster_folder import draft_folder, lock_folder, recover_fold
 from citygrain.errors import DataError, SourceError
 from citygrain.geo import raster_files
 from citygrain.geo.geotiff import GeoTiffWriter
-from citygrain.geo.layers import BUILT, CHANNELS, RASTER_FORMAT
+from citygrain.geo.layers import BUILT, CHANNELS, RASTER_FORMAT, WIDTHS
 from citygrain.geo.place import Place
 from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid, rasterize, rasterize_area
@@ -172,6 +172,7 @@ def _write(
         origin += ", which holds no tag that makes a channel there"
     blocks, split = _blocks(layout, grid, known, deal, workers, origin)
     blocks.to_parquet(draft / raster_files.BLOCKS)
+    _list_ways(found, grid).to_parquet(draft / raster_files.WAYS)
     return {
         "format": RASTER_FORMAT,
         "attribution": found.provenance["attribution"],
@@ -191,6 +192,18 @@ def _write(
         "split": {**split, "seed": deal.seed},
         "layout": {"bytes": layout.stat().st_size, "sha256": hash_file(layout)},
     }
+
+
+def _list_ways(found: Features, grid: Grid) -> gpd.GeoDataFrame:
+    """List the lines of the channels of ways that touch the grid: one row a line, with its `channel`."""
+    box = shapely.box(*grid.bounds)
+    parts, channels = [], []
+    for name in WIDTHS:
+        lines = shapely.get_parts(found[name].geometry.to_numpy())
+        lines = lines[(shapely.get_dimensions(lines) == 1) & shapely.intersects(lines, box)]
+        parts.append(lines)
+        channels += [name] * len(lines)
+    return gpd.GeoDataFrame({"channel": pd.Series(channels, dtype="str")}, geometry=np.concatenate(parts), crs=grid.crs)
 
 
 def _draw(

@@ -18,7 +18,7 @@ from rasterio.errors import RasterioError
 
 from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
-from citygrain.geo.raster_files import BLOCKS, CACHE, LAYOUT, MANIFEST
+from citygrain.geo.raster_files import BLOCKS, CACHE, LAYOUT, MANIFEST, WAYS
 
 try:
     import fcntl
@@ -153,7 +153,7 @@ def refuse_strangers(folder: Path) -> None:
         For such a folder, or a file in its place.
     """
     if folder.is_dir():
-        strangers = sorted({p.name for p in folder.iterdir()} - {LAYOUT, BLOCKS, MANIFEST, CACHE})
+        strangers = sorted({p.name for p in folder.iterdir()} - {LAYOUT, BLOCKS, WAYS, MANIFEST, CACHE})
         strangers = [
             name for name in strangers if not name.startswith((f"{LAYOUT}.", "."))
         ]  # QGIS and Finder add theirs

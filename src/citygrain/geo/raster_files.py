@@ -4,6 +4,8 @@
 `layout.tif`      uint8 coverage, 255 = the cell is fully covered; a band a channel; UTM; tiles of 512; DEFLATE;
                   overviews ×2 and ×4 by average; a mask: 0 outside the place and where the source has no data
 `blocks.parquet`  GeoParquet, the blocks of the split in UTM: split, share of valid cells, measured conditions
+`ways.parquet`    GeoParquet, the lines that the channels of ways were drawn from, in UTM: `channel`; rasters that were
+                  prepared by an earlier citygrain do not have it
 `place.json`      where it came from and how it was drawn; written last, so that a folder without it is not whole
 `.cache/`         levels decoded into plain arrays for training; may be deleted at any time
 ================  ==================================================================================================
@@ -27,7 +29,7 @@ from citygrain.errors import DataError
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.rasterize import STRIP_ROWS
 
-LAYOUT, BLOCKS, MANIFEST, CACHE = "layout.tif", "blocks.parquet", "place.json", ".cache"
+LAYOUT, BLOCKS, WAYS, MANIFEST, CACHE = "layout.tif", "blocks.parquet", "ways.parquet", "place.json", ".cache"
 
 OVERVIEWS = (2, 4)
 
