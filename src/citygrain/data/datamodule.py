@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import rich
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from citygrain import measures
@@ -246,7 +247,7 @@ class CityDataModule(pl.LightningDataModule):
             if fits and all(any(math.isclose(cell, r) for r in raster.resolutions) for raster in self.rasters):
                 sibling.rules = replace(self.rules, size_px=int(size), resolution_m=cell)
                 break
-        sibling._windows = {}
+        sibling._windows = {}  # noqa: SLF001
         for name in ("_spec", "_measured_spec"):
             sibling.__dict__.pop(name, None)
         return sibling

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -49,8 +49,8 @@ COLUMNS = 8
 
 UNUSED, FRAME = -1, -2
 
-FREE, EDGE, TOUCHES = 0, 1, 2
-"""How an end of a stroke stands: nowhere, at the window's edge, on another stroke."""
+FREE, EDGE, TOUCHES, WAITS = range(4)
+"""How an end of a stroke stands: nowhere, at the window's edge, on another stroke, or where a later one will go on."""
 
 Frame = Literal["streets", "none"]
 Floats = NDArray[np.float64]
@@ -112,7 +112,7 @@ class Written:
     stroke
         `(V,)` which stroke a vertex is of, in order.
     how
-        `(N, 2)` how its first and last end stand: `FREE`, `EDGE`, `TOUCHES`.
+        `(N, 2)` how its first and last end stand: `FREE`, `EDGE`, `TOUCHES`, `WAITS`.
     partners
         `(N, 2, 2)` up to two strokes that an end touches, the more important one first; -1 for none.
     bearing, strength
@@ -220,7 +220,7 @@ class Written:
         there = self.partners >= 0
         on = (there & (self.partners <= number)).any(2)
         goes_on = np.array([[other in GOES_ON.get(kind, (kind,)) for other in kinds] for kind in kinds])
-        waits = (there & goes_on[self.kind[:, None, None], self.kind[self.partners]]).any(2)
+        waits = (there & goes_on[self.kind[:, None, None], self.kind[self.partners]]).any(2) | (self.how == WAITS)
         return np.where(self.how == EDGE, AT_EDGE, np.where(on, ON, np.where(waits, OPEN, LOOSE)))
 
 
@@ -378,7 +378,7 @@ def find_frame(strokes: Strokes, kinds: Sequence[str]) -> tuple[int, int]:
     if not length.sum() > 0:
         return 0, 0
     total = (length * np.exp(4j * np.arctan2(step[:, 1], step[:, 0]))).sum() / length.sum()
-    number = int(math.floor(np.angle(total) / 4 / (math.pi / 2 / BEARINGS) + 0.5)) % BEARINGS
+    number = math.floor(np.angle(total) / 4 / (math.pi / 2 / BEARINGS) + 0.5) % BEARINGS
     return number, min(int(abs(total) * STRENGTHS), STRENGTHS - 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,13 +12,28 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
 from citygrain.geo.layers import WIDTHS
-from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Strokes, Written, split_at_site
+from citygrain.geo.stroke_code import (
+    FREE,
+    KINDS,
+    WAITS,
+    Frame,
+    StrokeCode,
+    Strokes,
+    Written,
+    split_at_site,
+    to_angle,
+    turn_points,
+)
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
 from citygrain.measures import MEASURES
+from citygrain.networks.blocks import FourierFeatures
+from citygrain.networks.conditioner import ConditionEmbedding
+from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import (
     DENSITY,
     FRAME,
@@ -27,12 +43,9 @@ from citygrain.networks.stroke_steps import (
     count_sections,
     write_text,
 )
-from citygrain.networks.blocks import FourierFeatures
-from citygrain.networks.conditioner import ConditionEmbedding
-from citygrain.networks.stroke_network import Steps
 from citygrain.networks.transformer import Past
-from citygrain.protocols import Noise, Sampler
-from citygrain.samplers.strokes import DrawStrokes
+from citygrain.protocols import Known, Noise, Sampler
+from citygrain.samplers.strokes import DrawStrokes, Plan
 from citygrain.spec import Conditions, LayoutSpec
 
 SITE_SHARE = 0.5
@@ -210,6 +223,48 @@ class StrokeTransformer(nn.Module):
         """Return a reader of one text for each condition, see `StepReader`."""
         return StepReader(self, conditions, site)
 
+    def plan(self, known: Known) -> list[Plan]:
+        """Return the strokes that are given where layouts are known, and where others may be drawn."""
+        cells = (known.layout * known.keep).float().cpu().numpy()
+        return [self._plan_window(one, keep) for one, keep in zip(cells, known.keep.cpu().numpy(), strict=True)]
+
+    def _plan_window(self, cells: NDArray[np.float32], keep: NDArray[np.bool_]) -> Plan:
+        code, spec = self.code, self.spec
+        stays = {name for name, kept in zip(spec.channels, keep, strict=True) if kept.all()}
+        drawn = np.array([kind not in stays for kind in code.kinds])
+        free = (
+            ~keep[[name not in stays for name in spec.channels]].all(0)
+            if drawn.any()
+            else np.zeros(keep.shape[1:], bool)
+        )
+        given = trace_strokes(cells, spec.channels, spec.resolution_m, code.kinds)
+        given = replace(given, given=np.ones(len(given), bool))
+        rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
+        if not len(rows):
+            drawn[:] = False
+            rows = columns = np.array([0, len(free) - 1])
+        spans = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        left, top, right, bottom = (2 * at / spec.size_px - 1 for at in spans)
+        site = (left, top, right, bottom)
+        if not len(given):
+            return Plan(
+                drawn, site, free=_find_free(code, 0, free, spec.resolution_m) if code.frame == "none" else None
+            )
+        written = code.write(given)
+        ground = _find_free(code, written.bearing, free, spec.resolution_m)
+        how, entries = written.how.copy(), {}
+        for end, at in enumerate((written.first, written.last)):
+            x, y = (written.xy[at] + code.reach).clip(0, 2 * code.reach).T
+            waits = drawn[written.kind] & (how[:, end] == FREE) & ground[x, y]
+            how[waits, end] = WAITS
+            for kind in np.unique(written.kind[waits]).tolist():
+                chosen = waits & (written.kind == kind)
+                points = np.stack([x, y], 1)[chosen]
+                entries[kind] = np.concatenate([entries[kind], points]) if kind in entries else points
+        written = replace(written, how=how)
+        text = write_text(written, code, np.flatnonzero(~drawn).tolist())
+        return Plan(drawn, site, written, text, ground, entries)
+
     def choose_op(self, known: Tensor) -> Tensor:
         """Return logits `(B, ops)` of the next step."""
         logits: Tensor = self.network.choose_op(known)
@@ -311,6 +366,17 @@ class StepReader:
         self.conditions, self.embedding = self.conditions[rows], self.embedding[rows]
         for past in self.pasts:
             past.select(rows)
+
+
+def _find_free(code: StrokeCode, bearing: int, free: NDArray[np.bool_], resolution_m: float) -> NDArray[np.bool_]:
+    """Return which positions of a frame lie on free cells or next to them, by x and y."""
+    wide = ndimage.binary_dilation(free, np.ones((3, 3), bool), math.ceil(1.5 * code.grid_m / resolution_m))
+    at = np.arange(-code.reach, code.reach + 1) * code.grid_m
+    points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    points = turn_points(points, to_angle(bearing)) + code.extent_m / 2
+    column, row = np.floor(points / resolution_m).astype(int).clip(0, len(free) - 1).T
+    found: NDArray[np.bool_] = wide[row, column].reshape(len(at), len(at))
+    return found
 
 
 def _whole(count: int) -> Floats:

@@ -24,6 +24,7 @@ from citygrain.geo.stroke_code import (
     OPEN,
     STRENGTHS,
     TOUCHES,
+    WAITS,
     StrokeCode,
     Written,
     to_angle,
@@ -43,7 +44,7 @@ from citygrain.networks.stroke_steps import (
     describe_frame,
     describe_moves,
 )
-from citygrain.protocols import Noise
+from citygrain.protocols import Known, Noise, require
 from citygrain.samplers.tokens import TokenSampler
 from citygrain.spec import Conditions
 
@@ -113,6 +114,11 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         known = np.ones(len(model.code.kinds), bool)
         return self.draw_plans(model, [Plan(known) for _ in noise.seeds], conditions, noise)
 
+    def complete(self, model: StrokeModel, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
+        """Draw codes `(B, rows, 8)` around what is known; the known ways are in them."""
+        plans = require(model, PlansStrokes, "Keeping parts of a layout", ["stroke_transformer"]).plan(known)
+        return self.draw_plans(model, plans, conditions, noise)
+
     def draw_plans(self, model: StrokeModel, plans: Sequence[Plan], conditions: Conditions, noise: Noise) -> Tensor:
         """Draw what is missing of each plan; return codes `(B, rows, 8)`."""
         code = model.code
@@ -177,6 +183,15 @@ class Plan:
     text: Text | None = None
     free: Bools | None = None
     entries: dict[int, Ints] = field(default_factory=dict)
+
+
+@runtime_checkable
+class PlansStrokes(Protocol):
+    """A handle that can tell which strokes are given where layouts are known."""
+
+    def plan(self, known: Known) -> list[Plan]:
+        """Return what is given of each layout."""
+        ...
 
 
 class _Stroke:
@@ -341,7 +356,7 @@ class _Pen:
         if stands == AT_EDGE:
             return EDGE, -1
         partner = int(self.near[x, y]) - 1 if stands == ON else -1
-        return (TOUCHES, partner) if partner >= 0 else (OPEN if stands == OPEN else FREE, -1)
+        return (TOUCHES, partner) if partner >= 0 else (WAITS if stands == OPEN else FREE, -1)
 
     def _end_stroke(self, stands: int, x: int, y: int) -> None:
         assert self.current is not None
@@ -386,7 +401,7 @@ class _Pen:
         if given:
             how[:given], partners[:given] = FREE, -1
         lines = shapely.linestrings(xy.astype(float), indices=stroke) if len(done) else np.empty(0, object)
-        for number, end in zip(*np.nonzero(how == OPEN), strict=True):
+        for number, end in zip(*np.nonzero(how == WAITS), strict=True):
             names = GOES_ON.get(code.kinds[kind[number]], (code.kinds[kind[number]],))
             fits = np.isin(kind, [code.kinds.index(name) for name in names if name in code.kinds])
             fits[: number + 1] = False
