@@ -48,7 +48,7 @@ from citygrain.protocols import Known, Noise, Sampler
 from citygrain.samplers.strokes import DrawStrokes, Plan
 from citygrain.spec import Conditions, LayoutSpec
 
-SITE_SHARE = 0.5
+SITE_SHARE = 0.35
 """Share of training windows of which a part is given."""
 
 TOGETHER = 8

@@ -177,7 +177,8 @@ class _Block(nn.Module):
         shift, scale, gate, shift_after, scale_after, gate_after = self.norm.compute_parts(embedding)
         batch, length, width = x.shape
         q, k, v = self.qkv(self.norm(x, shift, scale)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        angles = (where.float() @ self.frequencies)[:, None]
+        # Not a matrix product, which mixed precision would round: angles are large.
+        angles = (where.float()[..., None] * self.frequencies).sum(-2)[:, None]
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if past is not None:
