@@ -264,8 +264,8 @@ class StrokeCode:
 
     @property
     def reach(self) -> int:
-        """Grid positions from the middle of a window to its farthest corner."""
-        return math.ceil(self.extent_m / math.sqrt(2) / self.grid_m)
+        """Positions from the middle of a window to its farthest corner; in a small window there is room for bearings."""
+        return max(math.ceil(self.extent_m / math.sqrt(2) / self.grid_m), BEARINGS // 2)
 
     def write(self, strokes: Strokes, *, bearing: int | None = None) -> Written:
         """Write strokes on the grid.

@@ -124,7 +124,7 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         code = model.code
         steps = code.rows + 2 * len(code.kinds)
         numbers = noise.uniform(steps, 3)
-        sites = torch.tensor([plan.site for plan in plans], device=noise.device)
+        sites = torch.tensor([plan.site for plan in plans], dtype=torch.float32, device=noise.device)
         reader = model.reader(self.repeat_conditions(conditions), sites.repeat(self.runs, 1))
         pens = [_Pen(code, plan) for plan in plans]
         alive = np.arange(len(pens))
