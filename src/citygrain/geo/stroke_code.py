@@ -264,7 +264,7 @@ class StrokeCode:
 
     @property
     def reach(self) -> int:
-        """Positions from the middle of a window to its farthest corner; in a small window there is room for bearings."""
+        """Positions from the middle of a window to its farthest corner; a small window has room for bearings, too."""
         return max(math.ceil(self.extent_m / math.sqrt(2) / self.grid_m), BEARINGS // 2)
 
     def write(self, strokes: Strokes, *, bearing: int | None = None) -> Written:
