@@ -153,8 +153,10 @@ class Written:
             y = -y
         if symmetry & 1:
             x = -x
-        mirrored = bool((symmetry & 4 > 0) ^ (symmetry & 2 > 0) ^ (symmetry & 1 > 0))
-        bearing = (BEARINGS - self.bearing) % BEARINGS if mirrored else self.bearing
+        bearing = self.bearing
+        if symmetry.bit_count() % 2 and bearing:  # a mirrored frame has the bearing −b, written as a quarter turn − b
+            bearing = BEARINGS - bearing
+            x, y = y, -x
         return replace(self, xy=np.stack([x, y], 1), bearing=bearing).ordered(grid_m)
 
     def ordered(self, grid_m: float) -> Written:
