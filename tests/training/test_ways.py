@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import citygrain
 import families
@@ -20,7 +21,7 @@ from citygrain.verbs.train import run
 WAYS = ["arterial", "street", "service", "cycle", "walk", "rail"]
 
 TINY = [
-    "model=stroke_transformer", "data=ways", "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=32",
+    "model=stroke_transformer", "data=ways", "data.places=[helsinki]", "data.resolution_m=2", "data.size_px=128",
     "data.batch_size=4", "data.batches_per_epoch=2", "data.val_windows=8", "data.statistics_windows=64", "codes=24",
     "trainer=cpu", "lr_schedule=constant", "callbacks.samples=null", "~callbacks.progress",
 ]  # fmt: skip
@@ -44,17 +45,18 @@ def test_the_strokes_of_a_window_are_what_its_cells_show(cities):
     data.setup("fit")
     config = families.config("stroke_transformer") | {"rows": 448}
     model = build_generator(config, data.prepare_spec())
-    for split in ("train", "val"):
-        indices = range(4)
+    for split, count in (("train", 4), ("val", data.coarsest().val_size)):
+        indices = range(count)
         written = WindowWriter(data, model, split)(indices)
-        real = data.batch(split, indices)
-        drawn, cells = (layouts.flatten(1).numpy() for layouts in (model.from_code(written.code), real.layout))
-        same = np.corrcoef(drawn, cells)[:4, 4:]
-        assert (np.diag(same) > 0.85).all()
-        if split == "train":  # the few windows for validation lie on each other
+        real = data.coarsest().batch(split, indices)
+        fine = model.from_code(written.code)
+        drawn, cells = (layouts.flatten(1).numpy() for layouts in (F.avg_pool2d(fine, 4), real.layout))
+        same = np.corrcoef(drawn, cells)[:count, count:]
+        assert (np.diag(same) > 0.8).all()
+        if split == "train":
             assert (same - 2 * np.eye(4)).max() < 0.5
         assert torch.equal(written.conditions.present, real.conditions.present)
-        assert torch.allclose(written.conditions.scalars, real.conditions.scalars, rtol=0.02, atol=0.05)
+        assert torch.equal(written.conditions.scalars, real.conditions.scalars)
 
 
 @pytest.mark.slow
@@ -65,12 +67,13 @@ def test_a_run_goes_on_with_the_codes_it_has(cities, tmp_path):
     code, written = CodeBank.open(bank).code, bank.stat().st_mtime_ns
     assert code.dtype == torch.int16
     assert code.shape == (24, 64, 8)
+    assert len(CodeBank.open(tmp_path / "parts" / "codes" / "val.pt")) > 0
     made = trained(cities, tmp_path, "parts", "trainer.max_steps=6")
     assert bank.stat().st_mtime_ns == written
     assert checkpoint.read_checkpoint(made).provenance["step"] == 6
     assert torch.equal(CodeBank.open(trained(cities, tmp_path, "other", "trainer.max_steps=1").parent / "codes" / "train.pt").code, code)
     layouts = citygrain.Model(made).sample(2, street_density="p50", seed=1)
-    assert layouts.cells.shape == (2, 6, 32, 32)
+    assert layouts.cells.shape == (2, 6, 128, 128)
 
 
 @lightning
