@@ -210,8 +210,8 @@ class Written:
         begin = np.where(flip, self.last[order], self.first[order])
         xy = self.xy[np.repeat(begin, sizes) + np.repeat(step, sizes) * within]
         return replace(
-            self, kind=kind, given=self.given[order], apart=self.apart[order], xy=xy, stroke=np.repeat(np.arange(count), sizes), how=how,
-            partners=partners,
+            self, kind=kind, given=self.given[order], apart=self.apart[order], xy=xy,
+            stroke=np.repeat(np.arange(count), sizes), how=how, partners=partners,
         )  # fmt: skip
 
     def select(self, kept: Bools) -> Written:
@@ -269,7 +269,8 @@ class StrokeCode:
     -----
     A code is `(rows, 8)` int16. Row 0 is `(-2, bearing bin, strength bin, bits of known kinds, 0, 0, 0, 0)`. The others
     are `(kind, x, y, role, how, p, q, marks)`, one a vertex: the role is 0 within a stroke, 1 for its first and 2 for
-    its last vertex; *how*, *p* and *q* are those of `Written`; the marks are 1 for given plus 2 for apart. Rows that are not used have -1 in the first column.
+    its last vertex; *how*, *p* and *q* are those of `Written`; the marks are 1 for given plus 2 for apart. Rows that
+    are not used have -1 in the first column.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -281,7 +282,7 @@ class StrokeCode:
 
     @property
     def reach(self) -> int:
-        """Positions from the middle of a window to its farthest corner; in a small window there is room for bearings."""
+        """Positions from the middle of a window to its farthest corner; there is room for all bearings at least."""
         return max(math.ceil(self.extent_m / math.sqrt(2) / self.grid_m), BEARINGS // 2)
 
     def write(self, strokes: Strokes, *, bearing: int | None = None) -> Written:
