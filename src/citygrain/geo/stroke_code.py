@@ -44,6 +44,9 @@ BEARINGS = 90
 STRENGTHS = 10
 """Bins of the strength of a frame, from 0 to 1."""
 
+LINE = 1
+"""Type id of shapely."""
+
 COLUMNS = 8
 """Columns of a code, see `StrokeCode`."""
 
@@ -433,10 +436,12 @@ def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: fl
     last = np.searchsorted(strokes.stroke, np.arange(count), side="right") - 1
     at, beside = np.stack([first, last], 1), np.stack([first + 1, last - 1], 1)
     goes_on = np.array([[other in GOES_ON.get(kind, (kind,)) for other in kinds] for kind in kinds])
-    lines = strokes.lines
-    tree = shapely.STRtree(lines)
-    moved = np.zeros(count, bool)
-    for wanted in (ON, OPEN):
+    number, end = np.nonzero((stands == AT_EDGE) & ~strokes.given[:, None])
+    tip, inner = xy[at[number, end]], xy[beside[number, end]]
+    xy[at[number, end]] = _lead_to_edge(tip, tip - inner, extent_m / 2)
+    for wanted in (ON, OPEN, ON, OPEN):  # twice: what others were led onto has moved itself
+        lines = shapely.linestrings(xy, indices=strokes.stroke)
+        tree = shapely.STRtree(lines)
         number, end = np.nonzero((stands == wanted) & ~strokes.given[:, None])
         points = shapely.points(xy[at[number, end]])
         row, other = tree.query(points, predicate="dwithin", distance=JOIN_M)
@@ -445,7 +450,7 @@ def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: fl
             ring = (other == mine) & (last[mine] - first[mine] > 2) & (end[row] == 1)
             allowed = (other < mine) | ring
         else:
-            allowed = (other != mine) & goes_on[strokes.kind[mine], strokes.kind[other]]
+            allowed = (other > mine) & goes_on[strokes.kind[mine], strokes.kind[other]]
         row, other = row[allowed], other[allowed]
         targets = lines[other]
         own = other == number[row]
@@ -459,19 +464,32 @@ def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: fl
         row, targets = row[nearest], targets[nearest]
         there = shapely.get_coordinates(shapely.get_point(shapely.shortest_line(targets, points[row]), 0))
         xy[at[number[row], end[row]]] = there
-        moved[number[row]] = True
-    number, end = np.nonzero((stands == AT_EDGE) & ~strokes.given[:, None])
-    tip, inner = xy[at[number, end]], xy[beside[number, end]]
-    ahead = tip - inner
-    ahead /= np.maximum(np.hypot(*ahead.T), 1e-9)[:, None]
-    gap = (extent_m / 2 - np.abs(tip)).min(1)
-    xy[at[number, end]] = tip + ahead * np.where(gap > 0, 2 * gap, 0)[:, None]
-    half = extent_m / 2
-    cut = shapely.clip_by_rect(shapely.linestrings(xy, indices=strokes.stroke), -half, -half, half, half)
-    parts, owner = shapely.get_parts(cut, return_index=True)
-    kept = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)
-    owner = owner[kept]
-    return Strokes.of_lines(strokes.kind[owner], parts[kept], strokes.known, strokes.given[owner])
+    parts = _clip(xy, strokes.stroke, extent_m / 2)
+    kept = shapely.length(parts) > 0
+    return Strokes.of_lines(strokes.kind[kept], parts[kept], strokes.known, strokes.given[kept])
+
+
+def _lead_to_edge(tips: Floats, ahead: Floats, half: float) -> Floats:
+    """Lead ends to the nearest edge of the window: straight on, or at a right angle where they run along it."""
+    row, axis = np.arange(len(tips)), np.abs(tips).argmax(1)
+    gap = (half - np.abs(tips[row, axis])).clip(0)
+    out = np.zeros_like(tips)
+    out[row, axis] = np.sign(tips[row, axis])
+    rate = (ahead * out).sum(1) / np.maximum(np.hypot(*ahead.T), 1e-9)
+    straight = ahead / np.maximum((ahead * out).sum(1), 1e-9)[:, None]
+    return tips + gap[:, None] * np.where((rate > 0.5)[:, None], straight, out)
+
+
+def _clip(xy: Floats, stroke: Ints, half: float) -> NDArray[np.object_]:
+    """Cut strokes at the window's edge, one line each.
+
+    Rounding puts strokes along the edge on it or beyond it. They would be lost, or fall into pieces: their vertices
+    beyond the edge are moved to it instead.
+    """
+    cut = shapely.clip_by_rect(shapely.linestrings(xy, indices=stroke), -half, -half, half, half)
+    whole = (shapely.get_type_id(cut) == LINE) & (shapely.length(cut) > 0)
+    parts: NDArray[np.object_] = np.where(whole, cut, shapely.linestrings(xy.clip(-half, half), indices=stroke))
+    return parts
 
 
 def _simplify(strokes: Strokes, tolerance_m: float) -> Strokes:
