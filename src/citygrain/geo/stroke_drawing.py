@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.rasterize import Grid, rasterize
-from citygrain.geo.stroke_code import Strokes
 from citygrain.geo.strokes import merge_strokes
 from citygrain.geo.vectorize import vectorize
+from citygrain.geo.window_strokes import Strokes
 
 DRAWN_M = 2.0
 """Cells of this size are drawn, and averaged to the size that is asked for, as the levels of a city raster are."""
