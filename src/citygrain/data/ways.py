@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
 from citygrain.geo.raster_files import WAYS, damaged_error
-from citygrain.geo.strokes import merge_strokes
+from citygrain.geo.strokes import find_apart, merge_strokes
+from citygrain.geo.vectorize import WITH_SERVICE
 from citygrain.geo.window_strokes import Strokes
 
 SHORTEST_M = 4.0
@@ -38,9 +39,16 @@ class CityStrokes:
 
     def __init__(self, raster: CityRaster, kinds: Sequence[str]) -> None:
         self.kinds = tuple(kinds)
-        strokes = merge_strokes(_read_ways(raster, self.kinds))
+        ways = _read_ways(raster, self.kinds)
+        strokes = merge_strokes(ways)
         self.lines: NDArray[np.object_] = np.concatenate([strokes[name] for name in self.kinds])
         self.kind = np.repeat(np.arange(len(self.kinds)), [len(strokes[name]) for name in self.kinds])
+        self.apart = np.zeros(len(self.lines), bool)
+        for names in {WITH_SERVICE["drive"], *((name,) for name in self.kinds if name not in WITH_SERVICE["drive"])}:
+            network = np.isin(self.kind, [self.kinds.index(name) for name in names if name in self.kinds])
+            if network.any():
+                whole = np.concatenate([ways[name] for name in names if name in self.kinds])
+                self.apart[network] = find_apart(self.lines[network], whole)
         self.known = np.array([name in raster.channels and name not in raster.unknown for name in self.kinds])
         self._tree = shapely.STRtree(self.lines)
 
@@ -50,10 +58,11 @@ class CityStrokes:
         found = np.sort(self._tree.query(shapely.box(*box)))
         parts, owner = shapely.get_parts(shapely.clip_by_rect(self.lines[found], *box), return_index=True)
         kept = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > SHORTEST_M)
-        parts, kind = parts[kept], self.kind[found[owner[kept]]]
+        parts, owner = parts[kept], found[owner[kept]]
+        kind = self.kind[owner]
         middle = np.array([left + extent_m / 2, top - extent_m / 2])
         xy, stroke = shapely.get_coordinates(parts, return_index=True)
-        return Strokes(kind, (xy - middle) * (1, -1), stroke, self.known, np.zeros(len(kind), bool))
+        return Strokes(kind, (xy - middle) * (1, -1), stroke, self.known, np.zeros(len(kind), bool), self.apart[owner])
 
 
 def _read_ways(raster: CityRaster, kinds: Sequence[str]) -> dict[str, NDArray[np.object_]]:

@@ -72,6 +72,8 @@ class Written:
         `(N,)` index into the kinds of the code.
     given
         `(N,)` which strokes are given.
+    apart
+        `(N,)` which strokes cross others without meeting them.
     xy
         `(V, 2)` positions in the frame, whole numbers; the middle of the window is (0, 0).
     stroke
@@ -88,6 +90,7 @@ class Written:
 
     kind: Ints
     given: Bools
+    apart: Bools
     xy: Ints
     stroke: Ints
     how: Ints
@@ -161,8 +164,8 @@ class Written:
         begin = np.where(flip, self.last[order], self.first[order])
         xy = self.xy[np.repeat(begin, sizes) + np.repeat(step, sizes) * within]
         return replace(
-            self, kind=kind, given=self.given[order], xy=xy, stroke=np.repeat(np.arange(count), sizes), how=how,
-            partners=partners,
+            self, kind=kind, given=self.given[order], apart=self.apart[order], xy=xy,
+            stroke=np.repeat(np.arange(count), sizes), how=how, partners=partners,
         )  # fmt: skip
 
     def select(self, kept: Bools) -> Written:
@@ -173,7 +176,8 @@ class Written:
         how = np.where((self.how[kept] == TOUCHES) & (partners < 0).all(2), FREE, self.how[kept])
         of = kept[self.stroke]
         return replace(
-            self, kind=self.kind[kept], given=self.given[kept], xy=self.xy[of], stroke=number[self.stroke[of]],
+            self, kind=self.kind[kept], given=self.given[kept],
+            apart=self.apart[kept], xy=self.xy[of], stroke=number[self.stroke[of]],
             how=how, partners=partners,
         )  # fmt: skip
 
@@ -213,8 +217,9 @@ class StrokeCode:
     Notes
     -----
     A code is `(rows, 8)` int16. Row 0 is `(-2, bearing bin, strength bin, bits of known kinds, 0, 0, 0, 0)`. The others
-    are `(kind, x, y, role, how, p, q, given)`, one a vertex: the role is 0 within a stroke, 1 for its first and 2 for
-    its last vertex; *how*, *p* and *q* are those of `Written`. Rows that are not used have -1 in the first column.
+    are `(kind, x, y, role, how, p, q, marks)`, one a vertex: the role is 0 within a stroke, 1 for its first and 2 for
+    its last vertex; *how*, *p* and *q* are those of `Written`; the marks are 1 for given plus 2 for apart. Rows that
+    are not used have -1 in the first column.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -226,8 +231,8 @@ class StrokeCode:
 
     @property
     def reach(self) -> int:
-        """Grid positions from the middle of a window to its farthest corner."""
-        return math.ceil(self.extent_m / math.sqrt(2) / self.grid_m)
+        """Positions from the middle of a window to its farthest corner; there is room for all bearings at least."""
+        return max(math.ceil(self.extent_m / math.sqrt(2) / self.grid_m), BEARINGS // 2)
 
     def write(self, strokes: Strokes, *, bearing: int | None = None) -> Written:
         """Write strokes on the grid.
@@ -248,7 +253,9 @@ class StrokeCode:
         fresh = np.ones(len(xy), bool)
         fresh[1:] = (xy[1:] != xy[:-1]).any(1) | (flat.stroke[1:] != flat.stroke[:-1])
         xy, stroke = xy[fresh], flat.stroke[fresh]
-        written = Written(strokes.kind, strokes.given, xy, stroke, how, partners, frame, strength, strokes.known)
+        written = Written(
+            strokes.kind, strokes.given, strokes.apart, xy, stroke, how, partners, frame, strength, strokes.known
+        )
         written = written.select(np.bincount(stroke, minlength=count) > 1).ordered(self.grid_m)
         fits = written.last < self.rows - 1
         return written if fits.all() else written.select(fits)
@@ -262,7 +269,7 @@ class StrokeCode:
         if len(written):
             rows = code[1 : 1 + len(written.xy)]
             rows[:, 0], rows[:, 1:3] = written.kind[written.stroke], written.xy
-            rows[:, 7] = written.given[written.stroke]
+            rows[:, 7] = (written.given + 2 * written.apart)[written.stroke]
             for end, at in enumerate((written.first, written.last)):
                 rows[at, 3], rows[at, 4], rows[at, 5:7] = end + 1, written.how[:, end], written.partners[:, end]
         return code
@@ -273,7 +280,8 @@ class StrokeCode:
         first, last = rows[:, 3] == 1, rows[:, 3] == 2
         known = (int(code[0, 3]) >> np.arange(len(self.kinds))) & 1 > 0
         return Written(
-            rows[first, 0], rows[first, 7] > 0, rows[:, 1:3], np.cumsum(first) - 1,
+            rows[first, 0], rows[first, 7] & 1 > 0,
+            rows[first, 7] & 2 > 0, rows[:, 1:3], np.cumsum(first) - 1,
             np.stack([rows[first, 4], rows[last, 4]], 1), np.stack([rows[first, 5:7], rows[last, 5:7]], 1),
             int(code[0, 1]), int(code[0, 2]), known,
         )  # fmt: skip
@@ -283,7 +291,10 @@ class StrokeCode:
         xy = turn_points(written.xy.astype(np.float64) * self.grid_m, to_angle(written.bearing))
         stands = written.find_standing(self.kinds) if len(written) else np.zeros((0, 2), np.int64)
         return join_ends(
-            Strokes(written.kind, xy, written.stroke, written.known, written.given), stands, self.kinds, self.extent_m
+            Strokes(written.kind, xy, written.stroke, written.known, written.given, written.apart),
+            stands,
+            self.kinds,
+            self.extent_m,
         )
 
 

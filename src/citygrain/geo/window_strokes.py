@@ -50,6 +50,8 @@ class Strokes:
         `(K,)` which kinds are known in this window. A kind that is not known has no strokes, and that means nothing.
     given
         `(N,)` which strokes are given, and not drawn.
+    apart
+        `(N,)` which strokes cross others without meeting them, see `citygrain.geo.strokes.find_apart`.
     """
 
     kind: Ints
@@ -57,6 +59,7 @@ class Strokes:
     stroke: Ints
     known: Bools
     given: Bools
+    apart: Bools
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -67,10 +70,18 @@ class Strokes:
         return shapely.linestrings(self.xy, indices=self.stroke) if len(self.kind) else np.empty(0, object)
 
     @classmethod
-    def of_lines(cls, kind: Ints, lines: NDArray[np.object_], known: Bools, given: Bools | None = None) -> Strokes:
-        """Make strokes of LineStrings `(N,)`."""
+    def of_lines(
+        cls,
+        kind: Ints,
+        lines: NDArray[np.object_],
+        known: Bools,
+        given: Bools | None = None,
+        apart: Bools | None = None,
+    ) -> Strokes:
+        """Make strokes of LineStrings `(N,)`; those that are not said to be given, or apart, are not."""
         xy, stroke = shapely.get_coordinates(lines, return_index=True)
-        return cls(kind, xy, stroke, known, np.zeros(len(kind), bool) if given is None else given)
+        no = np.zeros(len(kind), bool)
+        return cls(kind, xy, stroke, known, no if given is None else given, no if apart is None else apart)
 
 
 def find_touching(strokes: Strokes, extent_m: float) -> tuple[Ints, Ints]:
@@ -144,7 +155,7 @@ def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: fl
         xy[at[number[row], end[row]]] = there
     parts = _clip(xy, strokes.stroke, extent_m / 2)
     kept = shapely.length(parts) > 0
-    return Strokes.of_lines(strokes.kind[kept], parts[kept], strokes.known, strokes.given[kept])
+    return Strokes.of_lines(strokes.kind[kept], parts[kept], strokes.known, strokes.given[kept], strokes.apart[kept])
 
 
 def _find_nearest(points: Floats, row: Ints, targets: NDArray[np.object_]) -> tuple[Ints, Floats]:
@@ -201,10 +212,13 @@ def split_at_site(strokes: Strokes, site: tuple[float, float, float, float], kep
     inside, of_inside = shapely.get_parts(shapely.clip_by_rect(lines[crossing], *site), return_index=True)
     outside, of_outside = shapely.get_parts(shapely.difference(lines[crossing], box), return_index=True)
     parts = np.concatenate([lines[stays], outside, lines[within], inside])
-    kind = strokes.kind[np.concatenate([np.flatnonzero(stays), crossing[of_outside], within, crossing[of_inside]])]
+    owner = np.concatenate([np.flatnonzero(stays), crossing[of_outside], within, crossing[of_inside]])
     given = np.arange(len(parts)) < stays.sum() + len(outside)
     kept_parts = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > TOUCH_M)
-    return Strokes.of_lines(kind[kept_parts], parts[kept_parts], strokes.known, given[kept_parts])
+    owner = owner[kept_parts]
+    return Strokes.of_lines(
+        strokes.kind[owner], parts[kept_parts], strokes.known, given[kept_parts], strokes.apart[owner]
+    )
 
 
 def sum_lengths(xy: Floats | Ints, stroke: Ints, count: int) -> Floats:

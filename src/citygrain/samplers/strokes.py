@@ -17,6 +17,7 @@ from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written, 
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, FREE, GOES_ON, JOIN_M, ON, OPEN, TOUCHES, WAITS
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import (
+    APART,
     BEGIN,
     FIRST,
     FRAME,
@@ -109,7 +110,7 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         code = model.code
         steps = code.rows + 2 * len(code.kinds)
         numbers = noise.uniform(steps, 3)
-        sites = torch.tensor([plan.site for plan in plans], device=noise.device)
+        sites = torch.tensor([plan.site for plan in plans], dtype=torch.float32, device=noise.device)
         reader = model.reader(self.repeat_conditions(conditions), sites.repeat(self.runs, 1))
         pens = [_Pen(code, plan) for plan in plans]
         alive = np.arange(len(pens))
@@ -182,8 +183,9 @@ class PlansStrokes(Protocol):
 class _Stroke:
     """A stroke that is being drawn, or has been."""
 
-    def __init__(self, kind: int, how: int, partner: int) -> None:
-        self.kind, self.xy = kind, [(0, 0)] * 0
+    def __init__(self, kind: int, how: int, partner: int, *, apart: bool) -> None:
+        self.kind, self.apart = kind, apart
+        self.xy: list[tuple[int, int]] = []
         self.how, self.partners = [how, FREE], [partner, -1]
 
 
@@ -214,9 +216,10 @@ class _Pen:
     def _take_over(self, given: Written) -> None:
         """Begin with strokes that are given."""
         self._set_frame(given.bearing, given.strength)
+        self.moves[:] = 0  # the given text tells it in its first step
         for i in range(len(given)):
             points = given.xy[given.first[i] : given.last[i] + 1] + self.code.reach
-            self.strokes.append(_Stroke(int(given.kind[i]), FREE, -1))
+            self.strokes.append(_Stroke(int(given.kind[i]), FREE, -1, apart=bool(given.apart[i])))
             self.strokes[-1].xy = [tuple(p) for p in points.tolist()]
             self._leave_trace(len(self.strokes))
         self.vertices = len(given.xy)
@@ -239,9 +242,10 @@ class _Pen:
             allowed[FRAME] = True
         elif self.current is None:
             waits = bool(self.waiting.get(self.section))
-            allowed[FIRST : FIRST + 4] = self.vertices + 4 < self.code.rows
-            allowed[FIRST + AT_EDGE] &= self.edge.any()
-            allowed[FIRST + ON] &= bool(self.strokes)
+            allowed[FIRST:INNER] = self.vertices + 4 < self.code.rows
+            for first in (FIRST, APART):
+                allowed[first + AT_EDGE] &= self.edge.any()
+                allowed[first + ON] &= bool(self.strokes)
             allowed[NEXT] = not waits or not allowed[FIRST + ON]
         else:
             count = len(self.current.xy)
@@ -258,7 +262,7 @@ class _Pen:
     def list_y(self, op: int, x: int) -> Bools:
         """Return which y are possible at x, `(P,)`."""
         row = self._canvas(op)[x]
-        if self.current is not None and x == self.x and op > FIRST + 3 and row.sum() > 1:
+        if self.current is not None and x == self.x and op >= INNER and row.sum() > 1:
             row = row.copy()
             row[self.y] = False  # a stroke moves on
         return row
@@ -272,9 +276,9 @@ class _Pen:
             else:
                 possible[0, 0] = True
             return possible
-        if op in {FIRST + AT_EDGE, LAST + AT_EDGE}:
+        if op in {FIRST + AT_EDGE, APART + AT_EDGE, LAST + AT_EDGE}:
             return self.edge
-        if op in {FIRST + ON, LAST + ON}:
+        if op in {FIRST + ON, APART + ON, LAST + ON}:
             on = (self.near > 0) & self.inside
             return on if on.any() else self.inside
         return self.inside
@@ -301,8 +305,8 @@ class _Pen:
             self.moves[:6] = 0
         elif op < INNER:
             self.number += 1
-            how, partner = self._stand(op - FIRST, x, y)
-            self.current = _Stroke(self.section, how, partner)
+            how, partner = self._stand((op - FIRST) % APART, x, y)
+            self.current = _Stroke(self.section, how, partner, apart=op >= APART)
             self.along = 0.0
             self._put(x, y, begins=True)
         else:
@@ -398,7 +402,9 @@ class _Pen:
             else:
                 how[number, end] = FREE
         return Written(
-            kind, np.arange(len(done)) < given, xy, stroke, how, partners, self.bearing, self.strength,
+            kind,
+            np.arange(len(done)) < given,
+            np.array([s.apart for s in done], bool), xy, stroke, how, partners, self.bearing, self.strength,
             np.ones(len(code.kinds), bool),
         )  # fmt: skip
 
