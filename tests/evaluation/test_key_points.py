@@ -21,7 +21,7 @@ GRID = Grid("EPSG:32633", 500_000.0, 6_000_000.0, 2.0, SIDE // 2, SIDE // 2)
 def ways_of(*lines):
     """The drive network of lines that are given in metres from the grid's south-west corner."""
     left, bottom, _, _ = GRID.bounds
-    shapes = [shapely.LineString(np.array(line, float) + (left, bottom)) for line in lines]
+    shapes = [shapely.LineString(np.add(line, (left, bottom))) for line in lines]
     return node_features({"arterial": [], "street": shapes}, GRID).ways["drive"]
 
 

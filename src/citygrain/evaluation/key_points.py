@@ -145,7 +145,7 @@ def find_gaps(ways: Ways) -> NDArray[np.float64]:
 def compare_key_points(
     made: Mapping[str, NDArray[np.float64]], real: Mapping[str, NDArray[np.float64]], network: str = "drive"
 ) -> dict[str, float]:
-    """Return the Fréchet distances of two sets of layouts: name in `COMPARED` → distance; NaN where there is too little.
+    """Return the Fréchet distances of two sets of layouts: name in `COMPARED` → distance.
 
     Parameters
     ----------
@@ -157,7 +157,8 @@ def compare_key_points(
     Returns
     -------
     dict
-        Square roots of Fréchet distances, as Rowe et al. have them: for a shift of a whole distribution, the shift.
+        Square roots of Fréchet distances, as Rowe et al. have them: for a shift of a whole distribution, the shift. NaN
+        where there are fewer than two values.
     """
     found = {}
     for name in COMPARED:
