@@ -7,7 +7,7 @@ import pytest
 
 from citygrain.evaluation.gather import gather
 from citygrain.evaluation.key_points import measure_ways
-from citygrain.evaluation.ways import DRAWN, OTHER, REAL, SETS, Figure, WaySets, judge_ways, list_times_floor
+from citygrain.evaluation.ways import DRAWN, OTHER, REAL, SETS, Figure, WaySets, find_median, judge_ways, list_times_floor
 
 CHANNELS = ("arterial", "street", "cycle")
 N, SIZE = 6, 32
@@ -105,3 +105,8 @@ def test_places_are_joined_in_what_all_of_them_know(sets, tmp_path):
 def test_a_share_is_of_the_real_figure():
     assert Figure(4.0, 5.0, 3.0).share == 0.75
     assert math.isnan(Figure(math.nan, 1.0, 3.0).share)
+
+
+def test_a_median_is_of_the_layouts_that_have_something_to_measure():
+    assert find_median(np.array([1.0, math.nan, 2.0, 9.0])) == 2
+    assert math.isnan(find_median(np.full(3, math.nan)))

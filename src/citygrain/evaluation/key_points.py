@@ -95,12 +95,9 @@ def measure_key_points(ways: Ways, network: str = "drive") -> Form:
     count = len(ways.nodes)
     gap = find_gaps(ways)
     degree = ways.street_count
-    paths = np.zeros((0, 0))
-    steps = paths
-    if count:
-        every = np.arange(count)
-        steps = find_distances(ways.ends, np.ones(len(ways.lines)), count, every)
-        paths = find_distances(ways.ends, shapely.length(ways.lines), count, every)
+    every = np.arange(count)
+    steps = find_distances(ways.ends, np.ones(len(ways.lines)), count, every)
+    paths = find_distances(ways.ends, shapely.length(ways.lines), count, every)
     first, second = np.nonzero(np.triu(np.isfinite(steps), 1))
     reach = np.isfinite(steps).sum(1) - 1
     convenience = steps[first, second]
