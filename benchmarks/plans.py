@@ -13,8 +13,9 @@ Printed, and written to `plans.md` and `plans.csv` in `--out`, for each place wi
 together: the figures of `citygrain.evaluation.ways.judge_ways`, and the table of Boeing (2019), which pools the streets
 of all windows of a place.
 
-Models of format 1 know service roads as streets, and their real windows are cut so, too. `--format 1` turns layouts of
-other models into such ones, to compare the two. Otherwise `--service` puts service roads into the drive network.
+The drive network is measured without and with service roads, if a source knows them. Models of format 1 know them as
+streets, and their real windows are cut so, too. `--format 1` turns layouts of other models into such ones, so that the
+two can be compared.
 
 What was drawn and measured is kept in `--out`, batch by batch: repeat the command to go on where it stopped.
 """
@@ -57,6 +58,7 @@ from citygrain.version import __version__
 
 CELL_M = 8.0
 WAYS = tuple(name for names in NETWORKS.values() for name in names)
+SERVICE = ("without", "with")
 SEARCHED = "searched"
 WHERE = {REAL: ("test", 2), OTHER: ("train", 1), SEARCHED: ("train", 3)}
 """Real windows → the split that they lie in, and the seed of where."""
@@ -305,7 +307,7 @@ def main() -> None:
     parser.add_argument("--channels", nargs="+", choices=WAYS, help="of ways; by default all that a source knows")
     parser.add_argument("--ask", nargs="+", choices=tuple(MEASURES), default=[], help="asked for besides the place")
     parser.add_argument("--attempts", type=int, default=1, help="at each layout, as `citygrain sample` makes them")
-    parser.add_argument("--service", action="store_true", help="service roads belong to the drive network")
+    parser.add_argument("--service", nargs="+", choices=SERVICE, default=SERVICE, help="roads in the drive network")
     parser.add_argument("--format", type=int, choices=(1,), help="compare ways as models of format 1 know them")
     parser.add_argument("--searched", type=int, default=10_000, help="training windows that are searched for copies")
     parser.add_argument("--least", type=int, default=128, help="windows of a place that has figures of its own")
@@ -320,27 +322,26 @@ def main() -> None:
     rasters = [CityRaster.open(find_place(args.data, name)) for name in names]
     each = math.ceil(args.n / len(rasters))
     searched = math.ceil(args.searched / len(rasters))
-    judging = Judging(args.out, each, searched, tuple(args.ask), args.attempts, args.service)
     texts, lines = [], []
     for path in args.sources:
         source = open_source(path, args)
-        groups = [judging.collect(source, raster, i * each) for i, raster in enumerate(rasters)]
+        for service in args.service if "service" in source.channels else SERVICE[:1]:
+            judging = Judging(args.out, each, searched, tuple(args.ask), args.attempts, service == "with")
+            groups = [judging.collect(source, raster, i * each) for i, raster in enumerate(rasters)]
+            whole = [WaySets.join("all", groups)] if len(groups) > 1 else []
+            shown = [*(group for group in groups if each >= args.least), *(whole or groups)]
+            judged = {group.name: judge_ways(group, judging.tell_apart) for group in shown}
+            network = "service roads are streets" if source.raster_format == 1 else f"{service} service roads"
+            title = f"{source.name}, {len(groups[0].cells[DRAWN])} layouts of each place, {network}"
+            texts.append(f"**{title}**\n\n{compare(judged)}\n\n{compare_order([*groups, *whole])}\n")
+            print(texts[-1], flush=True)
+            for group, figures in judged.items():
+                rows = ((label, f.real, f.other, f.drawn, f.share) for label, f in figures.items())
+                lines += [[source.name, network, group, *row] for row in rows]
         if args.picture:
             several = len(args.sources) > 1
             name = args.picture.with_stem(f"{args.picture.stem}_{source.name}") if several else args.picture
             draw_picture(source, rasters, judging, args.columns, name)
-        whole = [WaySets.join("all", groups)] if len(groups) > 1 else []
-        judged = {
-            group.name: judge_ways(group, judging.tell_apart)
-            for group in (*(group for group in groups if each >= args.least), *(whole or groups))
-        }
-        network = "with" if args.service else "without"
-        streets = "service roads are streets" if source.raster_format == 1 else f"{network} service roads"
-        title = f"{source.name}, {each} layouts of each place, {streets}"
-        texts.append(f"**{title}**\n\n{compare(judged)}\n\n{compare_order([*groups, *whole])}\n")
-        lines += [[source.name, streets, group, label, f.real, f.other, f.drawn, f.share]
-                  for group, figures in judged.items() for label, f in figures.items()]  # fmt: skip
-        print(texts[-1], flush=True)
     write_text(args.out / "plans.md", "\n".join(texts))
     columns = ["source", "network", "windows", "figure", "real", "other_real", "drawn", "share"]
     write_text(args.out / "plans.csv", pd.DataFrame(lines, columns=columns).to_csv(index=False, float_format="%.6g"))

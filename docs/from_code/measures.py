@@ -1,4 +1,4 @@
-"""Every measure with its unit, formula and source: the conditions, then urban form by what it is about, then key points."""
+"""Every measure with its unit, formula and source: conditions, urban form by what it is about, key points."""
 
 from __future__ import annotations
 

@@ -7,7 +7,17 @@ import pytest
 
 from citygrain.evaluation.gather import gather
 from citygrain.evaluation.key_points import measure_ways
-from citygrain.evaluation.ways import DRAWN, OTHER, REAL, SETS, Figure, WaySets, find_median, judge_ways, list_times_floor
+from citygrain.evaluation.ways import (
+    DRAWN,
+    OTHER,
+    REAL,
+    SETS,
+    Figure,
+    WaySets,
+    find_median,
+    judge_ways,
+    list_times_floor,
+)
 
 CHANNELS = ("arterial", "street", "cycle")
 N, SIZE = 6, 32

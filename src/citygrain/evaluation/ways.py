@@ -20,6 +20,7 @@ from citygrain.evaluation.gather import PART, Cells, Gathered, coarsen
 from citygrain.evaluation.key_points import COMPARED, KEY_POINTS, compare_key_points
 from citygrain.evaluation.memorisation import find_nearest, judge_copies
 from citygrain.evaluation.two_sample import judge_samples
+from citygrain.geo.vectorize import WITH_SERVICE
 from citygrain.measures import MEASURES
 
 REAL, OTHER, DRAWN = SETS = ("real", "other", "drawn")
@@ -139,7 +140,10 @@ def judge_ways(sets: WaySets, tell_apart: Callable[[Cells, Cells], float] = judg
         Tells how often it is found out which of two sets is which.
     """
     figures: dict[str, Figure] = {}
-    for label, names in {"arterial and street": DRIVE, "all ways": sets.channels}.items():
+    shown = {"arterial and street": DRIVE, "all ways": sets.channels}
+    if "service" in sets.channels:
+        shown["arterial, street and service"] = WITH_SERVICE["drive"]
+    for label, names in shown.items():
         real, other, drawn = (sets.select(which, names) for which in SETS)
         figures[f"told apart, {label}"] = Figure(math.nan, tell_apart(other, real), tell_apart(drawn, real))
     for name in (*SHOWN, *(f"drive_{name}" for name in KEY_POINTS)):
