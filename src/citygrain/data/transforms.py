@@ -103,7 +103,7 @@ def cut_out(squares: Tensor, size_px: int, extent: Tensor, angle: Tensor) -> Ten
     return functional.avg_pool2d(drawn, density).clamp_(0, 1)  # rounding may lead just beyond 0 and 1
 
 
-def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
+def to_batch(raw: RawBatch, spec: LayoutSpec, known: Tensor | None = None) -> Batch:
     """Turn windows into layouts in [0, 1] and measure all their conditions, on the device where the windows are.
 
     Conditions are measured on the window as it was cut out, before noise is added.
@@ -114,11 +114,13 @@ def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
         Windows with the channels of `spec`; their places are numbered as in `spec`.
     spec
         Says which conditions are measured, in which order.
+    known
+        `(P, S)` bool: which scalars are known in each place of the spec; None for all.
 
     Returns
     -------
     Batch
-        Layouts `(B, C, H, W)` float; conditions in physical units, all present, place included.
+        Layouts `(B, C, H, W)` float; conditions in physical units, all that are known present, place included.
     """
     layout = raw.layout.float().div_(255)
     if layout.shape[-1] != spec.size_px:
@@ -131,7 +133,7 @@ def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
     if spec.maps:
         maps = maps_unchecked(layout, spec.channels, spec.map_px, spec.maps)
         conditions.maps = torch.stack([maps[name] for name in spec.maps], 1)
-    conditions.present.fill_(True)
+    conditions.present.copy_(torch.tensor(True) if known is None else known.to(raw.place.device)[raw.place])
     conditions.maps_present.fill_(True)
     conditions.place.copy_(raw.place)
     if raw.noise.numel():
