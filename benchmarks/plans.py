@@ -58,6 +58,7 @@ from citygrain.version import __version__
 
 CELL_M = 8.0
 WAYS = tuple(name for names in NETWORKS.values() for name in names)
+NOTHING = Figure(math.nan, math.nan, math.nan)
 SERVICE = ("without", "with")
 SEARCHED = "searched"
 WHERE = {REAL: ("test", 2), OTHER: ("train", 1), SEARCHED: ("train", 3)}
@@ -253,26 +254,41 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def compare(judged: Mapping[str, Mapping[str, Figure]]) -> str:
-    """Return the figures of places side by side."""
-    headings = ["", *(f"{name}: {part}" for name in judged for part in ("real", "other real", "drawn", "share"))]
-    rows = []
-    for label in dict.fromkeys(label for figures in judged.values() for label in figures):
-        found = [figures.get(label, Figure(math.nan, math.nan, math.nan)) for figures in judged.values()]
-        rows.append([label, *(write_number(v) for f in found for v in (f.real, f.other, f.drawn, f.share))])
-    return table(headings, rows)
+Judged = dict[str, dict[str, dict[str, Figure]]]
+"""Place → source → its figures by name."""
 
 
-def compare_order(groups: Sequence[WaySets]) -> str:
-    """Return Boeing's table: real windows and layouts of each place in turn."""
+def compare(judged: Judged) -> str:
+    """Return the figures of places and sources side by side, those of layouts with their share of the real ones."""
+
+    def write_drawn(figure: Figure) -> str:
+        share = "" if math.isnan(figure.share) else f" ({write_number(figure.share)})"
+        return write_number(figure.drawn) + share
+
+    of_places = list(judged.values())
+    headings = [f"{place}: {what}" for place, of in judged.items() for what in ("real", "other real", *of)]
     rows = []
-    for group in groups:
-        found = {which: pool_order(group.samples[which]) for which in (REAL, DRAWN)}
+    for label in dict.fromkeys(label for of in of_places for figures in of.values() for label in figures):
+        row = [label]
+        for of in of_places:
+            found = [figures.get(label, NOTHING) for figures in of.values()]
+            row += [write_number(found[0].real), write_number(found[0].other), *map(write_drawn, found)]
+        rows.append(row)
+    return table(["", *headings], rows)
+
+
+def compare_order(groups: Mapping[str, Sequence[WaySets]]) -> str:
+    """Return Boeing's table: for each place the real windows, then the layouts of each source."""
+    rows = []
+    for of_place in zip(*groups.values(), strict=True):
+        sets = [("real", of_place[0], REAL), *((name, of, DRAWN) for name, of in zip(groups, of_place, strict=True))]
+        found = {name: pool_order(of.samples[which]) for name, of, which in sets}
         if min(order.segments for order in found.values()) >= LEAST_SEGMENTS:
-            for which, order in found.items():
+            for name, order in found.items():
                 of = [order.order, order.entropy, order.segment_length, order.circuity, order.mean_degree]
                 shares = [order.dead_ends, order.four_way]
-                rows.append([f"{group.name}, {which}", str(order.segments), *map(write_number, of + shares)])
+                label = f"{of_place[0].name}, {name}"
+                rows.append([label, str(order.segments), *map(write_number, of + shares)])
     return table(
         ["", "segments", "φ", "H_o", "median segment [m]", "circuity", "degree", "dead ends", "four-way"], rows
     )
@@ -322,27 +338,34 @@ def main() -> None:
     rasters = [CityRaster.open(find_place(args.data, name)) for name in names]
     each = math.ceil(args.n / len(rasters))
     searched = math.ceil(args.searched / len(rasters))
-    texts, lines = [], []
+    judged: dict[str, Judged] = {}
+    groups: dict[str, dict[str, list[WaySets]]] = {}
     for path in args.sources:
         source = open_source(path, args)
         for service in args.service if "service" in source.channels else SERVICE[:1]:
             judging = Judging(args.out, each, searched, tuple(args.ask), args.attempts, service == "with")
-            groups = [judging.collect(source, raster, i * each) for i, raster in enumerate(rasters)]
-            whole = [WaySets.join("all", groups)] if len(groups) > 1 else []
-            shown = [*(group for group in groups if each >= args.least), *(whole or groups)]
-            judged = {group.name: judge_ways(group, judging.tell_apart) for group in shown}
-            network = "service roads are streets" if source.raster_format == 1 else f"{service} service roads"
-            title = f"{source.name}, {len(groups[0].cells[DRAWN])} layouts of each place, {network}"
-            texts.append(f"**{title}**\n\n{compare(judged)}\n\n{compare_order([*groups, *whole])}\n")
-            print(texts[-1], flush=True)
-            for group, figures in judged.items():
-                rows = ((label, f.real, f.other, f.drawn, f.share) for label, f in figures.items())
-                lines += [[source.name, network, group, *row] for row in rows]
+            sets = [judging.collect(source, raster, i * each) for i, raster in enumerate(rasters)]
+            whole = [WaySets.join("all", sets)] if len(sets) > 1 else []
+            network = f"{service} service roads" if source.raster_format > 1 else "service roads are streets"
+            network = f"{len(sets[0].cells[DRAWN])} layouts of each place, {network}"
+            groups.setdefault(network, {})[source.name] = [*sets, *whole]
+            for one in (*(one for one in sets if each >= args.least), *(whole or sets)):
+                of = judged.setdefault(network, {}).setdefault(one.name, {})
+                of[source.name] = judge_ways(one, judging.tell_apart)
         if args.picture:
             several = len(args.sources) > 1
             name = args.picture.with_stem(f"{args.picture.stem}_{source.name}") if several else args.picture
             draw_picture(source, rasters, judging, args.columns, name)
-    write_text(args.out / "plans.md", "\n".join(texts))
+    text = "\n\n".join(f"**{name}**\n\n{compare(of)}\n\n{compare_order(groups[name])}" for name, of in judged.items())
+    lines = [
+        [name, network, place, label, f.real, f.other, f.drawn, f.share]
+        for network, places in judged.items()
+        for place, of in places.items()
+        for name, figures in of.items()
+        for label, f in figures.items()
+    ]
+    print(text)
+    write_text(args.out / "plans.md", text + "\n")
     columns = ["source", "network", "windows", "figure", "real", "other_real", "drawn", "share"]
     write_text(args.out / "plans.csv", pd.DataFrame(lines, columns=columns).to_csv(index=False, float_format="%.6g"))
 
