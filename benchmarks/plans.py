@@ -46,7 +46,7 @@ from citygrain.evaluation.key_points import KEY_POINTS, measure_ways
 from citygrain.evaluation.sets import Drawing
 from citygrain.evaluation.spatial_order import LEAST_SEGMENTS, pool_order
 from citygrain.evaluation.ways import DRAWN, OTHER, REAL, Figure, WaySets, judge_by_classifier, judge_ways
-from citygrain.geo.layers import PARTS, select_channels
+from citygrain.geo.layers import PARTS, find_parts, select_channels
 from citygrain.geo.vectorize import NETWORKS
 from citygrain.measures import MEASURES, measure
 from citygrain.plot import make_sheet, save_figure
@@ -96,10 +96,23 @@ class Source:
     resolution_m: float
     made: Drawing | Cells
 
+    def find_parts(self, channels: Sequence[str]) -> tuple[str, ...]:
+        """Return the channels of its own that channels in the format of the comparison are made of."""
+        if self.raster_format == self.own_format:
+            return tuple(channels)
+        parts = {part for name in channels for part in find_parts(name, self.raster_format)}
+        return tuple(name for name in self.known if name in parts)
+
     def select(self, cells: Cells, channels: Sequence[str]) -> Cells:
-        """Return channels of ways of its layouts `(N, C, H, W)`, in the format in which they are compared."""
-        wanted = self.raster_format if self.raster_format < self.own_format else 2  # 2: each channel as it is
-        return select_channels(cells.swapaxes(0, 1), self.known, channels, wanted).swapaxes(0, 1)
+        """Return channels of layouts that have `find_parts(channels)`, in the format of the comparison."""
+        if self.raster_format == self.own_format:
+            return cells
+        return select_bands(cells, self.find_parts(channels), channels, self.raster_format)
+
+
+def select_bands(cells: Cells, known: Sequence[str], channels: Sequence[str], raster_format: int) -> Cells:
+    """Return channels of layouts `(N, C, H, W)` of today, as models of a format know them."""
+    return select_channels(cells.swapaxes(0, 1), known, channels, raster_format).swapaxes(0, 1)
 
 
 def open_source(path: str, args: argparse.Namespace) -> Source:
@@ -131,20 +144,26 @@ def average(cells: Cells, resolution_m: float) -> Cells:
 
 
 def cut(
-    raster: CityRaster, which: str, positions: range, source: Source, channels: Sequence[str], resolution_m: float
-) -> Cells:
-    """Cut real windows that lie at random, always the same ones, out of a place."""
+    raster: CityRaster, which: str, positions: range, source: Source, channels: Sequence[str],
+    *, resolution_m: float = CELL_M, raster_format: int | None = None,
+) -> Cells:  # fmt: skip
+    """Cut real windows that lie at random, always the same ones, out of a place.
+
+    Where channels are put together for a comparison, a part that the source does not know is no part of them.
+    """
     split, seed = WHERE[which]
     size = round(source.extent_m / CELL_M)
     allowed = Allowed(raster, split, Rules(size, CELL_M), list_built_channels([raster]))
     words = np.random.default_rng(seed).integers(0, 2**63, size=(positions.stop, 3)).astype(np.uint64)
     rows, columns = allowed.draw(*words[positions.start :].T)
     level, n = raster.level(resolution_m).array, round(CELL_M / resolution_m)
+    bands = [i for i, name in enumerate(raster.channels) if source.own_format == 1 or name in source.known]
     windows = [
-        np.ascontiguousarray(level[:, r * n : (r + size) * n, c * n : (c + size) * n])
+        level[:, r * n : (r + size) * n, c * n : (c + size) * n][bands]
         for r, c in zip(rows.tolist(), columns.tolist(), strict=True)
     ]
-    return np.stack([select_channels(w, raster.channels, channels, source.raster_format) for w in windows])
+    known = [raster.channels[i] for i in bands]
+    return select_bands(np.stack(windows), known, channels, raster_format or source.raster_format)
 
 
 def ask(spec: LayoutSpec, place: str, windows: Cells, channels: Sequence[str], more: Sequence[str]) -> Conditions:
@@ -190,26 +209,27 @@ class Judging:
         return self.out / "parts" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def draw(self, source: Source, raster: CityRaster, channels: Sequence[str], first_seed: int) -> Cells:
-        """Draw the layouts of a place in the model's own cells, batch by batch."""
-        drawing = source.made
+        """Draw the parts of some channels in the model's own cells and format, for a place, batch by batch."""
+        drawing, parts = source.made, source.find_parts(channels)
+        index = [source.known.index(name) for name in parts]
         if not isinstance(drawing, Drawing):
-            return source.select(drawing[: self.each], channels)
-        depends = [drawing.digest(), source.raster_format, channels, self.more, self.attempts, first_seed]
+            return drawing[: self.each, index]
+        depends = [drawing.digest(), source.own_format, parts, self.more, self.attempts, first_seed]
         folder = self.keep("drawn", *depends)
 
         def batch(positions: range) -> dict[str, Cells]:
-            windows = cut(raster, REAL, positions, source, channels, CELL_M)
-            asked = ask(drawing.generator.spec, raster.name, windows, channels, self.more)
+            windows = cut(raster, REAL, positions, source, parts, raster_format=source.own_format)
+            asked = ask(drawing.generator.spec, raster.name, windows, parts, self.more)
             seeds = range(first_seed + positions.start, first_seed + positions.stop)
-            return {"layouts": source.select(drawing.draw(asked, seeds, self.attempts).cells, channels)}
+            return {"layouts": drawing.draw(asked, seeds, self.attempts).cells[:, index]}
 
-        parts = []
+        drawn = []
         for start in range(0, self.each, drawing.batch_size):
             positions = range(start, min(start + drawing.batch_size, self.each))
             path = folder / f"{raster.name}_{start:06d}_{len(positions)}.npz"
-            parts.append(keep_arrays(path, partial(batch, positions))["layouts"])
+            drawn.append(keep_arrays(path, partial(batch, positions))["layouts"])
             print(f"{source.name}: {positions.stop} of {self.each} layouts of {raster.name}", flush=True)
-        return np.concatenate(parts)
+        return np.concatenate(drawn)
 
     def gather(self, name: str, cells: Cells, channels: Sequence[str]) -> Gathered:
         """Measure layouts, and keep what was measured."""
@@ -224,13 +244,13 @@ class Judging:
         known, _ = list_common_channels([raster], raster_format=source.raster_format)
         channels = tuple(name for name in source.channels if name in known)
         drawn = self.draw(source, raster, channels, first_seed)
-        cells = {which: cut(raster, which, range(len(drawn)), source, channels, CELL_M) for which in (REAL, OTHER)}
-        cells[DRAWN] = average(drawn, source.resolution_m)
+        cells = {which: cut(raster, which, range(len(drawn)), source, channels) for which in (REAL, OTHER)}
+        cells[DRAWN] = source.select(average(drawn, source.resolution_m), channels)
         measured = {which: self.gather(f"{raster.name}_{which}", part, channels) for which, part in cells.items()}
         searched = []
         for start in range(0, self.searched, PART):
             positions = range(start, min(start + PART, self.searched))
-            windows = cut(raster, SEARCHED, positions, source, channels, CELL_M)
+            windows = cut(raster, SEARCHED, positions, source, channels)
             searched.append(coarsen(torch.from_numpy(windows / np.float32(255))))
         return WaySets.of(raster.name, channels, cells, measured, np.concatenate(searched))
 
@@ -300,8 +320,8 @@ def draw_picture(source: Source, rasters: Sequence[CityRaster], judging: Judging
     for i, raster in enumerate(rasters):
         known, _ = list_common_channels([raster], raster_format=source.raster_format)
         mine = tuple(name for name in source.channels if name in known)
-        drawn = judging.draw(source, raster, mine, i * judging.each)[:columns]
-        real = cut(raster, REAL, range(len(drawn)), source, mine, source.resolution_m)
+        drawn = source.select(judging.draw(source, raster, mine, i * judging.each)[:columns], mine)
+        real = cut(raster, REAL, range(len(drawn)), source, mine, resolution_m=source.resolution_m)
         for what, cells in (("real", real), ("drawn", drawn)):
             whole = np.zeros((len(cells), len(source.channels), *cells.shape[2:]), np.uint8)
             whole[:, [source.channels.index(name) for name in mine]] = cells
