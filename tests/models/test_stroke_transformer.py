@@ -13,19 +13,10 @@ import torch
 import families
 from citygrain.checkpoint import build_generator
 from citygrain.errors import CapabilityError, ConfigError
-from citygrain.geo.stroke_code import (
-    AT_EDGE,
-    EDGE,
-    LOOSE,
-    ON,
-    OPEN,
-    Strokes,
-    split_at_site,
-    to_angle,
-    turn_points,
-)
+from citygrain.geo.stroke_code import to_angle, turn_points
+from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
 from citygrain.networks.stroke_network import Steps
-from citygrain.networks.stroke_steps import LAST, NEXT, collate_texts, write_text
+from citygrain.networks.stroke_steps import APART, LAST, NEXT, collate_texts, write_text
 from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFromWays, Noise
 from citygrain.samplers import strokes as sampler_of_strokes
 from citygrain.samplers.areas import Inpaint
@@ -154,7 +145,9 @@ def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tell
         for name, values in zip(names, made, strict=True):
             pair = [values, getattr(text, name)[:-1]]
             if name == "op":  # an end that waits in vain is loose afterwards
-                pair = [np.where(np.isin(ops, [OPEN, LAST + OPEN]), ops - OPEN, ops)[1:][own] for ops in pair]
+                pair = [
+                    np.where(np.isin(ops, [OPEN, APART + OPEN, LAST + OPEN]), ops - OPEN, ops)[1:][own] for ops in pair
+                ]
             assert np.allclose(*pair, atol=1e-4), name
 
 

@@ -71,7 +71,10 @@ def test_a_run_goes_on_with_the_codes_it_has(cities, tmp_path):
     made = trained(cities, tmp_path, "parts", "trainer.max_steps=6")
     assert bank.stat().st_mtime_ns == written
     assert checkpoint.read_checkpoint(made).provenance["step"] == 6
-    assert torch.equal(CodeBank.open(trained(cities, tmp_path, "other", "trainer.max_steps=1").parent / "codes" / "train.pt").code, code)
+    assert torch.equal(
+        CodeBank.open(trained(cities, tmp_path, "other", "trainer.max_steps=1").parent / "codes" / "train.pt").code,
+        code,
+    )
     layouts = citygrain.Model(made).sample(2, street_density="p50", seed=1)
     assert layouts.cells.shape == (2, 6, 128, 128)
 
