@@ -13,17 +13,8 @@ import torch
 import families
 from citygrain.checkpoint import build_generator
 from citygrain.errors import CapabilityError, ConfigError
-from citygrain.geo.stroke_code import (
-    AT_EDGE,
-    EDGE,
-    LOOSE,
-    ON,
-    OPEN,
-    Strokes,
-    split_at_site,
-    to_angle,
-    turn_points,
-)
+from citygrain.geo.stroke_code import to_angle, turn_points
+from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import APART, LAST, NEXT, collate_texts, write_text
 from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFromWays, Noise

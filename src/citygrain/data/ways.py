@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
 from citygrain.geo.raster_files import WAYS, damaged_error
-from citygrain.geo.stroke_code import Strokes
 from citygrain.geo.strokes import find_apart, merge_strokes
 from citygrain.geo.vectorize import WITH_SERVICE
+from citygrain.geo.window_strokes import Strokes
 
 SHORTEST_M = 4.0
 """Pieces of strokes that the edge of a window leaves are left out when they are shorter."""

@@ -17,19 +17,9 @@ from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
 from citygrain.geo.layers import WIDTHS
-from citygrain.geo.stroke_code import (
-    FREE,
-    KINDS,
-    WAITS,
-    Frame,
-    StrokeCode,
-    Strokes,
-    Written,
-    split_at_site,
-    to_angle,
-    turn_points,
-)
+from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written, to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
+from citygrain.geo.window_strokes import FREE, WAITS, Strokes, split_at_site
 from citygrain.measures import MEASURES
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding

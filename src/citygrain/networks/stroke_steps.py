@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from citygrain.geo.stroke_code import BEARINGS, STANDS, STRENGTHS, StrokeCode, Written
+from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written
+from citygrain.geo.window_strokes import STANDS
 from citygrain.networks.stroke_network import Steps
 
 FIRST = 0

@@ -13,23 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from citygrain.geo.stroke_code import (
-    AT_EDGE,
-    BEARINGS,
-    EDGE,
-    FREE,
-    GOES_ON,
-    JOIN_M,
-    ON,
-    OPEN,
-    STRENGTHS,
-    TOUCHES,
-    WAITS,
-    StrokeCode,
-    Written,
-    to_angle,
-    turn_points,
-)
+from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written, to_angle, turn_points
+from citygrain.geo.window_strokes import AT_EDGE, EDGE, FREE, GOES_ON, JOIN_M, ON, OPEN, TOUCHES, WAITS
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import (
     APART,
