@@ -128,13 +128,13 @@ def test_what_cannot_be_is_refused_in_words():
 
 
 def test_turns_cover_all_windows_and_each_goes_before_the_windows_that_lie_on_it():
-    tiling = Tiling.cover(70, 50, 16)
+    tiling = Tiling.cover(72, 56, 16)
     turns = tiling.list_turns()
     assert sorted(number for turn in turns for number in turn) == list(range(len(tiling)))
     when = {number: i for i, turn in enumerate(turns) for number in turn}
 
     def ground(number):
-        cells = torch.zeros(70, 50, dtype=torch.bool)
+        cells = torch.zeros(72, 56, dtype=torch.bool)
         cells[tiling[number]] = True
         return cells
 
