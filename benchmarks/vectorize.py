@@ -47,12 +47,13 @@ from skimage.morphology import skeletonize
 
 from citygrain.data.cityraster import CityRaster
 from citygrain.geo.layers import WIDTHS
+from citygrain.geo.noding import Ways
 from citygrain.geo.place import Place
 from citygrain.geo.rasterize import Grid, rasterize
 from citygrain.geo.sources import read_features
 from citygrain.geo.sources.osmfile import OsmFile
 from citygrain.geo.sources.vectortiles import VectorTiles
-from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, Ways, node_features, vectorize
+from citygrain.geo.vectorize import AREAS, NETWORKS, Vectors, node_features, vectorize
 from citygrain.plot import make_vector_sheet, save_figure
 
 SIDE_M = 512.0

@@ -23,11 +23,12 @@ from pyproj import CRS
 from torch import Tensor
 
 from citygrain.errors import DataError
+from citygrain.geo.drawn_ways import DrawnWays, find_vectors, write_ways
 from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
 from citygrain.geo.layout_files import write_geotiff
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vector_files import collect_layers
-from citygrain.geo.vectorize import SMALLEST_M2, Vectors, vectorize
+from citygrain.geo.vectorize import SMALLEST_M2, Vectors
 from citygrain.measures import MEASURES, measure
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
@@ -80,6 +81,9 @@ class Layouts:
         If the layouts were drawn around given channels: the real windows that the channels were taken from.
     source
         Where the layouts come from, in words.
+    ways
+        N times the lines that the ways of a layout were drawn as, or None. Empty if none was drawn as lines. They are
+        used where they belong to the cells; of other cells, ways are traced.
 
     Raises
     ------
@@ -106,6 +110,7 @@ class Layouts:
     columns: int = COLUMNS
     given: Layouts | None = None
     source: str = ""
+    ways: tuple[DrawnWays | None, ...] = ()
 
     def __post_init__(self) -> None:
         shape: tuple[int, ...] = np.shape(self.cells)
@@ -123,7 +128,7 @@ class Layouts:
         cells = self.cells.view()
         cells.flags.writeable = False
         object.__setattr__(self, "cells", cells)
-        for name in ("channels", "grids", "names", "seeds"):
+        for name in ("channels", "grids", "names", "seeds", "ways"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.names:
             object.__setattr__(self, "names", tuple(f"layout_{i:04d}" for i in range(shape[0])))
@@ -132,7 +137,7 @@ class Layouts:
     def _check_each(self) -> None:
         """Check what each layout has one of."""
         count, _, height, width = self.cells.shape
-        for name in ("grids", "names", "seeds"):
+        for name in ("grids", "names", "seeds", "ways"):
             values = getattr(self, name)
             if (values and len(values) != count) or (name == "names" and len(set(values)) < len(values)):
                 raise DataError(f"Each layout has one of the {name}.", expected=f"{count} different {name}", got=values)
@@ -171,7 +176,7 @@ class Layouts:
         names = some(self.names) if len(set(chosen)) == len(chosen) else ()
         return replace(
             self, cells=self.cells[chosen], grids=some(self.grids), names=names, seeds=some(self.seeds),
-            requested=requested, given=None,
+            requested=requested, given=None, ways=some(self.ways),
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
@@ -208,6 +213,7 @@ class Layouts:
             raise DataError("These layouts are not of the same kind.", expected=mine, got=theirs)
         names = (*self.names, *other.names)
         nan = [np.full(len(of), np.nan) for of in (self, other)]
+        any_drawn = self.ways or other.ways
         return replace(
             self,
             cells=np.concatenate([self.cells, other.cells]),
@@ -216,6 +222,7 @@ class Layouts:
             seeds=self.seeds + other.seeds if self.seeds and other.seeds else (),
             given=None,
             source=self.source if self.source == other.source else "",
+            ways=tuple(one for of in (self, other) for one in of.ways or (None,) * len(of)) if any_drawn else (),
             requested={
                 name: np.concatenate([self.requested.get(name, nan[0]), other.requested.get(name, nan[1])])
                 for name in {**self.requested, **other.requested}
@@ -413,7 +420,10 @@ class Layouts:
         return out
 
     def write_geotiffs(self, folder: str | Path) -> None:
-        """Write a GeoTIFF of each layout into `layouts/` of a folder, and remove those of a larger set from there."""
+        """Write a GeoTIFF of each layout into `layouts/` of a folder, and remove those of a larger set from there.
+
+        Ways that were drawn as lines are written beside them: `open_layout` and `citygrain vectorize` read them.
+        """
         home, grids = Path(folder) / FOLDER, self._located()
         numbered = {name.rpartition("_")[0] for name in self.names}
         for stale in home.glob("*_*.tif"):
@@ -423,6 +433,7 @@ class Layouts:
         for name, layout, grid in zip(self.names, self.cells, grids, strict=True):
             with write_atomically(home / f"{name}.tif") as temporary:
                 write_geotiff(temporary, layout, self.channels, grid)
+        write_ways(home, self.names, self.ways or (None,) * len(self), grids)
 
     def _csv(self) -> str:
         """Return the table as text, numbers with six digits."""
@@ -458,10 +469,14 @@ class Layouts:
         return found[0] if found else None
 
     def features(self, *, service: bool = False, smallest_m2: Mapping[str, float] = SMALLEST_M2) -> tuple[Vectors, ...]:
-        """Turn each layout into features in its CRS, see `citygrain.geo.vectorize.vectorize`."""
+        """Turn each layout into features in its CRS, see `citygrain.geo.vectorize.vectorize`.
+
+        Ways are those that the layout was drawn as, if it was drawn as lines; else they are traced from the cells.
+        """
+        drawn = self.ways or (None,) * len(self)
         return tuple(
-            vectorize(layout, self.channels, grid, smallest_m2=smallest_m2, service=service)
-            for layout, grid in zip(self.cells, self._located(), strict=True)
+            find_vectors(layout, self.channels, grid, ways, smallest_m2=smallest_m2, service=service)
+            for layout, grid, ways in zip(self.cells, self._located(), drawn, strict=True)
         )
 
     def vectors(

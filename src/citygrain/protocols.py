@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from citygrain.errors import CapabilityError
+from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.stroke_code import StrokeCode
 from citygrain.geo.window_strokes import Strokes
 from citygrain.spec import Conditions, LayoutSpec
@@ -180,6 +181,23 @@ class LearnsFromWays(Protocol):
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return what `loss` returns, for codes made by `write_code`."""
+        ...
+
+
+@runtime_checkable
+class DrawsWays(Protocol):
+    """A family whose layouts show ways that it knows as lines."""
+
+    def sample_code(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
+        """Draw the codes `(B, …)` of the layouts that `sample` draws."""
+        ...
+
+    def from_code(self, code: Tensor) -> Tensor:
+        """Return the layouts `(B, C, H, W)` in [0, 1] of codes."""
+        ...
+
+    def read_ways(self, code: Tensor) -> list[DrawnWays]:
+        """Return the ways of codes as lines."""
         ...
 
 

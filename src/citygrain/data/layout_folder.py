@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citygrain.errors import DataError
+from citygrain.geo.drawn_ways import read_ways
 from citygrain.geo.layout_files import find_layouts, name_layout, read_layout
 from citygrain.geo.raster_files import LAYOUT, read_manifest
 from citygrain.geo.rasterize import Grid
@@ -53,12 +54,14 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
         )
     channels, _, resolution_m = kinds.pop()
     names = tuple(map(name_layout, files))
+    ways = [read_ways(file.parent, name, grid) for file, name, (_, _, grid) in zip(files, names, found, strict=True)]
     layouts = Layouts(
         np.stack([_as_bytes(file, cells) for file, (cells, _, _) in zip(files, found, strict=True)]),
         channels,
         resolution_m,
         tuple(grid for _, _, grid in found),
         names,
+        ways=ways if any(ways) else (),
     )
     return replace(layouts, **_asked(path / ARRAYS, layouts)) if path.is_dir() else layouts
 

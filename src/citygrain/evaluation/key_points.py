@@ -37,7 +37,8 @@ from citygrain.evaluation.form import DRIVE, Form, FormMeasure, median, share
 from citygrain.evaluation.gather import Cells, grid_of
 from citygrain.evaluation.morphology import measure_form
 from citygrain.evaluation.networks import find_distances
-from citygrain.geo.vectorize import Ways, vectorize
+from citygrain.geo.noding import Ways
+from citygrain.geo.vectorize import vectorize
 
 MISSED_M = 24.0
 """A way that ends within this distance of another one seems to have missed it: three cells of 8 m."""

@@ -36,8 +36,9 @@ from scipy import ndimage
 from citygrain.evaluation.form import DRIVE, FORM, ISLAND_M2, SIGHT_M, Form, ground_km2, median, share
 from citygrain.evaluation.networks import measure_network, measure_reach
 from citygrain.geo.layers import WIDTHS
+from citygrain.geo.noding import Ways
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import NETWORKS, Vectors, Ways, vectorize
+from citygrain.geo.vectorize import NETWORKS, Vectors, vectorize
 from citygrain.measures import measure
 
 with warnings.catch_warnings():

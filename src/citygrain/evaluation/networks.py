@@ -17,8 +17,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 
 from citygrain.evaluation.form import BINS, JUNCTION_M, REACHES_M, Form, ground_km2, median, share
+from citygrain.geo.noding import Ways
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import Ways
 
 LEAST_M = 1e-3
 """Ways whose ends are no farther apart than this are rings, which have no bearing."""

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from citygrain.errors import ConfigError
 from citygrain.generation.requests import is_whole
+from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import COLUMNS, Layouts
 from citygrain.measures import measure, settled
-from citygrain.protocols import Noise, Sampler, Trained
+from citygrain.protocols import DrawsWays, Noise, Sampler, Trained
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import show_progress_bar
 from citygrain.support.devices import SINGLE, check_precision, find_device, use_precision
@@ -78,19 +80,26 @@ def draw(
         raise ConfigError("A batch holds one layout or more.", expected="batch_size ≥ 1", got=batch_size)
     spec = generator.spec
     device = find_device(generator)
-    layouts = []
+    layouts, codes = [], []
     with show_progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
 
-            def drawn(asked: Conditions, rows: Tensor, part: slice = part) -> Tensor:
+            def drawn(asked: Conditions, rows: Tensor, part: slice = part) -> tuple[Tensor, Tensor]:
                 noise = Noise([seeds[part][i] for i in rows.tolist()], device)
                 with use_precision(precision, device):
-                    made = generator.sample(asked.to(device), noise=noise, sampler=sampler)
-                return (made.float().cpu() * 255).round() / 255
+                    if isinstance(generator, DrawsWays):
+                        code = generator.sample_code(asked.to(device), noise=noise, sampler=sampler)
+                        made = generator.from_code(code)
+                    else:
+                        made = generator.sample(asked.to(device), noise=noise, sampler=sampler)
+                        code = made.new_empty(len(made), 0)
+                return (made.float().cpu() * 255).round() / 255, code.cpu()
 
-            layouts.append(_nearest_attempt(spec, conditions[part], attempts, drawn))
-            advance(len(layouts[-1]))
+            found, code = _nearest_attempt(spec, conditions[part], attempts, drawn)
+            layouts.append(found)
+            codes.append(code)
+            advance(len(found))
     cells = (torch.cat(layouts) * 255).round().to(torch.uint8).numpy()
     requested = {
         name: np.where(conditions.present[:, i], conditions.scalars[:, i].double(), np.nan)
@@ -106,17 +115,31 @@ def draw(
         requested=requested,
         raster_format=spec.raster_format,
         columns=columns,
+        ways=_read_ways(generator, torch.cat(codes), cells),
     )
 
 
+def _read_ways(generator: Trained, code: Tensor, cells: NDArray[np.uint8]) -> tuple[DrawnWays, ...]:
+    """Return the ways of layouts as the lines that they were drawn as; none for a family that draws cells."""
+    if not isinstance(generator, DrawsWays):
+        return ()
+    return tuple(ways.drawn_as(layout) for ways, layout in zip(generator.read_ways(code), cells, strict=True))
+
+
 def _nearest_attempt(
-    spec: LayoutSpec, conditions: Conditions, attempts: int, drawn: Callable[[Conditions, Tensor], Tensor]
-) -> Tensor:
-    """Draw layouts `(B, C, H, W)`, and draw those again that miss; `drawn` takes requests and their rows."""
+    spec: LayoutSpec,
+    conditions: Conditions,
+    attempts: int,
+    drawn: Callable[[Conditions, Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """Draw layouts `(B, C, H, W)` and their codes, and draw those again that miss.
+
+    `drawn` takes requests and their rows.
+    """
     rows = torch.arange(len(conditions))
-    layouts = drawn(conditions, rows)
+    layouts, codes = drawn(conditions, rows)
     if attempts == 1 or not spec.scalars:
-        return layouts
+        return layouts, codes
     spread = torch.tensor([0.0 if settled(name, spec.given) else spec.spread(name) for name in spec.scalars])
     limits = torch.tensor([[spec.quantile(name, p) for name in spec.scalars] for p in (0, 100)])
     low, high = limits[0].minimum(conditions.scalars), limits[1].maximum(conditions.scalars)
@@ -134,13 +157,14 @@ def _nearest_attempt(
         if not len(rows):
             break
         tried = (asked[rows] + step[rows] * off[rows] * spread).clamp(low[rows], high[rows])
-        again = drawn(replace(conditions[rows], scalars=tried), rows)
+        again, code = drawn(replace(conditions[rows], scalars=tried), rows)
         still = missing(again, rows)
         nearer = still.square().sum(1) < off[rows].square().sum(1)
         kept = rows[nearer]
         layouts[kept], asked[kept], off[kept] = again[nearer], tried[nearer], still[nearer]
+        codes[kept] = code[nearer]
         step[rows[~nearer]] /= 2  # the last step went too far
-    return layouts
+    return layouts, codes
 
 
 def check_attempts(attempts: Any) -> None:

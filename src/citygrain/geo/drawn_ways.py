@@ -14,10 +14,10 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from citygrain.errors import DataError
+from citygrain.geo.noding import Ways, node_lines
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.vectorize import AREAS, NETWORKS, SMALLEST_M2, WITH_SERVICE, Vectors, Ways, node_lines, vectorize
+from citygrain.geo.vectorize import AREAS, NETWORKS, SMALLEST_M2, WITH_SERVICE, Vectors, vectorize
 from citygrain.support.files import write_atomically
-
 
 DRAWN = "drawn_ways.parquet"
 """The lines of drawn layouts, beside their GeoTIFFs."""
@@ -125,8 +125,7 @@ def read_ways(folder: Path, name: str, grid: Grid) -> DrawnWays | None:
     if not path.is_file():
         return None
     try:
-        table = gpd.read_parquet(path)
-        table = table[table["layout"] == name]
+        table = gpd.read_parquet(path, filters=[("layout", "==", name)])
         lines = np.asarray(table.geometry.values, object)
         kind, apart, cells = (table[name].to_numpy(dtype) for name, dtype in COLUMNS.items())
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:

@@ -13,9 +13,10 @@ import geopandas as gpd
 import pandas as pd
 
 from citygrain.errors import ConfigError, DataError
+from citygrain.geo.drawn_ways import find_vectors, read_ways
 from citygrain.geo.layout_files import find_layouts, name_layout, read_layout
 from citygrain.geo.osmnx_session import borrow_osmnx
-from citygrain.geo.vectorize import AREAS, NETWORKS, SMALLEST_M2, Vectors, vectorize
+from citygrain.geo.vectorize import AREAS, NETWORKS, SMALLEST_M2, Vectors
 from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_atomically
 
@@ -90,7 +91,8 @@ def _vectorize_file(
     path: Path, *, bounds: Sequence[float] | None, service: bool, smallest_m2: Mapping[str, float]
 ) -> Vectors:
     cells, channels, grid = read_layout(path, bounds)
-    return vectorize(cells, channels, grid, smallest_m2=smallest_m2, service=service)
+    ways = read_ways(path.parent, name_layout(path), grid)
+    return find_vectors(cells, channels, grid, ways, smallest_m2=smallest_m2, service=service)
 
 
 def _map(work: Callable[[Path], Vectors], files: Sequence[Path], workers: int | None) -> Iterator[Vectors]:

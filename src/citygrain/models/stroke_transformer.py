@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import shapely
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
+from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written, to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
@@ -205,7 +207,21 @@ class StrokeTransformer(nn.Module):
     @torch.no_grad()
     def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
         """Draw layouts `(B, C, H, W)` in [0, 1]."""
-        return self.from_code((sampler or self.sampler)(self, conditions, noise))
+        return self.from_code(self.sample_code(conditions, noise=noise, sampler=sampler))
+
+    @torch.no_grad()
+    def sample_code(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
+        """Draw codes `(B, rows, 8)`."""
+        return (sampler or self.sampler)(self, conditions, noise)
+
+    def read_ways(self, code: Tensor) -> list[DrawnWays]:
+        """Return the ways of codes `(B, rows, 8)` as lines."""
+        found = []
+        for one in code.cpu().numpy():
+            strokes = self.code.read(self.code.from_code(one))
+            lines = shapely.transform(strokes.lines, lambda xy: xy + self.code.extent_m / 2)
+            found.append(DrawnWays(np.array(self.code.kinds)[strokes.kind], lines, strokes.apart))
+        return found
 
     # The handle of samplers --------------------------------------------------------------------------------------
 

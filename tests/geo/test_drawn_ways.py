@@ -1,0 +1,121 @@
+"""Laws of ways that were drawn as lines: their network is theirs, as long as the cells are theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import shapely
+
+import citygrain
+from citygrain.errors import DataError
+from citygrain.geo.drawn_ways import DRAWN, DrawnWays, find_vectors
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vector_files import vectorize_layouts
+from citygrain.layouts import Layouts
+
+GRID = Grid("EPSG:32633", 386000.0, 6672000.0, 2.0, 128, 128)
+CHANNELS = ("building", "street", "walk")
+
+
+def lines(*coordinates):
+    return np.array([shapely.LineString(xy) for xy in coordinates], object)
+
+
+TOWN = DrawnWays(
+    np.array(["street", "street", "street", "street", "walk"]),
+    lines(
+        [[0, 100], [256, 100]],  # through the window
+        [[60, 0], [60, 256]],  # crosses it
+        [[160.3, 100], [160.3, 200]],  # meets it, and stops
+        [[20, 20], [200, 220]],  # a bridge: crosses both
+        [[30, 180], [90, 240]],  # of another network
+    ),
+    np.array([False, False, False, True, False]),
+)
+
+
+def town(cells=0):
+    layout = np.full((3, 128, 128), cells, np.uint8)
+    return Layouts(layout[None], CHANNELS, 2.0, (GRID,), ways=(TOWN.drawn_as(layout),))
+
+
+def nodes(graph):
+    """The nodes of a graph, in metres from the upper left corner: (x, y) → how many ways meet there."""
+    return {
+        (round(d["x"] - GRID.left, 1), round(GRID.top - d["y"], 1)): d["street_count"]
+        for _, d in graph.nodes(data=True)
+    }
+
+
+def test_streets_meet_where_they_cross_and_a_bridge_does_not():
+    assert nodes(town().graph()) == {
+        (0, 100): 1, (256, 100): 1, (60, 0): 1, (60, 256): 1, (160.3, 200): 1, (20, 20): 1, (200, 220): 1,
+        (60, 100): 4, (160.3, 100): 3,
+    }  # fmt: skip
+    assert nodes(town().graph("walk")) == {(30, 180): 1, (90, 240): 1}
+
+
+def test_no_length_is_lost_and_ends_at_the_edge_are_known():
+    vectors = town().vectors()
+    assert vectors["drive"].length.sum() == pytest.approx(shapely.length(TOWN.lines[:4]).sum(), abs=0.01)
+    assert vectors["walk"].length.sum() == pytest.approx(shapely.length(TOWN.lines[4]), abs=0.01)
+    assert vectors["drive_nodes"]["at_edge"].sum() == 4
+    assert len(vectors["drive"]) == 7
+    assert set(vectors["drive"]["kind"]) == {"street"}
+    assert len(vectors["building"]) == 0
+
+
+def test_a_bridge_meets_others_at_ends():
+    ways = DrawnWays(
+        np.array(["street"] * 4),
+        lines([[50, 10], [50, 200]], [[50, 100.3], [200, 100.3]], [[120, 0], [120, 256]], [[150, 100.3], [150, 180]]),
+        np.array([False, True, False, False]),
+    )
+    found = ways.node(CHANNELS, GRID)["drive"]
+    at = {(round(x - GRID.left, 1), round(GRID.top - y, 1)) for x, y in found.nodes[found.street_count == 3]}
+    assert at == {(50, 100.3), (150, 100.3)}
+    assert found.street_count.max() == 3, "the bridge does not meet the street below it"
+    assert shapely.length(found.lines).sum() == pytest.approx(shapely.length(ways.lines).sum(), abs=0.01)
+
+
+def test_other_cells_are_traced():
+    layouts = town()
+    assert layouts.features()[0].ways["drive"].lines.size == 7
+    changed = layouts.cells.copy()
+    changed[0, 1, 30:34] = 255
+    traced = replace(layouts, cells=changed).features()[0].ways["drive"]
+    assert len(traced.lines) == 1
+    assert shapely.length(traced.lines[0]) == pytest.approx(256, abs=1)
+    assert find_vectors(changed[0], CHANNELS, GRID, None).ways["drive"].lines.size == 1
+
+
+def test_ways_stay_with_their_layouts():
+    one, other = town(), replace(town(7), names=("other",))
+    plain = replace(town(9), ways=(), names=("plain",))
+    joined = one + plain + other
+    assert [ways is None for ways in joined.ways] == [False, True, False]
+    assert joined[[2, 0]].ways == (joined.ways[2], joined.ways[0])
+    assert joined[1].features()[0].ways["drive"].lines.size == 0
+    assert len(joined[2].graph()) == len(one.graph())
+    assert (plain + plain).ways == ()
+    with pytest.raises(DataError, match="one of the ways"):
+        replace(joined, ways=joined.ways[:2])
+
+
+def test_ways_are_written_with_the_layouts_and_belong_to_them_when_they_are_read(tmp_path):
+    layouts = town() + replace(town(9), ways=(), names=("plain",))
+    layouts.save(tmp_path)
+    read = citygrain.open_layout(tmp_path)
+    assert nodes(read[0].graph()) == nodes(layouts[0].graph())
+    assert read.ways[1] is None
+    found = vectorize_layouts(tmp_path, tmp_path / "vectors", formats=["gpkg"], workers=1)
+    assert len(found["layout_0000"].ways["drive"].lines) == 7
+    part = citygrain.open_layout(tmp_path / "layouts" / "layout_0000.tif", bounds=(386000, 6671800, 386200, 6672000))
+    assert len(part.features()[0].ways["drive"].lines) == 0, "a part is traced"
+    replace(layouts, ways=()).save(tmp_path)
+    assert not (tmp_path / "layouts" / DRAWN).exists()
+    (tmp_path / "layouts" / DRAWN).write_text("no")
+    with pytest.raises(DataError, match=r"damaged[\s\S]*remove it"):
+        citygrain.open_layout(tmp_path)
