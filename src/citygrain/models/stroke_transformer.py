@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,14 @@ import shapely
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
 from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import WIDTHS
-from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written, to_angle, turn_points
+from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
-from citygrain.geo.window_strokes import FREE, WAITS, Strokes, split_at_site
+from citygrain.geo.window_strokes import Strokes, split_at_site
 from citygrain.measures import MEASURES
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding
@@ -37,7 +35,8 @@ from citygrain.networks.stroke_steps import (
 )
 from citygrain.networks.transformer import Past
 from citygrain.protocols import Known, Noise, Sampler
-from citygrain.samplers.strokes import DrawStrokes, Plan
+from citygrain.samplers.stroke_plan import Plan, plan_window
+from citygrain.samplers.strokes import DrawStrokes
 from citygrain.spec import Conditions, LayoutSpec
 
 SITE_SHARE = 0.35
@@ -232,43 +231,8 @@ class StrokeTransformer(nn.Module):
     def plan(self, known: Known) -> list[Plan]:
         """Return the strokes that are given where layouts are known, and where others may be drawn."""
         cells = (known.layout * known.keep).float().cpu().numpy()
-        return [self._plan_window(one, keep) for one, keep in zip(cells, known.keep.cpu().numpy(), strict=True)]
-
-    def _plan_window(self, cells: NDArray[np.float32], keep: NDArray[np.bool_]) -> Plan:
-        code, spec = self.code, self.spec
-        stays = {name for name, kept in zip(spec.channels, keep, strict=True) if kept.all()}
-        drawn = np.array([kind not in stays for kind in code.kinds])
-        free = (
-            ~keep[[name not in stays for name in spec.channels]].all(0)
-            if drawn.any()
-            else np.zeros(keep.shape[1:], bool)
-        )
-        given = trace_strokes(cells, spec.channels, spec.resolution_m, code.kinds)
-        given = replace(given, given=np.ones(len(given), bool))
-        rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
-        if not len(rows):
-            drawn[:] = False
-            rows = columns = np.array([0, len(free) - 1])
-        spans = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-        left, top, right, bottom = (2 * at / spec.size_px - 1 for at in spans)
-        site = (left, top, right, bottom)
-        find_free = partial(_find_free, code, free, spec.resolution_m)
-        if not len(given):
-            return Plan(drawn, site, find_free=find_free)
-        written = code.write(given)
-        ground = find_free(written.bearing)
-        how, entries = written.how.copy(), {}
-        for end, at in enumerate((written.first, written.last)):
-            x, y = (written.xy[at] + code.reach).clip(0, 2 * code.reach).T
-            waits = drawn[written.kind] & (how[:, end] == FREE) & ground[x, y]
-            how[waits, end] = WAITS
-            for kind in np.unique(written.kind[waits]).tolist():
-                chosen = waits & (written.kind == kind)
-                points = np.stack([x, y], 1)[chosen]
-                entries[kind] = np.concatenate([entries[kind], points]) if kind in entries else points
-        written = replace(written, how=how)
-        text = write_text(written, code, np.flatnonzero(~drawn).tolist())
-        return Plan(drawn, site, written, text, find_free, entries)
+        kept = known.keep.cpu().numpy()
+        return [plan_window(self.code, self.spec, one, keep) for one, keep in zip(cells, kept, strict=True)]
 
     def choose_op(self, known: Tensor) -> Tensor:
         """Return logits `(B, ops)` of the next step."""
@@ -371,17 +335,6 @@ class StepReader:
         self.conditions, self.embedding = self.conditions[rows], self.embedding[rows]
         for past in self.pasts:
             past.select(rows)
-
-
-def _find_free(code: StrokeCode, free: NDArray[np.bool_], resolution_m: float, bearing: int) -> NDArray[np.bool_]:
-    """Return which positions of a frame lie on free cells or next to them, by x and y."""
-    wide = ndimage.binary_dilation(free, np.ones((3, 3), bool), math.ceil(1.5 * code.grid_m / resolution_m))
-    at = np.arange(-code.reach, code.reach + 1) * code.grid_m
-    points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
-    points = turn_points(points, to_angle(bearing)) + code.extent_m / 2
-    column, row = np.floor(points / resolution_m).astype(int).clip(0, len(free) - 1).T
-    found: NDArray[np.bool_] = wide[row, column].reshape(len(at), len(at))
-    return found
 
 
 def _whole(count: int) -> Floats:

@@ -1,0 +1,297 @@
+"""The pen of strokes: what is given of a window, where the pen is in it, and what it may do next."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written, to_angle, turn_points
+from citygrain.geo.window_strokes import AT_EDGE, EDGE, FREE, GOES_ON, JOIN_M, ON, OPEN, TOUCHES, WAITS
+from citygrain.networks.stroke_steps import (
+    APART,
+    BEGIN,
+    FIRST,
+    FRAME,
+    INNER,
+    LAST,
+    MOVES,
+    NEXT,
+    OPS,
+    Text,
+    describe_frame,
+    describe_moves,
+)
+from citygrain.samplers.stroke_plan import Plan
+
+NEAR = 1.6
+"""An end lies on a stroke when it is at most this many positions away from it."""
+
+AT_THE_EDGE = 0.8
+"""An end lies at the window's edge when it is at most this many positions away from it."""
+
+MOST_VERTICES = 40
+"""A stroke ends with this vertex at the latest."""
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+class Stroke:
+    """A stroke that is being drawn, or has been."""
+
+    def __init__(self, kind: int, how: int, partner: int, *, apart: bool) -> None:
+        self.kind, self.apart = kind, apart
+        self.xy: list[tuple[int, int]] = []
+        self.how, self.partners = [how, FREE], [partner, -1]
+
+
+class Pen:
+    """Draws one window: knows where it is, what it may do, and what it has drawn."""
+
+    def __init__(self, code: StrokeCode, plan: Plan) -> None:
+        self.code, self.plan = code, plan
+        kinds = len(code.kinds)
+        self.sections = [k for k in range(kinds) if plan.known[k]]
+        self.size = 2 * code.reach + 1
+        self.near = np.zeros((self.size, self.size), np.int16)  # 1 + the first stroke that is near a position
+        self.strokes: list[Stroke] = []
+        self.current: Stroke | None = None
+        self.bearing = self.strength = 0
+        self.op, self.x, self.y, self.placed = BEGIN, code.reach, code.reach, False
+        self.section, self.vertex, self.number = 2 * kinds + 1, 0, 0
+        self.moves, self.drawn = np.zeros(MOVES, np.float32), np.zeros(kinds, np.float32)
+        self.along, self.vertices, self.done, self.enters = 0.0, 0, False, False
+        self.read, self.prefix = 0, 0  # steps of the given text
+        if plan.text is not None:
+            own = (plan.text.section < kinds) | (plan.text.section == 2 * kinds)
+            self.prefix = int(own.argmax())
+        self.waiting = {kind: [tuple(p) for p in points.tolist()] for kind, points in plan.entries.items()}
+        if plan.given is not None:
+            self._take_over(plan.given)
+
+    def _take_over(self, given: Written) -> None:
+        """Begin with strokes that are given."""
+        self._set_frame(given.bearing, given.strength)
+        self.moves[:] = 0  # the given text tells it in its first step
+        for i in range(len(given)):
+            points = given.xy[given.first[i] : given.last[i] + 1] + self.code.reach
+            self.strokes.append(Stroke(int(given.kind[i]), FREE, -1, apart=bool(given.apart[i])))
+            self.strokes[-1].xy = [tuple(p) for p in points.tolist()]
+            self._leave_trace(len(self.strokes))
+        self.vertices = len(given.xy)
+
+    def _set_frame(self, bearing: int, strength: int) -> None:
+        self.bearing, self.strength = bearing, strength
+        self.inside, self.edge = lay_window(self.code, bearing)
+        if self.plan.find_free is not None:
+            free = self.plan.find_free(bearing)
+            self.inside, self.edge = self.inside & free, self.edge & free
+
+    # What may be done -------------------------------------------------------------------------------------------
+
+    def list_ops(self) -> Bools:
+        """Return which operations are possible next, `(ops,)`."""
+        allowed = np.zeros(OPS, bool)
+        if self._is_forced():
+            allowed[0] = True
+        elif self.section == 2 * len(self.code.kinds) + 1:
+            allowed[FRAME] = True
+        elif self.current is None:
+            allowed[FIRST:INNER] = self._has_room(4)
+            for first in (FIRST, APART):
+                allowed[first + AT_EDGE] &= self.edge.any()
+                allowed[first + ON] &= bool(self.strokes)
+            allowed[NEXT] = True
+        else:
+            count = len(self.current.xy)
+            allowed[INNER] = count + 1 < MOST_VERTICES and self._has_room(3)
+            allowed[LAST : LAST + 4] = True
+            allowed[LAST + AT_EDGE] &= self.edge.any()
+            allowed[LAST + ON] &= bool(self.strokes) or count > 2
+        return allowed
+
+    def _has_room(self, vertices: int) -> bool:
+        """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""
+        waiting = sum(len(points) for points in self.waiting.values())
+        return self.vertices + vertices + 2 * waiting < self.code.rows
+
+    def settle_op(self, op: int) -> int:
+        """Return what is done instead of an operation: as long as given strokes wait, no section ends."""
+        waits = op == NEXT and not self._is_forced() and bool(self.waiting.get(self.section))
+        self.enters = waits and self.vertices + 2 < self.code.rows
+        return FIRST + ON if self.enters else op
+
+    def list_x(self, op: int) -> Bools:
+        """Return which x are possible, `(P,)`."""
+        return self._canvas(op).any(1)
+
+    def list_y(self, op: int, x: int) -> Bools:
+        """Return which y are possible at x, `(P,)`."""
+        row = self._canvas(op)[x]
+        if self.current is not None and x == self.x and op >= INNER and row.sum() > 1:
+            row = row.copy()
+            row[self.y] = False  # a stroke moves on
+        return row
+
+    def _canvas(self, op: int) -> Bools:
+        """Return where an operation may be done, by x and y `(P, P)`."""
+        if self._is_forced() or op in {NEXT, FRAME}:
+            possible = np.zeros((self.size, self.size), bool)
+            if op == FRAME and not self._is_forced() and self.code.frame == "streets":
+                possible[:BEARINGS, :STRENGTHS] = True
+            else:
+                possible[0, 0] = True
+            return possible
+        if op in {FIRST + AT_EDGE, APART + AT_EDGE, LAST + AT_EDGE}:
+            return self.edge
+        if self.enters:
+            entries = np.zeros((self.size, self.size), bool)
+            entries[tuple(np.transpose(self.waiting[self.section]))] = True
+            return entries
+        if op in {FIRST + ON, APART + ON, LAST + ON}:
+            on = (self.near > 0) & self.inside
+            return on if on.any() else self.inside
+        return self.inside
+
+    def _is_forced(self) -> bool:
+        return self.done or self.read < self.prefix
+
+    # What is done -----------------------------------------------------------------------------------------------
+
+    def make(self, op: int, x: int, y: int) -> None:
+        """Make a step."""
+        if self.done:
+            return
+        if self.read < self.prefix and self.plan.text is not None:
+            self._read_given(self.plan.text)
+            return
+        self.op, self.placed = op, False
+        if op == FRAME:
+            self._set_frame(x, y)
+            self.moves[6:] = describe_frame(x, y)
+            self.x, self.y = x, y
+            self._enter(0)
+        elif op == NEXT:
+            self._enter(self.sections.index(self.section) + 1)
+            self.moves[:6] = 0
+            if not self.strokes:
+                self.x = self.y = self.code.reach
+        elif op < INNER:
+            self.number += 1
+            how, partner = self._stand((op - FIRST) % APART, x, y)
+            self.current = Stroke(self.section, how, partner, apart=op >= APART)
+            self.along = 0.0
+            self._put(x, y, begins=True)
+        else:
+            self._put(x, y, begins=False)
+            if op >= LAST:
+                self._end_stroke(op - LAST, x, y)
+
+    def _enter(self, index: int) -> None:
+        """Enter the section of the next kind, or come to the end."""
+        self.done = index == len(self.sections)
+        self.section = 2 * len(self.code.kinds) if self.done else self.sections[index]
+        self.vertex = self.number = 0
+
+    def _put(self, x: int, y: int, *, begins: bool) -> None:
+        """Put a vertex of the current stroke."""
+        assert self.current is not None
+        step = np.zeros((1, 2)) if begins else np.array([[x - self.x, y - self.y]], float)
+        run = float(np.hypot(*step[0]))
+        self.along += run
+        self.moves[:6] = describe_moves(step, np.array([run]), np.array([self.along]))[0, :6]
+        self.drawn[self.current.kind] += run * 1000 * self.code.grid_m / self.code.extent_m**2
+        self.current.xy.append((x, y))
+        self.x, self.y, self.placed = x, y, True
+        self.vertex = len(self.current.xy)
+        self.vertices += 1
+        if len(self.current.xy) == 3:  # from now on it may close to a ring
+            x0, y0 = self.current.xy[0]
+            part = self.near[max(0, x0 - 1) : x0 + 2, max(0, y0 - 1) : y0 + 2]
+            part[part == 0] = len(self.strokes) + 1
+
+    def _stand(self, stands: int, x: int, y: int) -> tuple[int, int]:
+        """Return how an end stands, and its partner; an entry that is met there waits no longer."""
+        left = self.waiting.get(self.section)
+        if left:
+            self.waiting[self.section] = [p for p in left if max(abs(p[0] - x), abs(p[1] - y)) > 2]
+        if stands == AT_EDGE:
+            return EDGE, -1
+        partner = int(self.near[x, y]) - 1 if stands == ON else -1
+        return (TOUCHES, partner) if partner >= 0 else (WAITS if stands == OPEN else FREE, -1)
+
+    def _end_stroke(self, stands: int, x: int, y: int) -> None:
+        assert self.current is not None
+        self.current.how[1], self.current.partners[1] = self._stand(stands, x, y)
+        self.strokes.append(self.current)
+        self.current = None
+        self._leave_trace(len(self.strokes))
+
+    def _leave_trace(self, mark: int) -> None:
+        """Mark the positions that are near the last stroke, where no earlier one is."""
+        points = np.array(self.strokes[-1].xy, float)
+        runs = np.hypot(*np.diff(points, axis=0).T) if len(points) > 1 else np.zeros(0)
+        along = np.concatenate([[0], np.cumsum(runs)])
+        at = np.arange(0, along[-1] + 0.5, 0.7)
+        track = np.stack([np.interp(at, along, points[:, i]) for i in (0, 1)], 1)
+        spots = (np.rint(track)[:, None] + DISC).reshape(-1, 2).astype(np.int64)
+        close = np.abs(spots - np.repeat(track, len(DISC), 0)).max(1) <= NEAR
+        spots = spots[close & (spots >= 0).all(1) & (spots < self.size).all(1)]
+        part = self.near[spots[:, 0], spots[:, 1]]
+        self.near[spots[:, 0], spots[:, 1]] = np.where(part > 0, part, mark)
+
+    def _read_given(self, text: Text) -> None:
+        """Read the next given step."""
+        self.read += 1
+        i = self.read
+        self.op, self.x, self.y, self.placed = int(text.op[i]), int(text.x[i]), int(text.y[i]), bool(text.placed[i])
+        self.section, self.vertex, self.number = int(text.section[i]), int(text.vertex[i]), int(text.number[i])
+        self.moves, self.drawn = text.moves[i].copy(), text.drawn[i].copy()
+        if self.read == self.prefix:
+            self._enter(0)
+
+    def finish(self) -> Written:
+        """Return the strokes, given ones first. Ends that wait for a later stroke touch the nearest one."""
+        done, code = self.strokes, self.code
+        given = 0 if self.plan.given is None else len(self.plan.given)
+        xy = np.array([p for stroke in done for p in stroke.xy], np.int64).reshape(-1, 2) - code.reach
+        stroke = np.repeat(np.arange(len(done)), [len(s.xy) for s in done])
+        kind = np.array([s.kind for s in done], np.int64)
+        how = np.array([s.how for s in done], np.int64).reshape(-1, 2)
+        partners = np.full((len(done), 2, 2), -1)
+        partners[:, :, 0] = np.array([s.partners for s in done], np.int64).reshape(-1, 2)
+        if given:
+            how[:given], partners[:given] = FREE, -1
+        lines = shapely.linestrings(xy.astype(float), indices=stroke) if len(done) else np.empty(0, object)
+        for number, end in zip(*np.nonzero(how == WAITS), strict=True):
+            names = GOES_ON.get(code.kinds[kind[number]], (code.kinds[kind[number]],))
+            fits = np.isin(kind, [code.kinds.index(name) for name in names if name in code.kinds])
+            fits[: number + 1] = False
+            later = np.flatnonzero(fits)
+            point = np.array(done[number].xy[-end]) - code.reach
+            gaps = shapely.distance(lines[later], shapely.Point(point))
+            if len(gaps) and gaps.min() * code.grid_m <= JOIN_M:
+                how[number, end], partners[number, end, 0] = TOUCHES, later[gaps.argmin()]
+            else:
+                how[number, end] = FREE
+        return Written(
+            kind,
+            np.arange(len(done)) < given,
+            np.array([s.apart for s in done], bool), xy, stroke, how, partners, self.bearing, self.strength,
+            np.ones(len(code.kinds), bool),
+        )  # fmt: skip
+
+
+DISC = np.array([(x, y) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2)])
+
+
+@cache
+def lay_window(code: StrokeCode, bearing: int) -> tuple[Bools, Bools]:
+    """Return which positions of a frame lie within the window, and which on its edge, `(P, P)` by x and y each."""
+    at = np.arange(-code.reach, code.reach + 1) * code.grid_m
+    points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    out = np.abs(turn_points(points, to_angle(bearing))).max(1).reshape(len(at), len(at)) - code.extent_m / 2
+    return out <= code.grid_m / 2, np.abs(out) <= AT_THE_EDGE * code.grid_m

@@ -1,0 +1,104 @@
+"""What is given of a window before its strokes are drawn, and where others may be drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from citygrain.geo.stroke_code import StrokeCode, Written, to_angle, turn_points
+from citygrain.geo.stroke_drawing import trace_strokes
+from citygrain.geo.window_strokes import FREE, WAITS
+from citygrain.networks.stroke_steps import Text, write_text
+from citygrain.spec import LayoutSpec
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is given of a window before it is drawn.
+
+    Attributes
+    ----------
+    known
+        `(K,)` bool: the kinds that are drawn.
+    site
+        The part that is drawn, `(left, top, right, bottom)` in half windows from the middle.
+    given, text
+        The strokes that are given, and the steps that read them; None where nothing is given.
+    find_free
+        Bearing → the positions of such a frame that may be drawn at, `(P, P)` bool by x and y; None for all within the
+        window.
+    entries
+        Kind → positions `(n, 2)` at which given strokes of this kind go on in the site.
+    """
+
+    known: Bools
+    site: tuple[float, float, float, float] = (-1.0, -1.0, 1.0, 1.0)
+    given: Written | None = None
+    text: Text | None = None
+    find_free: Callable[[int], Bools] | None = None
+    entries: dict[int, Ints] = field(default_factory=dict)
+
+
+def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], keep: NDArray[np.bool_]) -> Plan:
+    """Plan a window that is known in part.
+
+    Parameters
+    ----------
+    code, spec
+        How strokes are written, and the layouts.
+    cells
+        `(C, H, W)`: the known part; nothing elsewhere.
+    keep
+        `(C, H, W)`: what is known.
+    """
+    stays = {name for name, kept in zip(spec.channels, keep, strict=True) if kept.all()}
+    drawn = np.array([kind not in stays for kind in code.kinds])
+    free = (
+        ~keep[[name not in stays for name in spec.channels]].all(0) if drawn.any() else np.zeros(keep.shape[1:], bool)
+    )
+    given = trace_strokes(cells, spec.channels, spec.resolution_m, code.kinds)
+    given = replace(given, given=np.ones(len(given), bool))
+    rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
+    if not len(rows):
+        drawn[:] = False
+        rows = columns = np.array([0, len(free) - 1])
+    spans = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    left, top, right, bottom = (2 * at / spec.size_px - 1 for at in spans)
+    site = (left, top, right, bottom)
+    find_free = partial(_find_free, code, free, spec.resolution_m)
+    if not len(given):
+        return Plan(drawn, site, find_free=find_free)
+    written = code.write(given)
+    ground = find_free(written.bearing)
+    how, entries = written.how.copy(), {}
+    for end, at in enumerate((written.first, written.last)):
+        x, y = (written.xy[at] + code.reach).clip(0, 2 * code.reach).T
+        waits = drawn[written.kind] & (how[:, end] == FREE) & ground[x, y]
+        how[waits, end] = WAITS
+        for kind in np.unique(written.kind[waits]).tolist():
+            chosen = waits & (written.kind == kind)
+            points = np.stack([x, y], 1)[chosen]
+            entries[kind] = np.concatenate([entries[kind], points]) if kind in entries else points
+    written = replace(written, how=how)
+    text = write_text(written, code, np.flatnonzero(~drawn).tolist())
+    return Plan(drawn, site, written, text, find_free, entries)
+
+
+def _find_free(code: StrokeCode, free: NDArray[np.bool_], resolution_m: float, bearing: int) -> NDArray[np.bool_]:
+    """Return which positions of a frame lie on free cells or next to them, by x and y."""
+    wide = ndimage.binary_dilation(free, np.ones((3, 3), bool), math.ceil(1.5 * code.grid_m / resolution_m))
+    at = np.arange(-code.reach, code.reach + 1) * code.grid_m
+    points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    points = turn_points(points, to_angle(bearing)) + code.extent_m / 2
+    column, row = np.floor(points / resolution_m).astype(int).clip(0, len(free) - 1).T
+    found: NDArray[np.bool_] = wide[row, column].reshape(len(at), len(at))
+    return found
