@@ -130,14 +130,18 @@ class Pen:
 
     def list_y(self, op: int, x: int) -> Bools:
         """Return which y are possible at x, `(P,)`."""
-        row = self._canvas(op)[x]
-        if self.current is not None and x == self.x and op >= INNER and row.sum() > 1:
-            row = row.copy()
-            row[self.y] = False  # a stroke moves on
-        return row
+        return self._canvas(op)[x]
 
     def _canvas(self, op: int) -> Bools:
         """Return where an operation may be done, by x and y `(P, P)`."""
+        possible = self._find_possible(op)
+        if self.current is None or self._is_forced() or not possible[self.x, self.y]:
+            return possible
+        elsewhere = possible.copy()
+        elsewhere[self.x, self.y] = False  # a stroke moves on
+        return elsewhere if elsewhere.any() else possible
+
+    def _find_possible(self, op: int) -> Bools:
         if self._is_forced() or op in {NEXT, FRAME}:
             possible = np.zeros((self.size, self.size), bool)
             if op == FRAME and not self._is_forced() and self.code.frame == "streets":
