@@ -112,7 +112,7 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         columns = torch.from_numpy(np.stack([pen.list_x(o) for pen, o in zip(pens, ops, strict=True)])).to(device)
         x = self.pick(_mask(self.guide(model.choose_x(known, op.repeat(self.runs), where)), columns), numbers[:, 1])
         xs = x.tolist()
-        rows = np.stack([pen.list_y(o, at) for pen, o, at in zip(pens, ops, xs, strict=True)])
+        rows = np.stack([pen.list_y(at) for pen, at in zip(pens, xs, strict=True)])
         of_y = self.guide(model.choose_y(known, op.repeat(self.runs), x.repeat(self.runs), where))
         y = self.pick(_mask(of_y, torch.from_numpy(rows).to(device)), numbers[:, 2])
         for pen, *made in zip(pens, ops, xs, y.tolist(), strict=True):
