@@ -285,7 +285,8 @@ def edit(
     raster = place if isinstance(place, CityRaster) else CityRaster.open(find_place(Path(data), str(place)))
     outline = locate_site(raster.crs, at=at, size_m=size_m, site=site)
     spec = generator.spec
-    found = read_site(raster, spec, outline, context_m, one_window=_takes_one_window(generator, chosen, outline))
+    one_window = _takes_one_window(generator, chosen or generator.sampler, outline)
+    found = read_site(raster, spec, outline, context_m, one_window=one_window)
     fields = read_fields(spec, read_levels(conditions), found.grid)
     like = conditions.get("place")
     return redraw(

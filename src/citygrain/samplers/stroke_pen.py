@@ -128,7 +128,8 @@ class Pen:
     def list_x(self, op: int) -> Bools:
         """Return which x are possible, `(P,)`."""
         self.canvas = self._canvas(op)
-        return self.canvas.any(1)
+        columns: Bools = self.canvas.any(1)
+        return columns
 
     def list_y(self, x: int) -> Bools:
         """Return which y are possible at x, `(P,)`, for the operation that `list_x` was asked for."""

@@ -68,9 +68,10 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
     """
     stays = {name for name, kept in zip(spec.channels, keep, strict=True) if kept.all()}
     drawn = np.array([kind not in stays for kind in code.kinds])
-    free = (
-        ~keep[[name not in stays for name in spec.channels]].all(0) if drawn.any() else np.zeros(keep.shape[1:], bool)
-    )
+    free = np.zeros(keep.shape[1:], bool)
+    for name, kept in zip(spec.channels, keep, strict=True):
+        if name not in stays:
+            free |= ~kept
     given = trace_strokes(cells, spec.channels, spec.resolution_m, code.kinds)
     given = replace(given, given=np.ones(len(given), bool))
     rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))

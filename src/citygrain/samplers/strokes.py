@@ -130,12 +130,14 @@ class PlansStrokes(Protocol):
 
 def _collect_steps(pens: Sequence[Pen], device: torch.device) -> tuple[Steps, Tensor]:
     names = ("op", "x", "y", "placed", "section", "vertex", "number")
-    plain = [torch.tensor([[getattr(pen, name)] for pen in pens], device=device) for name in names]
+    op, x, y, placed, section, vertex, number = (
+        torch.tensor([[getattr(pen, name)] for pen in pens], device=device) for name in names
+    )
     moves, drawn = (
         torch.from_numpy(np.stack([getattr(pen, name) for pen in pens])).to(device)[:, None]
         for name in ("moves", "drawn")
     )
-    return Steps(*plain, moves), drawn
+    return Steps(op, x, y, placed, section, vertex, number, moves), drawn
 
 
 def _repeat(steps: Steps, times: int) -> Steps:
