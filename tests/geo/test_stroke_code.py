@@ -121,7 +121,7 @@ def test_there_and_back_keeps_the_density_of_each_way(windows, resolution_m):
     some = real > 0
     assert some.sum() >= 5
     np.testing.assert_allclose(back[some], cut[some], rtol=0.01)
-    np.testing.assert_allclose(back[some], real[some], rtol=0.02)  # neighbours reach into the window, see benchmarks
+    np.testing.assert_allclose(back[some], real[some], rtol=0.03)  # ways beside the window reach into it
 
 
 def test_strokes_of_a_window_are_drawn_as_the_city_was(windows):
