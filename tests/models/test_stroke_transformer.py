@@ -169,8 +169,9 @@ def test_the_likelihood_of_a_layout_is_the_sum_of_its_steps():
                 op, x, y = (part[:, i + 1] for part in (steps.op, steps.x, steps.y))
                 total += model.choose_op(known).log_softmax(-1)[0, op].item()
                 if op.item() != NEXT:
-                    total += model.choose_x(known, op).log_softmax(-1)[0, x].item()
-                    total += model.choose_y(known, op, x).log_softmax(-1)[0, y].item()
+                    pen = torch.stack([steps.x[:, i], steps.y[:, i]], -1)
+                    total += model.choose_x(known, op, pen).log_softmax(-1)[0, x].item()
+                    total += model.choose_y(known, op, x, pen).log_softmax(-1)[0, y].item()
         assert likelihood[row].item() == pytest.approx(total, rel=1e-4)
 
 

@@ -18,7 +18,6 @@ from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import AREAS, NETWORKS, SMALLEST_M2, WITH_SERVICE, Vectors, Ways, node_lines, vectorize
 from citygrain.support.files import write_atomically
 
-
 DRAWN = "drawn_ways.parquet"
 """The lines of drawn layouts, beside their GeoTIFFs."""
 

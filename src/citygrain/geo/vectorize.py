@@ -405,7 +405,10 @@ def _cut_at(lines: NDArray[np.object_], points: NDArray[np.object_]) -> NDArray[
         bounds = [0.0, *(d for i, d in enumerate(stops) if not i or d - stops[i - 1] > 2 * _SAME_M), along[-1]]
         for start, stop in pairwise(bounds):
             within = xy[(along > start + _SAME_M) & (along < stop - _SAME_M)]
-            first, last = cuts.get(start, xy[0]) if start else xy[0], cuts.get(stop, xy[-1]) if stop < along[-1] else xy[-1]
+            first, last = (
+                cuts.get(start, xy[0]) if start else xy[0],
+                cuts.get(stop, xy[-1]) if stop < along[-1] else xy[-1],
+            )
             parts.append(shapely.LineString([first, *within, last]))
     return np.array(parts, object)
 

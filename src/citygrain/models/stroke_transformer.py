@@ -259,14 +259,14 @@ class StrokeTransformer(nn.Module):
         logits: Tensor = self.network.choose_op(known)
         return logits
 
-    def choose_x(self, known: Tensor, op: Tensor) -> Tensor:
-        """Return logits `(B, positions)` of x, given the operation `(B,)`."""
-        logits: Tensor = self.network.choose_x(known, op)
+    def choose_x(self, known: Tensor, op: Tensor, pen: Tensor) -> Tensor:
+        """Return logits `(B, positions)` of x, given the operation `(B,)` and where the pen is, `(B, 2)`."""
+        logits: Tensor = self.network.choose_x(known, op, pen)
         return logits
 
-    def choose_y(self, known: Tensor, op: Tensor, x: Tensor) -> Tensor:
-        """Return logits `(B, positions)` of y, given the operation and x, `(B,)` each."""
-        logits: Tensor = self.network.choose_y(known, op, x)
+    def choose_y(self, known: Tensor, op: Tensor, x: Tensor, pen: Tensor) -> Tensor:
+        """Return logits `(B, positions)` of y, given the operation, x and where the pen is."""
+        logits: Tensor = self.network.choose_y(known, op, x, pen)
         return logits
 
     def _measure_surprise(
@@ -295,9 +295,10 @@ class StrokeTransformer(nn.Module):
             located = (steps.placed[:, 1:] | (steps.op[:, 1:] == FRAME))[target]
             h = known[target]
             of_op = F.cross_entropy(self.network.choose_op(h).float(), op, reduction="none")
+            pen = torch.stack([steps.x, steps.y], -1)[:, :-1][target][located]
             h, op, x, y = h[located], op[located], x[located], y[located]
-            of_x = F.cross_entropy(self.network.choose_x(h, op).float(), x, reduction="none")
-            of_y = F.cross_entropy(self.network.choose_y(h, op, x).float(), y, reduction="none")
+            of_x = F.cross_entropy(self.network.choose_x(h, op, pen).float(), x, reduction="none")
+            of_y = F.cross_entropy(self.network.choose_y(h, op, x, pen).float(), y, reduction="none")
             row = index[:, None].expand_as(target)[target]
             surprise = surprise.index_add(0, row, of_op).index_add(0, row[located], of_x + of_y)
             count = count.index_add(0, row, torch.ones_like(of_op))

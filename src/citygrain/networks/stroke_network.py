@@ -13,6 +13,9 @@ from citygrain.errors import ConfigError
 from citygrain.networks.blocks import FourierFeatures, Table
 from citygrain.networks.transformer import Adaptive, Past
 
+WAVES = 32
+"""Wavelengths by which a position is embedded."""
+
 VERTICES, NUMBERS = 16, 96
 """Vertices of a stroke, and strokes of a section, that are told apart by their number."""
 
@@ -93,7 +96,8 @@ class StrokeNetwork(nn.Module):
             )
         self.ops, self.positions, self.width = ops, positions, width
         self.op = _table(ops, width)
-        self.x, self.y = _table(positions, width), _table(positions, width)
+        self.x, self.y = Places(positions, width), Places(positions, width)
+        self.dx, self.dy = Places(2 * positions - 1, width), Places(2 * positions - 1, width)
         self.section, self.vertex, self.number = (
             _table(sections, width),
             _table(VERTICES, width),
@@ -108,7 +112,6 @@ class StrokeNetwork(nn.Module):
         self.op_logits.weight = Table(self.op_logits.weight)
         self.chosen = _table(ops, width)
         self.to_x, self.to_y = _perceptron(width), _perceptron(width)
-        self.x_bias, self.y_bias = nn.Parameter(torch.zeros(positions)), nn.Parameter(torch.zeros(positions))
 
     def forward(self, steps: Steps, embedding: Tensor, pasts: list[Past] | None = None) -> Tensor:
         """Return `(B, L, width)`: what the network knows after each step.
@@ -140,13 +143,61 @@ class StrokeNetwork(nn.Module):
         logits: Tensor = self.op_logits(known)
         return logits
 
-    def choose_x(self, known: Tensor, op: Tensor) -> Tensor:
-        """Return logits `(…, positions)` of x, given the operation `(…,)`."""
-        return self.to_x(known + self.chosen(op)) @ self.x.weight.T + self.x_bias
+    def choose_x(self, known: Tensor, op: Tensor, pen: Tensor) -> Tensor:
+        """Return logits `(N, positions)` of x, given the operation `(N,)` and where the pen is, `(N, 2)`."""
+        return _score(self.to_x(known + self.chosen(op)), self.x, self.dx, pen[:, 0])
 
-    def choose_y(self, known: Tensor, op: Tensor, x: Tensor) -> Tensor:
-        """Return logits `(…, positions)` of y, given the operation and x, `(…,)` each."""
-        return self.to_y(known + self.chosen(op) + self.x(x)) @ self.y.weight.T + self.y_bias
+    def choose_y(self, known: Tensor, op: Tensor, x: Tensor, pen: Tensor) -> Tensor:
+        """Return logits `(N, positions)` of y, given the operation, x and where the pen is."""
+        across = x - pen[:, 0] + self.positions - 1
+        told = known + self.chosen(op) + self.x(x) + self.dx(across)
+        return _score(self.to_y(told), self.y, self.dy, pen[:, 1])
+
+
+class Places(nn.Module):
+    """Embed positions on a line, so that near ones are alike: waves of many lengths, mapped linearly, and a table.
+
+    Parameters
+    ----------
+    count
+        Number of positions.
+    width
+        Size of the embedding.
+    """
+
+    waves: Tensor
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        lengths = torch.logspace(math.log10(2.2), math.log10(2 * count), WAVES)
+        angles = 2 * math.pi * torch.arange(count)[:, None] / lengths
+        self.register_buffer("waves", torch.cat([angles.sin(), angles.cos()], -1), persistent=False)
+        self.linear = nn.Linear(2 * WAVES, width, bias=False)
+        nn.init.normal_(self.linear.weight, std=0.02)
+        self.table = _table(count, width)
+        nn.init.zeros_(self.table.weight)
+
+    @property
+    def weight(self) -> Tensor:
+        """The embeddings of all positions, `(count, width)`."""
+        embedded: Tensor = self.linear(self.waves) + self.table.weight
+        return embedded
+
+    def forward(self, index: Tensor) -> Tensor:
+        """Embed positions `(…,)` as `(…, width)`."""
+        return F.embedding(index, self.weight)
+
+
+def _score(wanted: Tensor, there: Places, away: Places, pen: Tensor) -> Tensor:
+    """Return logits `(N, positions)`: how well each position fits, where it lies and how far it is from the pen.
+
+    `wanted` is `(N, 2 · width)`: what is wanted of the position, and of its distance.
+    """
+    of_place, of_distance = wanted.chunk(2, -1)
+    count = len(there.waves)
+    distance = torch.arange(count, device=pen.device) - pen[:, None] + count - 1
+    logits: Tensor = of_place @ there.weight.T + (of_distance @ away.weight.T).gather(1, distance)
+    return logits
 
 
 class _Block(nn.Module):
@@ -203,4 +254,4 @@ def _table(rows: int, width: int) -> nn.Embedding:
 
 
 def _perceptron(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, width))
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, 2 * width))

@@ -76,12 +76,12 @@ class StrokeModel(Protocol):
         """Return logits `(B, ops)` of the next step."""
         ...
 
-    def choose_x(self, known: Tensor, op: Tensor) -> Tensor:
-        """Return logits `(B, positions)` of x, given the operation."""
+    def choose_x(self, known: Tensor, op: Tensor, pen: Tensor) -> Tensor:
+        """Return logits `(B, positions)` of x, given the operation and where the pen is, `(B, 2)`."""
         ...
 
-    def choose_y(self, known: Tensor, op: Tensor, x: Tensor) -> Tensor:
-        """Return logits `(B, positions)` of y, given the operation and x."""
+    def choose_y(self, known: Tensor, op: Tensor, x: Tensor, pen: Tensor) -> Tensor:
+        """Return logits `(B, positions)` of y, given the operation, x and where the pen is."""
         ...
 
 
@@ -136,11 +136,12 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         op = self.pick(_mask(self.guide(model.choose_op(known)), allowed), numbers[:, 0])
         ops = [pen.settle_op(chosen) for pen, chosen in zip(pens, op.tolist(), strict=True)]
         op = torch.tensor(ops, device=device)
+        where = torch.tensor([[pen.x, pen.y] for pen in pens], device=device).repeat(self.runs, 1)
         columns = torch.from_numpy(np.stack([pen.list_x(o) for pen, o in zip(pens, ops, strict=True)])).to(device)
-        x = self.pick(_mask(self.guide(model.choose_x(known, op.repeat(self.runs))), columns), numbers[:, 1])
+        x = self.pick(_mask(self.guide(model.choose_x(known, op.repeat(self.runs), where)), columns), numbers[:, 1])
         xs = x.tolist()
         rows = np.stack([pen.list_y(o, at) for pen, o, at in zip(pens, ops, xs, strict=True)])
-        of_y = self.guide(model.choose_y(known, op.repeat(self.runs), x.repeat(self.runs)))
+        of_y = self.guide(model.choose_y(known, op.repeat(self.runs), x.repeat(self.runs), where))
         y = self.pick(_mask(of_y, torch.from_numpy(rows).to(device)), numbers[:, 2])
         for pen, *made in zip(pens, ops, xs, y.tolist(), strict=True):
             pen.make(*made)
