@@ -111,6 +111,7 @@ def compare_codes(raster: CityRaster, count: int) -> None:
     fine, fine_px = raster.level(FINE_M).array, round(SIZE_PX * CELL_M / FINE_M)
     seconds: dict[str, float] = defaultdict(float)
     measured: dict[str, list[list[float]]] = defaultdict(list)
+    vertices: dict[str, int] = defaultdict(int)
 
     @contextmanager
     def timed(what: str) -> Iterator[None]:
@@ -137,10 +138,13 @@ def compare_codes(raster: CityRaster, count: int) -> None:
                 with timed("draw"):
                     drawn = draw_strokes(back, kinds, kinds, SIZE_PX, CELL_M)
                 measured[f"{source}, {name}"].append(measure_ways(drawn, kinds))
+                vertices[f"{source}, {name}"] += int((written[1:, 0] >= 0).sum())
     print(f"\n{raster.name}, {len(rows)} windows")
-    print(f"{'':24}" + "".join(f"{name[-10:]:>11}" for name in (*kinds, *(n.split("_", 1)[1] for n in SHOWN_OF_WAYS))))
+    heads = (*kinds, *(name.split("_", 1)[1][-10:] for name in SHOWN_OF_WAYS), "vertices")
+    print(f"{'':24}" + "".join(f"{head:>11}" for head in heads))
     for name, values in measured.items():
-        print(f"{name:24}" + "".join(f"{mean:11.3f}" for mean in np.nanmean(values, 0)))
+        numbers = (*np.nanmean(values, 0), vertices[name] / len(rows))
+        print(f"{name:24}" + "".join(f"{number:11.3f}" for number in numbers))
     times = {"cut": 1, "trace": 1, "read": 2 * len(codes), "draw": 2 * len(codes)}
     rates = {what: len(rows) * times.get(what, len(codes)) / spent for what, spent in seconds.items()}
     print("windows a second:", ", ".join(f"{what} {rate:.0f}" for what, rate in rates.items()))
