@@ -13,7 +13,10 @@ import torch
 import families
 from citygrain.checkpoint import build_generator
 from citygrain.errors import CapabilityError, ConfigError
+from citygrain.generation.area import draw_area
+from citygrain.generation.continuity import count_street_ends
 from citygrain.geo.stroke_code import to_angle, turn_points
+from citygrain.geo.stroke_drawing import draw_strokes
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import APART, LAST, NEXT, collate_texts, write_text
@@ -323,7 +326,7 @@ def test_what_is_drawn_lies_in_the_site_also_where_nothing_is_given():
 
 
 def test_every_street_that_ends_at_the_edge_of_a_site_goes_on_inside():
-    model = make(rows=160)
+    model = make(rows=300)
     known = _known_around(model, 6)
     plans = model.plan(known)
     assert sum(len(points) for plan in plans for points in plan.entries.values()) > 20
@@ -356,3 +359,33 @@ def test_some_windows_are_learned_and_come_back():
     lines = model.code.read(written).lines
     assert sorted(shapely.length(lines).round().tolist()) == [256.0] * 4
     assert (written.how == EDGE).all()
+
+
+def test_an_area_goes_on_across_its_windows():
+    """Each window takes over what its neighbours have drawn: streets that end at their edge go on."""
+    model = make(rows=200)
+    first = np.zeros((96, 96), bool)
+    first[:64, :64] = True
+    counts = []
+    for seed in (3, 4):
+        area = draw_area(model, (96, 96), {"walk": 5.0}, seed=seed)
+        assert area.shape == (3, 96, 96)
+        counts.append(count_street_ends(area.numpy() / 255, ~first, WAYS))
+    going_on, ends = np.sum(counts, 0)
+    assert ends > 6
+    assert going_on / ends > 0.9
+    assert torch.equal(area, draw_area(model, (96, 96), {"walk": 5.0}, seed=4, batch_size=1))
+
+
+def test_a_site_larger_than_a_window_is_redrawn_and_kinds_are_kept_there():
+    model = make(rows=200)
+    ways = torch.from_numpy(draw_strokes(town(0), WAYS, WAYS, 64, 4.0))
+    layout = ways.repeat(1, 2, 2)[None] / 255
+    keep = torch.ones(layout.shape, dtype=torch.bool)
+    keep[:, 1:, 20:100, 20:110] = False
+    drawn = draw_area(model, (128, 128), {}, known=Known(layout, keep), seed=1)
+    assert torch.equal(drawn[keep[0]], (layout * 255).round().byte()[keep])
+    assert not torch.equal(drawn, (layout[0] * 255).round().byte())
+    going_on, ends = count_street_ends(drawn.numpy() / 255, ~keep[0, 1].numpy(), WAYS, ("street",))
+    assert ends > 5
+    assert going_on / ends > 0.9

@@ -21,7 +21,7 @@ from citygrain.verbs.train import run
 WAYS = ["arterial", "street", "service", "cycle", "walk", "rail"]
 
 TINY = [
-    "model=stroke_transformer", "data=ways", "data.places=[helsinki]", "data.resolution_m=2", "data.size_px=128",
+    "model=stroke_transformer", "data=ways", "data.places=[helsinki]", "data.resolution_m=2", "data.size_px=64",
     "data.batch_size=4", "data.batches_per_epoch=2", "data.val_windows=8", "data.statistics_windows=64", "codes=24",
     "trainer=cpu", "lr_schedule=constant", "callbacks.samples=null", "~callbacks.progress",
 ]  # fmt: skip
@@ -76,7 +76,7 @@ def test_a_run_goes_on_with_the_codes_it_has(cities, tmp_path):
         code,
     )
     layouts = citygrain.Model(made).sample(2, street_density="p50", seed=1)
-    assert layouts.cells.shape == (2, 6, 128, 128)
+    assert layouts.cells.shape == (2, 6, 64, 64)
 
 
 @lightning

@@ -264,7 +264,7 @@ class _Pen:
     def settle_op(self, op: int) -> int:
         """Return what is done instead of an operation: as long as given strokes wait, no section ends."""
         waits = op == NEXT and not self._is_forced() and bool(self.waiting.get(self.section))
-        self.enters = waits and self.vertices + 4 < self.code.rows
+        self.enters = waits and self.vertices + 2 < self.code.rows
         return FIRST + ON if self.enters else op
 
     def list_x(self, op: int) -> Bools:
