@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,8 +136,7 @@ def _window_grid(tif: rasterio.DatasetReader, spec: LayoutSpec) -> Grid:
             got=f"{tif.height} × {tif.width} cells of {whole.resolution_m:g} m",
         )
     row, column = ((length - spec.size_px) // 2 for length in tif.shape)
-    left, top = whole.transform @ (column, row)
-    return Grid(whole.crs, left, top, spec.resolution_m, spec.size_px, spec.size_px)
+    return replace(whole.part(column, row, spec.size_px, spec.size_px), resolution_m=spec.resolution_m)
 
 
 def make_canvas(studio: Studio, ground: Ground) -> Image.Image:

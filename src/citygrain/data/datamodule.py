@@ -26,7 +26,9 @@ from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, 
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
 from citygrain.geo.layers import RASTER_FORMAT
-from citygrain.measures import MEASURES, mappable, measurable
+from citygrain.geo.stroke_code import Frame
+from citygrain.measures import MEASURES, mappable
+from citygrain.networks.frame import FRAME, list_conditions
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
 from citygrain.support.files import write_text
 
@@ -69,10 +71,12 @@ class CityDataModule(pl.LightningDataModule):
         Train windows are turned by an angle drawn uniformly from ± this many degrees, at most 45; 0 leaves them.
     noise
         Standard deviation of Gaussian noise on the coverage of train windows; their conditions are measured without it.
+    frame
+        `streets` turns all windows into the frame of their streets; conditions are `bearing` and `order`, too.
     channels
         Names of the channels; None for those that all places know.
     scalars
-        Names of the scalar conditions; None for all that the channels allow.
+        Names of the scalar conditions; None for all that the channels and the frame allow.
     maps
         Names of condition maps; only linear measures have maps.
     map_px
@@ -112,6 +116,7 @@ class CityDataModule(pl.LightningDataModule):
         zoom: float = 1.0,
         rotation: float = 0.0,
         noise: float = 0.0,
+        frame: Frame = "none",
         channels: Sequence[str] | None = None,
         scalars: Sequence[str] | None = None,
         maps: Sequence[str] = (),
@@ -135,6 +140,7 @@ class CityDataModule(pl.LightningDataModule):
                 raise DataError(f"data.{name} is too small.", expected=f"at least {least}", got=value)
         self.rules = Rules(size_px, float(resolution_m), min_valid, min_built)
         self.augmentation = Augmentation(symmetries, float(zoom), float(rotation), float(noise))
+        self.frame: Frame = frame
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
         self.limits = {"train": None, "val": val_windows, "test": test_windows}
         self.balance, self.seed = balance, seed
@@ -142,7 +148,7 @@ class CityDataModule(pl.LightningDataModule):
         self.root = Path(root)
         self.rasters = [CityRaster.open(find_place(self.root, place)) for place in places]
         self.channels, self.left_out = list_common_channels(self.rasters, channels, raster_format)
-        self._scalars = self._checked(scalars, measurable(self.channels), "scalar")
+        self._scalars = self._checked(scalars, list_conditions(self.channels, frame), "scalar")
         self._maps = self._checked(maps, mappable(self.channels), "map")
         if map_px and size_px % map_px:
             raise ConditionError(
@@ -158,6 +164,7 @@ class CityDataModule(pl.LightningDataModule):
                 continue
             missing = [c for c in MEASURES[name].channels if c not in self.channels] if name in MEASURES else []
             reasons = [f"{c} ({self.left_out.get(c, 'not among data.channels')})" for c in missing]
+            reasons += ["data.frame=streets"] if name in FRAME and kind == "scalar" else []
             raise ConditionError(
                 f"{name} cannot be a {kind} condition of these windows.",
                 got=f"it needs {', '.join(reasons)}" if reasons else name,
@@ -271,6 +278,7 @@ class CityDataModule(pl.LightningDataModule):
             split,
             self.rules,
             augmentation=self.augmentation,
+            frame=self.frame,
             channels=self.channels,
             balance=self.balance,
             limit=self.limits.get(split),
@@ -346,8 +354,8 @@ class CityDataModule(pl.LightningDataModule):
     def provenance(self) -> dict[str, Any]:
         """Return all that decides what the windows are, plain: each place's `place.json`, and the rules.
 
-        The default augmentation and the present format are left out: the first models do not name them either, and what
-        was computed from their windows is kept under the hash of this.
+        The default augmentation and frame and the present format are left out: the first models do not name them
+        either, and what was computed from their windows is kept under the hash of this.
         """
         return {
             "places": {raster.name: dict(raster.provenance) for raster in self.rasters},
@@ -359,6 +367,7 @@ class CityDataModule(pl.LightningDataModule):
             "seed": self.seed,
             **({} if self.raster_format == RASTER_FORMAT else {"raster_format": self.raster_format}),
             **({} if self.augmentation == SYMMETRIC else {"augmentation": asdict(self.augmentation)}),
+            **({} if self.frame == "none" else {"frame": self.frame}),
         }
 
 
