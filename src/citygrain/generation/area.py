@@ -297,7 +297,7 @@ def draw_areas(
     asked_place = None if place is None else str(place)
     corner = find_corner(generator, georeference, asked_place)
     shape = _cells(spec, extent_m)
-    bearings = [_read_bearing(spec, conditions)] * len(seeds)
+    bearings = [read_bearing(spec, conditions)] * len(seeds)
     grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner, bearings=bearings))
     fields = read_fields(spec, conditions, grids[0])
     areas = []
@@ -322,8 +322,14 @@ def draw_areas(
     )
 
 
-def _read_bearing(spec: LayoutSpec, conditions: Mapping[str, Level]) -> float:
-    """Return the one bearing that an area lies at."""
+def read_bearing(spec: LayoutSpec, conditions: Mapping[str, Level]) -> float:
+    """Return the one bearing that an area is requested to lie at; 0 if none is requested.
+
+    Raises
+    ------
+    ConditionError
+        For a bearing that varies, or a model that does not know bearings.
+    """
     bearing = conditions.get(BEARING)
     if is_field(bearing):
         raise ConditionError("An area lies at one bearing.", expected="degrees, from 0 to 90", got=bearing)

@@ -109,8 +109,10 @@ class Grid:
     @property
     def transform(self) -> Affine:
         """Column, row → metres."""
-        upright = Affine(self.resolution_m, 0.0, self.left, 0.0, -self.resolution_m, self.top)
-        return Affine.rotation(-self.angle, (self.left, self.top)) @ upright if self.angle else upright
+        if not self.angle:
+            return Affine(self.resolution_m, 0.0, self.left, 0.0, -self.resolution_m, self.top)
+        along = Affine.rotation(-self.angle) @ Affine.scale(self.resolution_m, -self.resolution_m)
+        return Affine(along.a, along.b, self.left, along.d, along.e, self.top)  # the corner to the last digit
 
     @property
     def outline(self) -> shapely.Polygon:
