@@ -179,6 +179,7 @@ def test_a_site_is_redrawn_at_the_bearing_that_is_requested(model, cities, middl
     assert citygrain.open_layout(tmp_path / "layouts" / "before.tif").grids[0] == edit.before.grids[0]
 
 
+@pytest.mark.filterwarnings("ignore::citygrain.spec.OutOfRangeWarning")
 def test_it_is_judged_against_turned_windows(cities, tmp_path):
     smaller = ["data.size_px=8", f"paths.data={cities}", f"paths.runs={tmp_path}"]
     train(load_config("train", ["model=diffusion", "name=smaller", *NARROW, *DATA, *smaller]))
