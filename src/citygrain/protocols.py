@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from citygrain.errors import CapabilityError
+from citygrain.geo.stroke_code import StrokeCode, Strokes
 from citygrain.spec import Conditions, LayoutSpec
 
 
@@ -163,6 +164,21 @@ class LearnsFromCodes(Protocol):
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return what `loss` returns, for codes made by `to_code`."""
+        ...
+
+
+@runtime_checkable
+class LearnsFromWays(Protocol):
+    """A family whose loss only sees the ways of windows, as lines. So no cells are read, and a code is kept of each."""
+
+    code: StrokeCode
+
+    def write_code(self, strokes: Strokes, symmetry: int = 0) -> Tensor:
+        """Return the code of the strokes of a window, turned by one of the 8 symmetries."""
+        ...
+
+    def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """Return what `loss` returns, for codes made by `write_code`."""
         ...
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from citygrain.spec import Batch, Conditions
+from citygrain.spec import Conditions
 from citygrain.support.files import write_atomically
 
 
@@ -54,8 +54,7 @@ class CodeBank(Dataset[CodeBatch]):
         path: Path,
         key: dict[str, Any],
         windows: int,
-        batches: Callable[[Sequence[int]], Batch],
-        encode: Callable[[Tensor], Tensor],
+        encode: Callable[[Sequence[int]], CodeBatch],
         progress: Callable[[int], None],
     ) -> None:
         """Encode windows 0 … `windows` − 1 and keep their codes at `path`; codes of the same `key` are not made again.
@@ -68,10 +67,8 @@ class CodeBank(Dataset[CodeBatch]):
             All that the codes depend on, plain.
         windows
             How many windows are encoded.
-        batches
-            Returns the windows of the given indices, on the device of the encoder.
         encode
-            Returns the codes of layouts `(B, C, H, W)`.
+            Returns codes and conditions of the windows of the given indices.
         progress
             Called after each batch with its number of windows.
         """
@@ -80,9 +77,12 @@ class CodeBank(Dataset[CodeBatch]):
             return
         codes, conditions = [], []
         for start in range(0, windows, 256):
-            batch = batches(range(start, min(start + 256, windows)))
-            code = encode(batch.layout)
-            codes.append(code.to(torch.float16 if code.is_floating_point() else torch.int32).cpu())
+            batch = encode(range(start, min(start + 256, windows)))
+            code = batch.code
+            kept = (
+                torch.float16 if code.is_floating_point() else code.dtype if code.dtype == torch.int16 else torch.int32
+            )
+            codes.append(code.to(kept).cpu())
             conditions.append(batch.conditions.to("cpu"))
             progress(len(codes[-1]))
         joined = Conditions.cat(conditions)

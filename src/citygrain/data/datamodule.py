@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -16,6 +18,7 @@ import pytorch_lightning as pl
 import rich
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from citygrain import measures
@@ -25,10 +28,11 @@ from citygrain.data.dataset import STATISTICS, CityWindows, collate_whole, find_
 from citygrain.data.rules import MIN_BUILT, MIN_VALID, SYMMETRIC, Augmentation, Balance, Rules, list_common_channels
 from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
-from citygrain.geo.layers import RASTER_FORMAT
+from citygrain.geo.layers import RASTER_FORMAT, find_parts
+from citygrain.geo.raster_files import LEVELS
 from citygrain.geo.stroke_code import Frame
 from citygrain.measures import MEASURES, mappable
-from citygrain.networks.frame import FRAME, list_conditions
+from citygrain.networks.frame import FRAME, find_condition, list_conditions
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
 from citygrain.support.files import write_text
 
@@ -90,6 +94,9 @@ class CityDataModule(pl.LightningDataModule):
         Seed of the train windows.
     raster_format
         Format of city rasters that the channels are of, for models that were trained on an earlier one.
+    allow_unknown
+        Whether places take part that do not know one of the channels: there it is no target, and what depends on it is
+        no condition. Only families that learn from lines can leave a channel out.
 
     Raises
     ------
@@ -125,8 +132,10 @@ class CityDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         raster_format: int = RASTER_FORMAT,
+        allow_unknown: bool = False,
     ) -> None:
         super().__init__()
+        self.allow_unknown = allow_unknown
         self.raster_format = raster_format
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -147,7 +156,9 @@ class CityDataModule(pl.LightningDataModule):
         self.statistics_windows, self.num_workers = statistics_windows, num_workers
         self.root = Path(root)
         self.rasters = [CityRaster.open(find_place(self.root, place)) for place in places]
-        self.channels, self.left_out = list_common_channels(self.rasters, channels, raster_format)
+        self.channels, self.left_out = list_common_channels(
+            self.rasters, channels, raster_format, allow_unknown=allow_unknown
+        )
         self._scalars = self._checked(scalars, list_conditions(self.channels, frame), "scalar")
         self._maps = self._checked(maps, mappable(self.channels), "map")
         if map_px and size_px % map_px:
@@ -218,6 +229,36 @@ class CityDataModule(pl.LightningDataModule):
             raster_format=self.raster_format,
         )
 
+    @cached_property
+    def _known(self) -> Tensor:
+        """Which scalars each place knows, `(P, S)` bool."""
+        rows = [
+            [
+                not any(
+                    part in raster.unknown
+                    for c in find_condition(name).channels
+                    for part in find_parts(c, self.raster_format)
+                )
+                for name in self._scalars
+            ]
+            for raster in self.rasters
+        ]
+        return torch.tensor(rows, dtype=torch.bool).reshape(len(self.rasters), len(self._scalars))
+
+    def coarsest(self) -> CityDataModule:
+        """Return the windows of the same extent, in the coarsest cells that all places have."""
+        sibling = copy.copy(self)
+        for factor in reversed(LEVELS):
+            size, cell = self.rules.size_px / factor, self.rules.resolution_m * factor
+            fits = size == int(size) and not (self._map_px and size % self._map_px)
+            if fits and all(any(math.isclose(cell, r) for r in raster.resolutions) for raster in self.rasters):
+                sibling.rules = replace(self.rules, size_px=int(size), resolution_m=cell)
+                break
+        sibling._windows = {}  # noqa: SLF001
+        for name in ("_spec", "_measured_spec"):
+            sibling.__dict__.pop(name, None)
+        return sibling
+
     def _statistics(self, spec: LayoutSpec) -> Mapping[str, Mapping[str, Any]]:
         """Read the statistics of the train windows from the folder beside the places, or measure and keep them."""
         depends = [self.provenance(), spec.scalars, self.statistics_windows, PERCENTILES]
@@ -229,22 +270,24 @@ class CityDataModule(pl.LightningDataModule):
         with suppress(OSError, ValueError):
             kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
             return kept
-        train = self.windows("train")
-        values = [self._measured(spec, place) for place in range(len(spec.places))]
-        weights = np.repeat(train.shares, self.statistics_windows)
+        # Linear measures and their ratios are the same at every level, and the coarsest is read fastest.
+        coarse = self if any(not find_condition(name).weights for name in spec.scalars) else self.coarsest()
+        shares = coarse.windows("train").shares
+        values = [coarse._measured(coarse._spec, place) for place in range(len(spec.places))]  # noqa: SLF001
         ranks = np.linspace(0, 1, PERCENTILES)
 
         def percentiles(column: Floats, weight: Floats) -> list[float]:
             found: list[float] = np.quantile(column, ranks, weights=weight, method="inverted_cdf").tolist()
             return found
 
-        statistics = {
-            scalar: {
-                **{name: percentiles(v[:, s], np.ones(len(v))) for name, v in zip(spec.places, values, strict=True)},
-                ALL_PLACES: percentiles(np.concatenate(values)[:, s], weights),
+        statistics = {}
+        for s, scalar in enumerate(spec.scalars):
+            knowing = np.flatnonzero(self._known[:, s])
+            weights = np.repeat(shares[knowing], self.statistics_windows)
+            statistics[scalar] = {
+                **{spec.places[p]: percentiles(values[p][:, s], np.ones(len(values[p]))) for p in knowing},
+                ALL_PLACES: percentiles(np.concatenate([values[p][:, s] for p in knowing]), weights),
             }
-            for s, scalar in enumerate(spec.scalars)
-        }
         with suppress(DataError, OSError):  # the folder may be read-only: the next run measures again
             write_text(path, json.dumps(statistics))
         return statistics
@@ -284,6 +327,7 @@ class CityDataModule(pl.LightningDataModule):
             limit=self.limits.get(split),
             seed=self.seed,
             raster_format=self.raster_format,
+            allow_unknown=self.allow_unknown,
         )
 
     @property
@@ -294,7 +338,7 @@ class CityDataModule(pl.LightningDataModule):
     def batch(self, split: str, indices: Sequence[int], device: torch.device | str = "cpu") -> Batch:
         """Return the windows of a split that `indices` stand for, as a batch."""
         raw = self.windows(split).__getitems__(indices)
-        return to_batch(RawBatch(*(part.to(device) for part in raw)), self._spec)
+        return to_batch(RawBatch(*(part.to(device) for part in raw)), self._spec, self._known)
 
     def setup(self, stage: str | None = None) -> None:
         """Find out where the windows of a stage may lie."""
@@ -317,7 +361,7 @@ class CityDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
         """Measure conditions on the device that trains."""
-        return to_batch(batch, self._spec) if isinstance(batch, RawBatch) else batch
+        return to_batch(batch, self._spec, self._known) if isinstance(batch, RawBatch) else batch
 
     def training_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         """Load this rank's part of a data set in the order of training.
@@ -365,6 +409,7 @@ class CityDataModule(pl.LightningDataModule):
             "balance": self.balance,
             "limits": self.limits,
             "seed": self.seed,
+            **({"allow_unknown": True} if self.allow_unknown else {}),
             **({} if self.raster_format == RASTER_FORMAT else {"raster_format": self.raster_format}),
             **({} if self.augmentation == SYMMETRIC else {"augmentation": asdict(self.augmentation)}),
             **({} if self.frame == "none" else {"frame": self.frame}),

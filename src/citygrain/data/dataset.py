@@ -104,6 +104,7 @@ class CityWindows(Dataset[RawBatch]):
         seed: int = 0,
         built: Sequence[str] | None = None,
         raster_format: int = RASTER_FORMAT,
+        allow_unknown: bool = False,
     ) -> None:
         self.raster_format = raster_format
         self.rasters = [r if isinstance(r, CityRaster) else CityRaster.open(r) for r in rasters]
@@ -114,7 +115,9 @@ class CityWindows(Dataset[RawBatch]):
         self.reach = self.augmentation.reach(rules.size_px, frame)
         resampled = self.reach != rules.size_px
         self._fineness = 2 if resampled and all(r.resolution_m < rules.resolution_m for r in self.rasters) else 1
-        self.channels, self.left_out = list_common_channels(self.rasters, channels, raster_format)
+        self.channels, self.left_out = list_common_channels(
+            self.rasters, channels, raster_format, allow_unknown=allow_unknown
+        )
         if frame == "streets" and not set(FRAMED) <= set(self.channels):
             raise DataError(
                 "The frame of a window is that of its streets.", expected=", ".join(FRAMED), got=list(self.channels)
@@ -124,10 +127,12 @@ class CityWindows(Dataset[RawBatch]):
         self._bands = [_as_slice([r.channels.index(c) for c in self.channels]) for r in self.rasters]
         self._levels: list[Level] | None = None
         self._fixed: NDArray[np.int64] | None = None
-        built = list_built_channels(self.rasters) if built is None else built
-        built = tuple(part for name in built for part in find_parts(name, raster_format))
-        judged = replace(rules, size_px=self.reach, min_built=rules.min_built if built else 0.0)
-        allowed = [Allowed(raster, split, judged, built) for raster in self.rasters]
+        allowed = []
+        for raster in self.rasters:
+            judges = list_built_channels([raster] if allow_unknown else self.rasters) if built is None else built
+            parts = tuple(part for name in judges for part in find_parts(name, raster_format))
+            judged = replace(rules, size_px=self.reach, min_built=rules.min_built if parts else 0.0)
+            allowed.append(Allowed(raster, split, judged, parts))
         if split == "train":
             for place in allowed:
                 if not len(place):

@@ -253,7 +253,11 @@ def list_built_channels(rasters: Sequence[CityRaster]) -> tuple[str, ...]:
 
 
 def list_common_channels(
-    rasters: Sequence[CityRaster], wanted: Sequence[str] | None = None, raster_format: int = RASTER_FORMAT
+    rasters: Sequence[CityRaster],
+    wanted: Sequence[str] | None = None,
+    raster_format: int = RASTER_FORMAT,
+    *,
+    allow_unknown: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the channels that all places know, in order, and why each other one is left out.
 
@@ -265,6 +269,8 @@ def list_common_channels(
         Exactly these channels are returned, in this order. None returns all that every place knows.
     raster_format
         Format of city rasters that the channels are of: an earlier one has fewer.
+    allow_unknown
+        Whether places may not know a channel. Of all channels, those are returned that one place knows.
 
     Raises
     ------
@@ -281,13 +287,15 @@ def list_common_channels(
             for part in find_parts(name, raster_format)
             if part in r.unknown or part not in r.channels
         ]
-        if reasons:
+        if reasons and not (allow_unknown and len(reasons) < len(rasters)):
             left_out[name] = "; ".join(reasons)
     if raster_format == 1:
         left_out |= dict.fromkeys(PARTS, "models of format 1 know it as part of another channel")
     known = tuple(name for name in rasters[0].channels if name not in left_out)
     if wanted is None:
         return known, left_out
+    if allow_unknown:
+        known = tuple(dict.fromkeys(name for r in rasters for name in r.channels))
     for name in wanted:
         if name not in known:
             raise DataError(

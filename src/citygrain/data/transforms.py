@@ -111,7 +111,7 @@ def cut_windows(raw: RawBatch, size_px: int) -> Tensor:
     return layout if layout.shape[-1] == size_px else cut_out(layout, size_px, raw.extent, raw.angle)
 
 
-def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
+def to_batch(raw: RawBatch, spec: LayoutSpec, known: Tensor | None = None) -> Batch:
     """Turn windows into layouts in [0, 1] and measure all their conditions, on the device where the windows are.
 
     Conditions are measured on the window as it was cut out, before noise is added.
@@ -122,11 +122,13 @@ def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
         Windows with the channels of `spec`; their places are numbered as in `spec`.
     spec
         Says which conditions are measured, in which order.
+    known
+        `(P, S)` bool: which scalars are known in each place of the spec; None for all.
 
     Returns
     -------
     Batch
-        Layouts `(B, C, H, W)` float; conditions in physical units, all present, place included.
+        Layouts `(B, C, H, W)` float; conditions in physical units, all that are known present, place included.
     """
     layout = cut_windows(raw, spec.size_px)
     batch = len(layout)
@@ -139,7 +141,7 @@ def to_batch(raw: RawBatch, spec: LayoutSpec) -> Batch:
     if spec.maps:
         maps = maps_unchecked(layout, spec.channels, spec.map_px, spec.maps)
         conditions.maps = torch.stack([maps[name] for name in spec.maps], 1)
-    conditions.present.fill_(True)
+    conditions.present.copy_(torch.tensor(True) if known is None else known.to(raw.place.device)[raw.place])
     conditions.maps_present.fill_(True)
     conditions.place.copy_(raw.place)
     if raw.noise.numel():

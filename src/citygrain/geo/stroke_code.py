@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -49,8 +49,8 @@ COLUMNS = 8
 
 UNUSED, FRAME = -1, -2
 
-FREE, EDGE, TOUCHES = 0, 1, 2
-"""How an end of a stroke stands: nowhere, at the window's edge, on another stroke."""
+FREE, EDGE, TOUCHES, WAITS = range(4)
+"""How an end of a stroke stands: nowhere, at the window's edge, on another stroke, or where a later one will go on."""
 
 Frame = Literal["streets", "none"]
 Floats = NDArray[np.float64]
@@ -91,9 +91,7 @@ class Strokes:
         return shapely.linestrings(self.xy, indices=self.stroke) if len(self.kind) else np.empty(0, object)
 
     @classmethod
-    def of_lines(
-        cls, kind: Ints, lines: NDArray[np.object_], known: Bools, given: Bools | None = None
-    ) -> Strokes:
+    def of_lines(cls, kind: Ints, lines: NDArray[np.object_], known: Bools, given: Bools | None = None) -> Strokes:
         """Make strokes of LineStrings `(N,)`."""
         xy, stroke = shapely.get_coordinates(lines, return_index=True)
         return cls(kind, xy, stroke, known, np.zeros(len(kind), bool) if given is None else given)
@@ -114,7 +112,7 @@ class Written:
     stroke
         `(V,)` which stroke a vertex is of, in order.
     how
-        `(N, 2)` how its first and last end stand: `FREE`, `EDGE`, `TOUCHES`.
+        `(N, 2)` how its first and last end stand: `FREE`, `EDGE`, `TOUCHES`, `WAITS`.
     partners
         `(N, 2, 2)` up to two strokes that an end touches, the more important one first; -1 for none.
     bearing, strength
@@ -222,7 +220,7 @@ class Written:
         there = self.partners >= 0
         on = (there & (self.partners <= number)).any(2)
         goes_on = np.array([[other in GOES_ON.get(kind, (kind,)) for other in kinds] for kind in kinds])
-        waits = (there & goes_on[self.kind[:, None, None], self.kind[self.partners]]).any(2)
+        waits = (there & goes_on[self.kind[:, None, None], self.kind[self.partners]]).any(2) | (self.how == WAITS)
         return np.where(self.how == EDGE, AT_EDGE, np.where(on, ON, np.where(waits, OPEN, LOOSE)))
 
 
@@ -277,7 +275,7 @@ class StrokeCode:
         strokes
             The strokes of a window.
         bearing
-            Bin of the frame; None finds it.
+            Bin of the frame. None finds it, in the strokes that are given if there are any.
         """
         found, strength = find_frame(strokes, self.kinds) if self.frame == "streets" else (0, 0)
         frame = found if bearing is None else bearing
@@ -327,6 +325,33 @@ class StrokeCode:
         )
 
 
+def split_at_site(strokes: Strokes, site: tuple[float, float, float, float], kept: Sequence[int] = ()) -> Strokes:
+    """Cut strokes at the edge of a site; what lies outside is given.
+
+    Parameters
+    ----------
+    strokes
+        The strokes of a window.
+    site
+        `(left, top, right, bottom)` in metres from the window's middle, y down.
+    kept
+        Kinds that are given on the site, too.
+    """
+    stays = np.isin(strokes.kind, kept)
+    cut = np.flatnonzero(~stays)
+    box = shapely.box(*site)
+    lines = strokes.lines
+    crossing = cut[~shapely.covered_by(lines[cut], box)]
+    within = np.setdiff1d(cut, crossing, assume_unique=True)
+    inside, of_inside = shapely.get_parts(shapely.clip_by_rect(lines[crossing], *site), return_index=True)
+    outside, of_outside = shapely.get_parts(shapely.difference(lines[crossing], box), return_index=True)
+    parts = np.concatenate([lines[stays], outside, lines[within], inside])
+    kind = strokes.kind[np.concatenate([np.flatnonzero(stays), crossing[of_outside], within, crossing[of_inside]])]
+    given = np.arange(len(parts)) < stays.sum() + len(outside)
+    kept_parts = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > TOUCH_M)
+    return Strokes.of_lines(kind[kept_parts], parts[kept_parts], strokes.known, given[kept_parts])
+
+
 def to_angle(bearing: int) -> float:
     """Return the angle in radians of a bin of the bearing."""
     return bearing * math.pi / 2 / BEARINGS
@@ -345,14 +370,15 @@ def find_frame(strokes: Strokes, kinds: Sequence[str]) -> tuple[int, int]:
     The bearing is ¼ arg Σ length · e^{4iφ} over all pieces of arterials and streets, the strength its absolute value
     over the total length: 1 where all run in two directions at right angles, 0 where they run in all.
     """
-    framed = np.array([kind in FRAMED for kind in kinds])[strokes.kind]
-    chosen = framed[strokes.stroke] if framed.any() else np.ones(len(strokes.stroke), bool)
+    seen = strokes.given if strokes.given.any() else np.ones(len(strokes), bool)
+    framed = seen & np.array([kind in FRAMED for kind in kinds])[strokes.kind]
+    chosen = (framed if framed.any() else seen)[strokes.stroke]
     step = np.diff(strokes.xy, axis=0)[(strokes.stroke[1:] == strokes.stroke[:-1]) & chosen[1:]]
     length = np.hypot(*step.T)
     if not length.sum() > 0:
         return 0, 0
     total = (length * np.exp(4j * np.arctan2(step[:, 1], step[:, 0]))).sum() / length.sum()
-    number = int(math.floor(np.angle(total) / 4 / (math.pi / 2 / BEARINGS) + 0.5)) % BEARINGS
+    number = math.floor(np.angle(total) / 4 / (math.pi / 2 / BEARINGS) + 0.5) % BEARINGS
     return number, min(int(abs(total) * STRENGTHS), STRENGTHS - 1)
 
 

@@ -71,7 +71,9 @@ def _pair_ends(pieces: Lines) -> dict[tuple[int, int], tuple[int, int]]:
     """Pair the ends of pieces in which a stroke goes on: (piece, 0 for its start or 1 for its end) → the same."""
     at = np.concatenate([shapely.get_coordinates(shapely.get_point(pieces, i)) for i in (0, -1)])
     reach = np.minimum(AHEAD_M, shapely.length(pieces))
-    ahead = np.concatenate([shapely.get_coordinates(shapely.line_interpolate_point(pieces, d)) for d in (reach, -reach)])
+    ahead = np.concatenate(
+        [shapely.get_coordinates(shapely.line_interpolate_point(pieces, d)) for d in (reach, -reach)]
+    )
     out = ahead - at
     out /= np.maximum(np.hypot(*out.T), 1e-9)[:, None]
     _, node, count = np.unique(at.round(2), axis=0, return_inverse=True, return_counts=True)

@@ -179,6 +179,10 @@ class Past:
         self.read = until
         return tuple(kept[:, :, :until] for kept in self.kept)
 
+    def select(self, rows: Tensor) -> None:
+        """Forget the keys and values of all sequences but some."""
+        self.kept = tuple(kept[rows] for kept in self.kept)
+
 
 class Block(nn.Module):
     """Self-attention and a perceptron, each with a skip and a gate that starts closed (Peebles & Xie 2023).

@@ -25,9 +25,10 @@ from citygrain.protocols import (
 )
 from citygrain.samplers.base import HandleSampler
 from citygrain.samplers.diffusion import DIFFUSION, KEEPING, DiffusionSampler, Euler, denoise_guided
+from citygrain.samplers.strokes import PlansStrokes
 from citygrain.spec import Conditions
 
-KEEPERS = (*DIFFUSION, "masked_transformer", "energy_based", "boltzmann_machine")
+KEEPERS = (*DIFFUSION, "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine")
 """Families that can keep known parts of a layout."""
 
 Begin = Literal["noise", "inversion"]
@@ -59,7 +60,7 @@ class Inpaint:
         CapabilityError
             When the model or the sampler can only draw whole layouts.
         """
-        if not isinstance(model, Holds) or not isinstance(self.sampler, Completes):
+        if not isinstance(model, Holds | PlansStrokes) or not isinstance(self.sampler, Completes):
             raise CapabilityError(
                 "This model can only draw whole layouts. It cannot keep a part of a layout.",
                 got=f"{type(model).__name__} with {type(self.sampler).__name__}",

@@ -17,7 +17,7 @@ from citygrain.spec import Conditions
 
 
 @dataclass(frozen=True)
-class _TokenSampler(HandleSampler[Handle]):
+class TokenSampler(HandleSampler[Handle]):
     """Settings that both samplers of tokens share: how logits become the probabilities that tokens are drawn with.
 
     Parameters
@@ -85,7 +85,7 @@ class _TokenSampler(HandleSampler[Handle]):
 
 
 @dataclass(frozen=True)
-class NextToken(_TokenSampler[NextTokenModel]):
+class NextToken(TokenSampler[NextTokenModel]):
     """Draw one token after another, row by row."""
 
     needs: ClassVar[type] = NextTokenModel
@@ -102,7 +102,7 @@ class NextToken(_TokenSampler[NextTokenModel]):
 
 
 @dataclass(frozen=True)
-class MaskedTokens(_TokenSampler[HoleFiller]):
+class MaskedTokens(TokenSampler[HoleFiller]):
     """Draw all unknown tokens at once, keep some of them, and draw the others again given those (Chang et al. 2022).
 
     Tokens of the same step are drawn independently of each other, so more steps are more exact. A token is kept where

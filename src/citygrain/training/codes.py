@@ -1,8 +1,8 @@
-"""Training on codes: windows that a frozen codec encodes once."""
+"""Training on codes: windows that a frozen codec encodes once, or whose ways are written as strokes once."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from citygrain.data.codes import CodeBank, CodeBatch
 from citygrain.data.datamodule import CityDataModule
-from citygrain.protocols import LearnsFromCodes, as_module
+from citygrain.data.ways import CityStrokes
+from citygrain.protocols import LearnsFromCodes, LearnsFromWays, as_module
 from citygrain.support.console import show_progress_bar
 
 
@@ -24,7 +25,7 @@ class CodeDataModule(pl.LightningDataModule):
     windows
         The data module whose windows are encoded.
     generator
-        A family that learns from codes.
+        A family that learns from codes, or from ways.
     folder
         Where the codes are kept.
     count
@@ -34,7 +35,12 @@ class CodeDataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self, windows: CityDataModule, generator: LearnsFromCodes, folder: Path, count: int, key: dict[str, Any]
+        self,
+        windows: CityDataModule,
+        generator: LearnsFromCodes | LearnsFromWays,
+        folder: Path,
+        count: int,
+        key: dict[str, Any],
     ) -> None:
         super().__init__()
         self.windows = windows
@@ -55,8 +61,7 @@ class CodeDataModule(pl.LightningDataModule):
                     self.folder / f"{stage}.pt",
                     {**self.key, "stage": stage, "count": count, "data": self.windows.provenance()},
                     count,
-                    partial(self.windows.batch, stage, device=device),
-                    self.generator.to_code,
+                    self._encoder(stage, device),
                     advance,
                 )
 
@@ -74,8 +79,49 @@ class CodeDataModule(pl.LightningDataModule):
         """Batches of the validation windows' codes; none where there are no such windows."""
         return self.windows.validation_loader(self.banks["val"]) if "val" in self.banks else []
 
+    def _encoder(self, stage: str, device: torch.device) -> Callable[[Sequence[int]], CodeBatch]:
+        """Return a function that encodes windows of a split."""
+        generator = self.generator
+        if isinstance(generator, LearnsFromWays):
+            return WindowWriter(self.windows, generator, stage)
+
+        def encode(indices: Sequence[int]) -> CodeBatch:
+            batch = self.windows.batch(stage, indices, device)
+            return CodeBatch(generator.to_code(batch.layout), batch.conditions)
+
+        return encode
+
     @property
     def _counts(self) -> dict[str, int]:
         """How many windows of each split are encoded."""
         counts = {"train": self.count, "val": self.windows.val_size}
         return {name: count for name, count in counts.items() if count}
+
+
+class WindowWriter:
+    """Writes the ways of windows as strokes. The cells are only measured, at the coarsest level.
+
+    Parameters
+    ----------
+    windows
+        The data module whose windows are written.
+    generator
+        The family that learns from them.
+    split
+        The split that the windows are of.
+    """
+
+    def __init__(self, windows: CityDataModule, generator: LearnsFromWays, split: str) -> None:
+        self.data, self.generator, self.split = windows.coarsest(), generator, split
+        self.strokes = [CityStrokes(raster, generator.code.kinds) for raster in self.data.rasters]
+
+    def __call__(self, indices: Sequence[int]) -> CodeBatch:
+        """Return codes and conditions of the windows of the given indices."""
+        conditions = self.data.batch(self.split, indices).conditions
+        cell, codes = self.data.rules.resolution_m, []
+        located = self.data.windows(self.split).locate(indices)
+        for place, row, col, symmetry in zip(*(part.tolist() for part in located), strict=True):
+            grid = self.data.rasters[place].grid
+            cut = self.strokes[place].cut(grid.left + col * cell, grid.top - row * cell, self.generator.code.extent_m)
+            codes.append(self.generator.write_code(cut, symmetry))
+        return CodeBatch(torch.stack(codes), conditions)

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from citygrain.checkpoint import EXPORT, LAST, Checkpoint, describe_environment,
 from citygrain.data.codes import fingerprint
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError
-from citygrain.protocols import FitsPrior, Generator, LearnsFromCodes, RestsWeights, as_module
+from citygrain.protocols import FitsPrior, Generator, LearnsFromCodes, LearnsFromWays, RestsWeights, as_module
 from citygrain.spec import LayoutSpec
 from citygrain.support.devices import AUTO, MIXED, SINGLE, has_fast_bf16, use_threads
 from citygrain.support.targets import check_arguments, instantiate
@@ -169,6 +169,15 @@ def _windows(
     training: Training, spec: LayoutSpec, data: CityDataModule, generator: Generator, codec: Checkpoint | None
 ) -> pl.LightningDataModule:
     """Return what is trained on: windows, or their codes where the model sees no more of them."""
+    if isinstance(generator, LearnsFromWays):
+        written = {"written": asdict(generator.code), "spec": spec.to_dict()}
+        return CodeDataModule(data, generator, training.folder / "codes", training.codes, written)
+    if data.allow_unknown:
+        raise ConfigError(
+            "Only families that learn from lines can leave out a channel where it is not known.",
+            got="data.allow_unknown=true",
+            remedy="model=stroke_transformer, or data.allow_unknown=false",
+        )
     if not isinstance(generator, LearnsFromCodes) or codec is None:
         return data
     weights = fingerprint({k: v.double().sum().item() for k, v in codec.weights.items()})

@@ -1,0 +1,77 @@
+"""From strokes to cells, and from cells to strokes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+from citygrain.geo.layers import WIDTHS
+from citygrain.geo.rasterize import Grid, rasterize
+from citygrain.geo.stroke_code import Strokes
+from citygrain.geo.strokes import merge_strokes
+from citygrain.geo.vectorize import vectorize
+
+NOWHERE = "EPSG:32631"
+"""The CRS of windows that lie nowhere: any one in metres."""
+
+
+def draw_strokes(
+    strokes: Strokes, kinds: Sequence[str], channels: Sequence[str], size_px: int, resolution_m: float
+) -> NDArray[np.uint8]:
+    """Draw strokes as cells, `(C, size_px, size_px)` coverage, 255 = covered, as city rasters are drawn.
+
+    Parameters
+    ----------
+    strokes
+        The strokes of a window.
+    kinds
+        Names of their kinds.
+    channels
+        Names of the channels, in order; those that are no kind are empty.
+    size_px, resolution_m
+        Edge of the window in cells, and of a cell in metres.
+    """
+    features = {}
+    for number, name in enumerate(kinds):
+        chosen = (strokes.kind == number)[strokes.stroke]
+        if name in channels and chosen.any():
+            _, stroke = np.unique(strokes.stroke[chosen], return_inverse=True)
+            lines = shapely.linestrings(strokes.xy[chosen] * (1, -1), indices=stroke)
+            features[name] = gpd.GeoDataFrame({"width_m": np.full(len(lines), WIDTHS[name])}, geometry=lines)
+    return next(iter(rasterize(features, _lay_grid(size_px, resolution_m), channels, size_px)))
+
+
+def trace_strokes(layout: ArrayLike, channels: Sequence[str], resolution_m: float, kinds: Sequence[str]) -> Strokes:
+    """Trace the ways of a layout `(C, H, H)`, coverage in [0, 1] or 0–255, and merge them into strokes.
+
+    Parameters
+    ----------
+    layout
+        The layout of a window.
+    channels
+        Names of its channels; kinds that are not among them are unknown.
+    resolution_m
+        Edge of a cell in metres.
+    kinds
+        The kinds of the strokes.
+    """
+    cells = np.asarray(layout)
+    traced = vectorize(cells, channels, _lay_grid(cells.shape[-1], resolution_m))
+    ways = {name: [np.empty(0, object)] for name in kinds}
+    for network in traced.ways.values():
+        for name in set(network.kind) & set(kinds):
+            ways[name].append(network.lines[network.kind == name])
+    merged = merge_strokes({name: np.concatenate(parts) for name, parts in ways.items()})
+    lines = np.concatenate([merged[name] for name in kinds])
+    kind = np.repeat(np.arange(len(kinds)), [len(merged[name]) for name in kinds])
+    flipped = shapely.transform(lines, lambda xy: xy * (1, -1))
+    return Strokes.of_lines(kind, flipped, np.array([name in channels for name in kinds]))
+
+
+def _lay_grid(size_px: int, resolution_m: float) -> Grid:
+    half = size_px * resolution_m / 2
+    return Grid(NOWHERE, -half, half, resolution_m, size_px, size_px)

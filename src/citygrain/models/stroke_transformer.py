@@ -1,0 +1,404 @@
+"""The transformer of strokes: ways drawn as lines, vertex by vertex."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+
+from citygrain.errors import ConfigError
+from citygrain.geo.layers import WIDTHS
+from citygrain.geo.stroke_code import (
+    FREE,
+    KINDS,
+    WAITS,
+    Frame,
+    StrokeCode,
+    Strokes,
+    Written,
+    split_at_site,
+    to_angle,
+    turn_points,
+)
+from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
+from citygrain.measures import MEASURES
+from citygrain.networks.blocks import FourierFeatures
+from citygrain.networks.conditioner import ConditionEmbedding
+from citygrain.networks.stroke_network import Steps
+from citygrain.networks.stroke_steps import (
+    DENSITY,
+    FRAME,
+    MOVES,
+    OPS,
+    collate_texts,
+    count_sections,
+    write_text,
+)
+from citygrain.networks.transformer import Past
+from citygrain.protocols import Known, Noise, Sampler
+from citygrain.samplers.strokes import DrawStrokes, Plan
+from citygrain.spec import Conditions, LayoutSpec
+
+SITE_SHARE = 0.35
+"""Share of training windows of which a part is given."""
+
+TOGETHER = 8
+"""Windows that are read together in training."""
+
+Floats = NDArray[np.float64]
+
+KEPT_SHARE = 0.25
+"""Share of these in which some kinds are given on the site, too."""
+
+
+class StrokeTransformer(nn.Module):
+    """Draw ways as natural streets, vertex by vertex, each given all before it.
+
+    A layout is a text of steps: a stroke begins, goes on, ends; a kind of way has no more strokes. Each step has an
+    operation, then x, then y, given what was drawn before, and what remains of each length that is asked for. Lines are
+    straight because they are lines; an end that lies on another stroke is led onto it.
+
+    Parameters
+    ----------
+    spec
+        Layouts and conditions. All channels are ways.
+    network
+        Makes the network from `ops`, `positions`, `sections`, `state` and `embedding`.
+    sampler
+        Used by `sample` unless another is given; `DrawStrokes` by default.
+    embedding
+        Size of the conditions' embedding.
+    grid_m, tolerance_m, frame, rows
+        How ways are written, see `citygrain.geo.stroke_code.StrokeCode`.
+    account
+        Whether the network is told what remains of each length that is asked for.
+
+    Attributes
+    ----------
+    code
+        How ways are written.
+
+    Raises
+    ------
+    ConfigError
+        For channels that are no ways.
+    """
+
+    def __init__(
+        self,
+        spec: LayoutSpec,
+        *,
+        network: Callable[..., nn.Module],
+        sampler: Sampler | None = None,
+        embedding: int = 192,
+        grid_m: float = 4.0,
+        tolerance_m: float = 2.5,
+        frame: Frame = "streets",
+        rows: int = 448,
+        account: bool = True,
+    ) -> None:
+        super().__init__()
+        strange = [name for name in spec.channels if name not in KINDS]
+        if strange:
+            raise ConfigError(
+                "A stroke_transformer draws ways only.",
+                expected=f"channels among {', '.join(KINDS)}",
+                got=", ".join(strange),
+                remedy=f"data.channels=[{','.join(KINDS)}]",
+            )
+        self.spec = spec
+        self.sampler: Sampler = sampler or DrawStrokes()
+        kinds = tuple(kind for kind in KINDS if kind in spec.channels)
+        self.code = StrokeCode(kinds, spec.extent_m, grid_m, tolerance_m, frame, rows)
+        self.account = account
+        self.conditioner = ConditionEmbedding(spec, embedding)
+        self.waves = FourierFeatures(4, period=2.0)
+        self.site = nn.Linear(4 * self.waves.size, embedding)
+        self.network: Any = network(
+            ops=OPS,
+            positions=2 * self.code.reach + 1,
+            sections=count_sections(len(kinds)),
+            state=MOVES + len(kinds) + 2 * len(self._lengths),
+            embedding=embedding,
+        )
+
+    @cached_property
+    def _lengths(self) -> tuple[str, ...]:
+        """The conditions that are lengths of ways: what remains of them is told."""
+        return tuple(
+            name
+            for name in self.spec.scalars
+            if MEASURES[name].linear and set(MEASURES[name].weights) <= set(self.code.kinds)
+        )
+
+    # Codes ------------------------------------------------------------------------------------------------------
+
+    def write_code(self, strokes: Strokes, symmetry: int = 0) -> Tensor:
+        """Return the code `(rows, 8)` of the strokes of a window, in one of the 8 symmetries."""
+        written = self.code.write(strokes)
+        if symmetry:
+            written = written.turned(symmetry, self.code.grid_m)
+        return torch.from_numpy(self.code.to_code(written))
+
+    def to_code(self, layout: Tensor) -> Tensor:
+        """Return the codes `(B, rows, 8)` of the ways that are traced in layouts `(B, C, H, W)`."""
+        cells = layout.detach().float().cpu().numpy()
+        strokes = [trace_strokes(one, self.spec.channels, self.spec.resolution_m, self.code.kinds) for one in cells]
+        return torch.stack([self.write_code(one) for one in strokes]).to(layout.device)
+
+    def from_code(self, code: Tensor) -> Tensor:
+        """Return the layouts `(B, C, H, W)` in [0, 1] of codes `(B, rows, 8)`."""
+        spec, cells = self.spec, []
+        for one in code.cpu().numpy():
+            strokes = self.code.read(self.code.from_code(one))
+            cells.append(draw_strokes(strokes, self.code.kinds, spec.channels, spec.size_px, spec.resolution_m))
+        return torch.from_numpy(np.stack(cells)).to(code.device).float() / 255
+
+    # The text ---------------------------------------------------------------------------------------------------
+
+    def embed_conditions(self, conditions: Conditions, site: Tensor) -> Tensor:
+        """Return the embedding `(B, E)` of conditions and sites `(B, 4)`, in half windows from the middle."""
+        embedding: Tensor = self.conditioner(conditions) + self.site(self.waves(site).flatten(1))
+        return embedding
+
+    def add_account(self, steps: Steps, drawn: Tensor, conditions: Conditions) -> Steps:
+        """Add to the state what has been drawn of each kind, `(B, L, K)` km/km², and what remains of each request."""
+        parts = [steps.state, drawn / DENSITY]
+        if self._lengths:
+            columns = [self.spec.scalars.index(name) for name in self._lengths]
+            weights = drawn.new_tensor(
+                [
+                    [MEASURES[name].weights.get(kind, 0.0) * WIDTHS[kind] / 1000 for kind in self.code.kinds]
+                    for name in self._lengths
+                ]
+            )
+            present = conditions.present[:, None, columns].to(drawn.dtype) * float(self.account)
+            asked = conditions.scalars[:, None, columns]
+            parts += [(asked - drawn @ weights.T) / DENSITY * present, present.expand(-1, drawn.shape[1], -1)]
+        return steps._replace(state=torch.cat(parts, -1))
+
+    # The contract -----------------------------------------------------------------------------------------------
+
+    def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """Return the surprise of the ways traced in layouts, see `code_loss`."""
+        return self.code_loss(self.to_code(layout), conditions)
+
+    def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """Return the mean surprise of the steps of codes `(B, rows, 8)` in nats a step, and its parts.
+
+        Each window is turned to one of the 8 symmetries, and of half of them a part is given.
+        """
+        written, kept, sites = self._vary(code)
+        nll, parts, count = self._measure_surprise(written, kept, sites, conditions)
+        total = count.sum().clamp_min(1)
+        means = {name: part / total for name, part in parts.items()}
+        whole = torch.tensor([not one.given.any() for one in written], device=nll.device)
+        window = (nll * whole).sum() / whole.sum().clamp_min(1)
+        return {"loss": nll.sum() / total, "window": window.detach(), **means}
+
+    @torch.no_grad()
+    def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
+        """Return the log-likelihood `(B,)`, in nats, of the strokes that are traced in layouts."""
+        written = [self.code.from_code(one) for one in self.to_code(layout).cpu().numpy()]
+        nll, _, _ = self._measure_surprise(written, [[]] * len(written), _whole(len(written)), conditions)
+        return -nll
+
+    @torch.no_grad()
+    def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
+        """Draw layouts `(B, C, H, W)` in [0, 1]."""
+        return self.from_code((sampler or self.sampler)(self, conditions, noise))
+
+    # The handle of samplers --------------------------------------------------------------------------------------
+
+    def reader(self, conditions: Conditions, site: Tensor) -> StepReader:
+        """Return a reader of one text for each condition, see `StepReader`."""
+        return StepReader(self, conditions, site)
+
+    def plan(self, known: Known) -> list[Plan]:
+        """Return the strokes that are given where layouts are known, and where others may be drawn."""
+        cells = (known.layout * known.keep).float().cpu().numpy()
+        return [self._plan_window(one, keep) for one, keep in zip(cells, known.keep.cpu().numpy(), strict=True)]
+
+    def _plan_window(self, cells: NDArray[np.float32], keep: NDArray[np.bool_]) -> Plan:
+        code, spec = self.code, self.spec
+        stays = {name for name, kept in zip(spec.channels, keep, strict=True) if kept.all()}
+        drawn = np.array([kind not in stays for kind in code.kinds])
+        free = (
+            ~keep[[name not in stays for name in spec.channels]].all(0)
+            if drawn.any()
+            else np.zeros(keep.shape[1:], bool)
+        )
+        given = trace_strokes(cells, spec.channels, spec.resolution_m, code.kinds)
+        given = replace(given, given=np.ones(len(given), bool))
+        rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
+        if not len(rows):
+            drawn[:] = False
+            rows = columns = np.array([0, len(free) - 1])
+        spans = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        left, top, right, bottom = (2 * at / spec.size_px - 1 for at in spans)
+        site = (left, top, right, bottom)
+        if not len(given):
+            return Plan(
+                drawn, site, free=_find_free(code, 0, free, spec.resolution_m) if code.frame == "none" else None
+            )
+        written = code.write(given)
+        ground = _find_free(code, written.bearing, free, spec.resolution_m)
+        how, entries = written.how.copy(), {}
+        for end, at in enumerate((written.first, written.last)):
+            x, y = (written.xy[at] + code.reach).clip(0, 2 * code.reach).T
+            waits = drawn[written.kind] & (how[:, end] == FREE) & ground[x, y]
+            how[waits, end] = WAITS
+            for kind in np.unique(written.kind[waits]).tolist():
+                chosen = waits & (written.kind == kind)
+                points = np.stack([x, y], 1)[chosen]
+                entries[kind] = np.concatenate([entries[kind], points]) if kind in entries else points
+        written = replace(written, how=how)
+        text = write_text(written, code, np.flatnonzero(~drawn).tolist())
+        return Plan(drawn, site, written, text, ground, entries)
+
+    def choose_op(self, known: Tensor) -> Tensor:
+        """Return logits `(B, ops)` of the next step."""
+        logits: Tensor = self.network.choose_op(known)
+        return logits
+
+    def choose_x(self, known: Tensor, op: Tensor) -> Tensor:
+        """Return logits `(B, positions)` of x, given the operation `(B,)`."""
+        logits: Tensor = self.network.choose_x(known, op)
+        return logits
+
+    def choose_y(self, known: Tensor, op: Tensor, x: Tensor) -> Tensor:
+        """Return logits `(B, positions)` of y, given the operation and x, `(B,)` each."""
+        logits: Tensor = self.network.choose_y(known, op, x)
+        return logits
+
+    def _measure_surprise(
+        self, written: list[Written], kept: list[list[int]], sites: Floats, conditions: Conditions
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return the surprise of windows `(B,)` in nats, its three parts summed, and how many steps they are of `(B,)`.
+
+        Windows with as many steps are read together: the time for one grows with the longest.
+        """
+        texts = [write_text(one, self.code, stays) for one, stays in zip(written, kept, strict=True)]
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i].op))
+        device = conditions.scalars.device
+        surprise, count = torch.zeros(len(texts), device=device), torch.zeros(len(texts), device=device)
+        parts = {name: torch.zeros((), device=device) for name in ("op", "x", "y")}
+        for start in range(0, len(order), TOGETHER):
+            rows = order[start : start + TOGETHER]
+            index = torch.tensor(rows, device=device)
+            steps, drawn, target = collate_texts([texts[i] for i in rows])
+            steps, target = Steps(*(part.to(device) for part in steps)), target.to(device)
+            asked = conditions[index]
+            steps = self.add_account(steps, drawn.to(device), asked)
+            site = torch.as_tensor(sites[rows], dtype=torch.float32, device=device)
+            known = self.network(Steps(*(part[:, :-1] for part in steps)), self.embed_conditions(asked, site))
+            target = target[:, :-1]
+            op, x, y = (part[:, 1:][target] for part in (steps.op, steps.x, steps.y))
+            located = (steps.placed[:, 1:] | (steps.op[:, 1:] == FRAME))[target]
+            h = known[target]
+            of_op = F.cross_entropy(self.network.choose_op(h).float(), op, reduction="none")
+            h, op, x, y = h[located], op[located], x[located], y[located]
+            of_x = F.cross_entropy(self.network.choose_x(h, op).float(), x, reduction="none")
+            of_y = F.cross_entropy(self.network.choose_y(h, op, x).float(), y, reduction="none")
+            row = index[:, None].expand_as(target)[target]
+            surprise = surprise.index_add(0, row, of_op).index_add(0, row[located], of_x + of_y)
+            count = count.index_add(0, row, torch.ones_like(of_op))
+            for name, part in (("op", of_op), ("x", of_x), ("y", of_y)):
+                parts[name] = parts[name] + part.sum().detach()
+        return surprise, parts, count
+
+    def _vary(self, code: Tensor) -> tuple[list[Written], list[list[int]], Floats]:
+        """Turn windows to one of the 8 symmetries each, and give a part of some of them."""
+        symmetry = torch.randint(8, (len(code),)).tolist()
+        chance = torch.rand(len(code), 10).tolist()
+        written, kept, sites = [], [], _whole(len(code))
+        half = self.code.extent_m / 2
+        for i, one in enumerate(code.cpu().numpy()):
+            window = self.code.from_code(one).turned(symmetry[i], self.code.grid_m)
+            stays: list[int] = []
+            if chance[i][0] < SITE_SHARE and len(window):
+                only_kinds = chance[i][1] < KEPT_SHARE / 2
+                site = (-half, -half, half, half) if only_kinds else _draw_site(chance[i][2:], half)
+                if chance[i][1] < KEPT_SHARE:
+                    stays = list(range(1 + int(chance[i][9] * (len(self.code.kinds) - 1))))
+                parted = split_at_site(self.code.read(window), site, stays)
+                window = self.code.write(parted)
+                sites[i] = np.array(site) / half
+            written.append(window)
+            kept.append(stays)
+        return written, kept, sites
+
+
+class StepReader:
+    """Reads texts step by step, and remembers keys and values of the steps it has read.
+
+    Parameters
+    ----------
+    model
+        The model.
+    conditions, site
+        One for each text, see `StrokeTransformer.embed_conditions`.
+    """
+
+    def __init__(self, model: StrokeTransformer, conditions: Conditions, site: Tensor) -> None:
+        self.model, self.conditions = model, conditions
+        self.embedding = model.embed_conditions(conditions, site)
+        steps = 2 + model.code.rows + 2 * len(model.code.kinds)
+        self.pasts = [Past(steps) for _ in model.network.blocks]
+
+    def read(self, steps: Steps, drawn: Tensor) -> Tensor:
+        """Read one step `(B, 1)` of each text, without its account; return what is known then, `(B, width)`."""
+        whole = self.model.add_account(steps, drawn, self.conditions)
+        known: Tensor = self.model.network(whole, self.embedding, self.pasts)[:, 0]
+        return known
+
+    def select(self, rows: Tensor) -> None:
+        """Forget all texts but some."""
+        self.conditions, self.embedding = self.conditions[rows], self.embedding[rows]
+        for past in self.pasts:
+            past.select(rows)
+
+
+def _find_free(code: StrokeCode, bearing: int, free: NDArray[np.bool_], resolution_m: float) -> NDArray[np.bool_]:
+    """Return which positions of a frame lie on free cells or next to them, by x and y."""
+    wide = ndimage.binary_dilation(free, np.ones((3, 3), bool), math.ceil(1.5 * code.grid_m / resolution_m))
+    at = np.arange(-code.reach, code.reach + 1) * code.grid_m
+    points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    points = turn_points(points, to_angle(bearing)) + code.extent_m / 2
+    column, row = np.floor(points / resolution_m).astype(int).clip(0, len(free) - 1).T
+    found: NDArray[np.bool_] = wide[row, column].reshape(len(at), len(at))
+    return found
+
+
+def _whole(count: int) -> Floats:
+    """Return sites that are whole windows."""
+    return np.tile(np.array([-1.0, -1.0, 1.0, 1.0]), (count, 1))
+
+
+def _draw_site(chance: list[float], half: float) -> tuple[float, float, float, float]:
+    """Draw a site from seven random numbers: each of its sides lies at the window's edge in a third of cases."""
+    spans = []
+    for position, size, side in (chance[:3], chance[3:6]):
+        width = 2 * half * (0.15 + 0.7 * size)
+        low = -half + position * (2 * half - width)
+        high = low + width
+        if side < 0.25:
+            low = -half
+        elif side < 0.5:
+            high = half
+        elif side < 0.65:
+            low, high = -half, half
+        spans.append((low, high))
+    (left, right), (top, bottom) = spans
+    if math.isclose(right - left, 2 * half) and math.isclose(bottom - top, 2 * half):
+        right = half * (2 * chance[6] - 1) * 0.5
+    return left, top, right, bottom

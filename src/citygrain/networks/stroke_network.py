@@ -1,0 +1,206 @@
+"""A causal transformer that reads strokes vertex by vertex: its attention sees where vertices lie to each other."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from citygrain.errors import ConfigError
+from citygrain.networks.blocks import FourierFeatures, Table
+from citygrain.networks.transformer import Adaptive, Past
+
+VERTICES, NUMBERS = 16, 96
+"""Vertices of a stroke, and strokes of a section, that are told apart by their number."""
+
+
+class Steps(NamedTuple):
+    """Steps of reading or drawing strokes, each with what is known after it.
+
+    Attributes
+    ----------
+    op
+        `(B, L)` what was done.
+    x, y
+        `(B, L)` where the pen is: positions, counted from 0.
+    placed
+        `(B, L)` bool: whether the step put a vertex there.
+    section
+        `(B, L)` which section the next step is in.
+    vertex, number
+        `(B, L)` vertices of the stroke so far, and strokes of the section so far.
+    state
+        `(B, L, S)` numbers of order one: how the pen moved, what has been drawn, and what remains of each request.
+    """
+
+    op: Tensor
+    x: Tensor
+    y: Tensor
+    placed: Tensor
+    section: Tensor
+    vertex: Tensor
+    number: Tensor
+    state: Tensor
+
+
+class StrokeNetwork(nn.Module):
+    """A causal transformer over the vertices of strokes.
+
+    The attention turns queries and keys by angles in proportion to the position of the pen and to the number of the
+    step (rotary embedding, Su et al. 2021, here in the plane). So a head can look at what lies near, in line, or at a
+    certain distance, wherever in the window it is.
+
+    Parameters
+    ----------
+    ops, positions, sections, state, embedding
+        Given by the family: numbers of different operations, of positions along an axis, of sections and of numbers of
+        a state, and the size of the conditions' embedding.
+    width
+        Channels of a step.
+    depth
+        Number of blocks.
+    head
+        Channels per attention head; `width` is a multiple of it, and 8 divides it.
+    ratio
+        Channels inside a block's perceptron as a multiple of `width`.
+    dropout
+        Share of activations dropped in each perceptron.
+    """
+
+    def __init__(
+        self,
+        *,
+        ops: int,
+        positions: int,
+        sections: int,
+        state: int,
+        embedding: int,
+        width: int = 256,
+        depth: int = 6,
+        head: int = 64,
+        ratio: float = 4.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if min(width, depth, head) < 1 or width % head or head % 8:
+            raise ConfigError(
+                "A network of strokes cannot be made like this.",
+                expected="depth ≥ 1, and a width that is a multiple of head, which is a multiple of 8",
+                got=f"width={width}, depth={depth}, head={head}",
+            )
+        self.ops, self.positions, self.width = ops, positions, width
+        self.op = _table(ops, width)
+        self.x, self.y = _table(positions, width), _table(positions, width)
+        self.section, self.vertex, self.number = (
+            _table(sections, width),
+            _table(VERTICES, width),
+            _table(NUMBERS, width),
+        )
+        self.waves = FourierFeatures(6, period=2.0)
+        self.state = nn.Linear(state + 2 * self.waves.size, width)
+        blocks = [_Block(width, embedding, head, int(ratio * width), dropout, positions) for _ in range(depth)]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = Adaptive(width, embedding, parts=2)
+        self.op_logits = nn.Linear(width, ops)
+        self.op_logits.weight = Table(self.op_logits.weight)
+        self.chosen = _table(ops, width)
+        self.to_x, self.to_y = _perceptron(width), _perceptron(width)
+        self.x_bias, self.y_bias = nn.Parameter(torch.zeros(positions)), nn.Parameter(torch.zeros(positions))
+
+    def forward(self, steps: Steps, embedding: Tensor, pasts: list[Past] | None = None) -> Tensor:
+        """Return `(B, L, width)`: what the network knows after each step.
+
+        With pasts, one for each block, the steps go on after those that were read before.
+        """
+        placed = steps.placed[..., None].to(self.op.weight.dtype)
+        half = (self.positions - 1) / 2
+        at = torch.stack([steps.x, steps.y], -1).to(self.op.weight.dtype) - half
+        waves = self.waves(at / half).flatten(-2)
+        h = (
+            self.op(steps.op)
+            + self.section(steps.section)
+            + self.vertex(steps.vertex.clamp(max=VERTICES - 1))
+            + self.number(steps.number.clamp(max=NUMBERS - 1))
+            + placed * (self.x(steps.x) + self.y(steps.y))
+            + self.state(torch.cat([steps.state, waves * placed], -1))
+        )
+        read = pasts[0].read if pasts else 0
+        count = torch.arange(read, read + h.shape[1], device=h.device, dtype=at.dtype).expand(h.shape[:2])
+        where = torch.cat([at, count[..., None]], -1)
+        for i, block in enumerate(self.blocks):
+            h = block(h, where, embedding, pasts[i] if pasts else None)
+        out: Tensor = self.norm(h, *self.norm.compute_parts(embedding))
+        return out
+
+    def choose_op(self, known: Tensor) -> Tensor:
+        """Return logits `(…, ops)` of the next step."""
+        logits: Tensor = self.op_logits(known)
+        return logits
+
+    def choose_x(self, known: Tensor, op: Tensor) -> Tensor:
+        """Return logits `(…, positions)` of x, given the operation `(…,)`."""
+        return self.to_x(known + self.chosen(op)) @ self.x.weight.T + self.x_bias
+
+    def choose_y(self, known: Tensor, op: Tensor, x: Tensor) -> Tensor:
+        """Return logits `(…, positions)` of y, given the operation and x, `(…,)` each."""
+        return self.to_y(known + self.chosen(op) + self.x(x)) @ self.y.weight.T + self.y_bias
+
+
+class _Block(nn.Module):
+    """Causal self-attention and a perceptron, each with a skip and a gate, modulated by an embedding."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, embedding: int, head: int, inner: int, dropout: float, positions: int) -> None:
+        super().__init__()
+        self.heads = width // head
+        self.norm = Adaptive(width, embedding, parts=6)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.inner = nn.Linear(width, inner)
+        self.outer = nn.Linear(inner, width)
+        self.dropout = nn.Dropout(dropout)
+        pairs = head // 2
+        across = 3 * pairs // 8
+        spatial = 2 * math.pi / torch.logspace(math.log10(6), math.log10(2 * positions), across)
+        steps = 2 * math.pi / torch.logspace(math.log10(8), math.log10(2048), pairs - 2 * across)
+        frequencies = torch.zeros(3, pairs)
+        frequencies[0, :across] = spatial
+        frequencies[1, across : 2 * across] = spatial
+        frequencies[2, 2 * across :] = steps
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, x: Tensor, where: Tensor, embedding: Tensor, past: Past | None) -> Tensor:
+        shift, scale, gate, shift_after, scale_after, gate_after = self.norm.compute_parts(embedding)
+        batch, length, width = x.shape
+        q, k, v = self.qkv(self.norm(x, shift, scale)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        # Not a matrix product, which mixed precision would round: angles are large.
+        angles = (where.float()[..., None] * self.frequencies).sum(-2)[:, None]
+        cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        if past is not None:
+            k, v = past.extend(k, v)
+        h = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
+        x = x + (1 + gate) * self.out(h.transpose(1, 2).reshape(batch, length, width))
+        h = self.outer(self.dropout(F.gelu(self.inner(self.norm(x, shift_after, scale_after)))))
+        return x + (1 + gate_after) * h
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of channels `(…, 2 C)` by angles whose cosine and sine `(…, C)` are given."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    table = nn.Embedding(rows, width)
+    nn.init.normal_(table.weight, std=0.02)
+    table.weight = Table(table.weight)
+    return table
+
+
+def _perceptron(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, width))
