@@ -151,8 +151,9 @@ def lay_side_by_side(
     """
     (height, width), (crs, left, top) = shape, corner
     bearings = bearings or [0.0] * n
-    turned = [Grid(crs, 0.0, 0.0, cell, width, height).turned(bearing).bounds for bearing in bearings]
-    wide, high = (max(math.ceil((b[i + 2] - b[i]) / cell - 1e-9) for b in turned) for i in (0, 1))
+    room = [Grid(crs, 0.0, 0.0, cell, width, height).turned(bearing).bounds for bearing in bearings]
+    wide = max([width, *(math.ceil((b[2] - b[0]) / cell - 1e-6) for b in room)])
+    high = max([height, *(math.ceil((b[3] - b[1]) / cell - 1e-6) for b in room)])
     for i, bearing in enumerate(bearings):
         row, column = divmod(i, columns)
         east, south = column * (wide + GAP_CELLS) * cell, row * (high + GAP_CELLS) * cell
