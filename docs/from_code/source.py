@@ -26,6 +26,7 @@ from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule
 from citygrain.geo.place import Place
 from citygrain.geo.tile_rules import TILE_RULES
 from citygrain.measures import MEASURES
+from citygrain.networks.frame import FRAME
 from citygrain.support.config import find_file, list_group_defaults, list_groups
 from citygrain.support.targets import find_target
 
@@ -35,6 +36,7 @@ __all__ = [
     "DECIDED_AGAINST",
     "FLAGS",
     "FORM",
+    "FRAME",
     "LAYERS_MODULE",
     "MEASURES",
     "OSM_RULES",
