@@ -172,8 +172,10 @@ def test_arrays_and_maps_know_the_angle():
     ax = show_layout(made.cells[1], CHANNELS, grid=made.grids[1])
     left, bottom, right, top = made.grids[1].bounds
     assert (*ax.get_xlim(), *ax.get_ylim()) == pytest.approx((left, right, bottom, top))
-    corner = ax.images[0].get_transform().transform((made.grids[1].left, made.grids[1].top))
-    assert corner == pytest.approx(ax.transData.transform((made.grids[1].left, made.grids[1].top)))
+    right_of_rows = (made.grids[1].upright.bounds[2], made.grids[1].top)
+    corner = ax.images[0].get_transform().transform(right_of_rows)
+    there = made.grids[1].to_metres(np.array([[96.0, 0.0]]))[0]
+    assert corner == pytest.approx(ax.transData.transform(there))
 
 
 def test_values_go_to_the_east_of_the_map_on_a_turned_area_too():

@@ -123,7 +123,7 @@ def test_symmetries_commute_with_the_frame(symmetry):
 
 
 def test_order_can_be_learned_from():
-    streets = draw(20.0).requires_grad_()
+    streets = torch.cat([draw(20.0), torch.zeros(1, 64, 64)]).requires_grad_()
     layout = torch.stack([torch.zeros_like(streets), streets], 1)
     measure_conditions(layout, ("arterial", "street"), 8.0, ["order"])["order"].sum().backward()
     assert torch.isfinite(streets.grad).all()
