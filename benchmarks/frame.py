@@ -24,7 +24,8 @@ from citygrain.data.dataset import CityWindows
 from citygrain.data.rules import Augmentation, Rules
 from citygrain.data.transforms import cut_windows
 from citygrain.data.ways import CityStrokes
-from citygrain.geo.stroke_code import FRAMED, Strokes
+from citygrain.geo.stroke_code import FRAMED
+from citygrain.geo.window_strokes import Strokes
 from citygrain.networks.frame import measure_conditions
 
 STEP_M = 2.0

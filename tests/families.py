@@ -44,7 +44,10 @@ SMALL: dict[str, Any] = {
     "walk": 4,
     "stem": 1,
     "attention": [-1, -2],
+    "rows": 64,
 }
+WAYS = "stroke_transformer"
+"""The family that draws ways only."""
 SMALL_CODEC = {"encoder": {"widths": [24]}, "decoder": {"widths": [24]}}
 
 
@@ -99,11 +102,11 @@ def latent(family: str) -> list[str]:
     return [f"{family} in {codec}" for codec in codecs]
 
 
-def spec(size_px: int = 16) -> LayoutSpec:
-    """Three channels, two scalars, one map, two places."""
+def spec(size_px: int = 16, name: str = "") -> LayoutSpec:
+    """Three channels, two scalars, one map, two places; the channels are ways where a family draws ways only."""
     ramp = tuple(i / (PERCENTILES - 1) for i in range(PERCENTILES))
     return LayoutSpec(
-        channels=("building", "street", "green"),
+        channels=("arterial", "street", "walk") if name == WAYS else ("building", "street", "green"),
         size_px=size_px,
         resolution_m=8.0,
         scalars=("coverage", "green"),
@@ -140,7 +143,7 @@ def shrink(node: dict[str, Any]) -> None:
 def make(name: str, size_px: int = 16) -> Any:
     """Build a family, ready to sample: what has to be fitted is fitted to noise."""
     torch.manual_seed(0)
-    model = build_generator(config(name, size_px), spec(size_px))
+    model = build_generator(config(name, size_px), spec(size_px, name))
     noise, conditions = torch.rand(64, *model.spec.shape), some_conditions(64, model.spec)
     for part in (getattr(model, "codec", None), model):
         if part is not None and not [*part.parameters()]:
@@ -157,6 +160,19 @@ def fit_prior(model: Any, layouts: torch.Tensor, conditions: Conditions) -> None
     with torch.no_grad():
         model.fit_prior(model.encode(layouts), conditions)
     model.train(training)
+
+
+def two_windows(name: str) -> torch.Tensor:
+    """Return two windows `(2, C, 16, 16)` that differ in channels and form; ways look the same when they are turned."""
+    pair = torch.zeros(2, 3, 16, 16)
+    if name == WAYS:  # a cross, and a ring
+        pair[0, 0, 7:9] = pair[0, 0, :, 7:9] = 1.0
+        pair[1, 2, 3:13, 3:13] = 1.0
+        pair[1, 2, 4:12, 4:12] = 0.0
+        return pair
+    pair[0, 0, :, :8] = 1.0
+    pair[1, 2, 8:] = 1.0
+    return pair
 
 
 def requests(batch: int, layout_spec: LayoutSpec, **asked: Any) -> Conditions:

@@ -125,3 +125,35 @@ def test_what_cannot_be_is_refused_in_words():
     whole_cells.keep[:, 0] = True
     with pytest.raises(CapabilityError, match="whole cells"):
         draw_area(families.make("masked_transformer in vector_quantized").eval(), (16, 16), {}, known=whole_cells)
+
+
+def test_turns_cover_all_windows_and_each_goes_before_the_windows_that_lie_on_it():
+    tiling = Tiling.cover(72, 56, 16)
+    turns = tiling.list_turns()
+    assert sorted(number for turn in turns for number in turn) == list(range(len(tiling)))
+    when = {number: i for i, turn in enumerate(turns) for number in turn}
+
+    def ground(number):
+        cells = torch.zeros(72, 56, dtype=torch.bool)
+        cells[tiling[number]] = True
+        return cells
+
+    for one in range(len(tiling)):
+        for other in range(one):
+            if (ground(one) & ground(other)).any():
+                assert when[other] < when[one]
+    assert len(turns) < len(tiling) / 2, "many windows are drawn at once"
+
+
+@pytest.mark.parametrize("name", ["masked_transformer in vector_quantized", "boltzmann_machine", "stroke_transformer"])
+def test_a_family_that_keeps_parts_draws_areas_in_turn(name):
+    model = families.make(name).eval()
+    drawn = draw_area(model, (24, 40), {"coverage": 0.4}, seed=1)
+    assert drawn.shape == (3, 24, 40)
+    assert torch.equal(drawn, draw_area(model, (24, 40), {"coverage": 0.4}, seed=1, batch_size=1))
+    known = known_of((24, 40), (slice(4, 20), slice(4, 36)))
+    redrawn = draw_area(model, (24, 40), {"coverage": 0.4}, known=known, seed=1)
+    assert torch.equal(redrawn[known.keep[0]], (known.layout * 255).round().byte()[known.keep])
+    assert not torch.equal(redrawn, drawn)
+    with pytest.raises(CapabilityError, match="no variations"):
+        draw_area(model, (24, 40), {}, known=known, strength=0.5)

@@ -62,7 +62,7 @@ def shaken(model):
 def test_it_is_a_generator(name):
     model = families.make(name)
     assert isinstance(model, Generator)
-    assert replace(model.spec, given=()) == families.spec()
+    assert replace(model.spec, given=()) == families.spec(name=name)
 
 
 def test_the_loss_is_finite_and_reaches_every_trained_parameter(name):
@@ -103,7 +103,7 @@ def test_a_layout_depends_on_its_seed_and_conditions_and_not_on_the_batch(name):
 
 
 def test_a_prior_that_is_not_fitted_refuses_and_says_how(name):
-    fresh = build_generator(families.config(name), families.spec())
+    fresh = build_generator(families.config(name), families.spec(name=name))
     if not isinstance(fresh, FitsPrior):
         pytest.skip(f"{name} has learned its prior")
     with pytest.raises(CapabilityError, match=r"not fitted yet(.|\n)*citygrain train"):
@@ -208,10 +208,7 @@ def test_conditions_matter_after_two_windows_were_learned(name):
     if isinstance(model, ImplicitGenerator) and " with " in name:
         pytest.skip("games take long; each family stands for its variants")
     torch.manual_seed(0)
-    first, second = torch.zeros(3, 16, 16), torch.zeros(3, 16, 16)
-    first[0, :, :8] = 1.0
-    second[2, 8:] = 1.0
-    pair = torch.stack([first, second])
+    pair = families.two_windows(name)
     asked = families.requests(2, model.spec, coverage=torch.tensor([0.5, 0.0]), green=torch.tensor([0.0, 0.5]))
     asked = replace(asked, given=pair[:, [model.spec.channels.index(c) for c in model.spec.given]])
     index = torch.arange(16) % 2
@@ -248,7 +245,7 @@ class Windows(Dataset):
 def test_it_trains_in_half_precision_with_accumulated_and_clipped_gradients(name, tmp_path):
     task = GenerativeTask(
         model=families.config(name),
-        spec=families.spec().to_dict(),
+        spec=families.spec(name=name).to_dict(),
         optimizer={"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1e-3},
         lr_schedule={"_target_": "citygrain.training.lr_schedules.constant"},
     )

@@ -43,8 +43,12 @@ def test_every_channel_stands_in_the_table_with_its_colour_and_its_rules():
 
 def test_every_measure_stands_in_a_table_with_unit_formula_and_source():
     pages = measures.pages()
-    listed_on = ((source.MEASURES, "conditions"), (source.FRAME, "frame"), (source.FORM, "form"))
-    for listed, page in ((of, f"made/{name}.md") for of, name in listed_on):
+    for listed, page in (
+        (source.MEASURES, "made/conditions.md"),
+        (source.FRAME, "made/frame.md"),
+        (source.FORM, "made/form.md"),
+        (source.KEY_POINTS, "made/key_points.md"),
+    ):
         for measure in listed.values():
             assert f"{{#measure-{measure.name.replace('_', '-')}}}" in pages[page]
             for said in (measure.unit, measure.formula, measure.source):

@@ -1,4 +1,4 @@
-"""Every measure with its unit, formula and source: the conditions, then urban form by what it is about."""
+"""Every measure with its unit, formula and source: conditions, urban form by what it is about, key points."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def pages() -> dict[str, str]:
         "made/conditions.md": _table(source.MEASURES.values(), asked=True),
         "made/frame.md": _table(source.FRAME.values()),
         "made/form.md": "\n".join(form),
+        "made/key_points.md": _table(source.KEY_POINTS.values()),
     }
 
 

@@ -20,6 +20,7 @@ import citygrain
 from citygrain import protocols
 from citygrain.__main__ import FLAGS, VERBS, read_comments
 from citygrain.evaluation.form import FORM
+from citygrain.evaluation.key_points import KEY_POINTS
 from citygrain.geo import layers
 from citygrain.geo.layers import CHANNELS, COASTLINE, PARTED, PARTS, RASTER_FORMAT
 from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule
@@ -37,6 +38,7 @@ __all__ = [
     "FLAGS",
     "FORM",
     "FRAME",
+    "KEY_POINTS",
     "LAYERS_MODULE",
     "MEASURES",
     "OSM_RULES",

@@ -134,7 +134,8 @@ class Model:
         attempts
             How often a layout that misses its request is drawn, with a corrected request; the nearest is kept.
         extent_m
-            Width and height in metres of areas that are larger than a window; only diffusion models draw them.
+            Width and height in metres of areas that are larger than a window; families that can keep parts of a layout
+            draw them.
         given
             For a model that is given channels: the prepared place whose windows the channels are taken from, or a
             `Given`.

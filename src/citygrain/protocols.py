@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from citygrain.errors import CapabilityError
-from citygrain.geo.stroke_code import StrokeCode, Strokes
+from citygrain.geo.stroke_code import StrokeCode
+from citygrain.geo.window_strokes import Strokes
 from citygrain.spec import Conditions, LayoutSpec
 
 

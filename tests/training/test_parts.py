@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as torch_schedules
 
-from citygrain.data.codes import CodeBank
+from citygrain.data.codes import CodeBank, CodeBatch
 from citygrain.errors import ConfigError, DataError
 from citygrain.spec import Batch, Conditions, LayoutSpec
 from citygrain.support.config import find_config_dir, load_config
@@ -164,12 +164,13 @@ def test_a_stopwatch_adds_up_what_a_run_took_before_it_was_resumed(monkeypatch):
 def test_codes_are_kept_with_their_conditions_and_made_again_only_when_something_changed(tmp_path):
     encoded = []
 
-    def encode(layout):
-        encoded.append(len(layout))
-        return layout[:, :, :2, :2] * 2
+    def encode(indices):
+        batch = batches(indices)
+        encoded.append(len(batch.layout))
+        return CodeBatch(batch.layout[:, :, :2, :2] * 2, batch.conditions)
 
     def build(**key):
-        CodeBank.build(tmp_path / "c.pt", key, 300, batches, encode, lambda _: None)
+        CodeBank.build(tmp_path / "c.pt", key, 300, encode, lambda _: None)
 
     build(codec="a")
     bank = CodeBank.open(tmp_path / "c.pt")

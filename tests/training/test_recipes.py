@@ -44,12 +44,13 @@ def trained(recipe, cities, runs, *more):
 @pytest.mark.parametrize("recipe", list_groups()["experiment"])
 def test_a_recipe_trains_and_is_sampled(recipe, cities, tmp_path):
     made = trained(recipe, cities, tmp_path / "runs")
-    asked = [f"checkpoint={made}", "n=3", "conditions.coverage=p50", f"paths.data={cities}", f"out={tmp_path / 'out'}"]
+    generator = citygrain.load(made)
+    wanted = "coverage" if "building" in generator.spec.channels else "street_density"
+    asked = [f"checkpoint={made}", "n=3", f"conditions.{wanted}=p50", f"paths.data={cities}", f"out={tmp_path / 'out'}"]
     sample(load_config("sample", asked))
     layouts = np.load(tmp_path / "out" / "layouts.npz")["layouts"]
-    generator = citygrain.load(made)
     assert layouts.shape == (3, *generator.spec.shape)
-    assert list(csv.DictReader((tmp_path / "out" / "measured.csv").read_text().splitlines()))[2]["measured_coverage"]
+    assert list(csv.DictReader((tmp_path / "out" / "measured.csv").read_text().splitlines()))[2][f"measured_{wanted}"]
     pictures = {path.parent.name for path in (tmp_path / "runs" / recipe).rglob("step_*.png")}
     assert pictures, "a run shows what it does"
 

@@ -21,7 +21,8 @@ from citygrain.geo.raster_files import MANIFEST
 from citygrain.latent import Codes, encode_places, find_codec
 from citygrain.measures import MEASURES
 from citygrain.networks.frame import FRAME, is_settled
-from citygrain.protocols import Completes, Denoiser, Holds, Sampler, Trained
+from citygrain.protocols import Denoiser, Sampler, Trained
+from citygrain.samplers.areas import keeps_parts
 from citygrain.samplers.base import find_fitting_samplers
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
 from citygrain.support.devices import find_device
@@ -128,8 +129,7 @@ class Studio:
     @property
     def edits(self) -> bool:
         """Whether the model can keep a part of a layout."""
-        completes = any(isinstance(sampler, Completes) for sampler in self.samplers.values())
-        return completes and isinstance(self.generator, Holds)
+        return any(keeps_parts(self.generator, sampler) for sampler in self.samplers.values())
 
     @property
     def varies(self) -> bool:

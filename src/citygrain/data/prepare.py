@@ -172,7 +172,7 @@ def _write(
         origin += ", which holds no tag that makes a channel there"
     blocks, split = _blocks(layout, grid, known, deal, workers, origin)
     blocks.to_parquet(draft / raster_files.BLOCKS)
-    _list_ways(found, grid).to_parquet(draft / raster_files.WAYS)
+    _list_ways(found, place).to_parquet(draft / raster_files.WAYS)
     return {
         "format": RASTER_FORMAT,
         "attribution": found.provenance["attribution"],
@@ -194,23 +194,34 @@ def _write(
     }
 
 
-def _list_ways(found: Features, grid: Grid) -> gpd.GeoDataFrame:
-    """List the lines of the channels of ways that touch the grid: one row a line, with its `channel`."""
-    box = shapely.box(*grid.bounds)
+def _find_area(found: Features, place: Place) -> shapely.Geometry:
+    """Return the part of the place that the source covers, in the place's CRS."""
+    return shapely.intersection(shapely.make_valid(place.utm), shapely.make_valid(found.valid))
+
+
+def _list_ways(found: Features, place: Place) -> gpd.GeoDataFrame:
+    """List the lines of the channels of ways, cut at the edge of what is drawn: one row a line, with its `channel`."""
+    area = _find_area(found, place)
+    shapely.prepare(area)
     parts, channels = [], []
     for name in WIDTHS:
         lines = shapely.get_parts(found[name].geometry.to_numpy())
-        lines = lines[(shapely.get_dimensions(lines) == 1) & shapely.intersects(lines, box)]
+        lines = lines[(shapely.get_dimensions(lines) == 1) & shapely.intersects(area, lines)]
+        within = shapely.covers(area, lines)
+        rest = shapely.get_parts(shapely.intersection(lines[~within], area))
+        lines = np.concatenate([lines[within], rest[shapely.get_dimensions(rest) == 1]])
         parts.append(lines)
         channels += [name] * len(lines)
-    return gpd.GeoDataFrame({"channel": pd.Series(channels, dtype="str")}, geometry=np.concatenate(parts), crs=grid.crs)
+    return gpd.GeoDataFrame(
+        {"channel": pd.Series(channels, dtype="str")}, geometry=np.concatenate(parts), crs=place.crs
+    )
 
 
 def _draw(
     found: Features, place: Place, grid: Grid, path: Path, workers: int, report: Progress
 ) -> tuple[dict[str, float], float]:
     """Write the GeoTIFF; return the share of each channel in the valid cells, and the area of these in km²."""
-    area = shapely.intersection(shapely.make_valid(place.utm), shapely.make_valid(found.valid))
+    area = _find_area(found, place)
     if shapely.is_empty(area) or shapely.area(area) == 0:
         raise SourceError(
             f"The source has no data in {place.name}.",

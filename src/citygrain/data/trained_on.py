@@ -40,6 +40,8 @@ class TrainedOn:
         Seed of the train windows.
     grids
         Name of a place → the cells of its city raster, in metres of its UTM CRS.
+    allow_unknown
+        Whether places took part that do not know one of the channels.
     """
 
     spec: LayoutSpec
@@ -49,6 +51,7 @@ class TrainedOn:
     balance: Balance
     seed: int
     grids: Mapping[str, Grid]
+    allow_unknown: bool = False
 
     @classmethod
     def of(cls, generator: Trained) -> TrainedOn:
@@ -73,6 +76,7 @@ class TrainedOn:
                 balance=made["balance"],
                 seed=made["seed"],
                 grids=grids,
+                allow_unknown=made.get("allow_unknown", False),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -130,6 +134,7 @@ class TrainedOn:
             limit=limit,
             seed=self.seed if seed is None else seed,
             raster_format=self.spec.raster_format,
+            allow_unknown=self.allow_unknown,
         )
 
     def data(
@@ -174,4 +179,5 @@ class TrainedOn:
             val_windows=val_windows,
             test_windows=test_windows,
             raster_format=spec.raster_format,
+            allow_unknown=self.allow_unknown,
         )

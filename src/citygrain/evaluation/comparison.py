@@ -94,7 +94,7 @@ def compare(
     made = (
         {Path(name).name: layouts for name, layouts in generated.items()}
         if isinstance(generated, Mapping)
-        else {Path(folder).name: _read_generated(Path(folder)) for folder in generated}
+        else {Path(folder).name: read_generated(Path(folder)) for folder in generated}
     )
     rasters = [CityRaster.open(find_place(Path(data), place)) for place in places]
     resolution_m, size_px = _choose_windows(window_m, resolution_m, rasters, made)
@@ -246,7 +246,7 @@ def _measure_flow(
     return middles, np.concatenate(parts).astype(float)
 
 
-def _read_generated(folder: Path) -> Layouts:
+def read_generated(folder: Path) -> Layouts:
     """Read the layouts that `citygrain sample` wrote."""
     try:
         with np.load(folder / ARRAYS) as file:

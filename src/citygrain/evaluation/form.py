@@ -97,8 +97,9 @@ class Form:
         Measure → value in its unit; NaN where the layout has nothing to measure. Conditions are among them.
     samples
         What the medians are medians of, to be pooled over layouts: `footprint_area`, `compactness`, `elongation`,
-        `nearest_building`, `setback`, `block_area`, `block_shape`; and for each network its `…_segment_length`, and
-        `…_bearing` with `…_bearing_length`, in degrees from the grid's north and metres.
+        `nearest_building`, `setback`, `block_area`, `block_shape`; and for each network its `…_segment_length`;
+        `…_bearing` in degrees from the grid's north, with `…_bearing_length` and `…_bearing_straight`, the length of
+        the same ways and the distance between their ends in metres; and `…_degree`, how many ways meet at each node.
     """
 
     values: dict[str, float]

@@ -104,8 +104,12 @@ def coarsen(layouts: Tensor) -> NDArray[np.float32]:
 
 def measure_window(layout: Cells, *, channels: Sequence[str], resolution_m: float, service: bool = False) -> Form:
     """Measure one layout `(C, H, W)`."""
-    grid = Grid(SOMEWHERE, 500_000.0, 0.0, resolution_m, layout.shape[2], layout.shape[1])
-    return measure_form(layout, channels, grid, service=service)
+    return measure_form(layout, channels, grid_of(layout, resolution_m), service=service)
+
+
+def grid_of(layout: Cells, resolution_m: float) -> Grid:
+    """Return a grid for a layout `(C, H, W)` that has no place on Earth."""
+    return Grid(SOMEWHERE, 500_000.0, 0.0, resolution_m, layout.shape[2], layout.shape[1])
 
 
 @contextmanager
@@ -129,6 +133,7 @@ def gather(
     embedding: LayoutEmbedding | None = None,
     mapped: Callable[..., Iterator[Form]] = map,
     service: bool = False,
+    measure_one: Callable[..., Form] = measure_window,
 ) -> Gathered:
     """Make layouts part by part, measure them and keep each part; a part that is there is read.
 
@@ -150,8 +155,10 @@ def gather(
         A `map`, such as `start_processes` hands out.
     service
         Whether service roads belong to the drive network.
+    measure_one
+        Measures one layout; takes what `measure_window` takes.
     """
-    measured = partial(measure_window, channels=tuple(channels), resolution_m=resolution_m, service=service)
+    measured = partial(measure_one, channels=tuple(channels), resolution_m=resolution_m, service=service)
 
     def known_of(positions: range) -> Arrays:
         layouts = layouts_of(positions)

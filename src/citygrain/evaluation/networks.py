@@ -50,7 +50,13 @@ def measure_network(ways: Ways, network: str, grid: Grid) -> Form:
         "betweenness_gini": _betweenness_gini(ways, length),
         "largest_component": _largest_component(ways, length),
     }
-    samples = {"segment_length": length[whole], "bearing": bearing, "bearing_length": length[open_ended]}
+    samples = {
+        "segment_length": length[whole],
+        "bearing": bearing,
+        "bearing_length": length[open_ended],
+        "bearing_straight": straight[open_ended],
+        "degree": degree.astype(float),
+    }
     return Form(
         {f"{network}_{name}": value for name, value in values.items()},
         {f"{network}_{name}": sample for name, sample in samples.items()},
@@ -122,7 +128,7 @@ def measure_reach(ways: Ways) -> Form:
     if not len(junctions):
         return Form(dict.fromkeys(names, math.nan), {})
     length = shapely.length(ways.lines)
-    distance = _distances(ways.ends, length, len(ways.nodes), junctions)
+    distance = find_distances(ways.ends, length, len(ways.nodes), junctions, limit=max(REACHES_M))
     from_u, from_v = distance[:, ways.ends[:, 0]], distance[:, ways.ends[:, 1]]
     values = {}
     for name, metres in zip(names, REACHES_M, strict=True):
@@ -131,14 +137,33 @@ def measure_reach(ways: Ways) -> Form:
     return Form(values, {})
 
 
-def _distances(
-    ends: NDArray[np.int64], length: NDArray[np.float64], n: int, sources: NDArray[np.int64]
+def find_distances(
+    ends: NDArray[np.int64],
+    length: NDArray[np.float64],
+    n: int,
+    sources: NDArray[np.int64],
+    *,
+    limit: float = math.inf,
 ) -> NDArray[np.float64]:
-    """Metres along the ways from each source to each node, `(S, n)`; ∞ beyond the farthest reach."""
+    """Find how far it is along the ways from each source to each node, `(S, n)`; ∞ where it is farther than `limit`.
+
+    Parameters
+    ----------
+    ends
+        `(M, 2)` the nodes at which each way begins and ends.
+    length
+        `(M,)` of each way.
+    n
+        How many nodes there are.
+    sources
+        `(S,)` nodes.
+    limit
+        In the unit of the lengths.
+    """
     pair = np.sort(ends, 1)
     order = np.lexsort((length, pair[:, 1], pair[:, 0]))  # of parallel ways, the shortest comes first
     _, first = np.unique(pair[order], axis=0, return_index=True)
     keep = order[first]
     graph = coo_array((length[keep], (pair[keep, 0], pair[keep, 1])), (n, n)).tocsr()
-    metres: NDArray[np.float64] = dijkstra(graph, directed=False, indices=sources, limit=max(REACHES_M))
-    return metres
+    distance: NDArray[np.float64] = dijkstra(graph, directed=False, indices=sources, limit=limit)
+    return distance

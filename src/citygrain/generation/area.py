@@ -20,8 +20,9 @@ from citygrain.generation.requests import Level
 from citygrain.layouts import Layouts
 from citygrain.networks.frame import BEARING, find_condition
 from citygrain.protocols import Denoiser, Known, Noise, Sampler, ShowsLayouts, Trained, require
-from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling
+from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling, keeps_parts
 from citygrain.samplers.diffusion import DIFFUSION
+from citygrain.samplers.strokes import PlansStrokes
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import show_progress_bar
 from citygrain.support.devices import SINGLE, find_device, use_precision
@@ -48,8 +49,8 @@ def draw_area(
 ) -> Tensor:
     """Draw an area of any extent. Some of its cells or channels may be known; they stay as they are.
 
-    Only diffusion models draw areas that are larger than a window. A single window with known cells can be drawn by
-    every family that can keep parts of a layout.
+    Diffusion models draw all windows of an area together. Other families that can keep parts of a layout draw them in
+    turn, each around what its neighbours have drawn. Families that cannot draw a single window only.
 
     Parameters
     ----------
@@ -103,7 +104,10 @@ def draw_area(
             remedy="choose a diffusion model without given channels, and keep these channels instead",
         )
     if not isinstance(generator, Denoiser):
-        return _window(generator, shape, fields, known, place, seed, chosen, strength, device)
+        tiling = Tiling.cover(*shape, spec.size_px, overlap)
+        _check_turns(generator, shape, known, chosen, strength)
+        asked = make_requests(spec, tiling, fields, known, place)
+        return _draw_in_turn(generator, tiling, asked, known, seed, chosen, batch_size)
     factor = spec.size_px // generator.latent_shape[-1]
     padded = [-(-length // factor) * factor for length in shape]
     pad = (0, padded[1] - shape[1], 0, padded[0] - shape[0])
@@ -125,40 +129,61 @@ def draw_area(
     return _composed(layout, known)[:, : shape[0], : shape[1]]
 
 
-def _window(
-    generator: Trained,
-    shape: tuple[int, int],
-    fields: Fields,
-    known: Known | None,
-    place: str | None,
-    seed: int,
-    sampler: Sampler,
-    strength: float,
-    device: torch.device,
-) -> Tensor:
-    """Draw one window with a family that cannot draw areas."""
-    spec: LayoutSpec = generator.spec
-    size = spec.size_px
-    if shape != (size, size) or strength < 1:
+def _check_turns(
+    generator: Trained, shape: tuple[int, int], known: Known | None, sampler: Sampler, strength: float
+) -> None:
+    """Check what a family that is no diffusion model can draw."""
+    size = generator.spec.size_px
+    if strength < 1 or (shape != (size, size) and not keeps_parts(generator, sampler)):
         raise CapabilityError(
-            "This family draws windows from nothing, and no areas or variations of layouts.",
-            expected=f"{size} × {size} cells, strength=1",
+            "This family draws windows from nothing, and no areas or variations of layouts."
+            if strength == 1
+            else "This family draws from nothing, and no variations of layouts.",
+            expected=f"{size} × {size} cells, strength=1" if strength == 1 else "strength=1",
             got=f"{type(generator).__name__}, {shape[0]} × {shape[1]} cells, strength={strength}",
             remedy="choose a diffusion model",
         )
-    asked = make_requests(spec, Tiling((0,), (0,), size), fields, known, place).to(device)
-    if known is not None:
-        if (known.keep.any(1) != known.keep.all(1)).any():
-            raise CapabilityError(
-                "This family can keep whole cells only.",
-                got=f"{type(generator).__name__}, some channels kept",
-                remedy="choose a diffusion model to keep channels",
-            )
-        known = Known(*(of.to(device) for of in known))
-        sampler = Inpaint(sampler, known)
-    with torch.no_grad():
-        drawn = generator.sample(asked, noise=Noise([seed], device), sampler=sampler)
-    return _composed((drawn[0] * 255).round().to(torch.uint8).cpu(), known)
+    if isinstance(generator, PlansStrokes) or known is None:
+        return
+    if (known.keep.any(1) != known.keep.all(1)).any():
+        raise CapabilityError(
+            "This family can keep whole cells only.",
+            got=f"{type(generator).__name__}, some channels kept",
+            remedy="choose a diffusion model to keep channels",
+        )
+
+
+def _draw_in_turn(
+    generator: Trained,
+    tiling: Tiling,
+    asked: Conditions,
+    known: Known | None,
+    seed: int,
+    sampler: Sampler,
+    batch_size: int,
+) -> Tensor:
+    """Draw the windows of an area in turn, each around what is known and what those before it have drawn."""
+    device = find_device(generator)
+    shape = (1, len(generator.spec.channels), tiling.height, tiling.width)
+    layout = torch.zeros(shape) if known is None else known.layout.clone()
+    keep = torch.zeros(shape, dtype=torch.bool) if known is None else known.keep.clone()
+    seeds = [seed]
+    if len(tiling) > 1:
+        seeds = torch.randint(2**62, (len(tiling),), generator=torch.Generator().manual_seed(seed)).tolist()
+    for turn in tiling.list_turns():
+        missing = [number for number in turn if not tiling.cut(keep, [number]).all()]
+        for start in range(0, len(missing), batch_size):
+            numbers = missing[start : start + batch_size]
+            here = Known(tiling.cut(layout, numbers).to(device), tiling.cut(keep, numbers).to(device))
+            around = sampler if known is None and not here.keep.any() else Inpaint(sampler, here)
+            noise = Noise([seeds[number] for number in numbers], device)
+            with torch.no_grad():
+                drawn = generator.sample(asked[torch.tensor(numbers)].to(device), noise=noise, sampler=around)
+            whole = torch.where(here.keep, here.layout, (drawn.float() * 255).round() / 255).cpu()
+            for number, window in zip(numbers, whole, strict=True):
+                rows, columns = tiling[number]
+                layout[0, :, rows, columns], keep[0, :, rows, columns] = window, True
+    return _composed((layout[0] * 255).round().to(torch.uint8), known)
 
 
 def make_requests(
@@ -265,7 +290,7 @@ def draw_areas(
     Parameters
     ----------
     generator
-        A diffusion model.
+        A diffusion model, or another one that can keep parts of layouts.
     seeds
         One seed for each area.
     conditions

@@ -17,6 +17,7 @@ import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
+from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
@@ -34,7 +35,7 @@ from citygrain.networks.frame import BEARING, FRAME
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
 from citygrain.protocols import Denoiser, Known, Sampler, Trained
-from citygrain.samplers.areas import Begin
+from citygrain.samplers.areas import Begin, keeps_parts
 from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_text
 
@@ -299,14 +300,23 @@ def edit(
     if conditions.get(BEARING) is None and TrainedOn.of(generator).frame == "streets":
         bearing = find_bearing(raster, spec, outline)
     found = read_site(
-        raster, spec, outline, context_m, one_window=not isinstance(generator, Denoiser), bearing=bearing
-    )  # fmt: skip
+        raster, spec, outline, context_m, one_window=_takes_one_window(generator, chosen, outline), bearing=bearing
+    )
     fields = read_fields(spec, read_levels(conditions), found.grid)
     like = conditions.get("place")
     return redraw(
         generator, found, fields, kept=keep, place=None if like is None else str(like), seeds=seeds,
         sampler=chosen, strength=strength, begin=begin, overlap=overlap, batch_size=batch_size,
     )  # fmt: skip
+
+
+def _takes_one_window(generator: Trained, sampler: Sampler, outline: BaseGeometry) -> bool:
+    """Tell whether a site is redrawn in one window: families that draw in turn draw as few windows as they can."""
+    if isinstance(generator, Denoiser):
+        return False
+    left, bottom, right, top = outline.bounds
+    fits = max(right - left, top - bottom) <= generator.spec.extent_m
+    return fits or not keeps_parts(generator, sampler)
 
 
 def redraw(

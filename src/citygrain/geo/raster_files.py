@@ -4,10 +4,10 @@
 `layout.tif`      uint8 coverage, 255 = the cell is fully covered; a band a channel; UTM; tiles of 512; DEFLATE;
                   overviews ×2 and ×4 by average; a mask: 0 outside the place and where the source has no data
 `blocks.parquet`  GeoParquet, the blocks of the split in UTM: split, share of valid cells, measured conditions
-`ways.parquet`    GeoParquet, the lines that the channels of ways were drawn from, in UTM: `channel`; rasters that were
-                  prepared by an earlier citygrain do not have it
+`ways.parquet`    GeoParquet, the lines that the channels of ways were drawn from, in UTM: `channel`; packs do not have
+                  it, nor rasters that an earlier citygrain prepared
 `place.json`      where it came from and how it was drawn; written last, so that a folder without it is not whole
-`.cache/`         levels decoded into plain arrays for training; may be deleted at any time
+`.cache/`         levels decoded into plain arrays for training, ways merged into strokes; may be deleted at any time
 ================  ==================================================================================================
 """
 

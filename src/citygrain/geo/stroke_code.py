@@ -20,23 +20,33 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from citygrain.geo.window_strokes import (
+    AT_EDGE,
+    EDGE,
+    FREE,
+    GOES_ON,
+    LOOSE,
+    ON,
+    OPEN,
+    TOUCHES,
+    WAITS,
+    Bools,
+    Floats,
+    Ints,
+    Strokes,
+    find_touching,
+    join_ends,
+    sum_lengths,
+)
+
 KINDS = ("arterial", "street", "service", "rail", "cycle", "walk")
 """Channels that can be written as strokes, in the order in which they are written."""
 
 FRAMED = ("arterial", "street")
 """Kinds whose bearing is the frame of a window; where there are none of these, all kinds are looked at."""
 
-GOES_ON: dict[str, tuple[str, ...]] = {"arterial": ("arterial", "street"), "street": ("arterial", "street")}
-"""Kind → the kinds of later strokes that its open ends wait for; its own kind for those that are left out."""
-
 LENGTHS_M = (400.0, 200.0, 100.0)
 """Bounds of the length classes, the longest first."""
-
-TOUCH_M = 2.0
-"""An end lies on another stroke when it is this near to it."""
-
-JOIN_M = 14.0
-"""On the way back, an end is moved at most this far onto the stroke that it lies on."""
 
 BEARINGS = 90
 """Bins of the bearing of a frame, over a quarter of a turn."""
@@ -49,52 +59,7 @@ COLUMNS = 8
 
 UNUSED, FRAME = -1, -2
 
-FREE, EDGE, TOUCHES, WAITS = range(4)
-"""How an end of a stroke stands: nowhere, at the window's edge, on another stroke, or where a later one will go on."""
-
 Frame = Literal["streets", "none"]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Strokes:
-    """The ways of one window as lines, in metres from the window's middle: x to the right, y down.
-
-    Attributes
-    ----------
-    kind
-        `(N,)` index into the kinds of the code.
-    xy
-        `(V, 2)` vertices of all strokes, one stroke after another.
-    stroke
-        `(V,)` which stroke a vertex is of, in order.
-    known
-        `(K,)` which kinds are known in this window. A kind that is not known has no strokes, and that means nothing.
-    given
-        `(N,)` which strokes are given, and not drawn.
-    """
-
-    kind: Ints
-    xy: Floats
-    stroke: Ints
-    known: Bools
-    given: Bools
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    @cached_property
-    def lines(self) -> NDArray[np.object_]:
-        """The strokes as LineStrings, `(N,)`."""
-        return shapely.linestrings(self.xy, indices=self.stroke) if len(self.kind) else np.empty(0, object)
-
-    @classmethod
-    def of_lines(cls, kind: Ints, lines: NDArray[np.object_], known: Bools, given: Bools | None = None) -> Strokes:
-        """Make strokes of LineStrings `(N,)`."""
-        xy, stroke = shapely.get_coordinates(lines, return_index=True)
-        return cls(kind, xy, stroke, known, np.zeros(len(kind), bool) if given is None else given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +72,8 @@ class Written:
         `(N,)` index into the kinds of the code.
     given
         `(N,)` which strokes are given.
+    apart
+        `(N,)` which strokes cross others without meeting them.
     xy
         `(V, 2)` positions in the frame, whole numbers; the middle of the window is (0, 0).
     stroke
@@ -123,6 +90,7 @@ class Written:
 
     kind: Ints
     given: Bools
+    apart: Bools
     xy: Ints
     stroke: Ints
     how: Ints
@@ -153,8 +121,10 @@ class Written:
             y = -y
         if symmetry & 1:
             x = -x
-        mirrored = bool((symmetry & 4 > 0) ^ (symmetry & 2 > 0) ^ (symmetry & 1 > 0))
-        bearing = (BEARINGS - self.bearing) % BEARINGS if mirrored else self.bearing
+        bearing = self.bearing
+        if symmetry.bit_count() % 2 and bearing:  # a mirrored frame has the bearing −b, written as a quarter turn − b
+            bearing = BEARINGS - bearing
+            x, y = y, -x
         return replace(self, xy=np.stack([x, y], 1), bearing=bearing).ordered(grid_m)
 
     def ordered(self, grid_m: float) -> Written:
@@ -164,7 +134,7 @@ class Written:
         count = len(self)
         head, tail = self.xy[self.first], self.xy[self.last]
         away = tail - head
-        length = _sum_lengths(self.xy, self.stroke, count) * grid_m
+        length = sum_lengths(self.xy, self.stroke, count) * grid_m
         upright = np.abs(away[:, 1]) > np.abs(away[:, 0])
         size = np.bincount(self.stroke, minlength=count)
         middle = np.stack([np.bincount(self.stroke, self.xy[:, i], count) / size for i in (0, 1)], 1)
@@ -194,8 +164,8 @@ class Written:
         begin = np.where(flip, self.last[order], self.first[order])
         xy = self.xy[np.repeat(begin, sizes) + np.repeat(step, sizes) * within]
         return replace(
-            self, kind=kind, given=self.given[order], xy=xy, stroke=np.repeat(np.arange(count), sizes), how=how,
-            partners=partners,
+            self, kind=kind, given=self.given[order], apart=self.apart[order], xy=xy,
+            stroke=np.repeat(np.arange(count), sizes), how=how, partners=partners,
         )  # fmt: skip
 
     def select(self, kept: Bools) -> Written:
@@ -206,7 +176,8 @@ class Written:
         how = np.where((self.how[kept] == TOUCHES) & (partners < 0).all(2), FREE, self.how[kept])
         of = kept[self.stroke]
         return replace(
-            self, kind=self.kind[kept], given=self.given[kept], xy=self.xy[of], stroke=number[self.stroke[of]],
+            self, kind=self.kind[kept], given=self.given[kept],
+            apart=self.apart[kept], xy=self.xy[of], stroke=number[self.stroke[of]],
             how=how, partners=partners,
         )  # fmt: skip
 
@@ -222,11 +193,6 @@ class Written:
         goes_on = np.array([[other in GOES_ON.get(kind, (kind,)) for other in kinds] for kind in kinds])
         waits = (there & goes_on[self.kind[:, None, None], self.kind[self.partners]]).any(2) | (self.how == WAITS)
         return np.where(self.how == EDGE, AT_EDGE, np.where(on, ON, np.where(waits, OPEN, LOOSE)))
-
-
-LOOSE, AT_EDGE, ON, OPEN = range(4)
-STANDS = ("loose", "edge", "on", "open")
-"""How an end stands when strokes are read one after another."""
 
 
 @dataclass(frozen=True)
@@ -251,8 +217,9 @@ class StrokeCode:
     Notes
     -----
     A code is `(rows, 8)` int16. Row 0 is `(-2, bearing bin, strength bin, bits of known kinds, 0, 0, 0, 0)`. The others
-    are `(kind, x, y, role, how, p, q, given)`, one a vertex: the role is 0 within a stroke, 1 for its first and 2 for
-    its last vertex; *how*, *p* and *q* are those of `Written`. Rows that are not used have -1 in the first column.
+    are `(kind, x, y, role, how, p, q, marks)`, one a vertex: the role is 0 within a stroke, 1 for its first and 2 for
+    its last vertex; *how*, *p* and *q* are those of `Written`; the marks are 1 for given plus 2 for apart. Rows that
+    are not used have -1 in the first column.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -264,8 +231,8 @@ class StrokeCode:
 
     @property
     def reach(self) -> int:
-        """Grid positions from the middle of a window to its farthest corner."""
-        return math.ceil(self.extent_m / math.sqrt(2) / self.grid_m)
+        """Positions from the middle of a window to its farthest corner; there is room for all bearings at least."""
+        return max(math.ceil(self.extent_m / math.sqrt(2) / self.grid_m), BEARINGS // 2)
 
     def write(self, strokes: Strokes, *, bearing: int | None = None) -> Written:
         """Write strokes on the grid.
@@ -286,7 +253,9 @@ class StrokeCode:
         fresh = np.ones(len(xy), bool)
         fresh[1:] = (xy[1:] != xy[:-1]).any(1) | (flat.stroke[1:] != flat.stroke[:-1])
         xy, stroke = xy[fresh], flat.stroke[fresh]
-        written = Written(strokes.kind, strokes.given, xy, stroke, how, partners, frame, strength, strokes.known)
+        written = Written(
+            strokes.kind, strokes.given, strokes.apart, xy, stroke, how, partners, frame, strength, strokes.known
+        )
         written = written.select(np.bincount(stroke, minlength=count) > 1).ordered(self.grid_m)
         fits = written.last < self.rows - 1
         return written if fits.all() else written.select(fits)
@@ -300,7 +269,7 @@ class StrokeCode:
         if len(written):
             rows = code[1 : 1 + len(written.xy)]
             rows[:, 0], rows[:, 1:3] = written.kind[written.stroke], written.xy
-            rows[:, 7] = written.given[written.stroke]
+            rows[:, 7] = (written.given + 2 * written.apart)[written.stroke]
             for end, at in enumerate((written.first, written.last)):
                 rows[at, 3], rows[at, 4], rows[at, 5:7] = end + 1, written.how[:, end], written.partners[:, end]
         return code
@@ -311,45 +280,22 @@ class StrokeCode:
         first, last = rows[:, 3] == 1, rows[:, 3] == 2
         known = (int(code[0, 3]) >> np.arange(len(self.kinds))) & 1 > 0
         return Written(
-            rows[first, 0], rows[first, 7] > 0, rows[:, 1:3], np.cumsum(first) - 1,
+            rows[first, 0], rows[first, 7] & 1 > 0,
+            rows[first, 7] & 2 > 0, rows[:, 1:3], np.cumsum(first) - 1,
             np.stack([rows[first, 4], rows[last, 4]], 1), np.stack([rows[first, 5:7], rows[last, 5:7]], 1),
             int(code[0, 1]), int(code[0, 2]), known,
         )  # fmt: skip
 
     def read(self, written: Written) -> Strokes:
         """Return the strokes, turned back out of the frame, with their ends where they belong."""
-        xy = turn_points(written.xy * self.grid_m, to_angle(written.bearing))
+        xy = turn_points(written.xy.astype(np.float64) * self.grid_m, to_angle(written.bearing))
         stands = written.find_standing(self.kinds) if len(written) else np.zeros((0, 2), np.int64)
         return join_ends(
-            Strokes(written.kind, xy, written.stroke, written.known, written.given), stands, self.kinds, self.extent_m
+            Strokes(written.kind, xy, written.stroke, written.known, written.given, written.apart),
+            stands,
+            self.kinds,
+            self.extent_m,
         )
-
-
-def split_at_site(strokes: Strokes, site: tuple[float, float, float, float], kept: Sequence[int] = ()) -> Strokes:
-    """Cut strokes at the edge of a site; what lies outside is given.
-
-    Parameters
-    ----------
-    strokes
-        The strokes of a window.
-    site
-        `(left, top, right, bottom)` in metres from the window's middle, y down.
-    kept
-        Kinds that are given on the site, too.
-    """
-    stays = np.isin(strokes.kind, kept)
-    cut = np.flatnonzero(~stays)
-    box = shapely.box(*site)
-    lines = strokes.lines
-    crossing = cut[~shapely.covered_by(lines[cut], box)]
-    within = np.setdiff1d(cut, crossing, assume_unique=True)
-    inside, of_inside = shapely.get_parts(shapely.clip_by_rect(lines[crossing], *site), return_index=True)
-    outside, of_outside = shapely.get_parts(shapely.difference(lines[crossing], box), return_index=True)
-    parts = np.concatenate([lines[stays], outside, lines[within], inside])
-    kind = strokes.kind[np.concatenate([np.flatnonzero(stays), crossing[of_outside], within, crossing[of_inside]])]
-    given = np.arange(len(parts)) < stays.sum() + len(outside)
-    kept_parts = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > TOUCH_M)
-    return Strokes.of_lines(kind[kept_parts], parts[kept_parts], strokes.known, given[kept_parts])
 
 
 def to_angle(bearing: int) -> float:
@@ -382,104 +328,9 @@ def find_frame(strokes: Strokes, kinds: Sequence[str]) -> tuple[int, int]:
     return number, min(int(abs(total) * STRENGTHS), STRENGTHS - 1)
 
 
-def find_touching(strokes: Strokes, extent_m: float) -> tuple[Ints, Ints]:
-    """Find how the ends of strokes stand, `(N, 2)`, and which strokes they touch, `(N, 2, 2)`, see `Written`."""
-    count = len(strokes)
-    how, partners = np.zeros((count, 2), np.int64), np.full((count, 2, 2), -1)
-    if not count:
-        return how, partners
-    first = np.searchsorted(strokes.stroke, np.arange(count))
-    last = np.searchsorted(strokes.stroke, np.arange(count), side="right") - 1
-    ends = np.stack([strokes.xy[first], strokes.xy[last]], 1).reshape(-1, 2)  # (2N, 2): first and last in turn
-    at_edge = np.abs(ends).max(1) > extent_m / 2 - 0.05
-    end, other = shapely.STRtree(strokes.lines).query(shapely.points(ends), predicate="dwithin", distance=TOUCH_M)
-    closed = np.hypot(*(strokes.xy[first] - strokes.xy[last]).T) <= TOUCH_M
-    counts = (other != end // 2) | closed[end // 2]
-    end, other = end[counts], other[counts]
-    length = _sum_lengths(strokes.xy, strokes.stroke, count)
-    order = np.lexsort((-length[other], strokes.kind[other], ~strokes.given[other], end))
-    end, other = end[order], other[order]
-    nth = np.arange(len(end)) - np.searchsorted(end, end)
-    flat = partners.reshape(-1, 2)
-    for i in (0, 1):
-        flat[end[nth == i], i] = other[nth == i]
-    touches = flat[:, 0] >= 0
-    how[:] = np.where(at_edge, EDGE, np.where(touches, TOUCHES, FREE)).reshape(-1, 2)
-    flat[at_edge] = -1
-    return how, partners
-
-
-def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: float) -> Strokes:
-    """Move ends to where they belong: onto an earlier stroke, onto a later one that goes on, or to the edge.
-
-    Parameters
-    ----------
-    strokes
-        The strokes, in the order in which they were written.
-    stands
-        `(N, 2)` how each end stands, see `STANDS`.
-    kinds
-        Names of the kinds.
-    extent_m
-        Edge of the window; strokes are cut there.
-    """
-    if not len(strokes):
-        return strokes
-    count = len(strokes)
-    xy = strokes.xy.copy()
-    first = np.searchsorted(strokes.stroke, np.arange(count))
-    last = np.searchsorted(strokes.stroke, np.arange(count), side="right") - 1
-    at, beside = np.stack([first, last], 1), np.stack([first + 1, last - 1], 1)
-    goes_on = np.array([[other in GOES_ON.get(kind, (kind,)) for other in kinds] for kind in kinds])
-    lines = strokes.lines
-    tree = shapely.STRtree(lines)
-    moved = np.zeros(count, bool)
-    for wanted in (ON, OPEN):
-        number, end = np.nonzero((stands == wanted) & ~strokes.given[:, None])
-        points = shapely.points(xy[at[number, end]])
-        row, other = tree.query(points, predicate="dwithin", distance=JOIN_M)
-        mine = number[row]
-        if wanted == ON:
-            ring = (other == mine) & (last[mine] - first[mine] > 2) & (end[row] == 1)
-            allowed = (other < mine) | ring
-        else:
-            allowed = (other != mine) & goes_on[strokes.kind[mine], strokes.kind[other]]
-        row, other = row[allowed], other[allowed]
-        targets = lines[other]
-        own = other == number[row]
-        if own.any():  # a ring ends where it began
-            targets = targets.copy()
-            targets[own] = shapely.points(xy[first[other[own]]])
-        gap = shapely.distance(points[row], targets)
-        order = np.lexsort((gap, row))
-        row, targets = row[order], targets[order]
-        nearest = np.append(True, row[1:] != row[:-1]) if len(row) else np.zeros(0, bool)
-        row, targets = row[nearest], targets[nearest]
-        there = shapely.get_coordinates(shapely.get_point(shapely.shortest_line(targets, points[row]), 0))
-        xy[at[number[row], end[row]]] = there
-        moved[number[row]] = True
-    number, end = np.nonzero((stands == AT_EDGE) & ~strokes.given[:, None])
-    tip, inner = xy[at[number, end]], xy[beside[number, end]]
-    ahead = tip - inner
-    ahead /= np.maximum(np.hypot(*ahead.T), 1e-9)[:, None]
-    gap = (extent_m / 2 - np.abs(tip)).min(1)
-    xy[at[number, end]] = tip + ahead * np.where(gap > 0, 2 * gap, 0)[:, None]
-    half = extent_m / 2
-    cut = shapely.clip_by_rect(shapely.linestrings(xy, indices=strokes.stroke), -half, -half, half, half)
-    parts, owner = shapely.get_parts(cut, return_index=True)
-    kept = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)
-    owner = owner[kept]
-    return Strokes.of_lines(strokes.kind[owner], parts[kept], strokes.known, strokes.given[owner])
-
-
 def _simplify(strokes: Strokes, tolerance_m: float) -> Strokes:
     if not len(strokes):
         return strokes
     lines = shapely.simplify(strokes.lines, tolerance_m)
     xy, stroke = shapely.get_coordinates(lines, return_index=True)
     return replace(strokes, xy=xy, stroke=stroke)
-
-
-def _sum_lengths(xy: NDArray[np.generic], stroke: Ints, count: int) -> Floats:
-    step = np.hypot(*np.diff(xy, axis=0).T) * (stroke[1:] == stroke[:-1])
-    return np.bincount(stroke[1:], step, count)

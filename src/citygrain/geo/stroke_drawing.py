@@ -11,9 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.rasterize import Grid, rasterize
-from citygrain.geo.stroke_code import Strokes
 from citygrain.geo.strokes import merge_strokes
 from citygrain.geo.vectorize import vectorize
+from citygrain.geo.window_strokes import Strokes
+
+DRAWN_M = 2.0
+"""Cells of this size are drawn, and averaged to the size that is asked for, as the levels of a city raster are."""
 
 NOWHERE = "EPSG:32631"
 """The CRS of windows that lie nowhere: any one in metres."""
@@ -42,7 +45,12 @@ def draw_strokes(
             _, stroke = np.unique(strokes.stroke[chosen], return_inverse=True)
             lines = shapely.linestrings(strokes.xy[chosen] * (1, -1), indices=stroke)
             features[name] = gpd.GeoDataFrame({"width_m": np.full(len(lines), WIDTHS[name])}, geometry=lines)
-    return next(iter(rasterize(features, _lay_grid(size_px, resolution_m), channels, size_px)))
+    finer = max(1, round(resolution_m / DRAWN_M))
+    fine = next(iter(rasterize(features, _lay_grid(size_px * finer, resolution_m / finer), channels, size_px * finer)))
+    if finer == 1:
+        return fine
+    sums = fine.reshape(len(channels), size_px, finer, size_px, finer).sum((2, 4), dtype=np.uint32)
+    return np.rint(sums / finer**2).astype(np.uint8)
 
 
 def trace_strokes(layout: ArrayLike, channels: Sequence[str], resolution_m: float, kinds: Sequence[str]) -> Strokes:

@@ -21,6 +21,7 @@ from itertools import combinations
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 DEFLECTION_DEG = 45.0
 """A street goes on at a junction in the piece that bends least, if it bends by less than this."""
@@ -30,6 +31,9 @@ AHEAD_M = 15.0
 
 SAME_M = 0.01
 """Vertices that are nearer to each other than this are one."""
+
+SHARED_M = 0.75
+"""Two vertices are shared when they are this near to each other: vector tiles round to 0.6 m."""
 
 Lines = NDArray[np.object_]
 """`(N,)` shapely LineStrings, in metres."""
@@ -56,6 +60,39 @@ def merge_strokes(ways: Mapping[str, ArrayLike]) -> dict[str, Lines]:
     [3, 2]
     """
     return {channel: _merge_lines(np.asarray(lines, object)) for channel, lines in ways.items()}
+
+
+def find_apart(strokes: Lines, ways: Lines) -> NDArray[np.bool_]:
+    """Tell which strokes cross most others without meeting them, on a bridge or in a cutting, `(N,)`.
+
+    Two ways that meet share a vertex where they cross; a bridge and the way below it do not.
+
+    Parameters
+    ----------
+    strokes
+        The strokes of one network.
+    ways
+        The ways that they were merged of, with all their vertices.
+    """
+    xy, owner = shapely.get_coordinates(strokes, return_index=True)
+    same = owner[1:] == owner[:-1]
+    inner = np.append(False, same) & np.append(same, False)
+    # Strokes of one channel have a vertex wherever they cross.
+    _, place, count = np.unique(xy[inner].round(2), axis=0, return_inverse=True, return_counts=True)
+    shared = count[place] > 1
+    # Those of two channels may cross between vertices.
+    segments = shapely.linestrings(np.stack([xy[:-1][same], xy[1:][same]], 1))
+    one, other = shapely.STRtree(segments).query(segments, predicate="crosses")
+    crossing = shapely.get_coordinates(shapely.intersection(segments[one], segments[other]))
+    points = np.concatenate([xy[inner][shared], crossing])
+    of = np.concatenate([owner[inner][shared], owner[:-1][same][one]])
+    if not len(points):
+        return np.zeros(len(strokes), bool)
+    near = cKDTree(shapely.get_coordinates(ways)).query_ball_point(points, SHARED_M, return_length=True)
+    crossings = np.bincount(of, minlength=len(strokes))
+    meetings = np.bincount(of, np.asarray(near) > 1, len(strokes))
+    apart: NDArray[np.bool_] = 2 * meetings < crossings
+    return apart
 
 
 def _merge_lines(lines: Lines) -> Lines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import geopandas as gpd
 import networkx as nx
@@ -368,19 +369,60 @@ def _find_leads(ways: Ways, onto: NDArray[np.object_]) -> tuple[NDArray[np.objec
     return leads[far], ways.kind[way_at[loose[end]]][far]
 
 
-def _node_lines(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:
-    whole = np.concatenate([np.empty(0, object), *lines.values()])
-    kinds = np.repeat(list(lines), [len(part) for part in lines.values()])
-    pieces = shapely.get_parts(shapely.line_merge(shapely.union_all(whole, grid_size=_SAME_M)))
+def node_lines(
+    lines: NDArray[np.object_], kinds: NDArray[np.str_], grid: Grid, apart: NDArray[np.bool_] | None = None
+) -> Ways:
+    """Make a network of lines that meet wherever they cross.
+
+    Parameters
+    ----------
+    lines, kinds
+        `(N,)` LineStrings in the CRS of the grid, and the channel of each.
+    grid
+        Where the layout lies.
+    apart
+        `(N,)` which lines cross others without meeting them, on a bridge or in a cutting: they meet others at ends only.
+    """
+    level = np.ones(len(lines), bool) if apart is None else ~apart
+    pieces = shapely.get_parts(shapely.line_merge(shapely.union_all(lines[level], grid_size=_SAME_M)))
+    if not level.all():
+        bridges = shapely.set_precision(lines[~level], _SAME_M)
+        ends = [shapely.get_point(bridges, i) for i in (0, -1)]
+        others = [shapely.get_point(part, i) for part in (pieces, lines[~level]) for i in (0, -1)]
+        pieces = np.concatenate([_cut_at(pieces, np.concatenate(ends)), _cut_at(bridges, np.concatenate(others))])
     pieces = pieces[shapely.length(pieces) > 0]
     kind = np.empty(0, kinds.dtype)
     if len(pieces):  # a way that changes its kind between two nodes takes that of its middle
         middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
-        kind = kinds[shapely.STRtree(whole).query_nearest(middle, all_matches=False)[1]]
+        kind = kinds[shapely.STRtree(lines).query_nearest(middle, all_matches=False)[1]]
     ends, nodes = _find_ends(pieces)
     upright = grid.upright.to_metres(grid.to_cells(nodes)) if grid.angle else nodes
     at_edge = np.any(np.abs(upright[:, [0, 1, 0, 1]] - np.array(grid.upright.bounds)) < _SAME_M, axis=1)
     return Ways(pieces, kind, ends, nodes, at_edge)
+
+
+def _node_lines(lines: Mapping[str, NDArray[np.object_]], grid: Grid) -> Ways:
+    whole = np.concatenate([np.empty(0, object), *lines.values()])
+    return node_lines(whole, np.repeat(list(lines), [len(part) for part in lines.values()]), grid)
+
+
+def _cut_at(lines: NDArray[np.object_], points: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Cut lines at the points that lie on them."""
+    point, line = shapely.STRtree(lines).query(points, predicate="dwithin", distance=2 * _SAME_M)
+    parts: list[shapely.LineString] = []
+    for number, whole in enumerate(lines):
+        xy = shapely.get_coordinates(whole)
+        along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(xy, axis=0).T))])
+        there = points[point[line == number]]
+        at = shapely.line_locate_point(whole, there)
+        cuts = {float(d): p for d, p in zip(at, shapely.get_coordinates(there), strict=True)}
+        stops = [d for d in sorted(cuts) if 2 * _SAME_M < d < along[-1] - 2 * _SAME_M]
+        bounds = [0.0, *(d for i, d in enumerate(stops) if not i or d - stops[i - 1] > 2 * _SAME_M), along[-1]]
+        for start, stop in pairwise(bounds):
+            within = xy[(along > start + _SAME_M) & (along < stop - _SAME_M)]
+            first, last = cuts.get(start, xy[0]) if start else xy[0], cuts.get(stop, xy[-1]) if stop < along[-1] else xy[-1]
+            parts.append(shapely.LineString([first, *within, last]))
+    return np.array(parts, object)
 
 
 def _find_ends(lines: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

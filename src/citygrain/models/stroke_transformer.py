@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,9 @@ from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
 from citygrain.geo.layers import WIDTHS
-from citygrain.geo.stroke_code import (
-    FREE,
-    KINDS,
-    WAITS,
-    Frame,
-    StrokeCode,
-    Strokes,
-    Written,
-    split_at_site,
-    to_angle,
-    turn_points,
-)
+from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written, to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
+from citygrain.geo.window_strokes import FREE, WAITS, Strokes, split_at_site
 from citygrain.measures import MEASURES
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding
@@ -137,7 +127,7 @@ class StrokeTransformer(nn.Module):
         return tuple(
             name
             for name in self.spec.scalars
-            if MEASURES[name].linear and set(MEASURES[name].weights) <= set(self.code.kinds)
+            if name in MEASURES and MEASURES[name].linear and set(MEASURES[name].weights) <= set(self.code.kinds)
         )
 
     # Codes ------------------------------------------------------------------------------------------------------
@@ -246,12 +236,11 @@ class StrokeTransformer(nn.Module):
         spans = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         left, top, right, bottom = (2 * at / spec.size_px - 1 for at in spans)
         site = (left, top, right, bottom)
+        find_free = partial(_find_free, code, free, spec.resolution_m)
         if not len(given):
-            return Plan(
-                drawn, site, free=_find_free(code, 0, free, spec.resolution_m) if code.frame == "none" else None
-            )
+            return Plan(drawn, site, find_free=find_free)
         written = code.write(given)
-        ground = _find_free(code, written.bearing, free, spec.resolution_m)
+        ground = find_free(written.bearing)
         how, entries = written.how.copy(), {}
         for end, at in enumerate((written.first, written.last)):
             x, y = (written.xy[at] + code.reach).clip(0, 2 * code.reach).T
@@ -263,7 +252,7 @@ class StrokeTransformer(nn.Module):
                 entries[kind] = np.concatenate([entries[kind], points]) if kind in entries else points
         written = replace(written, how=how)
         text = write_text(written, code, np.flatnonzero(~drawn).tolist())
-        return Plan(drawn, site, written, text, ground, entries)
+        return Plan(drawn, site, written, text, find_free, entries)
 
     def choose_op(self, known: Tensor) -> Tensor:
         """Return logits `(B, ops)` of the next step."""
@@ -368,7 +357,7 @@ class StepReader:
             past.select(rows)
 
 
-def _find_free(code: StrokeCode, bearing: int, free: NDArray[np.bool_], resolution_m: float) -> NDArray[np.bool_]:
+def _find_free(code: StrokeCode, free: NDArray[np.bool_], resolution_m: float, bearing: int) -> NDArray[np.bool_]:
     """Return which positions of a frame lie on free cells or next to them, by x and y."""
     wide = ndimage.binary_dilation(free, np.ones((3, 3), bool), math.ceil(1.5 * code.grid_m / resolution_m))
     at = np.arange(-code.reach, code.reach + 1) * code.grid_m

@@ -11,13 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from citygrain.geo.stroke_code import BEARINGS, STANDS, STRENGTHS, StrokeCode, Written
+from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written
+from citygrain.geo.window_strokes import STANDS
 from citygrain.networks.stroke_network import Steps
 
 FIRST = 0
 """The operations `FIRST` … `FIRST + 3` begin a stroke with a vertex, by how its end stands (`STANDS`)."""
 
-INNER = len(STANDS)
+APART = len(STANDS)
+"""The operations `APART` … `APART + 3` do the same for a stroke that crosses others without meeting them."""
+
+INNER = APART + len(STANDS)
 """A vertex within a stroke."""
 
 LAST = INNER + 1
@@ -90,7 +94,7 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = ()) -> 
     op[:2] = BEGIN, FRAME
     stands = written.find_standing(code.kinds) if vertices else np.zeros((0, 2), np.int64)
     ops = np.full(vertices, INNER)
-    ops[written.first] = FIRST + stands[:, 0]
+    ops[written.first] = FIRST + stands[:, 0] + APART * written.apart
     ops[written.last] = LAST + stands[:, 1]
     op[at] = ops
     placed = np.zeros(length, bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -32,6 +32,11 @@ KEEPERS = (*DIFFUSION, "masked_transformer", "stroke_transformer", "energy_based
 """Families that can keep known parts of a layout."""
 
 Begin = Literal["noise", "inversion"]
+
+
+def keeps_parts(model: object, sampler: object) -> bool:
+    """Tell whether a model can draw around what is known, with a sampler."""
+    return isinstance(model, Holds | PlansStrokes) and isinstance(sampler, Completes)
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,22 @@ class Tiling:
 
         return cls(space(height), space(width), size)
 
+    def list_turns(self) -> list[list[int]]:
+        """Put the windows into turns: those of one turn do not overlap, and all before them on their ground are drawn.
+
+        Windows that overlap have the order of their numbers, so each is drawn beside its neighbours above and before.
+        """
+        corners = [(row, column) for row in self.rows for column in self.columns]
+        turn: list[int] = []
+        for number, (row, column) in enumerate(corners):
+            before = [
+                turn[other]
+                for other, (above, left) in enumerate(corners[:number])
+                if row - above < self.size and abs(column - left) < self.size
+            ]
+            turn.append(max(before, default=-1) + 1)
+        return [[number for number, mine in enumerate(turn) if mine == i] for i in range(max(turn) + 1)]
+
     def refine(self, factor: int) -> Tiling:
         """Return the same windows, counted in cells that are `factor` times finer."""
         return Tiling(tuple(factor * r for r in self.rows), tuple(factor * c for c in self.columns), factor * self.size)
@@ -135,7 +156,7 @@ class Tiling:
         row, column = self.rows[number // len(self.columns)], self.columns[number % len(self.columns)]
         return slice(row, row + self.size), slice(column, column + self.size)
 
-    def cut(self, area: Tensor, numbers: range) -> Tensor:
+    def cut(self, area: Tensor, numbers: Iterable[int]) -> Tensor:
         """Return windows `(n, C, size, size)` of an area `(1, C, height, width)`."""
         return torch.cat([area[:, :, rows, columns] for rows, columns in (self[n] for n in numbers)])
 

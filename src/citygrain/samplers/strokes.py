@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import ClassVar, Protocol, runtime_checkable
@@ -13,25 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from citygrain.geo.stroke_code import (
-    AT_EDGE,
-    BEARINGS,
-    EDGE,
-    FREE,
-    GOES_ON,
-    JOIN_M,
-    ON,
-    OPEN,
-    STRENGTHS,
-    TOUCHES,
-    WAITS,
-    StrokeCode,
-    Written,
-    to_angle,
-    turn_points,
-)
+from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written, to_angle, turn_points
+from citygrain.geo.window_strokes import AT_EDGE, EDGE, FREE, GOES_ON, JOIN_M, ON, OPEN, TOUCHES, WAITS
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import (
+    APART,
     BEGIN,
     FIRST,
     FRAME,
@@ -124,7 +110,7 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         code = model.code
         steps = code.rows + 2 * len(code.kinds)
         numbers = noise.uniform(steps, 3)
-        sites = torch.tensor([plan.site for plan in plans], device=noise.device)
+        sites = torch.tensor([plan.site for plan in plans], dtype=torch.float32, device=noise.device)
         reader = model.reader(self.repeat_conditions(conditions), sites.repeat(self.runs, 1))
         pens = [_Pen(code, plan) for plan in plans]
         alive = np.arange(len(pens))
@@ -148,7 +134,8 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         device = known.device
         allowed = torch.from_numpy(np.stack([pen.list_ops() for pen in pens])).to(device)
         op = self.pick(_mask(self.guide(model.choose_op(known)), allowed), numbers[:, 0])
-        ops = op.tolist()
+        ops = [pen.settle_op(chosen) for pen, chosen in zip(pens, op.tolist(), strict=True)]
+        op = torch.tensor(ops, device=device)
         columns = torch.from_numpy(np.stack([pen.list_x(o) for pen, o in zip(pens, ops, strict=True)])).to(device)
         x = self.pick(_mask(self.guide(model.choose_x(known, op.repeat(self.runs))), columns), numbers[:, 1])
         xs = x.tolist()
@@ -171,8 +158,9 @@ class Plan:
         The part that is drawn, `(left, top, right, bottom)` in half windows from the middle.
     given, text
         The strokes that are given, and the steps that read them; None where nothing is given.
-    free
-        `(P, P)` bool by x and y: the positions of the frame that may be drawn at; None for all within the window.
+    find_free
+        Bearing → the positions of such a frame that may be drawn at, `(P, P)` bool by x and y; None for all within the
+        window.
     entries
         Kind → positions `(n, 2)` at which given strokes of this kind go on in the site.
     """
@@ -181,7 +169,7 @@ class Plan:
     site: tuple[float, float, float, float] = (-1.0, -1.0, 1.0, 1.0)
     given: Written | None = None
     text: Text | None = None
-    free: Bools | None = None
+    find_free: Callable[[int], Bools] | None = None
     entries: dict[int, Ints] = field(default_factory=dict)
 
 
@@ -197,8 +185,9 @@ class PlansStrokes(Protocol):
 class _Stroke:
     """A stroke that is being drawn, or has been."""
 
-    def __init__(self, kind: int, how: int, partner: int) -> None:
-        self.kind, self.xy = kind, [(0, 0)] * 0
+    def __init__(self, kind: int, how: int, partner: int, *, apart: bool) -> None:
+        self.kind, self.apart = kind, apart
+        self.xy: list[tuple[int, int]] = []
         self.how, self.partners = [how, FREE], [partner, -1]
 
 
@@ -217,7 +206,7 @@ class _Pen:
         self.op, self.x, self.y, self.placed = BEGIN, code.reach, code.reach, False
         self.section, self.vertex, self.number = 2 * kinds + 1, 0, 0
         self.moves, self.drawn = np.zeros(MOVES, np.float32), np.zeros(kinds, np.float32)
-        self.along, self.vertices, self.done = 0.0, 0, False
+        self.along, self.vertices, self.done, self.enters = 0.0, 0, False, False
         self.read, self.prefix = 0, 0  # steps of the given text
         if plan.text is not None:
             own = (plan.text.section < kinds) | (plan.text.section == 2 * kinds)
@@ -229,9 +218,10 @@ class _Pen:
     def _take_over(self, given: Written) -> None:
         """Begin with strokes that are given."""
         self._set_frame(given.bearing, given.strength)
+        self.moves[:] = 0  # the given text tells it in its first step
         for i in range(len(given)):
             points = given.xy[given.first[i] : given.last[i] + 1] + self.code.reach
-            self.strokes.append(_Stroke(int(given.kind[i]), FREE, -1))
+            self.strokes.append(_Stroke(int(given.kind[i]), FREE, -1, apart=bool(given.apart[i])))
             self.strokes[-1].xy = [tuple(p) for p in points.tolist()]
             self._leave_trace(len(self.strokes))
         self.vertices = len(given.xy)
@@ -239,9 +229,9 @@ class _Pen:
     def _set_frame(self, bearing: int, strength: int) -> None:
         self.bearing, self.strength = bearing, strength
         self.inside, self.edge = lay_window(self.code, bearing)
-        if self.plan.free is not None:
-            self.inside, self.edge = self.inside & self.plan.free, self.edge & self.plan.free
-        self.moves[6:] = describe_frame(bearing, strength)
+        if self.plan.find_free is not None:
+            free = self.plan.find_free(bearing)
+            self.inside, self.edge = self.inside & free, self.edge & free
 
     # What may be done -------------------------------------------------------------------------------------------
 
@@ -253,18 +243,29 @@ class _Pen:
         elif self.section == 2 * len(self.code.kinds) + 1:
             allowed[FRAME] = True
         elif self.current is None:
-            waits = bool(self.waiting.get(self.section))
-            allowed[FIRST : FIRST + 4] = self.vertices + 4 < self.code.rows
-            allowed[FIRST + AT_EDGE] &= self.edge.any()
-            allowed[FIRST + ON] &= bool(self.strokes)
-            allowed[NEXT] = not waits or not allowed[FIRST + ON]
+            allowed[FIRST:INNER] = self._has_room(4)
+            for first in (FIRST, APART):
+                allowed[first + AT_EDGE] &= self.edge.any()
+                allowed[first + ON] &= bool(self.strokes)
+            allowed[NEXT] = True
         else:
             count = len(self.current.xy)
-            allowed[INNER] = count + 1 < MOST_VERTICES and self.vertices + 3 < self.code.rows
+            allowed[INNER] = count + 1 < MOST_VERTICES and self._has_room(3)
             allowed[LAST : LAST + 4] = True
             allowed[LAST + AT_EDGE] &= self.edge.any()
             allowed[LAST + ON] &= bool(self.strokes) or count > 2
         return allowed
+
+    def _has_room(self, vertices: int) -> bool:
+        """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""
+        waiting = sum(len(points) for points in self.waiting.values())
+        return self.vertices + vertices + 2 * waiting < self.code.rows
+
+    def settle_op(self, op: int) -> int:
+        """Return what is done instead of an operation: as long as given strokes wait, no section ends."""
+        waits = op == NEXT and not self._is_forced() and bool(self.waiting.get(self.section))
+        self.enters = waits and self.vertices + 2 < self.code.rows
+        return FIRST + ON if self.enters else op
 
     def list_x(self, op: int) -> Bools:
         """Return which x are possible, `(P,)`."""
@@ -273,7 +274,7 @@ class _Pen:
     def list_y(self, op: int, x: int) -> Bools:
         """Return which y are possible at x, `(P,)`."""
         row = self._canvas(op)[x]
-        if self.current is not None and x == self.x and op > FIRST + 3 and row.sum() > 1:
+        if self.current is not None and x == self.x and op >= INNER and row.sum() > 1:
             row = row.copy()
             row[self.y] = False  # a stroke moves on
         return row
@@ -287,9 +288,13 @@ class _Pen:
             else:
                 possible[0, 0] = True
             return possible
-        if op in {FIRST + AT_EDGE, LAST + AT_EDGE}:
+        if op in {FIRST + AT_EDGE, APART + AT_EDGE, LAST + AT_EDGE}:
             return self.edge
-        if op in {FIRST + ON, LAST + ON}:
+        if self.enters:
+            entries = np.zeros((self.size, self.size), bool)
+            entries[tuple(np.transpose(self.waiting[self.section]))] = True
+            return entries
+        if op in {FIRST + ON, APART + ON, LAST + ON}:
             on = (self.near > 0) & self.inside
             return on if on.any() else self.inside
         return self.inside
@@ -309,15 +314,18 @@ class _Pen:
         self.op, self.placed = op, False
         if op == FRAME:
             self._set_frame(x, y)
+            self.moves[6:] = describe_frame(x, y)
             self.x, self.y = x, y
             self._enter(0)
         elif op == NEXT:
             self._enter(self.sections.index(self.section) + 1)
             self.moves[:6] = 0
+            if not self.strokes:
+                self.x = self.y = self.code.reach
         elif op < INNER:
             self.number += 1
-            how, partner = self._stand(op - FIRST, x, y)
-            self.current = _Stroke(self.section, how, partner)
+            how, partner = self._stand((op - FIRST) % APART, x, y)
+            self.current = _Stroke(self.section, how, partner, apart=op >= APART)
             self.along = 0.0
             self._put(x, y, begins=True)
         else:
@@ -413,7 +421,9 @@ class _Pen:
             else:
                 how[number, end] = FREE
         return Written(
-            kind, np.arange(len(done)) < given, xy, stroke, how, partners, self.bearing, self.strength,
+            kind,
+            np.arange(len(done)) < given,
+            np.array([s.apart for s in done], bool), xy, stroke, how, partners, self.bearing, self.strength,
             np.ones(len(code.kinds), bool),
         )  # fmt: skip
 

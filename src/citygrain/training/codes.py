@@ -94,7 +94,9 @@ class CodeDataModule(pl.LightningDataModule):
     @property
     def _counts(self) -> dict[str, int]:
         """How many windows of each split are encoded."""
-        counts = {"train": self.count, "val": self.windows.val_size}
+        written = isinstance(self.generator, LearnsFromWays)
+        windows = self.windows.coarsest() if written else self.windows  # those of `WindowWriter` are not quite as many
+        counts = {"train": self.count, "val": windows.val_size}
         return {name: count for name, count in counts.items() if count}
 
 

@@ -1,0 +1,143 @@
+"""Ways that were drawn as lines: their network is theirs, and need not be traced from cells."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+from citygrain.errors import DataError
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.vectorize import AREAS, NETWORKS, SMALLEST_M2, WITH_SERVICE, Vectors, Ways, node_lines, vectorize
+from citygrain.support.files import write_atomically
+
+
+DRAWN = "drawn_ways.parquet"
+"""The lines of drawn layouts, beside their GeoTIFFs."""
+
+COLUMNS = {"channel": str, "apart": bool, "cells": str}
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnWays:
+    """The ways of a layout as the lines that they were drawn as.
+
+    Attributes
+    ----------
+    kind
+        `(N,)` the channel of each.
+    lines
+        `(N,)` LineStrings in metres from the upper left corner of the layout: x to the right, y down.
+    apart
+        `(N,)` which lines cross others without meeting them.
+    cells
+        The fingerprint of the layout that they were drawn as; of another layout they are not the ways.
+    """
+
+    kind: NDArray[np.str_]
+    lines: NDArray[np.object_]
+    apart: NDArray[np.bool_]
+    cells: str = ""
+
+    def drawn_as(self, layout: NDArray[np.uint8]) -> DrawnWays:
+        """Return the ways with the fingerprint of the layout `(C, H, W)` that shows them."""
+        return replace(self, cells=_fingerprint(layout))
+
+    def locate(self, grid: Grid) -> NDArray[np.object_]:
+        """Return the lines in the CRS of a grid."""
+        lines: NDArray[np.object_] = shapely.transform(self.lines, lambda xy: xy * (1, -1) + (grid.left, grid.top))
+        return lines
+
+    def node(self, channels: Sequence[str], grid: Grid, *, service: bool = False) -> dict[str, Ways]:
+        """Return the networks of the ways: lines meet where they cross, unless one of the two is apart.
+
+        Parameters
+        ----------
+        channels
+            Names of the channels that the layout has.
+        grid
+            Where the layout lies.
+        service
+            Whether service roads belong to the drive network; else they are a network of their own.
+        """
+        lines, networks = self.locate(grid), {}
+        for network, kinds in (WITH_SERVICE if service else NETWORKS).items():
+            if set(kinds) & set(channels):
+                of = np.isin(self.kind, kinds)
+                networks[network] = node_lines(lines[of], self.kind[of], grid, self.apart[of])
+        return networks
+
+
+def find_vectors(
+    layout: NDArray[np.uint8],
+    channels: Sequence[str],
+    grid: Grid,
+    ways: DrawnWays | None = None,
+    *,
+    smallest_m2: Mapping[str, float] = SMALLEST_M2,
+    service: bool = False,
+) -> Vectors:
+    """Turn a layout into polygons and ways: those that it was drawn as, or else those that are traced.
+
+    The parameters are those of `citygrain.geo.vectorize.vectorize`, and the ways that the layout may have been drawn
+    as.
+    """
+    if ways is None or ways.cells != _fingerprint(layout):
+        return vectorize(layout, channels, grid, smallest_m2=smallest_m2, service=service)
+    areas = [name for name in channels if name in AREAS]
+    found = vectorize(layout[[channels.index(name) for name in areas]], areas, grid, smallest_m2=smallest_m2)
+    return replace(found, channels=tuple(channels), ways=ways.node(channels, grid, service=service))
+
+
+def write_ways(folder: Path, names: Sequence[str], ways: Sequence[DrawnWays | None], grids: Sequence[Grid]) -> None:
+    """Write the ways of layouts, in their CRS, beside their GeoTIFFs; without any, remove those of another set."""
+    drawn = [(name, one, grid) for name, one, grid in zip(names, ways, grids, strict=True) if one is not None]
+    if not drawn:
+        (folder / DRAWN).unlink(missing_ok=True)
+        return
+    columns = {
+        "layout": np.repeat([name for name, _, _ in drawn], [len(one.kind) for _, one, _ in drawn]),
+        "channel": np.concatenate([one.kind for _, one, _ in drawn]),
+        "apart": np.concatenate([one.apart for _, one, _ in drawn]),
+        "cells": np.repeat([one.cells for _, one, _ in drawn], [len(one.kind) for _, one, _ in drawn]),
+    }
+    lines = np.concatenate([one.locate(grid) for _, one, grid in drawn])
+    with write_atomically(folder / DRAWN) as temporary:
+        gpd.GeoDataFrame(columns, geometry=lines, crs=drawn[0][2].crs).to_parquet(temporary)
+
+
+def read_ways(folder: Path, name: str, grid: Grid) -> DrawnWays | None:
+    """Read the ways of a layout from the folder that `write_ways` has written to; None where there are none.
+
+    Raises
+    ------
+    DataError
+        When the file is damaged.
+    """
+    path = folder / DRAWN
+    if not path.is_file():
+        return None
+    try:
+        table = gpd.read_parquet(path)
+        table = table[table["layout"] == name]
+        lines = np.asarray(table.geometry.values, object)
+        kind, apart, cells = (table[name].to_numpy(dtype) for name, dtype in COLUMNS.items())
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} is damaged.", got=error, remedy="remove it: then ways are traced from the cells"
+        ) from error
+    if not len(lines):
+        return None
+    local = shapely.transform(lines, lambda xy: (xy - (grid.left, grid.top)) * (1, -1))
+    return DrawnWays(kind, local, apart, str(cells[0]))
+
+
+def _fingerprint(layout: ArrayLike) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(layout).tobytes(), digest_size=16).hexdigest()
