@@ -26,8 +26,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*"),
 ]
 DATA = [
-    "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=16", "data.batch_size=8", "data.frame=streets", "data.min_built=0",
-    "data.batches_per_epoch=2", "data.val_windows=0", "data.statistics_windows=64", "trainer=cpu",
+    "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=16", "data.batch_size=8", "data.frame=streets",
+    "data.min_built=0", "data.batches_per_epoch=2", "data.val_windows=0", "data.statistics_windows=64", "trainer=cpu",
     "trainer.max_steps=2", "logger=none", "callbacks.samples.every_n_epochs=0", "~callbacks.progress",
 ]  # fmt: skip
 NARROW = ["model.network.width=16", "model.network.widths=[1,2]", "model.embedding=32", "model.network.attention=[]"]

@@ -175,7 +175,7 @@ def _windows(
             raise ConfigError(
                 "Windows that are written as lines are only turned by quarters and mirrored.",
                 got=f"data.zoom={changed.zoom:g} data.rotation={changed.rotation:g} data.frame={data.frame}",
-                remedy="data.zoom=1 data.rotation=0 data.frame=none; model.frame turns lines into the frame of the streets",
+                remedy="data.zoom=1 data.rotation=0 data.frame=none; model.frame=streets turns lines",
             )
         written = {"written": asdict(generator.code), "spec": spec.to_dict()}
         return CodeDataModule(data, generator, training.folder / "codes", training.codes, written)
