@@ -371,6 +371,14 @@ def test_an_upload_is_seen_as_the_model_knows_its_channels(studio, tmp_path):
     assert np.array_equal(seen["building"], band["building"])
 
 
+def test_a_turned_layout_can_be_painted_on_and_stays_where_it_lies(studio, file, tmp_path):
+    layout, _, crs, channels = bands(file)
+    grid = Grid(crs.to_string(), 385_000, 6_672_000, 8.0, 64, 64).turned(30)
+    path = tmp_path / "turned.tif"
+    write_geotiff(path, layout, channels, grid)
+    assert open_ground(studio, path).grid == grid
+
+
 def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):
     text = tmp_path / "layout.tif"
     text.write_text("no picture")
@@ -381,9 +389,9 @@ def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):
     write_geotiff(other, layout, channels, Grid(crs.to_string(), 0, 0, 4.0, 64, 64))
     fewer = tmp_path / "fewer.tif"
     write_geotiff(fewer, layout[:2], channels[:2], Grid(crs.to_string(), 0, 0, 8.0, 64, 64))
-    turned_grid, feet = tmp_path / "turned.tif", tmp_path / "feet.tif"
+    sheared, feet = tmp_path / "sheared.tif", tmp_path / "feet.tif"
     for path, where, transform in (
-        (turned_grid, crs, Affine.translation(5e5, 6e6) @ Affine.rotation(30) @ Affine.scale(8, -8)),
+        (sheared, crs, Affine(8, 2, 5e5, 0, -8, 6e6)),
         (feet, "EPSG:2263", Affine(8, 0, 980_000, 0, -8, 200_000)),
     ):
         with rasterio.open(path, "w", driver="GTiff", dtype="uint8", count=len(layout), width=64, height=64,
@@ -392,7 +400,7 @@ def test_wrong_uploads_are_refused_in_a_sentence(studio, file, tmp_path):
             tif.descriptions = channels
     for wrong, says in (
         (text, "GeoTIFF"), (photo, "lacks"), (other, "cells"), (fewer, "lacks"), (None, "no file"),
-        (turned_grid, "turned by"), (feet, "foot"),
+        (sheared, "sheared"), (feet, "foot"),
     ):  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

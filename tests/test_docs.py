@@ -45,6 +45,7 @@ def test_every_measure_stands_in_a_table_with_unit_formula_and_source():
     pages = measures.pages()
     for listed, page in (
         (source.MEASURES, "made/conditions.md"),
+        (source.FRAME, "made/frame.md"),
         (source.FORM, "made/form.md"),
         (source.KEY_POINTS, "made/key_points.md"),
     ):

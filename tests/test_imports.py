@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "citygrain"
 ROOMS = (
     *("errors", "version", "support"),
     *("geo", "spec", "measures", "protocols"),
-    *("plot", "layouts"),
-    *("networks", "data", "samplers", "models", "checkpoint"),
+    *("networks", "plot", "layouts"),
+    *("data", "samplers", "models", "checkpoint"),
     *("generation", "evaluation", "latent", "training"),
     *("model", "app", "verbs", "__main__"),
 )

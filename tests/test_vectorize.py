@@ -200,10 +200,10 @@ CELLS = Affine.scale(2, -2)
 @pytest.mark.parametrize(
     ("crs", "transform", "words"),
     [
-        (CRS, CORNER @ Affine.rotation(30) @ CELLS, r"turned by 30°"),
-        (CRS, CORNER @ Affine.rotation(-0.1) @ CELLS, r"turned by -0.1°"),
-        (CRS, CORNER @ Affine.rotation(90) @ CELLS, "turned by"),
-        (CRS, CORNER @ Affine(2, 0.2, 0, 0, -2, 0), "turned by"),  # sheared
+        (CRS, CORNER @ Affine(2, 0.2, 0, 0, -2, 0), "sheared"),
+        (CRS, CORNER @ Affine.rotation(30) @ Affine.scale(2, -3), "cells of 2 by 3 m"),
+        (CRS, CORNER @ Affine.rotation(30) @ Affine.scale(2, 2), "from south to north"),
+        (CRS, CORNER @ Affine.rotation(180) @ CELLS, "from east to west"),
         (CRS, CORNER @ Affine.scale(2, -3), "cells of 2 by 3 m"),
         (CRS, CORNER @ Affine.scale(2, 2), "from south to north"),
         (CRS, CORNER @ Affine.scale(-2, -2), "from east to west"),

@@ -29,6 +29,7 @@ def pages() -> dict[str, str]:
     ]
     return {
         "made/conditions.md": _table(source.MEASURES.values(), asked=True),
+        "made/frame.md": _table(source.FRAME.values()),
         "made/form.md": "\n".join(form),
         "made/key_points.md": _table(source.KEY_POINTS.values()),
     }

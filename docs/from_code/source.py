@@ -27,6 +27,7 @@ from citygrain.geo.osm_rules import DECIDED_AGAINST, OSM_RULES, Rule
 from citygrain.geo.place import Place
 from citygrain.geo.tile_rules import TILE_RULES
 from citygrain.measures import MEASURES
+from citygrain.networks.frame import FRAME
 from citygrain.support.config import find_file, list_group_defaults, list_groups
 from citygrain.support.targets import find_target
 
@@ -36,6 +37,7 @@ __all__ = [
     "DECIDED_AGAINST",
     "FLAGS",
     "FORM",
+    "FRAME",
     "KEY_POINTS",
     "LAYERS_MODULE",
     "MEASURES",

@@ -29,7 +29,8 @@ from citygrain.geo.layout_files import write_geotiff
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.vector_files import collect_layers
 from citygrain.geo.vectorize import SMALLEST_M2, Vectors
-from citygrain.measures import MEASURES, measure
+from citygrain.measures import measure
+from citygrain.networks.frame import BEARING, FRAME, find_condition, measure_conditions
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
 from citygrain.support.files import write_atomically, write_text
@@ -288,9 +289,18 @@ class Layouts:
 
     @cached_property
     def measured(self) -> Mapping[str, NDArray[np.float64]]:
-        """Measure → values `(N,)` in its unit, for each of `citygrain.measures.MEASURES` that the channels allow."""
+        """Measure → values `(N,)` in its unit, for each of `citygrain.measures.MEASURES` that the channels allow.
+
+        Layouts of a model of turned windows have `bearing` and `order` of their streets, too. A measured bearing may be
+        a little below 0 or above 90 degrees: it is that of the grid plus what the streets are off the grid.
+        """
         found = measure(self.shares, self.channels, self.resolution_m)
-        return {name: values.astype(float) for name, values in found.items()}
+        framed = [name for name, of in FRAME.items() if name in self.requested and {*of.channels} <= {*self.channels}]
+        more = measure_conditions(self.tensor, self.channels, self.resolution_m, framed)
+        if BEARING in more:
+            at = [grid.angle % 90 for grid in self.grids] or np.nan_to_num(self.requested[BEARING])
+            more[BEARING] = more[BEARING] + torch.as_tensor(at)
+        return {name: np.asarray(values, float) for name, values in (found | more).items()}
 
     def measure(self) -> pd.DataFrame:
         """Return the measured values: one row for each layout, one column for each measure, in its unit."""
@@ -315,7 +325,7 @@ class Layouts:
             known = np.isfinite(asked)
             values = values if len(self) else np.array([np.nan])  # noqa: PLW2901  (no layout has no mean)
             rows[name] = {
-                "unit": MEASURES[name].unit,
+                "unit": find_condition(name).unit,
                 "requested": asked[known].mean() if known.any() else np.nan,
                 "measured": values.mean() if len(values) else np.nan,
                 "p10": np.percentile(values, 10) if len(values) else np.nan,
@@ -370,7 +380,7 @@ class Layouts:
         parts = [
             f"{name} {values[i]:.3g} → {self.measured[name][i]:.3g}"
             for name, values in self.requested.items()
-            if name in self.measured
+            if name in self.measured and math.isfinite(values[i])
         ]
         if parts:
             return "\n".join(parts[:3])
@@ -521,8 +531,9 @@ class Layouts:
     def to_xarray(self) -> xr.DataArray:
         """Return the cells as a labelled array `(layout, channel, y, x)` of shares in [0, 1].
 
-        `x` and `y` are the middles of the cells. For one layout they are in its CRS. For several layouts they are in
-        metres from the north-west corner of each; the corners are the coordinates `left` and `top`. The CRS is the
+        `x` and `y` are the middles of the cells. For one upright layout they are in its CRS. For others they are in
+        metres from the first corner of each, along its rows and columns; the corners are the coordinates `left` and
+        `top`, and turned layouts have the coordinate `angle` in degrees, clockwise about the corner. The CRS is the
         coordinate `spatial_ref`, as in the CF conventions and rioxarray.
 
         Raises
@@ -537,7 +548,10 @@ class Layouts:
         attributes: dict[str, Any] = {"long_name": "share of the cell that is covered", "units": "1"}
         crs = self._one_crs()
         if crs is not None:
-            if len(self) == 1:
+            turned = any(grid.angle for grid in self.grids)
+            if turned:
+                coordinates["angle"] = ("layout", [grid.angle for grid in self.grids])
+            elif len(self) == 1:
                 x, y = x + self.grids[0].left, y + self.grids[0].top
             coordinates["left"] = ("layout", [grid.left for grid in self.grids])
             coordinates["top"] = ("layout", [grid.top for grid in self.grids])

@@ -80,7 +80,7 @@ def test_a_run_goes_on_with_the_codes_it_has(cities, tmp_path):
 
 
 @lightning
-@pytest.mark.parametrize("changed", ["data.zoom=1.25", "data.rotation=10"])
+@pytest.mark.parametrize("changed", ["data.zoom=1.25", "data.rotation=10", "data.frame=streets"])
 def test_windows_of_lines_are_not_zoomed_or_turned_by_an_angle(cities, tmp_path, changed):
     with pytest.raises(ConfigError, match=r"as lines[\s\S]*data\.zoom=1 data\.rotation=0"):
         trained(cities, tmp_path, "turned", changed)

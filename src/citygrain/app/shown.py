@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from citygrain.measures import MEASURES
+from citygrain.networks.frame import FRAME
 from citygrain.plot import make_sheet
 from citygrain.spec import LayoutSpec
 from citygrain.support.files import write_atomically
@@ -50,7 +51,7 @@ def make_page_sheet(
 
 def label_of(name: str) -> tuple[str, str]:
     """Return label and unit of a measure as the page shows them; measures without a unit are shares."""
-    about = MEASURES.get(name)
+    about = {**MEASURES, **FRAME}.get(name)
     label, unit = (about.label, about.unit) if about else (OF_SITES.get(name, name), "–")
     return label, SHARE if unit == "–" else unit
 

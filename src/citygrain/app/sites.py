@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ from citygrain.app.shown import Row, format_number, label_of, make_page_sheet, z
 from citygrain.app.studio import Studio, check_seed, prepared_places
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
+from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError, DataError
 from citygrain.generation import edits
-from citygrain.generation.site import Site, locate_site, read_site
+from citygrain.generation.site import Site, find_bearing, locate_site, read_site
 from citygrain.geo.layers import find_parts, select_channels
 from citygrain.geo.layout_files import find_grid
 from citygrain.geo.rasterize import Grid
@@ -88,7 +89,9 @@ def read_ground(studio: Studio, place: str | None, longitude: float | None, lati
     raster = CityRaster.open(studio.data / str(place))
     point = (math.nan if longitude is None else longitude, math.nan if latitude is None else latitude)
     outline = locate_site(raster.crs, at=point, size_m=2 * studio.spec.resolution_m)
-    found = read_site(raster, studio.spec, outline, 0, one_window=True)
+    framed = TrainedOn.of(studio.generator).frame == "streets"
+    bearing = find_bearing(raster, studio.spec, outline) if framed else 0.0
+    found = read_site(raster, studio.spec, outline, 0, one_window=True, bearing=bearing)
     return Ground(found.layout, found.grid)
 
 
@@ -136,8 +139,7 @@ def _window_grid(tif: rasterio.DatasetReader, spec: LayoutSpec) -> Grid:
             got=f"{tif.height} × {tif.width} cells of {whole.resolution_m:g} m",
         )
     row, column = ((length - spec.size_px) // 2 for length in tif.shape)
-    left, top = whole.transform @ (column, row)
-    return Grid(whole.crs, left, top, spec.resolution_m, spec.size_px, spec.size_px)
+    return replace(whole.part(column, row, spec.size_px, spec.size_px), resolution_m=spec.resolution_m)
 
 
 def make_canvas(studio: Studio, ground: Ground) -> Image.Image:

@@ -19,7 +19,8 @@ from citygrain.errors import CapabilityError, ConfigError
 from citygrain.generation.windows import draw
 from citygrain.geo.raster_files import MANIFEST
 from citygrain.latent import Codes, encode_places, find_codec
-from citygrain.measures import MEASURES, settled
+from citygrain.measures import MEASURES
+from citygrain.networks.frame import FRAME, is_settled
 from citygrain.protocols import Denoiser, Sampler, Trained
 from citygrain.samplers.areas import keeps_parts
 from citygrain.samplers.base import find_fitting_samplers
@@ -180,7 +181,7 @@ def prepared_places(data: Path) -> list[str]:
 
 def range_of(spec: LayoutSpec, name: str) -> Range | None:
     """Return how far a condition's slider goes; None where it would change nothing, or nobody knows how far."""
-    if name not in spec.statistics or name not in MEASURES or settled(name, spec.given):
+    if name not in spec.statistics or name not in {*MEASURES, *FRAME} or is_settled(name, spec.given):
         return None
     low, middle, high = (spec.quantile(name, p) for p in (0, 50, 100))
     if not high > low:

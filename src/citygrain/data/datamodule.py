@@ -30,7 +30,9 @@ from citygrain.data.transforms import RawBatch, to_batch
 from citygrain.errors import ConditionError, DataError
 from citygrain.geo.layers import RASTER_FORMAT, find_parts
 from citygrain.geo.raster_files import LEVELS
-from citygrain.measures import MEASURES, mappable, measurable
+from citygrain.geo.stroke_code import Frame
+from citygrain.measures import MEASURES, mappable
+from citygrain.networks.frame import FRAME, find_condition, list_conditions
 from citygrain.spec import ALL_PLACES, PERCENTILES, Batch, LayoutSpec
 from citygrain.support.files import write_text
 
@@ -73,10 +75,12 @@ class CityDataModule(pl.LightningDataModule):
         Train windows are turned by an angle drawn uniformly from ± this many degrees, at most 45; 0 leaves them.
     noise
         Standard deviation of Gaussian noise on the coverage of train windows; their conditions are measured without it.
+    frame
+        `streets` turns all windows into the frame of their streets; conditions are `bearing` and `order`, too.
     channels
         Names of the channels; None for those that all places know.
     scalars
-        Names of the scalar conditions; None for all that the channels allow.
+        Names of the scalar conditions; None for all that the channels and the frame allow.
     maps
         Names of condition maps; only linear measures have maps.
     map_px
@@ -119,6 +123,7 @@ class CityDataModule(pl.LightningDataModule):
         zoom: float = 1.0,
         rotation: float = 0.0,
         noise: float = 0.0,
+        frame: Frame = "none",
         channels: Sequence[str] | None = None,
         scalars: Sequence[str] | None = None,
         maps: Sequence[str] = (),
@@ -144,6 +149,7 @@ class CityDataModule(pl.LightningDataModule):
                 raise DataError(f"data.{name} is too small.", expected=f"at least {least}", got=value)
         self.rules = Rules(size_px, float(resolution_m), min_valid, min_built)
         self.augmentation = Augmentation(symmetries, float(zoom), float(rotation), float(noise))
+        self.frame: Frame = frame
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
         self.limits = {"train": None, "val": val_windows, "test": test_windows}
         self.balance, self.seed = balance, seed
@@ -153,7 +159,7 @@ class CityDataModule(pl.LightningDataModule):
         self.channels, self.left_out = list_common_channels(
             self.rasters, channels, raster_format, allow_unknown=allow_unknown
         )
-        self._scalars = self._checked(scalars, measurable(self.channels), "scalar")
+        self._scalars = self._checked(scalars, list_conditions(self.channels, frame), "scalar")
         self._maps = self._checked(maps, mappable(self.channels), "map")
         if map_px and size_px % map_px:
             raise ConditionError(
@@ -169,6 +175,7 @@ class CityDataModule(pl.LightningDataModule):
                 continue
             missing = [c for c in MEASURES[name].channels if c not in self.channels] if name in MEASURES else []
             reasons = [f"{c} ({self.left_out.get(c, 'not among data.channels')})" for c in missing]
+            reasons += ["data.frame=streets"] if name in FRAME and kind == "scalar" else []
             raise ConditionError(
                 f"{name} cannot be a {kind} condition of these windows.",
                 got=f"it needs {', '.join(reasons)}" if reasons else name,
@@ -229,7 +236,7 @@ class CityDataModule(pl.LightningDataModule):
             [
                 not any(
                     part in raster.unknown
-                    for c in MEASURES[name].channels
+                    for c in find_condition(name).channels
                     for part in find_parts(c, self.raster_format)
                 )
                 for name in self._scalars
@@ -264,7 +271,7 @@ class CityDataModule(pl.LightningDataModule):
             kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
             return kept
         # Linear measures and their ratios are the same at every level, and the coarsest is read fastest.
-        coarse = self if any(MEASURES[name].of for name in spec.scalars) else self.coarsest()
+        coarse = self if any(not find_condition(name).weights for name in spec.scalars) else self.coarsest()
         shares = coarse.windows("train").shares
         values = [coarse._measured(coarse._spec, place) for place in range(len(spec.places))]  # noqa: SLF001
         ranks = np.linspace(0, 1, PERCENTILES)
@@ -314,6 +321,7 @@ class CityDataModule(pl.LightningDataModule):
             split,
             self.rules,
             augmentation=self.augmentation,
+            frame=self.frame,
             channels=self.channels,
             balance=self.balance,
             limit=self.limits.get(split),
@@ -390,8 +398,8 @@ class CityDataModule(pl.LightningDataModule):
     def provenance(self) -> dict[str, Any]:
         """Return all that decides what the windows are, plain: each place's `place.json`, and the rules.
 
-        The default augmentation and the present format are left out: the first models do not name them either, and what
-        was computed from their windows is kept under the hash of this.
+        The default augmentation and frame and the present format are left out: the first models do not name them
+        either, and what was computed from their windows is kept under the hash of this.
         """
         return {
             "places": {raster.name: dict(raster.provenance) for raster in self.rasters},
@@ -404,6 +412,7 @@ class CityDataModule(pl.LightningDataModule):
             **({"allow_unknown": True} if self.allow_unknown else {}),
             **({} if self.raster_format == RASTER_FORMAT else {"raster_format": self.raster_format}),
             **({} if self.augmentation == SYMMETRIC else {"augmentation": asdict(self.augmentation)}),
+            **({} if self.frame == "none" else {"frame": self.frame}),
         }
 
 

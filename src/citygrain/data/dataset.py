@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -29,10 +29,12 @@ from citygrain.data.rules import (
     list_built_channels,
     list_common_channels,
 )
-from citygrain.data.transforms import SYMMETRIES, RawBatch, turn
+from citygrain.data.transforms import SYMMETRIES, RawBatch, cut_windows, turn
 from citygrain.errors import DataError
 from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
-from citygrain.geo.raster_files import MANIFEST
+from citygrain.geo.raster_files import COMPLETE, MANIFEST
+from citygrain.geo.stroke_code import FRAMED, Frame
+from citygrain.networks.frame import find_frames
 
 STATISTICS = ".cache"
 """Folder beside the places that keeps measured statistics; it may be deleted at any time."""
@@ -57,6 +59,9 @@ class CityWindows(Dataset[RawBatch]):
         Size, resolution, and which windows are allowed; a zoomed or turned window is judged by the square around it.
     augmentation
         How train windows are varied.
+    frame
+        `streets` turns every window into the frame of its streets, in all splits; the streets are those around the same
+        middle before the turn. `none` leaves windows upright.
     channels
         Names of the channels, in order; None for those that all places know.
     balance
@@ -92,6 +97,7 @@ class CityWindows(Dataset[RawBatch]):
         rules: Rules,
         *,
         augmentation: Augmentation = SYMMETRIC,
+        frame: Frame = "none",
         channels: Sequence[str] | None = None,
         balance: Balance = "places",
         limit: int | None = None,
@@ -102,14 +108,20 @@ class CityWindows(Dataset[RawBatch]):
     ) -> None:
         self.raster_format = raster_format
         self.rasters = [r if isinstance(r, CityRaster) else CityRaster.open(r) for r in rasters]
-        self.split, self.rules, self.seed = split, rules, seed
+        self.split, self.rules, self.seed, self.frame = split, rules, seed, frame
         self.augmentation = augmentation if split == "train" else UNCHANGED
-        self.reach = self.augmentation.reach(rules.size_px)
+        if frame not in get_args(Frame):
+            raise DataError("There is no such frame of windows.", got=frame, choices=get_args(Frame))
+        self.reach = self.augmentation.reach(rules.size_px, frame)
         resampled = self.reach != rules.size_px
         self._fineness = 2 if resampled and all(r.resolution_m < rules.resolution_m for r in self.rasters) else 1
         self.channels, self.left_out = list_common_channels(
             self.rasters, channels, raster_format, allow_unknown=allow_unknown
         )
+        if frame == "streets" and not set(FRAMED) <= set(self.channels):
+            raise DataError(
+                "The frame of a window is that of its streets.", expected=", ".join(FRAMED), got=list(self.channels)
+            )
         if balance not in {"places", "area"}:
             raise DataError("Windows are balanced in one of two ways.", got=balance, choices=("places", "area"))
         self._bands = [_as_slice([r.channels.index(c) for c in self.channels]) for r in self.rasters]
@@ -156,7 +168,19 @@ class CityWindows(Dataset[RawBatch]):
             else:
                 window = select_channels(window, self.rasters[p].channels, self.channels, self.raster_format)
             array[b] = turn(np.ascontiguousarray(window), s)  # turning cells in the file's mapping takes twice as long
-        return RawBatch(layout, *map(torch.from_numpy, located), *map(torch.from_numpy, self._drawn(indices)))
+        extent, angle, noise = self._drawn(indices)
+        if self.frame == "streets":
+            streets = layout[:, [self.channels.index(name) for name in FRAMED]].sum(1).clamp(max=COMPLETE) / COMPLETE
+            angle = find_frames(streets, torch.from_numpy(extent))[0].numpy()
+        return RawBatch(layout, *map(torch.from_numpy, (*located, extent, angle, noise)))
+
+    def read_cells(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Return windows as they are cut out, `(B, C, size_px, size_px)` in bytes, without noise."""
+        raw, size = self.__getitems__(indices), self.rules.size_px
+        if raw.layout.shape[-1] == size:
+            return raw.layout.numpy()
+        cells: NDArray[np.uint8] = (cut_windows(raw, size) * COMPLETE).round().to(torch.uint8).numpy()
+        return cells
 
     def locate(self, indices: Sequence[int]) -> tuple[NDArray[np.int64], ...]:
         """Return place, row, column and symmetry, `(B,)` each, of the windows that indices stand for.

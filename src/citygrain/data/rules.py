@@ -19,6 +19,7 @@ from citygrain.data.cityraster import CityRaster
 from citygrain.errors import DataError
 from citygrain.geo.layers import BUILT, PARTS, RASTER_FORMAT, find_parts
 from citygrain.geo.raster_files import COMPLETE
+from citygrain.geo.stroke_code import Frame
 
 MIN_VALID = 0.95
 """Share of a window that must have data."""
@@ -109,11 +110,23 @@ class Augmentation:
                     got=getattr(self, name),
                 )
 
-    def reach(self, size_px: int) -> int:
-        """Return the edge in cells of the upright square that holds a window however it is zoomed and turned."""
-        if self.zoom == 1 and self.rotation == 0:
+    def reach(self, size_px: int, frame: Frame = "none") -> int:
+        """Return the edge in cells of the upright square that holds a window however it is zoomed and turned.
+
+        Raises
+        ------
+        DataError
+            For windows that are turned into the frame of their streets, and by another angle, too.
+        """
+        if frame == "streets" and self.rotation:
+            raise DataError(
+                "Windows in the frame of their streets cannot be turned by another angle, too.",
+                expected="rotation=0 with frame=streets",
+                got=f"rotation={self.rotation:g}",
+            )
+        if self.zoom == 1 and self.rotation == 0 and frame == "none":
             return size_px
-        angle = math.radians(self.rotation)
+        angle = math.radians(45.0 if frame == "streets" else self.rotation)
         widest = size_px * self.zoom * (math.cos(angle) + math.sin(angle))
         return math.ceil(widest) + 1  # at the window's edge, the next cell's middle lies half a cell outside
 

@@ -12,6 +12,7 @@ from citygrain.data.dataset import CityWindows, find_place
 from citygrain.data.rules import UNCHANGED, Augmentation, Balance, Rules
 from citygrain.errors import CheckpointError
 from citygrain.geo.rasterize import Grid
+from citygrain.geo.stroke_code import Frame
 from citygrain.protocols import Trained
 from citygrain.spec import LayoutSpec
 
@@ -31,6 +32,8 @@ class TrainedOn:
         Size, resolution, and which windows are allowed.
     augmentation
         How train windows were varied.
+    frame
+        Whether windows were turned into the frame of their streets.
     balance
         How train windows were shared out among the places.
     seed
@@ -44,6 +47,7 @@ class TrainedOn:
     spec: LayoutSpec
     rules: Rules
     augmentation: Augmentation
+    frame: Frame
     balance: Balance
     seed: int
     grids: Mapping[str, Grid]
@@ -68,6 +72,7 @@ class TrainedOn:
                 spec=generator.spec,
                 rules=Rules(**made["rules"]),
                 augmentation=Augmentation(**made.get("augmentation", {})),
+                frame=made.get("frame", "none"),
                 balance=made["balance"],
                 seed=made["seed"],
                 grids=grids,
@@ -123,6 +128,7 @@ class TrainedOn:
             split,
             self.rules,
             augmentation=augmentation,
+            frame=self.frame,
             channels=self.spec.channels,
             balance=self.balance,
             limit=limit,
@@ -163,6 +169,7 @@ class TrainedOn:
             root,
             **asdict(self.rules),
             **asdict(self.augmentation),
+            frame=self.frame,
             channels=spec.channels,
             scalars=spec.scalars,
             maps=spec.maps,

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from citygrain.measures import maps_unchecked, measure_unchecked
+from citygrain.measures import maps_unchecked
+from citygrain.networks.frame import BEARING, measure_conditions, to_bearing
 from citygrain.spec import Batch, Conditions, LayoutSpec
 
 SYMMETRIES = 8
@@ -33,7 +34,8 @@ class RawBatch(NamedTuple):
     extent
         `(B,)` float32, edge of the window as a share of the edge of `layout`; 1 where that is the window.
     angle
-        `(B,)` float32, angle in radians by which the window is turned in `layout`, see `cut_out`.
+        `(B,)` float32, angle in radians by which the window is turned in `layout`, see `cut_out`. In the frame of its
+        streets, it is their bearing.
     noise
         `(B, C, size_px, size_px)` float32, what is added to the coverage; C is 0 where nothing is added.
     """
@@ -103,6 +105,12 @@ def cut_out(squares: Tensor, size_px: int, extent: Tensor, angle: Tensor) -> Ten
     return functional.avg_pool2d(drawn, density).clamp_(0, 1)  # rounding may lead just beyond 0 and 1
 
 
+def cut_windows(raw: RawBatch, size_px: int) -> Tensor:
+    """Return the windows of a raw batch without noise, `(B, C, size_px, size_px)` in [0, 1]."""
+    layout = raw.layout.float().div_(255)
+    return layout if layout.shape[-1] == size_px else cut_out(layout, size_px, raw.extent, raw.angle)
+
+
 def to_batch(raw: RawBatch, spec: LayoutSpec, known: Tensor | None = None) -> Batch:
     """Turn windows into layouts in [0, 1] and measure all their conditions, on the device where the windows are.
 
@@ -122,12 +130,12 @@ def to_batch(raw: RawBatch, spec: LayoutSpec, known: Tensor | None = None) -> Ba
     Batch
         Layouts `(B, C, H, W)` float; conditions in physical units, all that are known present, place included.
     """
-    layout = raw.layout.float().div_(255)
-    if layout.shape[-1] != spec.size_px:
-        layout = cut_out(layout, spec.size_px, raw.extent, raw.angle)
+    layout = cut_windows(raw, spec.size_px)
     batch = len(layout)
     conditions = Conditions.empty(spec, batch).to(layout.device)
-    scalars = measure_unchecked(layout, spec.channels, spec.resolution_m, spec.scalars)
+    scalars = measure_conditions(layout, spec.channels, spec.resolution_m, spec.scalars)
+    if BEARING in scalars:  # of the frame that the window lies in, exactly
+        scalars[BEARING] = to_bearing(raw.angle)
     for column, name in enumerate(spec.scalars):
         conditions.scalars[:, column] = scalars[name]
     if spec.maps:

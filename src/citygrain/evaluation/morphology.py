@@ -95,7 +95,11 @@ def measure_form(
 
 
 def measure_vectors(vectors: Vectors) -> Form:
-    """Measure all of `FORM` that features tell. The features of a source can be measured in the same way."""
+    """Measure all of `FORM` that features tell. The features of a source can be measured in the same way.
+
+    A turned layout is measured as if it were upright, so that its bearings are counted from the top of its grid.
+    """
+    vectors = vectors.turn_upright()
     values: dict[str, float] = {}
     samples: dict[str, NDArray[np.float64]] = {}
 

@@ -16,7 +16,7 @@ from citygrain.data.datamodule import CityDataModule
 from citygrain.evaluation.gather import PART, Arrays, keep_arrays
 from citygrain.evaluation.options import Obedience
 from citygrain.evaluation.sets import Drawing, request
-from citygrain.measures import MEASURES, settled
+from citygrain.networks.frame import find_condition, is_settled
 from citygrain.plot import r_squared
 from citygrain.spec import LayoutSpec
 from citygrain.support.console import show_progress_bar
@@ -192,7 +192,7 @@ def list_sweepable(spec: LayoutSpec, names: Sequence[str] | None = None) -> list
     return [
         name
         for name in (spec.scalars if names is None else names)
-        if not settled(name, spec.given) and spec.quantile(name, 90) > spec.quantile(name, 10)
+        if not is_settled(name, spec.given) and spec.quantile(name, 90) > spec.quantile(name, 10)
     ]
 
 
@@ -276,8 +276,8 @@ def judge_obedience(answers: Mapping[str, Answers], spec: LayoutSpec, *, attempt
     """
     return {
         name: Obeyed(
-            unit=MEASURES[name].unit,
-            label=MEASURES[name].label,
+            unit=find_condition(name).unit,
+            label=find_condition(name).label,
             n=len(of.model.asked),
             seed=seed,
             attempts=attempts,

@@ -153,10 +153,10 @@ def gather_sets(
         return drawing.draw(asked, range(seed + positions.start, seed + positions.stop)).cells
 
     def real(positions: range) -> Cells:
-        return held_out.__getitems__(chosen[positions.start : positions.stop]).layout.numpy()
+        return held_out.read_cells(chosen[positions.start : positions.stop])
 
     def floor(positions: range) -> Cells:
-        return others.__getitems__(spare[positions.start : positions.stop]).layout.numpy()
+        return others.read_cells(spare[positions.start : positions.stop])
 
     def ceiling(positions: range) -> Cells:
         return shuffle_tiles(floor(positions), seed=positions.start)

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
-from citygrain.generation.fields import read_fields
-from citygrain.generation.georeference import Georeference, find_corner, lay_side_by_side
+from citygrain.generation.fields import is_field, read_fields
+from citygrain.generation.georeference import Georeference, find_corner, lay_side_by_side, read_bearings
 from citygrain.generation.requests import Level
 from citygrain.layouts import Layouts
-from citygrain.measures import MEASURES
+from citygrain.networks.frame import BEARING, find_condition
 from citygrain.protocols import Denoiser, Known, Noise, Sampler, ShowsLayouts, Trained, require
 from citygrain.samplers.areas import Area, Begin, Inpaint, Tiling, keeps_parts
 from citygrain.samplers.diffusion import DIFFUSION
@@ -219,9 +219,9 @@ def make_requests(
     free = torch.ones(1, *shape) if known is None else (~known.keep.all(1)).float().cpu()
     for name, field in fields.items():
         per_cell = _over(name, field, shape)[None, None]
-        linear = MEASURES[name].linear
+        linear = find_condition(name).linear
         if known is not None and linear:
-            weights = torch.tensor([MEASURES[name].weights.get(channel, 0.0) for channel in spec.channels])
+            weights = torch.tensor([find_condition(name).weights.get(channel, 0.0) for channel in spec.channels])
             there = torch.einsum("c,bchw->bhw", weights, known.layout.cpu().float())[:, None]
             per_cell = torch.where(free[:, None] > 0, per_cell, there)
         for start in range(0, len(cells), _AT_ONCE):
@@ -322,7 +322,8 @@ def draw_areas(
     asked_place = None if place is None else str(place)
     corner = find_corner(generator, georeference, asked_place)
     shape = _cells(spec, extent_m)
-    grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner))
+    bearings = [read_bearing(spec, conditions)] * len(seeds)
+    grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner, bearings=bearings))
     fields = read_fields(spec, conditions, grids[0])
     areas = []
     with show_progress_bar("drawing areas", len(seeds)) as advance:
@@ -344,6 +345,21 @@ def draw_areas(
         requested=requested,
         raster_format=spec.raster_format,
     )
+
+
+def read_bearing(spec: LayoutSpec, conditions: Mapping[str, Level]) -> float:
+    """Return the one bearing that an area is requested to lie at; 0 if none is requested.
+
+    Raises
+    ------
+    ConditionError
+        For a bearing that varies, or a model that does not know bearings.
+    """
+    bearing = conditions.get(BEARING)
+    if is_field(bearing):
+        raise ConditionError("An area lies at one bearing.", expected="degrees, from 0 to 90", got=bearing)
+    request = Conditions.request(spec, 1, {BEARING: bearing, "place": conditions.get("place")})
+    return float(read_bearings(spec, request)[0])
 
 
 def _cells(spec: LayoutSpec, extent_m: Sequence[float] | None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,17 @@ from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
+from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError
-from citygrain.generation.area import Fields, draw_area
+from citygrain.generation.area import Fields, draw_area, read_bearing
 from citygrain.generation.continuity import count_street_ends
 from citygrain.generation.fields import read_fields
 from citygrain.generation.requests import Level, check_counts, choose_sampler, list_seeds, read_levels
-from citygrain.generation.site import Ground, Site, locate_site, mark_kept_channels, read_site
+from citygrain.generation.site import Ground, Site, find_bearing, locate_site, mark_kept_channels, read_site
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure
+from citygrain.networks.frame import BEARING, FRAME
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
 from citygrain.protocols import Denoiser, Known, Sampler, Trained
@@ -98,8 +100,11 @@ class Edit:
         channels, free = self.layouts.channels, self.site.free
         rows: Rows = {}
         before = self.layouts.cells[0][:, free].astype(np.float64)
-        for name, layout, shares in zip(self.layouts.names, self.layouts.cells, self.layouts.shares, strict=True):
-            whole = measure(shares, channels, self.layouts.resolution_m)
+        framed = {name: np.array([value]) for name, value in self.requested.items() if name in FRAME}
+        for i, (name, layout, shares) in enumerate(
+            zip(self.layouts.names, self.layouts.cells, self.layouts.shares, strict=True)
+        ):
+            whole = replace(self.layouts[i], requested=framed).measured
             # The cells of the site stand in one row, so only measures of their shares make sense.
             inside = measure(shares[:, None, free], channels, self.layouts.resolution_m)
             going_on, ends = count_street_ends(shares, free, channels)
@@ -110,7 +115,7 @@ class Edit:
                     "stayed": _overlap(before, layout[:, free]),
                     **{f"stayed_{c}": _overlap(before[i], layout[i, free]) for i, c in enumerate(channels)},
                 },
-                "area": {key: float(value) for key, value in whole.items()},
+                "area": {key: float(values[0]) for key, values in whole.items()},
             }
         return rows
 
@@ -124,7 +129,7 @@ class Edit:
                 "layout": name,
                 "of": part,
                 "measure": key,
-                "unit": MEASURES[key].unit if key in MEASURES else "–",
+                "unit": _find_unit(key),
                 "asked": math.nan if name == BEFORE else self._requested_of(part, key),
                 "measured": value,
             }
@@ -173,7 +178,7 @@ class Edit:
                 rows.append(
                     {
                         "measure": name if name in MEASURES else name.replace("_", " "),
-                        "unit": MEASURES[name].unit if name in MEASURES else "–",
+                        "unit": _find_unit(name),
                         "of": part,
                         "before": was,
                         "asked": wanted,
@@ -204,6 +209,11 @@ class Edit:
         write_text(out / "measured.csv", text.getvalue())
         save_figure(self.picture(), out / "sheet.png")
         return out
+
+
+def _find_unit(name: str) -> str:
+    about = {**MEASURES, **FRAME}.get(name)
+    return "–" if about is None else about.unit
 
 
 def _overlap(before: NDArray[np.float64], after: NDArray[np.uint8]) -> float:
@@ -246,7 +256,8 @@ def edit(
     conditions
         What is requested, see `citygrain.generation.fields.read_fields`. Measures that are linear in the shares of the
         cells are requested of the site, all others of whole windows. `place` is the training place that the site should
-        resemble.
+        resemble. A model of turned windows redraws the site in the frame of the streets around it, or at the bearing
+        that is requested; then the layouts lie turned, before and after.
     at, size_m
         A square site: longitude and latitude of its middle, and its edge in metres.
     site
@@ -285,8 +296,11 @@ def edit(
     raster = place if isinstance(place, CityRaster) else CityRaster.open(find_place(Path(data), str(place)))
     outline = locate_site(raster.crs, at=at, size_m=size_m, site=site)
     spec = generator.spec
+    bearing = read_bearing(spec, conditions)
+    if conditions.get(BEARING) is None and TrainedOn.of(generator).frame == "streets":
+        bearing = find_bearing(raster, spec, outline)
     one_window = _takes_one_window(generator, chosen or generator.sampler, outline)
-    found = read_site(raster, spec, outline, context_m, one_window=one_window)
+    found = read_site(raster, spec, outline, context_m, one_window=one_window, bearing=bearing)
     fields = read_fields(spec, read_levels(conditions), found.grid)
     like = conditions.get("place")
     return redraw(

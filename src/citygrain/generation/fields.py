@@ -27,10 +27,11 @@ TOWARDS = ("east", "north", "west", "south", "centre")
 
 def varies(asked: Mapping[str, Any]) -> bool:
     """Return whether a condition is requested with values that vary over the area."""
-    return any(_is_field(value) for name, value in asked.items() if name != "place")
+    return any(is_field(value) for name, value in asked.items() if name != "place")
 
 
-def _is_field(value: Any) -> bool:
+def is_field(value: Any) -> bool:
+    """Return whether a requested value varies over the area."""
     return isinstance(value, Mapping) or (isinstance(value, str | Path) and Path(value).suffix.lower() in RASTERS)
 
 
@@ -71,7 +72,7 @@ def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[
     for name, value in asked.items():
         if name == "place" or value is None:
             continue
-        if not _is_field(value):
+        if not is_field(value):
             fields[name] = number(name, value)
         elif isinstance(value, str | Path):
             number(name, "p50")  # refuses a condition that the generator does not know
@@ -92,6 +93,11 @@ def _varied(start: float, end: float, towards: str, grid: Grid) -> NDArray[np.fl
     y, x = np.meshgrid(
         (np.arange(grid.height) + 0.5) / grid.height, (np.arange(grid.width) + 0.5) / grid.width, indexing="ij"
     )
+    if grid.angle and towards != "centre":  # the sides of the area point elsewhere
+        left, bottom, right, top = grid.bounds
+        middles = np.stack([x.ravel() * grid.width, y.ravel() * grid.height], 1)
+        east, north = grid.to_metres(middles).T.reshape(2, *x.shape)
+        x, y = (east - left) / (right - left), (top - north) / (top - bottom)
     if towards == "centre":
         distance = np.hypot((x - 0.5) * grid.width, (y - 0.5) * grid.height) / (min(grid.width, grid.height) / 2)
         small = 0.01 * max(start, end, 1e-9)  # an exponential never gets to 0

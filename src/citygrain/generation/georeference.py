@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
@@ -14,7 +16,9 @@ from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import COLUMNS
+from citygrain.networks.frame import BEARING
 from citygrain.protocols import Trained
+from citygrain.spec import Conditions, LayoutSpec
 
 GAP_CELLS = 8
 """How many cells lie between neighbouring layouts on the map."""
@@ -55,6 +59,7 @@ def lay_grids(
     place: str | None = None,
     columns: int = COLUMNS,
     shape: tuple[int, int] | None = None,
+    bearings: Sequence[float] = (),
 ) -> tuple[Grid, ...]:
     """Return the grids of `n` layouts, which lie side by side.
 
@@ -72,6 +77,8 @@ def lay_grids(
         How many layouts lie in a row from west to east.
     shape
         Height and width of a layout in cells; a window by default.
+    bearings
+        `n` bearings that the layouts lie at, in degrees; by default they lie upright.
 
     Raises
     ------
@@ -80,7 +87,15 @@ def lay_grids(
     """
     spec = generator.spec
     corner = find_corner(generator, georeference, place)
-    return tuple(lay_side_by_side(shape or spec.shape[1:], spec.resolution_m, n, corner, columns))
+    return tuple(lay_side_by_side(shape or spec.shape[1:], spec.resolution_m, n, corner, columns, bearings))
+
+
+def read_bearings(spec: LayoutSpec, conditions: Conditions) -> NDArray[np.float64]:
+    """Return the bearing `(B,)` that each layout is to lie at: the requested one, or 0."""
+    if BEARING not in spec.scalars:
+        return np.zeros(len(conditions))
+    column = spec.scalars.index(BEARING)
+    return np.where(conditions.present[:, column], conditions.scalars[:, column].double(), 0.0)
 
 
 def find_corner(generator: Trained, georeference: Georeference, asked_place: str | None) -> tuple[str, float, float]:
@@ -122,11 +137,24 @@ def find_corner(generator: Trained, georeference: Georeference, asked_place: str
 
 
 def lay_side_by_side(
-    shape: tuple[int, int], cell: float, n: int, corner: tuple[str, float, float], columns: int = COLUMNS
+    shape: tuple[int, int],
+    cell: float,
+    n: int,
+    corner: tuple[str, float, float],
+    columns: int = COLUMNS,
+    bearings: Sequence[float] = (),
 ) -> Iterator[Grid]:
-    """Yield grids of layouts, from a north-west corner to the east and, row by row, to the south, as on the sheet."""
+    """Yield grids of layouts, from a north-west corner to the east and, row by row, to the south, as on the sheet.
+
+    Each is turned to its bearing about its middle, if there are bearings. Then all have as much room as the widest
+    takes.
+    """
     (height, width), (crs, left, top) = shape, corner
-    for i in range(n):
+    bearings = bearings or [0.0] * n
+    room = [Grid(crs, 0.0, 0.0, cell, width, height).turned(bearing).bounds for bearing in bearings]
+    wide = max([width, *(math.ceil((b[2] - b[0]) / cell - 1e-6) for b in room)])
+    high = max([height, *(math.ceil((b[3] - b[1]) / cell - 1e-6) for b in room)])
+    for i, bearing in enumerate(bearings):
         row, column = divmod(i, columns)
-        east, south = column * (width + GAP_CELLS) * cell, row * (height + GAP_CELLS) * cell
-        yield Grid(crs, left + east, top - south, cell, width, height)
+        east, south = column * (wide + GAP_CELLS) * cell, row * (high + GAP_CELLS) * cell
+        yield Grid(crs, left + east, top - south, cell, width, height).turned(bearing)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from citygrain.data.trained_on import TrainedOn
-from citygrain.geo.rasterize import Grid
 from citygrain.layouts import Layouts
 from citygrain.protocols import Trained
 
@@ -60,12 +59,17 @@ def read_given_windows(
     windows = TrainedOn.of(generator).windows(given.split, data, [name], limit=n, seed=0)
     raster = windows.rasters[0]
     index = [i % len(windows) for i in range(n)] if given.split != "train" else list(range(n))
-    _, rows, columns, _ = windows.locate(index)
+    raw = windows.__getitems__(index)
     size, cell, corner = spec.size_px, spec.resolution_m, raster.grid
+    edge = (windows.reach - size) / 2  # a turned window lies in the middle of a square
+    where = zip(raw.row.tolist(), raw.col.tolist(), raw.angle.rad2deg().tolist(), strict=True)
     grids = tuple(
-        Grid(raster.crs, corner.left + column * cell, corner.top - row * cell, cell, size, size)
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-    )
-    cells = windows.__getitems__(index).layout.numpy()
+        replace(
+            corner, left=corner.left + (column + edge) * cell, top=corner.top - (row + edge) * cell, resolution_m=cell,
+            width=size, height=size,
+        ).turned(bearing)
+        for row, column, bearing in where
+    )  # fmt: skip
+    cells = windows.read_cells(index)
     source = f"{given.split} windows of {name}"
     return Layouts(cells, spec.channels, cell, grids, raster_format=spec.raster_format, source=source)

@@ -10,7 +10,7 @@ from typing import Any
 from citygrain.errors import ConfigError
 from citygrain.generation.area import draw_areas
 from citygrain.generation.fields import varies
-from citygrain.generation.georeference import Georeference, lay_grids
+from citygrain.generation.georeference import Georeference, lay_grids, read_bearings
 from citygrain.generation.given import Given, read_given_windows
 from citygrain.generation.requests import (
     Asked,
@@ -23,6 +23,7 @@ from citygrain.generation.requests import (
 )
 from citygrain.generation.windows import check_attempts, draw
 from citygrain.layouts import Layouts
+from citygrain.networks.frame import BEARING
 from citygrain.protocols import Sampler, Trained
 from citygrain.spec import Conditions
 from citygrain.support.devices import SINGLE, check_precision
@@ -108,6 +109,12 @@ def sample(
     columns = count_columns(conditions, n)
     windows, known = None, None
     if spec.given:
+        if conditions.get(BEARING) is not None:
+            raise ConfigError(
+                "These layouts lie where their given channels are.",
+                got={BEARING: conditions[BEARING]},
+                remedy=f"leave out {BEARING}: it is that of the given streets",
+            )
         if georeference.said:
             raise ConfigError(
                 "These layouts lie where their given channels are.",
@@ -119,7 +126,10 @@ def sample(
         known = {name: channels[:, spec.channels.index(name)] for name in spec.given}
     asked = Conditions.cat([Conditions.request(spec, n, one, known) for one in combined])
     if windows is None:
-        grids = lay_grids(generator, len(asked), georeference, place=asked_place, columns=columns)
+        grids = lay_grids(
+            generator, len(asked), georeference, place=asked_place, columns=columns,
+            bearings=read_bearings(spec, asked).tolist(),
+        )  # fmt: skip
     else:
         grids = windows.grids * len(combined)
     # Every combination has the same seeds, so that layouts differ by what is requested only.

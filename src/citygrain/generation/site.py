@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import geopandas as gpd
 import numpy as np
 import shapely
+import torch
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.features import geometry_mask
+from scipy import ndimage
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.cityraster import CityRaster
@@ -21,7 +23,10 @@ from citygrain.data.rules import list_common_channels
 from citygrain.errors import CapabilityError, ConfigError, DataError
 from citygrain.geo.layers import select_channels
 from citygrain.geo.place import Place
+from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid
+from citygrain.geo.stroke_code import FRAMED
+from citygrain.networks.frame import find_frames, to_bearing
 from citygrain.spec import LayoutSpec
 
 Ground: TypeAlias = str | Path | BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries
@@ -121,8 +126,26 @@ def _read_outline(site: Ground) -> BaseGeometry:
     return outline
 
 
+def find_bearing(raster: CityRaster, spec: LayoutSpec, site: BaseGeometry) -> float:
+    """Return the bearing of the streets of a prepared place in the window of a model around the middle of a site."""
+    level, size = raster.level(spec.resolution_m), spec.size_px
+    height, width = level.valid.shape
+    x, y = ~level.transform @ (site.centroid.x, site.centroid.y)
+    column, row = (min(max(0, round(at - size / 2)), n - size) for at, n in ((x, width), (y, height)))
+    bands = [raster.channels.index(name) for name in FRAMED]
+    cells = level.array[bands, row : row + size, column : column + size].sum(0, dtype=np.float32) / COMPLETE
+    angle, _ = find_frames(torch.from_numpy(cells)[None].clamp(max=1))
+    return float(to_bearing(angle))
+
+
 def read_site(
-    raster: CityRaster, spec: LayoutSpec, site: BaseGeometry, context_m: float, *, one_window: bool = False
+    raster: CityRaster,
+    spec: LayoutSpec,
+    site: BaseGeometry,
+    context_m: float,
+    *,
+    one_window: bool = False,
+    bearing: float = 0.0,
 ) -> Site:
     """Read a site and its surroundings from a prepared place.
 
@@ -138,6 +161,9 @@ def read_site(
         How many metres around the site are read, at least; less if the place ends before.
     one_window
         Whether exactly one window is read, for models that cannot draw larger areas.
+    bearing
+        The bearing in degrees that the layout lies at. Of a turned layout, cells are interpolated from the raster, as
+        those of windows in training, and what lies beyond the place is empty.
 
     Raises
     ------
@@ -163,28 +189,59 @@ def read_site(
             got=[round(v) for v in site.bounds],
             remedy="a point is its longitude, then its latitude; or prepare a larger place",
         )
+    whole = Grid(raster.crs, west, north, cell, width, height)
+    if angle := whole.turned(bearing).angle:
+        whole = replace(whole, left=site.centroid.x, top=site.centroid.y, angle=angle)
+        x0, y0, x1, y1 = (v * cell for v in shapely.transform(site, whole.to_cells).bounds)
     rows, columns = (
-        _span(low / cell, high / cell, context_m / cell, spec.size_px, length, one_window=one_window)
+        _span(low / cell, high / cell, context_m / cell, spec.size_px, None if angle else length, one_window=one_window)
         for low, high, length in ((y0, y1, height), (x0, x1, width))
     )
-    grid = Grid(
-        raster.crs, west + columns.start * cell, north - rows.start * cell, cell,
-        columns.stop - columns.start, rows.stop - rows.start,
-    )  # fmt: skip
+    grid = whole.part(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
     free: NDArray[np.bool_] = geometry_mask([site], (grid.height, grid.width), grid.transform, invert=True)
     if not free.any():
         raise DataError(
             "The site holds the middle of no cell.", expected=f"more than {cell:g} m across", got=f"{site.area:.3g} m²"
         )
-    if not level.valid[rows, columns][free].any():
+    if angle:
+        there, valid = _read_turned(raster, grid)
+    else:
+        there, valid = level.array[:, rows, columns], level.valid[rows, columns]
+    if not valid[free].any():
         raise DataError(f"The source of {raster.name} has no data at this site.", got=[round(v) for v in site.bounds])
-    there = level.array[:, rows, columns]
     return Site(select_channels(there, raster.channels, channels, spec.raster_format), free, grid)
 
 
-def _span(low: float, high: float, around: float, size: int, length: int, *, one_window: bool) -> slice:
+def _read_turned(raster: CityRaster, grid: Grid) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the cells `(C, H, W)` of a turned grid, and which of them have data `(H, W)`.
+
+    A cell is the mean of points between the cells of the raster, which are taken half as large where there are such.
+    """
+    finer = raster.resolution_m < grid.resolution_m
+    level, points = (raster.level(grid.resolution_m / 2), 3) if finer else (raster.level(grid.resolution_m), 1)
+    dense = replace(
+        grid, resolution_m=grid.resolution_m / points, width=grid.width * points, height=grid.height * points
+    )  # fmt: skip
+    at = np.stack(np.meshgrid(np.arange(dense.width) + 0.5, np.arange(dense.height) + 0.5), -1).reshape(-1, 2)
+    height, width = level.valid.shape
+    whole = Grid(raster.crs, level.transform.c, level.transform.f, level.resolution_m, width, height)
+    columns, rows = whole.to_cells(dense.to_metres(at)).T - 0.5
+    top, left = (max(0, math.floor(of.min())) for of in (rows, columns))
+    there = (slice(top, math.ceil(rows.max()) + 1), slice(left, math.ceil(columns.max()) + 1))
+    shape = (grid.height, points, grid.width, points)
+
+    def read(cells: NDArray[Any], order: int) -> NDArray[np.float32]:
+        found = ndimage.map_coordinates(cells, (rows - top, columns - left), np.float32, order, mode="grid-constant")
+        means: NDArray[np.float32] = found.reshape(shape).mean((1, 3))
+        return means
+
+    cells = np.stack([read(band[there], 1) for band in level.array])
+    return cells.round().astype(np.uint8), read(level.valid[there].astype(np.uint8), 0) >= 0.5
+
+
+def _span(low: float, high: float, around: float, size: int, length: int | None, *, one_window: bool) -> slice:
     """Return the range of cells from `low` to `high` and around them: at least a window, and inside `length`."""
-    if length < size:
+    if length is not None and length < size:
         raise DataError("The place is smaller than a window of this model.", expected=f"{size} cells", got=length)
     wanted = math.ceil(high) - math.floor(low) + 2 * around
     if one_window and high - low > size:
@@ -194,8 +251,12 @@ def _span(low: float, high: float, around: float, size: int, length: int, *, one
             got=math.ceil(high - low),
             remedy="choose a diffusion model, or a smaller site",
         )
-    count = size if one_window else min(max(size, math.ceil(wanted)), length)
-    start = min(max(0, round((low + high - count) / 2)), length - count)
+    count = size if one_window else max(size, math.ceil(wanted))
+    if length is None:
+        start = round((low + high - count) / 2)
+    else:
+        count = min(count, length)
+        start = min(max(0, round((low + high - count) / 2)), length - count)
     return slice(start, start + count)
 
 

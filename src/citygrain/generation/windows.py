@@ -16,7 +16,7 @@ from citygrain.generation.requests import is_whole
 from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.rasterize import Grid
 from citygrain.layouts import COLUMNS, Layouts
-from citygrain.measures import measure, settled
+from citygrain.networks.frame import FRAME, is_settled, measure_conditions
 from citygrain.protocols import DrawsWays, Noise, Sampler, Trained
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import show_progress_bar
@@ -104,7 +104,7 @@ def draw(
     requested = {
         name: np.where(conditions.present[:, i], conditions.scalars[:, i].double(), np.nan)
         for i, name in enumerate(spec.scalars)
-        if conditions.present[:, i].any()
+        if conditions.present[:, i].any() or name in FRAME
     }
     return Layouts(
         cells,
@@ -140,13 +140,13 @@ def _nearest_attempt(
     layouts, codes = drawn(conditions, rows)
     if attempts == 1 or not spec.scalars:
         return layouts, codes
-    spread = torch.tensor([0.0 if settled(name, spec.given) else spec.spread(name) for name in spec.scalars])
+    spread = torch.tensor([0.0 if is_settled(name, spec.given) else spec.spread(name) for name in spec.scalars])
     limits = torch.tensor([[spec.quantile(name, p) for name in spec.scalars] for p in (0, 100)])
     low, high = limits[0].minimum(conditions.scalars), limits[1].maximum(conditions.scalars)
 
     def missing(layouts: Tensor, rows: Tensor) -> Tensor:
         """Return requested minus measured values, `(B, S)` in standard deviations; 0 if nothing can be missed."""
-        found = measure(layouts, spec.channels, spec.resolution_m)
+        found = measure_conditions(layouts, spec.channels, spec.resolution_m, spec.scalars)
         measured = torch.stack([found[name] for name in spec.scalars], 1)
         counts = conditions.present[rows] & (spread > 0)
         return torch.where(counts, (conditions.scalars[rows] - measured) / spread, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rasterio.windows import Window
 
 from citygrain.errors import DataError
 from citygrain.geo.raster_files import LAYOUT, read_manifest
-from citygrain.geo.rasterize import Grid
+from citygrain.geo.rasterize import ANGLE_DIGITS, Grid
 from citygrain.geo.sources import ATTRIBUTION
 
 
@@ -81,7 +82,8 @@ def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDAr
     path
         The file: uint8, 255 = covered, or floats in [0, 1].
     bounds
-        `(left, bottom, right, top)` in its CRS: only this part; None for all.
+        `(left, bottom, right, top)` in its CRS: only this part; None for all. Of a turned grid, the smallest part that
+        holds all of it.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDAr
             whole = find_grid(tif, str(path))
             window = Window(0, 0, tif.width, tif.height)
             if bounds is not None:
-                window = _cut_window(window, bounds, tif)
+                window = _cut_window(whole, bounds)
             if window.width * window.height > LARGEST_CELLS:
                 raise DataError(
                     f"{path} is too large to be read at once.",
@@ -107,8 +109,7 @@ def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDAr
                     remedy="name a part, in the file's CRS: bounds=[left,bottom,right,top]",
                 )
             cells: NDArray[Any] = tif.read(window=window)
-            left, top = whole.transform @ (window.col_off, window.row_off)
-            grid = Grid(whole.crs, left, top, whole.resolution_m, int(window.width), int(window.height))
+            grid = whole.part(int(window.col_off), int(window.row_off), int(window.width), int(window.height))
             channels = tuple(name or "" for name in tif.descriptions)
     except RasterioError as error:
         raise DataError(f"{path} cannot be read as a GeoTIFF.", got=error) from error
@@ -121,7 +122,7 @@ def read_layout(path: Path, bounds: Sequence[float] | None = None) -> tuple[NDAr
 
 
 def find_grid(tif: rasterio.DatasetReader, name: str) -> Grid:
-    """Return where the cells of an open file lie.
+    """Return where the cells of an open file lie. The grid may be turned.
 
     Parameters
     ----------
@@ -133,9 +134,10 @@ def find_grid(tif: rasterio.DatasetReader, name: str) -> Grid:
     Raises
     ------
     DataError
-        When its cells are no squares with sides to the north and east, in metres on the ground.
+        When its cells are no squares in rows from north to south, in metres on the ground.
     """
     a, b, _, d, e, _ = tif.transform[:6]
+    width, height = math.hypot(a, d), math.hypot(b, e)
     wrong = None
     if tif.crs is None:
         wrong = "no CRS"
@@ -144,12 +146,12 @@ def find_grid(tif: rasterio.DatasetReader, name: str) -> Grid:
     elif abs(tif.crs.linear_units_factor[1] - 1) > EXACT:
         unit, metres = tif.crs.linear_units_factor
         wrong = f"{tif.crs.to_string()}, in units ({unit}) of {metres:g} m"
-    elif max(abs(b), abs(d)) > EXACT * abs(a):
-        wrong = f"a grid that is turned by {math.degrees(math.atan2(d, a)):.3g}°"
-    elif not (a > 0 > e):
+    elif not (width > 0 and height > 0) or abs(a * b + d * e) > EXACT * width * height:
+        wrong = "a grid that is sheared"
+    elif not a * e - b * d < 0 or (abs(d) <= EXACT * width and a < 0):
         wrong = "a grid with rows from south to north, or columns from east to west"
-    elif abs(a + e) > EXACT * a:
-        wrong = f"cells of {a:g} by {-e:g} m"
+    elif abs(width - height) > EXACT * width:
+        wrong = f"cells of {width:g} by {height:g} m"
     elif not 1 - TRUE_M < (scale := _find_scale(tif)) < 1 + TRUE_M:
         wrong = f"{tif.crs.to_string()}, in which a metre on the ground is {scale:.3g} m"
     if wrong:
@@ -159,7 +161,11 @@ def find_grid(tif: rasterio.DatasetReader, name: str) -> Grid:
             got=wrong,
             remedy="gdalwarp -t_srs EPSG:32633 -tr 2 2 -r average IN.tif OUT.tif, with the UTM zone of the place",
         )
-    return Grid(tif.crs.to_string(), tif.transform.c, tif.transform.f, a, tif.width, tif.height)
+    where = Grid(tif.crs.to_string(), tif.transform.c, tif.transform.f, a, tif.width, tif.height)
+    if max(abs(b), abs(d)) <= EXACT * a:
+        return where
+    # Rounding takes off what sines and cosines have added, so that a layout lies exactly where it was written.
+    return replace(where, resolution_m=round(width, 9), angle=round(math.degrees(math.atan2(-d, a)), ANGLE_DIGITS))
 
 
 def _find_scale(tif: rasterio.DatasetReader) -> float:
@@ -172,21 +178,20 @@ def _find_scale(tif: rasterio.DatasetReader) -> float:
     return scale if math.isfinite(scale) else 1.0
 
 
-def _cut_window(whole: Window, bounds: Sequence[float], tif: rasterio.DatasetReader) -> Window:
+def _cut_window(whole: Grid, bounds: Sequence[float]) -> Window:
     """Return the window of a file that lies within bounds, to whole cells."""
     try:
         left, bottom, right, top = map(float, bounds)
     except (TypeError, ValueError):
         left = bottom = right = top = math.nan
-    cell, west, north = tif.transform.a, tif.transform.c, tif.transform.f
-    edges = np.array([(left - west) / cell, (north - top) / cell, (right - west) / cell, (north - bottom) / cell])
-    limits = np.array([whole.width, whole.height] * 2)
-    if np.isfinite(edges).all():
-        x0, y0, x1, y1 = np.clip(edges.round(), 0, limits).astype(int).tolist()
+    if left < right and bottom < top and math.isfinite(left + bottom + right + top):
+        corners = whole.to_cells(np.array([(left, bottom), (left, top), (right, bottom), (right, top)]))
+        ends = np.stack([corners.min(0), corners.max(0)]).round()
+        (x0, y0), (x1, y1) = np.clip(ends, 0, (whole.width, whole.height)).astype(int).tolist()
         if x0 < x1 and y0 < y1:
             return Window(x0, y0, x1 - x0, y1 - y0)
     raise DataError(
         "Nothing of the file lies within these bounds.",
-        expected=f"bounds=[left,bottom,right,top] that meet {[round(b) for b in tif.bounds]}",
+        expected=f"bounds=[left,bottom,right,top] that meet {[round(b) for b in whole.bounds]}",
         got=f"bounds={bounds}",
     )

@@ -71,7 +71,8 @@ def node_lines(
         middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
         kind = kinds[shapely.STRtree(lines).query_nearest(middle, all_matches=False)[1]]
     ends, nodes = _find_ends(pieces)
-    at_edge = np.any(np.abs(nodes[:, [0, 1, 0, 1]] - np.array(grid.bounds)) < SAME_M, axis=1)
+    upright = grid.upright.to_metres(grid.to_cells(nodes)) if grid.angle else nodes
+    at_edge = np.any(np.abs(upright[:, [0, 1, 0, 1]] - np.array(grid.upright.bounds)) < SAME_M, axis=1)
     return Ways(pieces, kind, ends, nodes, at_edge)
 
 

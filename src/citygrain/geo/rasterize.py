@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import geopandas as gpd
@@ -48,6 +48,9 @@ STRIP_ROWS = 512
 
 ALIGN_CELLS = 8
 """The raster's corners are multiples of this many cells: grids of 2, 4 and 8 m of one place nest."""
+
+ANGLE_DIGITS = 4
+"""Angles of grids have this many digits behind the point, so that a file tells exactly which angle it was."""
 
 POLYGON, LINE, RING = 3, 1, 2
 """Type ids of shapely."""
@@ -72,6 +75,8 @@ class Grid:
         Edge of a cell in metres.
     width, height
         Numbers of columns and rows.
+    angle
+        By how many degrees the grid is turned clockwise about that corner. 0: rows run from west to east.
     """
 
     crs: str
@@ -80,6 +85,7 @@ class Grid:
     resolution_m: float
     width: int
     height: int
+    angle: float = 0.0
 
     @classmethod
     def covering(cls, bounds: Sequence[float], crs: str, resolution_m: float) -> Grid:
@@ -103,18 +109,72 @@ class Grid:
     @property
     def transform(self) -> Affine:
         """Column, row → metres."""
-        return Affine(self.resolution_m, 0.0, self.left, 0.0, -self.resolution_m, self.top)
+        if not self.angle:
+            return Affine(self.resolution_m, 0.0, self.left, 0.0, -self.resolution_m, self.top)
+        along = Affine.rotation(-self.angle) @ Affine.scale(self.resolution_m, -self.resolution_m)
+        return Affine(along.a, along.b, self.left, along.d, along.e, self.top)  # the corner to the last digit
+
+    @property
+    def outline(self) -> shapely.Polygon:
+        """The ground that the cells cover, in metres."""
+        corners = [(0, 0), (self.width, 0), (self.width, self.height), (0, self.height)]
+        return shapely.Polygon(self.to_metres(np.array(corners, float)))
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """`(left, bottom, right, top)` in metres."""
+        """`(left, bottom, right, top)` in metres; of a turned grid, those of the upright rectangle around it."""
+        if self.angle:
+            return self.outline.bounds
         r = self.resolution_m
         return self.left, self.top - self.height * r, self.left + self.width * r, self.top
 
+    @property
+    def upright(self) -> Grid:
+        """The grid, turned back about its first corner."""
+        return replace(self, angle=0.0)
+
+    def to_metres(self, cells: NDArray[Any]) -> NDArray[np.float64]:
+        """Return where points `(N, 2)` in cells (x to the right, y down) lie, in metres."""
+        r = self.resolution_m
+        metres: NDArray[np.float64] = np.add(self._turned(cells * (r, -r), -self.angle), (self.left, self.top))
+        return metres
+
+    def to_cells(self, metres: NDArray[Any]) -> NDArray[np.float64]:
+        """Return points `(N, 2)` in metres in cells."""
+        r = self.resolution_m
+        return self._turned(metres - (self.left, self.top), self.angle) * (1 / r, -1 / r)
+
+    @staticmethod
+    def _turned(offsets: NDArray[Any], angle: float) -> NDArray[np.float64]:
+        """Turn offsets anticlockwise."""
+        if not angle:
+            return offsets
+        cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        return offsets @ np.array([[cos, sin], [-sin, cos]])
+
+    def turned(self, bearing: float) -> Grid:
+        """Return a grid of the same size and middle that lies at a bearing.
+
+        Parameters
+        ----------
+        bearing
+            Degrees clockwise from north. Since quarter turns only change what is called a row, the grid is turned by
+            45 degrees at most.
+        """
+        angle = round((bearing + 45) % 90 - 45, ANGLE_DIGITS)
+        half = np.array([[self.width / 2, self.height / 2]])
+        ((x, y),) = self.to_metres(half) - replace(self, left=0.0, top=0.0, angle=angle).to_metres(half)
+        return replace(self, left=float(x), top=float(y), angle=angle) if angle != self.angle else self
+
+    def part(self, column: int, row: int, width: int, height: int) -> Grid:
+        """Return the grid of some of the cells."""
+        ((left, top),) = self.to_metres(np.array([[column, row]], float))
+        return replace(self, left=float(left), top=float(top), width=width, height=height)
+
     def coarser(self, factor: int) -> Grid:
         """Return the grid whose cells are `factor` × `factor` of these."""
-        return Grid(
-            self.crs, self.left, self.top, self.resolution_m * factor, self.width // factor, self.height // factor
+        return replace(
+            self, resolution_m=self.resolution_m * factor, width=self.width // factor, height=self.height // factor
         )
 
 
@@ -303,7 +363,7 @@ def _build_outlines(
     xy: NDArray[np.float64], rings: NDArray[np.int64], shapes: NDArray[np.int64], grid: Grid, width_m: float
 ) -> _Outlines:
     """Move coordinates from metres to cells and note the rows of every shape."""
-    cells = (xy - (grid.left, grid.top)) * (1 / grid.resolution_m, -1 / grid.resolution_m)
+    cells = grid.to_cells(xy)
     first = rings[shapes[:-1]]
     return _Outlines(
         cells,

@@ -2,7 +2,8 @@
 
 A street is mapped in pieces, from one junction to the next. People see it as one line that goes on through junctions as
 long as it hardly bends (Thomson & Richardson 1999). So a grid of 10 × 10 streets is 20 strokes, and not 220 edges, and
-that a street is straight is a property of one stroke.
+that a street is straight is a property of one stroke. Where only two pieces meet there is no junction: they are one
+stroke, whatever their angle.
 
 References
 ----------
@@ -74,6 +75,8 @@ def find_apart(strokes: Lines, ways: Lines) -> NDArray[np.bool_]:
     ways
         The ways that they were merged of, with all their vertices.
     """
+    if not len(strokes):
+        return np.zeros(0, bool)
     xy, owner = shapely.get_coordinates(strokes, return_index=True)
     same = owner[1:] == owner[:-1]
     inner = np.append(False, same) & np.append(same, False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import geopandas as gpd
 import networkx as nx
@@ -93,6 +93,22 @@ class Vectors:
     def networks(self) -> tuple[str, ...]:
         """The networks that `graph` knows."""
         return (*self.ways, "all") if set(TOGETHER) & set(self.ways) else tuple(self.ways)
+
+    def turn_upright(self) -> Vectors:
+        """Return the features of a turned layout as they would lie if its grid were upright."""
+        if not self.grid.angle:
+            return self
+        upright = self.grid.upright
+
+        def back(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+            return upright.to_metres(self.grid.to_cells(xy))
+
+        areas = {name: shapely.transform(shapes, back) for name, shapes in self.areas.items()}
+        ways = {
+            name: replace(of, lines=shapely.transform(of.lines, back), nodes=back(of.nodes))
+            for name, of in self.ways.items()
+        }
+        return Vectors(upright, self.channels, areas, ways)
 
     def layers(self) -> dict[str, gpd.GeoDataFrame]:
         """Return all features as tables with a CRS.
@@ -256,8 +272,7 @@ def _check_layout(layout: ArrayLike, channels: Sequence[str], grid: Grid) -> NDA
 
 def _move_to_earth(shapes: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
     """Move shapes from cells (x to the right, y down) to metres in the CRS."""
-    r = grid.resolution_m
-    moved: NDArray[np.object_] = shapely.transform(shapes, lambda xy: xy * (r, -r) + (grid.left, grid.top))
+    moved: NDArray[np.object_] = shapely.transform(shapes, grid.to_metres)
     return moved
 
 
@@ -276,8 +291,7 @@ def _find_ways(kinds: Sequence[str], cells: NDArray[np.float32], channels: Seque
     lines = shapely.transform(found.lines, lambda xy: np.clip(xy, 0, limits))
     inside = np.clip(found.nodes, 0, limits)
     at_edge = np.any((inside < 1e-6) | (inside > limits - 1e-6), axis=1)
-    nodes = inside * (grid.resolution_m, -grid.resolution_m) + (grid.left, grid.top)
-    return Ways(_move_to_earth(lines, grid), np.array(kinds)[found.band], found.ends, nodes, at_edge)
+    return Ways(_move_to_earth(lines, grid), np.array(kinds)[found.band], found.ends, grid.to_metres(inside), at_edge)
 
 
 def node_features(features: Mapping[str, ArrayLike], grid: Grid, *, service: bool = False) -> Vectors:
@@ -293,7 +307,7 @@ def node_features(features: Mapping[str, ArrayLike], grid: Grid, *, service: boo
     service
         Whether service roads belong to the drive network; else they are a network of their own.
     """
-    box = shapely.box(*grid.bounds)
+    box = grid.outline if grid.angle else shapely.box(*grid.bounds)
     cut = {
         name: shapely.get_parts(shapely.intersection(shapely.make_valid(np.asarray(shapes, object)), box))
         for name, shapes in features.items()

@@ -19,6 +19,9 @@ TOUCH_M = 2.0
 JOIN_M = 14.0
 """On the way back, an end is moved at most this far onto the stroke that it lies on."""
 
+SAME_M = 0.01
+"""A stroke that is shorter is none."""
+
 LINE = 1
 """Type id of shapely."""
 
@@ -114,7 +117,7 @@ def find_touching(strokes: Strokes, extent_m: float) -> tuple[Ints, Ints]:
 def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: float) -> Strokes:
     """Move ends to where they belong: onto an earlier stroke, onto a later one that goes on, or to the edge.
 
-    Given strokes stay where they are. A stroke of which nothing is left is left out.
+    Given strokes stay where they are. A stroke that lies beyond the edge is left out.
 
     Parameters
     ----------
@@ -153,6 +156,8 @@ def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: fl
             allowed = (other > mine) & goes_on[strokes.kind[mine], strokes.kind[other]]
         row, there = _find_nearest(tips, row[allowed], targets[allowed])
         xy[at[number[row], end[row]]] = there
+    short = sum_lengths(xy, strokes.stroke, len(strokes)) < SAME_M  # both ends were led to one point
+    xy = np.where(short[strokes.stroke, None], strokes.xy, xy)
     parts = _clip(xy, strokes.stroke, extent_m / 2)
     kept = shapely.length(parts) > 0
     return Strokes.of_lines(strokes.kind[kept], parts[kept], strokes.known, strokes.given[kept], strokes.apart[kept])

@@ -289,6 +289,7 @@ def _describe_windows(windows: CityWindows, count: int) -> list[Any]:
         list(windows.channels),
         asdict(windows.rules),
         asdict(windows.augmentation),
+        *([] if windows.frame == "none" else [windows.frame]),
         windows.seed,
         np.stack(windows.locate(range(count))).tolist(),
     ]

@@ -13,13 +13,14 @@ import pandas as pd
 from citygrain.evaluation.form import FORM, FormMeasure
 from citygrain.evaluation.gather import Cells, Gathered, gather, measure_window, start_processes
 from citygrain.latent.codes import Floats, Values
-from citygrain.measures import MEASURES, Measure
+from citygrain.measures import Measure
+from citygrain.networks.frame import find_condition
 from citygrain.spec import LayoutSpec
 
 
 def find_measure(name: str) -> Measure | FormMeasure:
     """Return the measure of this name, with its label, unit, formula and source."""
-    return FORM.get(name) or MEASURES[name]
+    return FORM.get(name) or find_condition(name)
 
 
 def label_measure(name: str) -> str:

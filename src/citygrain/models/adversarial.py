@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from citygrain.errors import ConfigError
-from citygrain.measures import measure_unchecked
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
+from citygrain.networks.frame import list_drawn, measure_conditions
 from citygrain.spec import Conditions, LayoutSpec
 
 
@@ -195,14 +195,15 @@ class Game(nn.Module):
     def measure_disobedience(self, made: Tensor, conditions: Conditions) -> Tensor:
         """Return the mean Huber distance of measured from requested scalars; 0 where none is requested."""
         spec = self.spec
-        if not spec.scalars:
+        names = list_drawn(spec.scalars)
+        if not names:
             return made.new_zeros(())
-        spreads = [spec.spread(name) if name in spec.statistics else 1.0 for name in spec.scalars]
+        spreads = [spec.spread(name) if name in spec.statistics else 1.0 for name in names]
         unit = made.new_tensor([spread or 1.0 for spread in spreads])
-        values = measure_unchecked(made.float(), spec.channels, spec.resolution_m, spec.scalars)
-        measured = torch.stack([values[name] for name in spec.scalars], 1)
-        missing = (measured - conditions.scalars) / unit * conditions.present
+        values = measure_conditions(made.float(), spec.channels, spec.resolution_m, names)
+        measured = torch.stack([values[name] for name in names], 1)
+        columns = [spec.scalars.index(name) for name in names]
+        present = conditions.present[:, columns]
+        missing = (measured - conditions.scalars[:, columns]) / unit * present
         # Beyond one standard deviation the loss grows linearly, so a layout that is far off does not dominate.
-        return F.huber_loss(
-            missing, torch.zeros_like(missing), delta=1.0, reduction="sum"
-        ) / conditions.present.sum().clamp_min(1)
+        return F.huber_loss(missing, torch.zeros_like(missing), delta=1.0, reduction="sum") / present.sum().clamp_min(1)

@@ -128,7 +128,7 @@ class StrokeTransformer(nn.Module):
         return tuple(
             name
             for name in self.spec.scalars
-            if MEASURES[name].linear and set(MEASURES[name].weights) <= set(self.code.kinds)
+            if name in MEASURES and MEASURES[name].linear and set(MEASURES[name].weights) <= set(self.code.kinds)
         )
 
     # Codes ------------------------------------------------------------------------------------------------------

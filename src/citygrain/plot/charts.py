@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from citygrain.errors import DataError
 from citygrain.measures import MEASURES
+from citygrain.networks.frame import FRAME
 from citygrain.plot.style import COLOURS, FAINT, INK, new_axes, new_figure, style_axes
 
 DOTS = "#4a7ba6"
@@ -116,7 +117,7 @@ def _draw_levels(ax: Axes, asked: NDArray[np.float64], got: NDArray[np.float64],
 
 
 def _label(name: str) -> str:
-    measure = MEASURES.get(name)
+    measure = {**MEASURES, **FRAME}.get(name)
     if measure is None:
         return name
     return measure.label + (f" [{measure.unit}]" if measure.unit not in {"", "–"} else "")

@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.colors import to_rgb as _colour
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
+from matplotlib.transforms import Affine2D
 from numpy.typing import ArrayLike, NDArray
 
 from citygrain.errors import DataError
@@ -135,9 +136,14 @@ def show_layout(
     if ax is None:
         ax = new_axes(MAP_INCHES, MAP_INCHES * picture.shape[0] / picture.shape[1] + (0.35 if title else 0))
     if grid is not None:
-        left, bottom, right, top = grid.bounds
+        left, bottom, right, top = grid.upright.bounds
         style = {"extent": (left, right, bottom, top), **style}
-    ax.imshow(picture, **style)
+    image = ax.imshow(picture, **style)
+    if grid is not None and grid.angle:
+        turned = Affine2D().rotate_deg_around(grid.left, grid.top, -grid.angle)
+        image.set_transform(turned + ax.transData)
+        left, bottom, right, top = grid.bounds
+        ax.set(xlim=(left, right), ylim=(bottom, top))
     ax.set(xticks=[], yticks=[])
     return style_axes(ax, title=title)
 

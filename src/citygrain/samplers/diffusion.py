@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from citygrain.errors import ConfigError
-from citygrain.measures import measure_unchecked
+from citygrain.networks.frame import list_drawn, measure_conditions
 from citygrain.protocols import (
     Denoiser,
     DenoisesLayouts,
@@ -315,7 +315,8 @@ def move_to_request(
     spec = visible.spec
     asked = conditions.present.any(0).tolist()
     # A model cannot change a measure that was the same in every training window.
-    spreads = {i: spread for i, name in enumerate(spec.scalars) if asked[i] and (spread := spec.spread(name)) > 0}
+    drawn = {spec.scalars.index(name): name for name in list_drawn(spec.scalars)}
+    spreads = {i: spread for i, name in drawn.items() if asked[i] and (spread := spec.spread(name)) > 0}
     if not spreads:
         return clean
     columns = list(spreads)
@@ -326,7 +327,7 @@ def move_to_request(
         layout = visible.to_layout(x)
         if known is not None:
             layout = torch.where(known.keep, known.layout, layout)
-        values = measure_unchecked(layout, spec.channels, spec.resolution_m, names)
+        values = measure_conditions(layout, spec.channels, spec.resolution_m, names)
         measured = torch.stack([values[name] for name in names], 1) / unit
         slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in measured.unbind(1)]
     here = conditions.present[:, columns]

@@ -15,6 +15,9 @@ CONFIG = "config.json"
 FREE = ("name", "paths", "threads", "trainer", "logger", "callbacks", "compile", "model.sampler")
 """Keys that may change from one start of a run to the next: they decide how it is trained, and not what."""
 
+LATER = {"frame": "none"}
+"""Keys of `data` that runs of before do not have, and the values that these stand for."""
+
 
 def claim_folder(training: Training) -> None:
     """Write what decides the training into its folder; where a run has begun there, compare it.
@@ -56,6 +59,7 @@ def _fixed(keys: Mapping[str, Any]) -> dict[str, Any]:
         return {**stage, "model": model}
 
     kept = fixed_model({key: value for key, value in keys.items() if key not in FREE})
+    kept["data"] = {key: value for key, value in kept["data"].items() if LATER.get(key) != value}
     return {**kept, "codec": fixed_model(kept["codec"])} if isinstance(kept["codec"], Mapping) else kept
 
 

@@ -19,12 +19,14 @@ WHAT = ("channels", "raster_format", "size_px", "resolution_m", "scalars", "maps
 
 
 def take_over(data: Mapping[str, Any], source: Checkpoint) -> dict[str, Any]:
-    """Return the keys of `conf/data`, with the channels and conditions of a checkpoint where they are left open."""
+    """Return the keys of `conf/data`, with channels, conditions and frame of a checkpoint where they are left open."""
     filled = {"raster_format": source.spec.raster_format, **data}
     if filled["channels"] is None:
         filled["channels"] = source.spec.channels
     if filled["scalars"] is None and tuple(filled["channels"]) == source.spec.channels:
         filled["scalars"] = source.spec.scalars
+    if filled.get("frame", "none") == "none":
+        filled["frame"] = source.provenance.get("data", {}).get("frame", "none")
     if not filled["maps"]:
         filled |= {"maps": source.spec.maps, "map_px": source.spec.map_px}
     return filled

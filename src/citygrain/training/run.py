@@ -171,11 +171,11 @@ def _windows(
     """Return what is trained on: windows, or their codes where the model sees no more of them."""
     if isinstance(generator, LearnsFromWays):
         changed = data.augmentation
-        if changed.zoom != 1 or changed.rotation:
+        if changed.zoom != 1 or changed.rotation or data.frame != "none":
             raise ConfigError(
                 "Windows that are written as lines are only turned by quarters and mirrored.",
-                got=f"data.zoom={changed.zoom:g} data.rotation={changed.rotation:g}",
-                remedy="data.zoom=1 data.rotation=0",
+                got=f"data.zoom={changed.zoom:g} data.rotation={changed.rotation:g} data.frame={data.frame}",
+                remedy="data.zoom=1 data.rotation=0 data.frame=none; model.frame=streets turns lines",
             )
         written = {"written": asdict(generator.code), "spec": spec.to_dict()}
         return CodeDataModule(data, generator, training.folder / "codes", training.codes, written)
