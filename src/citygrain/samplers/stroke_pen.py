@@ -64,7 +64,7 @@ class Pen:
         self.section, self.vertex, self.number = 2 * kinds + 1, 0, 0
         self.moves, self.drawn = np.zeros(MOVES, np.float32), np.zeros(kinds, np.float32)
         self.along, self.vertices, self.done, self.enters = 0.0, 0, False, False
-        self.canvas = self.near > 0  # where the next operation may be done
+        self.canvas: Bools = np.zeros_like(self.near, bool)  # where the next operation may be done
         self.read, self.prefix = 0, 0  # steps of the given text
         if plan.text is not None:
             own = (plan.text.section < kinds) | (plan.text.section == 2 * kinds)
