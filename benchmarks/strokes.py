@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 import rich
@@ -45,9 +46,12 @@ def main() -> None:
     for threads in args.threads:
         torch.set_num_threads(threads)
         table.add_row(str(threads), *measure_speed(generator, args.place, args.n))
-    rich.print(table)
+    if args.threads:
+        rich.print(table)
     if args.sites:
-        real, drawn = count_ends(generator, CityRaster.open(find_place(args.data, args.place)), args.sites, args.size)
+        real, drawn = count_ends(
+            generator, CityRaster.open(find_place(Path(args.data), args.place)), args.sites, args.size
+        )
         rich.print(f"streets that go on across the edge of {args.sites} sites of {args.size:g} m:")
         rich.print(f"real {real[0]} of {real[1]} ({real[0] / real[1]:.1%}), drawn {drawn[0]} of {drawn[1]}", end=" ")
         rich.print(f"({drawn[0] / drawn[1]:.1%})")
