@@ -411,3 +411,21 @@ def test_drawn_layouts_have_the_network_of_their_strokes(attempts):
             if len(lines):
                 assert vectors[network].length.sum() <= shapely.length(lines).sum() + 0.1
                 assert vectors[network].length.sum() >= shapely.length(shapely.union_all(lines)) - 0.1
+
+
+def test_streets_have_the_bearing_that_is_asked_for():
+    model = make()
+    code = DrawStrokes(bearing=30.0)(model, asked(3), Noise(range(3)))
+    assert code[:, 0, 1].tolist() == [30, 30, 30]
+    free = DrawStrokes()(model, asked(3), Noise(range(3)))
+    assert free[:, 0, 1].tolist() != [30, 30, 30]
+    for wrong in (-1.0, 90.0, math.nan):
+        with pytest.raises(ConfigError, match="quarter of a turn"):
+            DrawStrokes(bearing=wrong)
+
+
+def test_a_bearing_is_that_of_the_streets_on_the_map():
+    """A street that runs from south-south-west to north-north-east has the bearing 30."""
+    line = shapely.LineString([(0, 0), (200 * math.sin(math.radians(30)), -200 * math.cos(math.radians(30)))])
+    strokes = Strokes.of_lines(np.array([1]), np.array([line]), np.ones(3, bool))
+    assert make().code.write(strokes).bearing == 30

@@ -148,7 +148,8 @@ class Pen:
         if self._is_forced() or op in {NEXT, FRAME}:
             possible = np.zeros((self.size, self.size), bool)
             if op == FRAME and not self._is_forced() and self.code.frame == "streets":
-                possible[:BEARINGS, :STRENGTHS] = True
+                asked = self.plan.bearing
+                possible[slice(BEARINGS) if asked is None else asked, :STRENGTHS] = True
             else:
                 possible[0, 0] = True
             return possible

@@ -44,6 +44,8 @@ class Plan:
         window.
     entries
         Kind → positions `(n, 2)` at which given strokes of this kind go on in the site.
+    bearing
+        Bin of the frame's bearing, where it is asked for; None draws it.
     """
 
     known: Bools
@@ -52,6 +54,7 @@ class Plan:
     text: Text | None = None
     find_free: Callable[[int], Bools] | None = None
     entries: dict[int, Ints] = field(default_factory=dict)
+    bearing: int | None = None
 
 
 def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], keep: NDArray[np.bool_]) -> Plan:
