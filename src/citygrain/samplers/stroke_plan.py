@@ -97,14 +97,13 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
         for kind in np.unique(written.kind[waits]).tolist():
             chosen = waits & (written.kind == kind)
             entries[kind] = np.concatenate([entries[kind], np.stack([x, y], 1)[chosen]])
-    for kind, known in entries.items():  # a piece that is too short to be traced ends there, too
+    for kind, known in entries.items():  # also where a piece is too short to be traced, or ends beside another way
         size = WIDTHS[code.kinds[kind]] / spec.resolution_m
         cut = _find_cuts(cells[spec.channels.index(code.kinds[kind])], free, size)
         points = turn_points(cut * spec.resolution_m - code.extent_m / 2, -to_angle(written.bearing)) / code.grid_m
         places = (np.rint(points).astype(np.int64) + code.reach).clip(0, 2 * code.reach)
         places = places[ground[places[:, 0], places[:, 1]]]
-        others = np.concatenate(list(entries.values()))
-        far = np.abs(places[:, None] - others).max(2).min(1, initial=code.reach) * code.grid_m > FAR_M
+        far = np.abs(places[:, None] - known).max(2).min(1, initial=code.reach) * code.grid_m > FAR_M
         entries[kind] = np.concatenate([known, places[far]])
     written = replace(written, how=how)
     text = write_text(written, code, np.flatnonzero(~drawn).tolist())
