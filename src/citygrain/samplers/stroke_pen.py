@@ -128,7 +128,7 @@ class Pen:
     def list_x(self, op: int) -> Bools:
         """Return which x are possible, `(P,)`."""
         self.canvas = self._canvas(op)
-        columns: Bools = self.canvas.any(1)
+        columns: Bools = np.logical_or.reduce(self.canvas, 1)
         return columns
 
     def list_y(self, x: int) -> Bools:
