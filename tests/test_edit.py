@@ -9,7 +9,7 @@ import rasterio
 import shapely
 
 from citygrain.data.cityraster import CityRaster
-from citygrain.errors import CapabilityError, ConfigError, DataError, PlaceError
+from citygrain.errors import ConfigError, DataError, PlaceError
 from citygrain.support.config import load_config
 from citygrain.verbs.edit import run
 from citygrain.verbs.sample import run as sample
@@ -138,14 +138,20 @@ def test_a_polygon_and_channels_that_stay(models, cities, place, middle, tmp_pat
     assert before.shape[1] > 32, "several windows"
 
 
-def test_a_family_of_windows_redraws_what_fits_into_one(models, cities, middle, tmp_path):
+def test_a_family_of_windows_redraws_what_fits_into_one_and_more_in_turn(models, cities, middle, tmp_path):
     at = f"at=[{middle[0]},{middle[1]}]"
     out = run(config(models, cities, tmp_path, at, "n=1", "sampler.steps=3", model="boltzmann_machine"))
     before, *_ = bands(out / "layouts" / "before.tif")
     assert before.shape[1:] == (32, 32)
     assert (bands(out / "layouts" / "after_00.tif")[0] != before).any()
-    with pytest.raises(CapabilityError, match="larger than a window"):
-        run(config(models, cities, tmp_path, at, "size_m=200", model="boltzmann_machine"))
+    settings = ["n=1", "size_m=200", "sampler.steps=1"]
+    larger = run(config(models, cities, tmp_path / "larger", at, *settings, model="boltzmann_machine"))
+    before, after = (bands(larger / "layouts" / f"{name}.tif")[0] for name in ("before", "after_00"))
+    assert min(before.shape[1:]) >= 60, "several windows"
+    changed = (after != before).any(0)
+    assert changed[7:53, 7:53].any(0).all()
+    changed[4:57, 4:57] = False
+    assert not changed.any()
 
 
 @pytest.mark.parametrize(
