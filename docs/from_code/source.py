@@ -137,6 +137,7 @@ def capabilities(kind: type) -> dict[str, type]:
         and getattr(protocol, "_is_protocol", False)
         and protocol.__module__ == protocols.__name__
     }
+    every |= {handle_of(sampler): getattr(sampler, "needs") for sampler in samplers().values()}  # noqa: B009
     return {
         name: protocol
         for name, protocol in every.items()

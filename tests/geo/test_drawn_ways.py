@@ -67,6 +67,16 @@ def test_no_length_is_lost_and_ends_at_the_edge_are_known():
     assert len(vectors["building"]) == 0
 
 
+def test_the_network_of_a_turned_layout_lies_turned_and_knows_its_edge():
+    layouts = replace(town(), grids=(GRID.turned(30.0),))
+    upright, turned = (of.features()[0].ways["drive"] for of in (town(), layouts))
+    assert sorted(turned.street_count) == sorted(upright.street_count)
+    assert turned.at_edge.sum() == 4
+    there = layouts.grids[0].to_cells(turned.nodes) * 2
+    here = GRID.to_cells(upright.nodes) * 2
+    assert np.allclose(there[np.lexsort(there.round(1).T)], here[np.lexsort(here.round(1).T)], atol=0.01)
+
+
 def test_a_bridge_meets_others_at_ends():
     ways = DrawnWays(
         np.array(["street"] * 4),
@@ -104,8 +114,9 @@ def test_ways_stay_with_their_layouts():
         replace(joined, ways=joined.ways[:2])
 
 
-def test_ways_are_written_with_the_layouts_and_belong_to_them_when_they_are_read(tmp_path):
-    layouts = town() + replace(town(9), ways=(), names=("plain",))
+@pytest.mark.parametrize("bearing", [0.0, 30.0])
+def test_ways_are_written_with_the_layouts_and_belong_to_them_when_they_are_read(tmp_path, bearing):
+    layouts = replace(town(), grids=(GRID.turned(bearing),)) + replace(town(9), ways=(), names=("plain",))
     layouts.save(tmp_path)
     read = citygrain.open_layout(tmp_path)
     assert nodes(read[0].graph()) == nodes(layouts[0].graph())

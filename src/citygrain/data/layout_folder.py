@@ -61,7 +61,7 @@ def open_layout(path: str | Path, *, bounds: Sequence[float] | None = None) -> L
         resolution_m,
         tuple(grid for _, _, grid in found),
         names,
-        ways=ways if any(ways) else (),
+        ways=tuple(ways) if any(ways) else (),
     )
     return replace(layouts, **_asked(path / ARRAYS, layouts)) if path.is_dir() else layouts
 

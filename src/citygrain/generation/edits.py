@@ -299,9 +299,8 @@ def edit(
     bearing = read_bearing(spec, conditions)
     if conditions.get(BEARING) is None and TrainedOn.of(generator).frame == "streets":
         bearing = find_bearing(raster, spec, outline)
-    found = read_site(
-        raster, spec, outline, context_m, one_window=_takes_one_window(generator, chosen, outline), bearing=bearing
-    )
+    one_window = _takes_one_window(generator, chosen or generator.sampler, outline)
+    found = read_site(raster, spec, outline, context_m, one_window=one_window, bearing=bearing)
     fields = read_fields(spec, read_levels(conditions), found.grid)
     like = conditions.get("place")
     return redraw(

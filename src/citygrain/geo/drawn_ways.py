@@ -52,7 +52,7 @@ class DrawnWays:
 
     def locate(self, grid: Grid) -> NDArray[np.object_]:
         """Return the lines in the CRS of a grid."""
-        lines: NDArray[np.object_] = shapely.transform(self.lines, lambda xy: xy * (1, -1) + (grid.left, grid.top))
+        lines: NDArray[np.object_] = shapely.transform(self.lines, lambda xy: grid.to_metres(xy / grid.resolution_m))
         return lines
 
     def node(self, channels: Sequence[str], grid: Grid, *, service: bool = False) -> dict[str, Ways]:
@@ -134,7 +134,7 @@ def read_ways(folder: Path, name: str, grid: Grid) -> DrawnWays | None:
         ) from error
     if not len(lines):
         return None
-    local = shapely.transform(lines, lambda xy: (xy - (grid.left, grid.top)) * (1, -1))
+    local = shapely.transform(lines, lambda xy: grid.to_cells(xy) * grid.resolution_m)
     return DrawnWays(kind, local, apart, str(cells[0]))
 
 

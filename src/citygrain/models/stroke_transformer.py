@@ -269,7 +269,8 @@ class StrokeTransformer(nn.Module):
             asked = conditions[index]
             steps = self.add_account(steps, drawn.to(device), asked)
             site = torch.as_tensor(sites[rows], dtype=torch.float32, device=device)
-            known = self.network(Steps(*(part[:, :-1] for part in steps)), self.embed_conditions(asked, site))
+            modulation = self.network.modulate(self.embed_conditions(asked, site))
+            known = self.network(Steps(*(part[:, :-1] for part in steps)), modulation)
             target = target[:, :-1]
             op, x, y = (part[:, 1:][target] for part in (steps.op, steps.x, steps.y))
             located = (steps.placed[:, 1:] | (steps.op[:, 1:] == FRAME))[target]
@@ -321,19 +322,20 @@ class StepReader:
 
     def __init__(self, model: StrokeTransformer, conditions: Conditions, site: Tensor) -> None:
         self.model, self.conditions = model, conditions
-        self.embedding = model.embed_conditions(conditions, site)
+        self.modulation = model.network.modulate(model.embed_conditions(conditions, site))
         steps = 2 + model.code.rows + 2 * len(model.code.kinds)
         self.pasts = [Past(steps) for _ in model.network.blocks]
 
     def read(self, steps: Steps, drawn: Tensor) -> Tensor:
         """Read one step `(B, 1)` of each text, without its account; return what is known then, `(B, width)`."""
         whole = self.model.add_account(steps, drawn, self.conditions)
-        known: Tensor = self.model.network(whole, self.embedding, self.pasts)[:, 0]
+        known: Tensor = self.model.network(whole, self.modulation, self.pasts)[:, 0]
         return known
 
     def select(self, rows: Tensor) -> None:
         """Forget all texts but some."""
-        self.conditions, self.embedding = self.conditions[rows], self.embedding[rows]
+        self.conditions = self.conditions[rows]
+        self.modulation = [tuple(part[rows] for part in parts) for parts in self.modulation]
         for past in self.pasts:
             past.select(rows)
 

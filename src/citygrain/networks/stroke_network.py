@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,10 @@ class Steps(NamedTuple):
     vertex: Tensor
     number: Tensor
     state: Tensor
+
+
+Modulation = list[tuple[Tensor, ...]]
+"""What shifts, scales and gates each block and the last norm: tensors `(B, 1, width)`."""
 
 
 class StrokeNetwork(nn.Module):
@@ -106,14 +110,18 @@ class StrokeNetwork(nn.Module):
         self.waves = FourierFeatures(6, period=2.0)
         self.state = nn.Linear(state + 2 * self.waves.size, width)
         blocks = [_Block(width, embedding, head, int(ratio * width), dropout, positions) for _ in range(depth)]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks: Any = nn.ModuleList(blocks)
         self.norm = Adaptive(width, embedding, parts=2)
         self.op_logits = nn.Linear(width, ops)
         self.op_logits.weight = Table(self.op_logits.weight)
         self.chosen = _table(ops, width)
         self.to_x, self.to_y = _perceptron(width), _perceptron(width)
 
-    def forward(self, steps: Steps, embedding: Tensor, pasts: list[Past] | None = None) -> Tensor:
+    def modulate(self, embedding: Tensor) -> Modulation:
+        """Return what shifts and scales the blocks and the last norm, given the conditions' embedding `(B, E)`."""
+        return [norm.compute_parts(embedding) for norm in (*(block.norm for block in self.blocks), self.norm)]
+
+    def forward(self, steps: Steps, modulation: Modulation, pasts: list[Past] | None = None) -> Tensor:
         """Return `(B, L, width)`: what the network knows after each step.
 
         With pasts, one for each block, the steps go on after those that were read before.
@@ -134,8 +142,8 @@ class StrokeNetwork(nn.Module):
         count = torch.arange(read, read + h.shape[1], device=h.device, dtype=at.dtype).expand(h.shape[:2])
         where = torch.cat([at, count[..., None]], -1)
         for i, block in enumerate(self.blocks):
-            h = block(h, where, embedding, pasts[i] if pasts else None)
-        out: Tensor = self.norm(h, *self.norm.compute_parts(embedding))
+            h = block(h, where, modulation[i], pasts[i] if pasts else None)
+        out: Tensor = self.norm(h, *modulation[-1])
         return out
 
     def choose_op(self, known: Tensor) -> Tensor:
@@ -224,8 +232,8 @@ class _Block(nn.Module):
         frequencies[2, 2 * across :] = steps
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, x: Tensor, where: Tensor, embedding: Tensor, past: Past | None) -> Tensor:
-        shift, scale, gate, shift_after, scale_after, gate_after = self.norm.compute_parts(embedding)
+    def forward(self, x: Tensor, where: Tensor, parts: tuple[Tensor, ...], past: Past | None) -> Tensor:
+        shift, scale, gate, shift_after, scale_after, gate_after = parts
         batch, length, width = x.shape
         q, k, v = self.qkv(self.norm(x, shift, scale)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         # Not a matrix product, which mixed precision would round: angles are large.

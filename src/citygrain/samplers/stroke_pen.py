@@ -64,6 +64,7 @@ class Pen:
         self.section, self.vertex, self.number = 2 * kinds + 1, 0, 0
         self.moves, self.drawn = np.zeros(MOVES, np.float32), np.zeros(kinds, np.float32)
         self.along, self.vertices, self.done, self.enters = 0.0, 0, False, False
+        self.canvas: Bools = np.zeros_like(self.near, bool)  # where the next operation may be done
         self.read, self.prefix = 0, 0  # steps of the given text
         if plan.text is not None:
             own = (plan.text.section < kinds) | (plan.text.section == 2 * kinds)
@@ -126,11 +127,13 @@ class Pen:
 
     def list_x(self, op: int) -> Bools:
         """Return which x are possible, `(P,)`."""
-        return self._canvas(op).any(1)
+        self.canvas = self._canvas(op)
+        columns: Bools = np.logical_or.reduce(self.canvas, 1)
+        return columns
 
-    def list_y(self, op: int, x: int) -> Bools:
-        """Return which y are possible at x, `(P,)`."""
-        return self._canvas(op)[x]
+    def list_y(self, x: int) -> Bools:
+        """Return which y are possible at x, `(P,)`, for the operation that `list_x` was asked for."""
+        return self.canvas[x]
 
     def _canvas(self, op: int) -> Bools:
         """Return where an operation may be done, by x and y `(P, P)`."""
@@ -145,7 +148,8 @@ class Pen:
         if self._is_forced() or op in {NEXT, FRAME}:
             possible = np.zeros((self.size, self.size), bool)
             if op == FRAME and not self._is_forced() and self.code.frame == "streets":
-                possible[:BEARINGS, :STRENGTHS] = True
+                asked = self.plan.bearing
+                possible[slice(BEARINGS) if asked is None else asked, :STRENGTHS] = True
             else:
                 possible[0, 0] = True
             return possible

@@ -11,11 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from citygrain.geo.layers import WIDTHS
 from citygrain.geo.stroke_code import StrokeCode, Written, to_angle, turn_points
 from citygrain.geo.stroke_drawing import trace_strokes
 from citygrain.geo.window_strokes import FREE, WAITS
 from citygrain.networks.stroke_steps import Text, write_text
 from citygrain.spec import LayoutSpec
+
+FAR_M = 10.0
+"""Ways that are cut off nearer to each other than this are one."""
+
+AROUND = np.ones((3, 3), bool)
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -38,6 +44,8 @@ class Plan:
         window.
     entries
         Kind → positions `(n, 2)` at which given strokes of this kind go on in the site.
+    bearing
+        Bin of the frame's bearing, where it is asked for; None draws it.
     """
 
     known: Bools
@@ -46,6 +54,7 @@ class Plan:
     text: Text | None = None
     find_free: Callable[[int], Bools] | None = None
     entries: dict[int, Ints] = field(default_factory=dict)
+    bearing: int | None = None
 
 
 def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], keep: NDArray[np.bool_]) -> Plan:
@@ -62,9 +71,10 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
     """
     stays = {name for name, kept in zip(spec.channels, keep, strict=True) if kept.all()}
     drawn = np.array([kind not in stays for kind in code.kinds])
-    free = (
-        ~keep[[name not in stays for name in spec.channels]].all(0) if drawn.any() else np.zeros(keep.shape[1:], bool)
-    )
+    free = np.zeros(keep.shape[1:], bool)
+    for name, kept in zip(spec.channels, keep, strict=True):
+        if name not in stays:
+            free |= ~kept
     given = trace_strokes(cells, spec.channels, spec.resolution_m, code.kinds)
     given = replace(given, given=np.ones(len(given), bool))
     rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
@@ -79,18 +89,46 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
         return Plan(drawn, site, find_free=find_free)
     written = code.write(given)
     ground = find_free(written.bearing)
-    how, entries = written.how.copy(), {}
+    how, entries = written.how.copy(), {k: np.empty((0, 2), np.int64) for k in np.flatnonzero(drawn).tolist()}
     for end, at in enumerate((written.first, written.last)):
         x, y = (written.xy[at] + code.reach).clip(0, 2 * code.reach).T
         waits = drawn[written.kind] & (how[:, end] == FREE) & ground[x, y]
         how[waits, end] = WAITS
         for kind in np.unique(written.kind[waits]).tolist():
             chosen = waits & (written.kind == kind)
-            points = np.stack([x, y], 1)[chosen]
-            entries[kind] = np.concatenate([entries[kind], points]) if kind in entries else points
+            entries[kind] = np.concatenate([entries[kind], np.stack([x, y], 1)[chosen]])
+    for kind, known in entries.items():  # also where a piece is too short to be traced, or ends beside another way
+        size = WIDTHS[code.kinds[kind]] / spec.resolution_m
+        cut = _find_cuts(cells[spec.channels.index(code.kinds[kind])], free, size)
+        points = turn_points(cut * spec.resolution_m - code.extent_m / 2, -to_angle(written.bearing)) / code.grid_m
+        places = (np.rint(points).astype(np.int64) + code.reach).clip(0, 2 * code.reach)
+        places = places[ground[places[:, 0], places[:, 1]]]
+        far = np.abs(places[:, None] - known).max(2).min(1, initial=code.reach) * code.grid_m > FAR_M
+        entries[kind] = np.concatenate([known, places[far]])
     written = replace(written, how=how)
     text = write_text(written, code, np.flatnonzero(~drawn).tolist())
     return Plan(drawn, site, written, text, find_free, entries)
+
+
+def _find_cuts(cells: NDArray[np.float32], free: Bools, width: float) -> NDArray[np.float64]:
+    """Return where ways are cut off at free cells, `(N, 2)` in cells; those that run along them are left out.
+
+    Parameters
+    ----------
+    cells
+        `(H, W)`: coverage by the ways.
+    free
+        `(H, W)`: the free cells.
+    width
+        Width of the ways in cells.
+    """
+    there = (cells >= 0.5 * min(1.0, width)) & ~free & ndimage.binary_dilation(free, AROUND)
+    labels, count = ndimage.label(there, AROUND)
+    if not count:
+        return np.empty((0, 2))
+    middles = np.array(ndimage.center_of_mass(there, labels, range(1, count + 1)))
+    spans = np.array([[part.stop - part.start for part in box] for box in ndimage.find_objects(labels)])
+    return middles[spans.max(1) <= 1.5 * width + 2][:, ::-1] + 0.5
 
 
 def _find_free(code: StrokeCode, free: NDArray[np.bool_], resolution_m: float, bearing: int) -> NDArray[np.bool_]:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from citygrain.geo.stroke_code import StrokeCode
+from citygrain.errors import ConfigError
+from citygrain.geo.stroke_code import BEARINGS, StrokeCode
 from citygrain.networks.stroke_network import Steps
 from citygrain.protocols import Known, Noise, require
 from citygrain.samplers.stroke_pen import Pen
@@ -63,14 +64,32 @@ class DrawStrokes(TokenSampler[StrokeModel]):
 
     Operations and positions are drawn from those that are possible: an end at the edge lies there, an end on another
     stroke lies near one that has been drawn, and a stroke ends before the next begins.
+
+    Parameters
+    ----------
+    bearing
+        Bearing that most streets follow or cross, in degrees from north, clockwise, from 0 to below 90. None draws it,
+        as all else. Where streets are given, they decide.
     """
 
     needs: ClassVar[type] = StrokeModel
 
+    bearing: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bearing is not None and not 0 <= self.bearing < 90:
+            raise ConfigError(
+                "Streets that cross at right angles have one bearing within a quarter of a turn.",
+                expected="sampler.bearing from 0 to below 90 degrees",
+                got=self.bearing,
+            )
+
     def draw(self, model: StrokeModel, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, rows, 8)`."""
         known = np.ones(len(model.code.kinds), bool)
-        return self.draw_plans(model, [Plan(known) for _ in noise.seeds], conditions, noise)
+        asked = None if self.bearing is None else round(self.bearing * BEARINGS / 90) % BEARINGS
+        return self.draw_plans(model, [Plan(known, bearing=asked) for _ in noise.seeds], conditions, noise)
 
     def complete(self, model: StrokeModel, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, rows, 8)` around what is known; the known ways are in them."""
@@ -112,7 +131,7 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         columns = torch.from_numpy(np.stack([pen.list_x(o) for pen, o in zip(pens, ops, strict=True)])).to(device)
         x = self.pick(_mask(self.guide(model.choose_x(known, op.repeat(self.runs), where)), columns), numbers[:, 1])
         xs = x.tolist()
-        rows = np.stack([pen.list_y(o, at) for pen, o, at in zip(pens, ops, xs, strict=True)])
+        rows = np.stack([pen.list_y(at) for pen, at in zip(pens, xs, strict=True)])
         of_y = self.guide(model.choose_y(known, op.repeat(self.runs), x.repeat(self.runs), where))
         y = self.pick(_mask(of_y, torch.from_numpy(rows).to(device)), numbers[:, 2])
         for pen, *made in zip(pens, ops, xs, y.tolist(), strict=True):
@@ -130,12 +149,14 @@ class PlansStrokes(Protocol):
 
 def _collect_steps(pens: Sequence[Pen], device: torch.device) -> tuple[Steps, Tensor]:
     names = ("op", "x", "y", "placed", "section", "vertex", "number")
-    plain = [torch.tensor([[getattr(pen, name)] for pen in pens], device=device) for name in names]
+    op, x, y, placed, section, vertex, number = (
+        torch.tensor([[getattr(pen, name)] for pen in pens], device=device) for name in names
+    )
     moves, drawn = (
         torch.from_numpy(np.stack([getattr(pen, name) for pen in pens])).to(device)[:, None]
         for name in ("moves", "drawn")
     )
-    return Steps(*plain, moves), drawn
+    return Steps(op, x, y, placed, section, vertex, number, moves), drawn
 
 
 def _repeat(steps: Steps, times: int) -> Steps:
