@@ -272,7 +272,7 @@ def test_the_frame_is_that_of_streets_and_of_what_is_given():
     street, path = [(0, 0), (100, 0)], [(0, 50), (100, 150)]
     assert find_frame(strokes_of(street, path, kinds=[STREET, WALK]), KINDS)[0] == 0
     assert find_frame(strokes_of(path, kinds=[WALK]), KINDS)[0] == BEARINGS // 2
-    both = strokes_of(street, [(0, 50), (100, 150)], given=[False, True])
+    both = strokes_of(street, [(0, 50), (40, 90)], given=[False, True])
     assert find_frame(both, KINDS)[0] == BEARINGS // 2
     assert CODE.write(both, bearing=7).bearing == 7
     assert find_frame(strokes_of(), KINDS) == (0, 0)
@@ -292,6 +292,15 @@ def test_strokes_stand_in_order_of_kind_length_direction_and_place():
     starts = (written.xy[written.first] * CODE.grid_m).tolist()
     assert written.kind.tolist() == [ARTERIAL, STREET, STREET, STREET, STREET]
     assert starts[1:] == [[-200, 0], [0, -88], [0, 32], [20, 0]]  # long; level ones from above; upright
+
+
+def test_a_stroke_begins_on_an_earlier_one_or_else_at_the_edge():
+    main = [(-200, 0), (250, 0)]
+    below, above = [(40, -120), (40, 0)], [(90, 0), (90, HALF)]
+    written = CODE.write(strokes_of(main, below, above, [(-40, 60), (-40, HALF)], [(-90, 60), (-90, 160)]), bearing=0)
+    starts = (written.xy[written.first] * CODE.grid_m).tolist()
+    assert starts == [[-200, 0], [88, 0], [-88, 60], [-40, HALF], [40, 0]]
+    assert written.find_standing(KINDS)[:, 0].tolist() == [LOOSE, ON, LOOSE, AT_EDGE, ON]
 
 
 def test_the_order_does_not_depend_on_how_strokes_come(windows):
