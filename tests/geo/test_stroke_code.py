@@ -371,6 +371,14 @@ def test_a_ring_stays_closed():
     assert back.length == pytest.approx(shapely.LineString(ring).length, rel=0.05)
 
 
+def test_a_ring_with_a_small_gap_is_closed():
+    ring = [(60, 1.5), (60, -60), (-60, -60), (-60, 60), (60, 60), (60, 2.3)]  # rounded to two positions
+    written = CODE.write(strokes_of(ring), bearing=0)
+    assert len(np.unique(written.xy[[0, -1]], axis=0)) == 2
+    (back,) = CODE.read(written).lines
+    assert back.is_closed
+
+
 def test_a_stroke_that_crosses_itself_goes_there_and_back():
     knot = [(-100, 0), (100, 0), (100, 100), (0, 100), (0, -100)]
     (back,) = there_and_back(strokes_of(knot)).lines
