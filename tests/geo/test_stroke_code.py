@@ -272,7 +272,7 @@ def test_the_frame_is_that_of_streets_and_of_what_is_given():
     street, path = [(0, 0), (100, 0)], [(0, 50), (100, 150)]
     assert find_frame(strokes_of(street, path, kinds=[STREET, WALK]), KINDS)[0] == 0
     assert find_frame(strokes_of(path, kinds=[WALK]), KINDS)[0] == BEARINGS // 2
-    both = strokes_of(street, [(0, 50), (100, 150)], given=[False, True])
+    both = strokes_of(street, [(0, 50), (40, 90)], given=[False, True])
     assert find_frame(both, KINDS)[0] == BEARINGS // 2
     assert CODE.write(both, bearing=7).bearing == 7
     assert find_frame(strokes_of(), KINDS) == (0, 0)
@@ -292,6 +292,15 @@ def test_strokes_stand_in_order_of_kind_length_direction_and_place():
     starts = (written.xy[written.first] * CODE.grid_m).tolist()
     assert written.kind.tolist() == [ARTERIAL, STREET, STREET, STREET, STREET]
     assert starts[1:] == [[-200, 0], [0, -88], [0, 32], [20, 0]]  # long; level ones from above; upright
+
+
+def test_a_stroke_begins_on_an_earlier_one_or_else_at_the_edge():
+    main = [(-200, 0), (250, 0)]
+    below, above = [(40, -120), (40, 0)], [(90, 0), (90, HALF)]
+    written = CODE.write(strokes_of(main, below, above, [(-40, 60), (-40, HALF)], [(-90, 60), (-90, 160)]), bearing=0)
+    starts = (written.xy[written.first] * CODE.grid_m).tolist()
+    assert starts == [[-200, 0], [88, 0], [-88, 60], [-40, HALF], [40, 0]]
+    assert written.find_standing(KINDS)[:, 0].tolist() == [LOOSE, ON, LOOSE, AT_EDGE, ON]
 
 
 def test_the_order_does_not_depend_on_how_strokes_come(windows):
@@ -360,6 +369,14 @@ def test_a_ring_stays_closed():
     (back,) = there_and_back(strokes_of(ring)).lines
     assert back.is_closed
     assert back.length == pytest.approx(shapely.LineString(ring).length, rel=0.05)
+
+
+def test_a_ring_with_a_small_gap_is_closed():
+    ring = [(60, 1.5), (60, -60), (-60, -60), (-60, 60), (60, 60), (60, 2.3)]  # rounded to two positions
+    written = CODE.write(strokes_of(ring), bearing=0)
+    assert len(np.unique(written.xy[[0, -1]], axis=0)) == 2
+    (back,) = CODE.read(written).lines
+    assert back.is_closed
 
 
 def test_a_stroke_that_crosses_itself_goes_there_and_back():

@@ -429,3 +429,15 @@ def test_a_bearing_is_that_of_the_streets_on_the_map():
     line = shapely.LineString([(0, 0), (200 * math.sin(math.radians(30)), -200 * math.cos(math.radians(30)))])
     strokes = Strokes.of_lines(np.array([1]), np.array([line]), np.ones(3, bool))
     assert make().code.write(strokes).bearing == 30
+
+
+def test_what_a_place_does_not_know_is_not_drawn_for_it():
+    percentiles = {"here": tuple(range(101)), "all": tuple(range(101))}
+    spec = replace(SPEC, statistics={"walk": percentiles, "arterial": {**percentiles, "there": tuple(range(101))}})
+    model, conditions = make(spec), Conditions.empty(spec, 3)
+    conditions.place[:] = torch.tensor([0, 1, -1])
+    assert model.list_known(conditions).tolist() == [[True, True, True], [True, True, False], [True, True, True]]
+    code = DrawStrokes()(model, conditions, Noise(range(3)))
+    walks = [(one[:, 0] == WAYS.index("walk")).any().item() for one in code]
+    assert walks[0]
+    assert not walks[1]

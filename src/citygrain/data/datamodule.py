@@ -38,6 +38,9 @@ from citygrain.support.files import write_text
 
 MEASURED_AT_ONCE = 256
 
+LARGE_PX = 128
+"""Windows with a longer edge in cells are measured in coarser ones, if that is possible."""
+
 Floats = NDArray[np.float64]
 
 
@@ -229,6 +232,14 @@ class CityDataModule(pl.LightningDataModule):
             raster_format=self.raster_format,
         )
 
+    def _measured_coarsely(self, spec: LayoutSpec) -> bool:
+        """Whether statistics are measured in coarse cells: of large windows, where that makes no difference.
+
+        Linear measures and their ratios are the same at every level, and the coarsest is read fastest.
+        """
+        linear = all(find_condition(name).weights for name in spec.scalars)
+        return linear and self.rules.size_px > LARGE_PX
+
     @cached_property
     def _known(self) -> Tensor:
         """Which scalars each place knows, `(P, S)` bool."""
@@ -270,8 +281,7 @@ class CityDataModule(pl.LightningDataModule):
         with suppress(OSError, ValueError):
             kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
             return kept
-        # Linear measures and their ratios are the same at every level, and the coarsest is read fastest.
-        coarse = self if any(not find_condition(name).weights for name in spec.scalars) else self.coarsest()
+        coarse = self.coarsest() if self._measured_coarsely(spec) else self
         shares = coarse.windows("train").shares
         values = [coarse._measured(coarse._spec, place) for place in range(len(spec.places))]  # noqa: SLF001
         ranks = np.linspace(0, 1, PERCENTILES)

@@ -234,6 +234,21 @@ class StrokeTransformer(nn.Module):
         kept = known.keep.cpu().numpy()
         return [plan_window(self.code, self.spec, one, keep) for one, keep in zip(cells, kept, strict=True)]
 
+    def list_known(self, conditions: Conditions) -> NDArray[np.bool_]:
+        """Return which kinds the places that are asked for know, `(B, K)`.
+
+        A place that does not know a channel has no statistics of what is measured on it alone.
+        """
+        known = np.ones((len(conditions), len(self.code.kinds)), bool)
+        for scalar, by_place in self.spec.statistics.items():
+            channels = MEASURES[scalar].channels if scalar in MEASURES else ()
+            ignorant = [i for i, place in enumerate(self.spec.places) if place not in by_place]
+            some = len(ignorant) < len(self.spec.places)
+            if some and len(channels) == 1 and channels[0] in self.code.kinds:
+                asked = np.isin(conditions.place.cpu().numpy(), ignorant)
+                known[asked, self.code.kinds.index(channels[0])] = False
+        return known
+
     def choose_op(self, known: Tensor) -> Tensor:
         """Return logits `(B, ops)` of the next step."""
         logits: Tensor = self.network.choose_op(known)

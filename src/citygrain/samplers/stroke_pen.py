@@ -104,15 +104,19 @@ class Pen:
             allowed[FIRST:INNER] = self._has_room(4)
             for first in (FIRST, APART):
                 allowed[first + AT_EDGE] &= self.edge.any()
-                allowed[first + ON] &= bool(self.strokes)
+                allowed[first + ON] &= self._meets()
             allowed[NEXT] = True
         else:
             count = len(self.current.xy)
             allowed[INNER] = count + 1 < MOST_VERTICES and self._has_room(3)
             allowed[LAST : LAST + 4] = True
             allowed[LAST + AT_EDGE] &= self.edge.any()
-            allowed[LAST + ON] &= bool(self.strokes) or count > 2
+            allowed[LAST + ON] &= self._meets()
         return allowed
+
+    def _meets(self) -> bool:
+        """Tell whether there is a stroke that another one can end on."""
+        return bool((self.inside & (self.near > 0)).any())
 
     def _has_room(self, vertices: int) -> bool:
         """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""
@@ -160,8 +164,7 @@ class Pen:
             entries[tuple(np.transpose(self.waiting[self.section]))] = True
             return entries
         if op in {FIRST + ON, APART + ON, LAST + ON}:
-            on = (self.near > 0) & self.inside
-            return on if on.any() else self.inside
+            return self.inside & (self.near > 0)
         return self.inside
 
     def _is_forced(self) -> bool:
@@ -190,6 +193,8 @@ class Pen:
         elif op < INNER:
             self.number += 1
             how, partner = self._stand((op - FIRST) % APART, x, y)
+            if op in {FIRST + ON, APART + ON} and partner < 0:
+                self.op = op - ON  # at an entry of a piece that is too short to be traced
             self.current = Stroke(self.section, how, partner, apart=op >= APART)
             self.along = 0.0
             self._put(x, y, begins=True)

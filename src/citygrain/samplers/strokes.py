@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from citygrain.errors import ConfigError
@@ -43,6 +44,10 @@ class StrokeModel(Protocol):
 
     def reader(self, conditions: Conditions, site: Tensor) -> ReadsSteps:
         """Return a reader of one text for each condition; sites `(B, 4)` are in half windows from the middle."""
+        ...
+
+    def list_known(self, conditions: Conditions) -> NDArray[np.bool_]:
+        """Return which kinds the places that are asked for know, `(B, K)`: others are not drawn."""
         ...
 
     def choose_op(self, known: Tensor) -> Tensor:
@@ -87,13 +92,15 @@ class DrawStrokes(TokenSampler[StrokeModel]):
 
     def draw(self, model: StrokeModel, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, rows, 8)`."""
-        known = np.ones(len(model.code.kinds), bool)
         asked = None if self.bearing is None else round(self.bearing * BEARINGS / 90) % BEARINGS
-        return self.draw_plans(model, [Plan(known, bearing=asked) for _ in noise.seeds], conditions, noise)
+        plans = [Plan(known, bearing=asked) for known in model.list_known(conditions)]
+        return self.draw_plans(model, plans, conditions, noise)
 
     def complete(self, model: StrokeModel, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, rows, 8)` around what is known; the known ways are in them."""
         plans = require(model, PlansStrokes, "Keeping parts of a layout", ["stroke_transformer"]).plan(known)
+        known_there = model.list_known(conditions)
+        plans = [replace(plan, known=plan.known & there) for plan, there in zip(plans, known_there, strict=True)]
         return self.draw_plans(model, plans, conditions, noise)
 
     def draw_plans(self, model: StrokeModel, plans: Sequence[Plan], conditions: Conditions, noise: Noise) -> Tensor:
