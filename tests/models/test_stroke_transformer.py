@@ -12,6 +12,7 @@ import torch
 
 import families
 from citygrain.checkpoint import build_generator
+from citygrain.data.transforms import turn
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.generation.area import draw_area
 from citygrain.generation.continuity import count_street_ends
@@ -20,6 +21,7 @@ from citygrain.geo.rasterize import Grid
 from citygrain.geo.stroke_code import to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
+from citygrain.models import stroke_transformer
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import APART, LAST, NEXT, collate_texts, write_text
 from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFromWays, Noise
@@ -441,3 +443,28 @@ def test_what_a_place_does_not_know_is_not_drawn_for_it():
     walks = [(one[:, 0] == WAYS.index("walk")).any().item() for one in code]
     assert walks[0]
     assert not walks[1]
+
+
+def test_maps_are_conditions_and_turn_with_their_windows(monkeypatch):
+    """A window and its map, both turned, surprise as much as before; an absent map has no effect."""
+    spec = replace(SPEC, maps=("street_density",), map_px=4)
+    model = make(spec)
+    conditions = Conditions.empty(spec, 1)
+    conditions.maps[:] = torch.arange(16.0).view(1, 1, 4, 4)
+    code = model.write_code(town(1))[None]
+    monkeypatch.setattr(stroke_transformer, "SITE_SHARE", 0.0)
+
+    def surprise(symmetry, *, present):
+        monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([symmetry]))
+        there = replace(conditions, maps_present=torch.full((1, 1), present))
+        return model.code_loss(code, there)["loss"].item()
+
+    turned = model.code.to_code(model.code.from_code(code[0].numpy()).turned(5, model.code.grid_m))
+    upside = replace(conditions, maps=turn(conditions.maps, 5), maps_present=torch.ones(1, 1, dtype=torch.bool))
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([0]))
+    expected = model.code_loss(torch.from_numpy(turned)[None], upside)["loss"].item()
+    assert surprise(5, present=True) == pytest.approx(expected, rel=1e-5)
+    assert surprise(5, present=False) != pytest.approx(expected, rel=1e-5)
+    before = surprise(0, present=False)
+    conditions.maps[:] = 7.0
+    assert surprise(0, present=False) == before

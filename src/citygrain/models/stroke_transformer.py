@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from citygrain.data.transforms import turn
 from citygrain.errors import ConfigError
 from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import WIDTHS
@@ -22,7 +24,7 @@ from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
 from citygrain.geo.window_strokes import Strokes, split_at_site
 from citygrain.measures import MEASURES
 from citygrain.networks.blocks import FourierFeatures
-from citygrain.networks.conditioner import ConditionEmbedding
+from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import (
     DENSITY,
@@ -112,6 +114,8 @@ class StrokeTransformer(nn.Module):
         self.code = StrokeCode(kinds, spec.extent_m, grid_m, tolerance_m, frame, rows)
         self.account = account
         self.conditioner = ConditionEmbedding(spec, embedding)
+        self.planes = ConditionPlanes(spec) if spec.maps else None
+        self.maps = nn.Linear(2 * len(spec.maps) * spec.map_px**2, embedding) if spec.maps else None
         self.waves = FourierFeatures(4, period=2.0)
         self.site = nn.Linear(4 * self.waves.size, embedding)
         self.network: Any = network(
@@ -159,6 +163,8 @@ class StrokeTransformer(nn.Module):
     def embed_conditions(self, conditions: Conditions, site: Tensor) -> Tensor:
         """Return the embedding `(B, E)` of conditions and sites `(B, 4)`, in half windows from the middle."""
         embedding: Tensor = self.conditioner(conditions) + self.site(self.waves(site).flatten(1))
+        if self.planes is not None and self.maps is not None:
+            embedding = embedding + self.maps(self.planes(conditions, self.spec.map_px).flatten(1))
         return embedding
 
     def add_account(self, steps: Steps, drawn: Tensor, conditions: Conditions) -> Steps:
@@ -188,7 +194,11 @@ class StrokeTransformer(nn.Module):
 
         Each window is turned to one of the 8 symmetries, and of half of them a part is given.
         """
-        written, kept, sites = self._vary(code)
+        symmetry = torch.randint(8, (len(code),)).tolist()
+        written, kept, sites = self._vary(code, symmetry)
+        if self.spec.maps:
+            maps = torch.stack([turn(one, s) for one, s in zip(conditions.maps, symmetry, strict=True)])
+            conditions = replace(conditions, maps=maps)
         nll, parts, count = self._measure_surprise(written, kept, sites, conditions)
         total = count.sum().clamp_min(1)
         means = {name: part / total for name, part in parts.items()}
@@ -302,9 +312,8 @@ class StrokeTransformer(nn.Module):
                 parts[name] = parts[name] + part.sum().detach()
         return surprise, parts, count
 
-    def _vary(self, code: Tensor) -> tuple[list[Written], list[list[int]], Floats]:
-        """Turn windows to one of the 8 symmetries each, and give a part of some of them."""
-        symmetry = torch.randint(8, (len(code),)).tolist()
+    def _vary(self, code: Tensor, symmetry: list[int]) -> tuple[list[Written], list[list[int]], Floats]:
+        """Turn each window to one of the 8 symmetries, and give a part of some of them."""
         chance = torch.rand(len(code), 10).tolist()
         written, kept, sites = [], [], _whole(len(code))
         half = self.code.extent_m / 2
