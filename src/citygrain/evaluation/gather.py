@@ -133,7 +133,7 @@ def gather(
     embedding: LayoutEmbedding | None = None,
     mapped: Callable[..., Iterator[Form]] = map,
     service: bool = False,
-    measure_one: Callable[..., Form] = measure_window,
+    measure_one: Callable[..., Form] | None = None,
 ) -> Gathered:
     """Make layouts part by part, measure them and keep each part; a part that is there is read.
 
@@ -156,9 +156,9 @@ def gather(
     service
         Whether service roads belong to the drive network.
     measure_one
-        Measures one layout; takes what `measure_window` takes.
+        Measures one layout; takes what `measure_window` takes, which None stands for.
     """
-    measured = partial(measure_one, channels=tuple(channels), resolution_m=resolution_m, service=service)
+    measured = partial(measure_one or measure_window, channels=tuple(channels), resolution_m=resolution_m, service=service)
 
     def known_of(positions: range) -> Arrays:
         layouts = layouts_of(positions)
