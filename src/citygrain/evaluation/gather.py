@@ -158,7 +158,9 @@ def gather(
     measure_one
         Measures one layout; takes what `measure_window` takes, which None stands for.
     """
-    measured = partial(measure_one or measure_window, channels=tuple(channels), resolution_m=resolution_m, service=service)
+    measured = partial(
+        measure_one or measure_window, channels=tuple(channels), resolution_m=resolution_m, service=service
+    )
 
     def known_of(positions: range) -> Arrays:
         layouts = layouts_of(positions)
