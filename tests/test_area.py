@@ -145,7 +145,14 @@ def test_turns_cover_all_windows_and_each_goes_before_the_windows_that_lie_on_it
     assert len(turns) < len(tiling) / 2, "many windows are drawn at once"
 
 
-@pytest.mark.parametrize("name", ["masked_transformer in vector_quantized", "boltzmann_machine", "stroke_transformer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "masked_transformer in vector_quantized",
+        "boltzmann_machine",
+        pytest.param("stroke_transformer", marks=pytest.mark.slow),
+    ],
+)
 def test_a_family_that_keeps_parts_draws_areas_in_turn(name):
     model = families.make(name).eval()
     drawn = draw_area(model, (24, 40), {"coverage": 0.4}, seed=1)

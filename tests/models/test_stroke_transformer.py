@@ -347,6 +347,7 @@ def test_every_street_that_ends_at_the_edge_of_a_site_goes_on_inside():
                 assert np.abs(begun - point).max(1).min() <= 2
 
 
+@pytest.mark.slow
 def test_some_windows_are_learned_and_come_back():
     torch.manual_seed(0)
     model = make(shake=0.0, frame="none")
@@ -369,6 +370,7 @@ def test_some_windows_are_learned_and_come_back():
     assert (written.how == EDGE).all()
 
 
+@pytest.mark.slow
 def test_an_area_goes_on_from_what_is_known_of_it_window_by_window():
     model = make(rows=300)
     layout, keep = torch.zeros(1, 3, 96, 96), torch.zeros(1, 3, 96, 96, dtype=torch.bool)
@@ -381,6 +383,7 @@ def test_an_area_goes_on_from_what_is_known_of_it_window_by_window():
     assert torch.equal(area, draw_area(model, (96, 96), {"walk": 5.0}, known=Known(layout, keep), seed=1, batch_size=1))
 
 
+@pytest.mark.slow
 def test_a_site_larger_than_a_window_is_redrawn_and_kinds_are_kept_there():
     model = make(rows=300)
     with torch.no_grad():
