@@ -128,6 +128,7 @@ def test_a_wrong_target_is_refused_before_the_verb_starts(own, seen, capsys):
     assert not seen
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(own, seen, capsys):
     assert main(["train", "-m", "needs=x", "seed=1,2", "box.depth=4,5", *own]) == 0
     assert [(c["name"], c["seed"], c["box"]["depth"]) for c in seen] == [

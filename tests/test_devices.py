@@ -34,6 +34,7 @@ def test_matrices_are_multiplied_in_what_is_chosen(monkeypatch):
         assert product("auto") == (torch.bfloat16 if native else torch.float32)
 
 
+@pytest.mark.slow
 def test_in_half_precision_layouts_are_hardly_others_and_obey_as_exactly():
     model = citygrain.load("reference/cities_64")
     asked = Conditions.request(model.spec, 8, {"coverage": torch.linspace(0.05, 0.3, 8), "cycle": 2.0})

@@ -376,6 +376,7 @@ def formats(folder: Path, text: str) -> Iterator[Path]:
             yield save(folder / f"{what}{suffix}", content)
 
 
+@pytest.mark.slow
 def test_the_content_says_what_a_file_is_not_its_name(tmp_path: Path) -> None:
     text = xml(everything(city()), head="")
     expected = drawn(read(save(tmp_path / "plain.osm", text)))
@@ -506,6 +507,7 @@ def test_an_open_way_that_should_be_an_area_is_counted(tmp_path: Path) -> None:
     assert found.skipped == {OPEN_WAYS: 3}
 
 
+@pytest.mark.slow
 def test_real_extracts_have_few_broken_relations(shared_osm: Path) -> None:
     west, south, east, north = OsmFile(path := shared_osm / "porto" / "porto_vh.osm.pbf").extent()
     found = read(path, (west, south, east, north))

@@ -242,6 +242,7 @@ def test_a_rule_of_the_wrong_shape_is_told_with_what_it_fits(tmp_path: Path) -> 
     assert found.skipped == {OTHER_SHAPE: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_values_that_nothing_has_are_told_with_those_that_there_are(tmp_path: Path, suffix: str) -> None:
     path = write(houses(), tmp_path / f"houses.{suffix}")

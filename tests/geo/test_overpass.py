@@ -297,6 +297,7 @@ def test_relations_within_relations_and_members_that_are_missing(tmp_path):
     assert found.skipped == {CUT_AREAS: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::citygrain.geo.sources.EmptyLayerWarning")  # what is looked at here is green
 @settings(deadline=None, max_examples=50)  # the machine may be busy
 @given(seed=st.integers(0, 2**32 - 1))

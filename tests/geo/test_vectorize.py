@@ -599,6 +599,7 @@ def test_hand_drawn_cases_are_read_right(shared_osm, case, degrees):
         assert np.hypot(*(nodes - nodes.mean(0)).T) == pytest.approx(12, abs=1.5)
 
 
+@pytest.mark.slow
 def test_networks_hang_together_as_the_source_s_do(cities, sample_pbf):
     """Means of windows of Helsinki's centre: the largest part, four-way junctions, dead ends, and reach in 400 m."""
     source = OsmFile(str(sample_pbf))
@@ -670,6 +671,7 @@ def test_an_empty_layout_has_no_features_and_says_so_of_its_graph():
     assert "all" not in vectorize(np.zeros((2, 128, 128)), ["building", "rail"], grid).networks
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @example(seed=18670617, size=9, resolution_m=1.0, levels=tuple(np.linspace(0, 1, 9)), blocks=1)  # a hole that touches
 @example(seed=1, size=12, resolution_m=2.0, levels=tuple(np.linspace(0, 1, 9)), blocks=1)  # edges in one line

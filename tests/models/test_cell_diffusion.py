@@ -71,6 +71,7 @@ def test_what_an_estimate_leaves_open_is_the_variance_of_full_and_empty_cells():
     assert model().variance(torch.tensor([-1.4, 1.2])).tolist() == [0, 0]  # guidance may lead out of the range
 
 
+@pytest.mark.slow
 def test_independent_cells_are_denoised_as_bayes_does_it():
     """Learned on cells of which each is full by its channel's share alone, whatever stands beside it."""
     cells, sigma = model(balance=0.0), 1.0

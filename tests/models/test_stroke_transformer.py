@@ -318,6 +318,7 @@ def test_nothing_is_drawn_where_all_is_kept():
         assert written.given.all()
 
 
+@pytest.mark.slow
 def test_what_is_drawn_lies_in_the_site_also_where_nothing_is_given():
     model = make(rows=200)
     with torch.no_grad():
