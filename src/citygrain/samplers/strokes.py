@@ -73,8 +73,8 @@ class DrawStrokes(TokenSampler[StrokeModel]):
     Parameters
     ----------
     bearing
-        Bearing that most streets follow or cross, in degrees from north, clockwise, from 0 to below 90. None draws it,
-        as all else. Where streets are given, they decide.
+        Bearing that most streets follow or cross, in degrees from north, clockwise, from 0 to below 90. None leaves
+        it to the model. Where streets are given, the bearing is theirs.
     """
 
     needs: ClassVar[type] = StrokeModel
