@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,11 @@ class WindowWriter:
 
     def __init__(self, windows: CityDataModule, generator: LearnsFromWays, split: str) -> None:
         self.data, self.generator, self.split = windows.coarsest(), generator, split
-        self.strokes = [CityStrokes(raster, generator.code.kinds) for raster in self.data.rasters]
+
+    @cached_property
+    def strokes(self) -> list[CityStrokes]:
+        """The strokes of each place; a run that has its codes does without them."""
+        return [CityStrokes(raster, self.generator.code.kinds) for raster in self.data.rasters]
 
     def __call__(self, indices: Sequence[int]) -> CodeBatch:
         """Return codes and conditions of the windows of the given indices."""
