@@ -50,7 +50,7 @@ def draw_area(
     """Draw an area of any extent. Some of its cells or channels may be known; they stay as they are.
 
     Diffusion models draw all windows of an area together. Other families that can keep parts of a layout draw them in
-    turn, each around what its neighbours have drawn. Families that cannot draw a single window only.
+    turn, each around what its neighbours have drawn. All other families draw a single window.
 
     Parameters
     ----------
