@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.transforms import turn
 from citygrain.data.ways import CityStrokes
+from citygrain.errors import ConfigError
 from citygrain.evaluation.morphology import measure_vectors
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.rasterize import Grid
@@ -487,3 +488,9 @@ def test_no_window_is_too_wild(strokes, symmetry, bearing):
         draw(back)
     if bearing == 0 and symmetry == 0:
         assert len(written) == len(window)
+
+
+@pytest.mark.parametrize("wrong", [{"grid_m": 0.0}, {"grid_m": -4.0}, {"tolerance_m": -1.0}, {"rows": 2}])
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ConfigError, match="cannot be written"):
+        StrokeCode(**wrong)

@@ -20,6 +20,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from citygrain.errors import ConfigError
 from citygrain.geo.window_strokes import (
     AT_EDGE,
     EDGE,
@@ -228,6 +229,14 @@ class StrokeCode:
     tolerance_m: float = 2.5
     frame: Frame = "streets"
     rows: int = 448
+
+    def __post_init__(self) -> None:
+        if not (self.grid_m > 0 and self.tolerance_m >= 0 and self.rows > 2):
+            raise ConfigError(
+                "Strokes cannot be written like this.",
+                expected="grid_m > 0, tolerance_m ≥ 0, rows ≥ 3",
+                got=f"grid_m={self.grid_m}, tolerance_m={self.tolerance_m}, rows={self.rows}",
+            )
 
     @property
     def reach(self) -> int:
