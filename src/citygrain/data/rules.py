@@ -270,7 +270,7 @@ def list_common_channels(
     raster_format
         Format of city rasters that the channels are of: an earlier one has fewer.
     allow_unknown
-        Whether places may not know a channel. Of all channels, those are returned that one place knows.
+        Whether a place may lack a channel. Then every channel that one of the places knows is returned.
 
     Raises
     ------
