@@ -75,6 +75,8 @@ class CityWindows(Dataset[RawBatch]):
     raster_format
         Format of city rasters that the channels are of. For a model of an earlier format, channels that were one
         channel then are added up again (`citygrain.geo.layers.select_channels`).
+    allow_unknown
+        Whether a place may lack a channel; it is 0 there. Then each place is judged built by the channels it knows.
 
     Attributes
     ----------
