@@ -437,6 +437,22 @@ def test_a_bearing_is_that_of_the_streets_on_the_map():
     assert make().code.write(strokes).bearing == 30
 
 
+def test_the_frame_is_learned_from_windows_that_are_not_mirrored_and_weighs_more(monkeypatch):
+    model, conditions = make(), asked(1)
+    monkeypatch.setattr(stroke_transformer, "SITE_SHARE", 0.0)
+    code = model.write_code(town(1))[None]
+    steps = len(write_text(model.code.from_code(code[0].numpy()), model.code).op) - 1
+    losses = {}
+    for symmetry in range(8):
+        monkeypatch.setattr(torch, "randint", lambda *_, turned=symmetry, **__: torch.tensor([turned]))
+        losses[symmetry] = model.code_loss(code, conditions)["frame"].item()
+    assert [symmetry for symmetry, frame in losses.items() if frame == 0] == [1, 2, 4, 7]
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([0]))
+    plain, learned = model.eval().code_loss(code, conditions), model.train().code_loss(code, conditions)
+    more = (stroke_transformer.FRAME_WEIGHT - 1) * plain["frame"].item() / steps
+    assert learned["loss"].item() == pytest.approx(plain["loss"].item() + more, rel=1e-5)
+
+
 def test_what_a_place_does_not_know_is_not_drawn_for_it():
     percentiles = {"here": tuple(range(101)), "all": tuple(range(101))}
     spec = replace(SPEC, statistics={"walk": percentiles, "arterial": {**percentiles, "there": tuple(range(101))}})

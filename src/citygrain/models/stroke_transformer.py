@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -46,6 +46,9 @@ SITE_SHARE = 0.35
 
 TOGETHER = 8
 """Windows that are read together in training."""
+
+FRAME_WEIGHT = 10.0
+"""Weight of the frame in training. It is one step of some two hundred, and all others depend on it."""
 
 Floats = NDArray[np.float64]
 
@@ -192,19 +195,25 @@ class StrokeTransformer(nn.Module):
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return the mean surprise of the steps of codes `(B, rows, 8)` in nats a step, and its parts.
 
-        Each window is turned to one of the 8 symmetries, and of half of them a part is given.
+        Each window is turned to one of the 8 symmetries, and of some of them a part is given. The frame of a window has
+        a weight of its own in training. It is not learned from mirrored windows: their bearing is not one of the place.
         """
         symmetry = torch.randint(8, (len(code),)).tolist()
         written, kept, sites = self._vary(code, symmetry)
         if self.spec.maps:
             maps = torch.stack([turn(one, s) for one, s in zip(conditions.maps, symmetry, strict=True)])
             conditions = replace(conditions, maps=maps)
-        nll, parts, count = self._measure_surprise(written, kept, sites, conditions)
+        nll, parts, count = self._measure_surprise(
+            written, kept, sites, conditions, framed=[one.bit_count() % 2 == 0 for one in symmetry]
+        )
         total = count.sum().clamp_min(1)
+        frame, frames = parts.pop("frame"), parts.pop("frames").clamp_min(1)
         means = {name: part / total for name, part in parts.items()}
         whole = torch.tensor([not one.given.any() for one in written], device=nll.device)
         window = (nll * whole).sum() / whole.sum().clamp_min(1)
-        return {"loss": nll.sum() / total, "window": window.detach(), **means}
+        more = (FRAME_WEIGHT - 1) * frame if self.training else 0.0
+        means["frame"] = frame.detach() / frames
+        return {"loss": (nll.sum() + more) / total, "window": window.detach(), **means}
 
     @torch.no_grad()
     def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
@@ -275,17 +284,25 @@ class StrokeTransformer(nn.Module):
         return logits
 
     def _measure_surprise(
-        self, written: list[Written], kept: list[list[int]], sites: Floats, conditions: Conditions
+        self,
+        written: list[Written],
+        kept: list[list[int]],
+        sites: Floats,
+        conditions: Conditions,
+        framed: Sequence[bool] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the surprise of windows `(B,)` in nats, its three parts summed, and how many steps they are of `(B,)`.
+        """Return the surprise of windows `(B,)` in nats, its parts summed, and how many steps they are of `(B,)`.
 
         Windows with as many steps are read together: the time for one grows with the longest.
         """
-        texts = [write_text(one, self.code, stays) for one, stays in zip(written, kept, strict=True)]
+        texts = [
+            write_text(one, self.code, stays, framed=drawn)
+            for one, stays, drawn in zip(written, kept, framed or [True] * len(written), strict=True)
+        ]
         order = sorted(range(len(texts)), key=lambda i: len(texts[i].op))
         device = conditions.scalars.device
         surprise, count = torch.zeros(len(texts), device=device), torch.zeros(len(texts), device=device)
-        parts = {name: torch.zeros((), device=device) for name in ("op", "x", "y")}
+        parts = {name: torch.zeros((), device=device) for name in ("op", "x", "y", "frame", "frames")}
         for start in range(0, len(order), TOGETHER):
             rows = order[start : start + TOGETHER]
             index = torch.tensor(rows, device=device)
@@ -310,6 +327,8 @@ class StrokeTransformer(nn.Module):
             count = count.index_add(0, row, torch.ones_like(of_op))
             for name, part in (("op", of_op), ("x", of_x), ("y", of_y)):
                 parts[name] = parts[name] + part.sum().detach()
+            parts["frame"] = parts["frame"] + (of_x + of_y)[op == FRAME].sum()
+            parts["frames"] = parts["frames"] + (op == FRAME).sum()
         return surprise, parts, count
 
     def _vary(self, code: Tensor, symmetry: list[int]) -> tuple[list[Written], list[list[int]], Floats]:
