@@ -175,8 +175,8 @@ class LearnsFromWays(Protocol):
 
     code: StrokeCode
 
-    def write_code(self, strokes: Strokes, symmetry: int = 0) -> Tensor:
-        """Return the code of the strokes of a window, turned by one of the 8 symmetries."""
+    def write_code(self, strokes: Strokes) -> Tensor:
+        """Return the code of the strokes of a window."""
         ...
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:

@@ -140,12 +140,9 @@ class StrokeTransformer(nn.Module):
 
     # Codes ------------------------------------------------------------------------------------------------------
 
-    def write_code(self, strokes: Strokes, symmetry: int = 0) -> Tensor:
-        """Return the code `(rows, 8)` of the strokes of a window, in one of the 8 symmetries."""
-        written = self.code.write(strokes)
-        if symmetry:
-            written = written.turned(symmetry, self.code.grid_m)
-        return torch.from_numpy(self.code.to_code(written))
+    def write_code(self, strokes: Strokes) -> Tensor:
+        """Return the code `(rows, 8)` of the strokes of a window."""
+        return torch.from_numpy(self.code.to_code(self.code.write(strokes)))
 
     def to_code(self, layout: Tensor) -> Tensor:
         """Return the codes `(B, rows, 8)` of the ways that are traced in layouts `(B, C, H, W)`."""
