@@ -255,6 +255,22 @@ class ShowsLayouts(Protocol):
 
 
 @runtime_checkable
+class ShowsChannels(ShowsLayouts, Protocol):
+    """A handle that knows whether its clean tensors keep the channels of layouts apart.
+
+    Attributes
+    ----------
+    channelwise
+        Whether each channel of a clean tensor `(B, C, h, w)` stands for the channel of the layout with the same index.
+    """
+
+    @property
+    def channelwise(self) -> bool:
+        """Whether the channels are kept apart."""
+        ...
+
+
+@runtime_checkable
 class ReadsLayouts(ShowsLayouts, Holds, Protocol):
     """A handle whose clean tensors can be read from layouts, and turned into layouts."""
 

@@ -39,6 +39,7 @@ def draw_area(
     fields: Fields,
     *,
     known: Known | None = None,
+    given: Tensor | None = None,
     place: str | None = None,
     seed: int = 0,
     sampler: Sampler | None = None,
@@ -65,6 +66,8 @@ def draw_area(
         whole windows: the mean of the values that are requested on the free cells.
     known
         A layout of the area `(1, C, H, W)`, and a mask of the cells and channels that are kept; they stay unchanged.
+    given
+        For a diffusion model that is given channels: those of the area `(1, G, H, W)`, in [0, 1]; they stay unchanged.
     place
         The training place that the area should resemble.
     seed
@@ -87,22 +90,17 @@ def draw_area(
     Raises
     ------
     CapabilityError
-        When the family cannot draw areas, or cannot keep parts of layouts.
+        When the family cannot draw areas, or cannot keep parts of layouts, or needs given channels and has none.
     ConditionError
         For conditions that the model does not know, or fields of another shape.
     DataError
-        For an area smaller than a window, or a layout of another shape.
+        For an area smaller than a window, or a layout or given channels of another shape.
     """
     spec: LayoutSpec = generator.spec
     _check(spec, shape, known)
+    _check_given(generator, shape, given)
     chosen = sampler or generator.sampler
     device = find_device(generator)
-    if spec.given:
-        raise CapabilityError(
-            "A model that is given channels draws windows around them.",
-            got=type(generator).__name__,
-            remedy="choose a diffusion model without given channels, and keep these channels instead",
-        )
     if not isinstance(generator, Denoiser):
         tiling = Tiling.cover(*shape, spec.size_px, overlap)
         _check_turns(generator, shape, known, chosen, strength)
@@ -119,14 +117,36 @@ def draw_area(
     padded_fields = {
         name: F.pad(_over(name, field, shape)[None], pad, mode="replicate")[0] for name, field in fields.items()
     }
-    asked = make_requests(spec, cells, padded_fields, known, place).to(device)
+    if given is not None:
+        given = F.pad(given.cpu().float(), pad, mode="replicate")
+    asked = make_requests(spec, cells, padded_fields, known, place, given).to(device)
     area = Area(chosen, tiling, known, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
         seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
         drawn = cells.blend(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
         layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
+    if given is not None:
+        layout[[spec.channels.index(name) for name in spec.given]] = (given[0] * 255).round().to(torch.uint8)
     return _composed(layout, known)[:, : shape[0], : shape[1]]
+
+
+def _check_given(generator: Trained, shape: tuple[int, int], given: Tensor | None) -> None:
+    """Check that an area has the given channels that a model needs, and no others."""
+    wanted = generator.spec.given
+    if wanted and (given is None or not isinstance(generator, Denoiser)):
+        raise CapabilityError(
+            "A model that is given channels draws windows around them.",
+            got=type(generator).__name__,
+            remedy="choose a diffusion model without given channels, and keep these channels instead; in Python, "
+            "draw_area(…, given=…) gives a diffusion model the channels of the whole area",
+        )
+    if given is not None and tuple(given.shape) != (1, len(wanted), *shape):
+        raise DataError(
+            "What is given has another shape than the area.",
+            expected=f"{(1, len(wanted), *shape)}: {', '.join(wanted) or 'no channel is given to this model'}",
+            got=tuple(given.shape),
+        )
 
 
 def _check_turns(
@@ -187,8 +207,9 @@ def _draw_in_turn(
 
 
 def make_requests(
-    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None
-) -> Conditions:
+    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None,
+    given: Tensor | None = None,
+) -> Conditions:  # fmt: skip
     """Return the request of each window of an area.
 
     Parameters
@@ -197,7 +218,7 @@ def make_requests(
         Channels, conditions and places that the generator knows.
     cells
         The windows.
-    fields, known, place
+    fields, known, place, given
         See `draw_area`.
 
     Returns
@@ -211,11 +232,13 @@ def make_requests(
     ConditionError
         For conditions that the model does not know, or fields of another shape.
     """
-    shape = (cells.height, cells.width)
+    shape = cells.height, cells.width
     strange = [name for name in fields if name not in {*spec.scalars, *spec.maps}]
     if strange:
         raise ConditionError("The generator does not know this condition.", got=strange[0], choices=spec.scalars)
     conditions = Conditions.request(spec, len(cells), {"place": place})
+    if given is not None:
+        conditions.given, conditions.given_present[:] = cells.cut(given, range(len(cells))), True
     free = torch.ones(1, *shape) if known is None else (~known.keep.all(1)).float().cpu()
     for name, field in fields.items():
         per_cell = _over(name, field, shape)[None, None]
