@@ -17,6 +17,7 @@ from citygrain.protocols import (
     Completes,
     Denoiser,
     DenoisesLayouts,
+    HasParts,
     Holds,
     Known,
     Noise,
@@ -25,6 +26,7 @@ from citygrain.protocols import (
 )
 from citygrain.samplers.base import HandleSampler
 from citygrain.samplers.diffusion import DIFFUSION, KEEPING, DiffusionSampler, Euler, denoise_guided
+from citygrain.samplers.parts import DrawParts
 from citygrain.samplers.strokes import PlansStrokes
 from citygrain.spec import Conditions
 
@@ -35,7 +37,11 @@ Begin = Literal["noise", "inversion"]
 
 
 def keeps_parts(model: object, sampler: object) -> bool:
-    """Tell whether a model can draw around what is known, with a sampler."""
+    """Tell whether a model can draw around what is known, with a sampler. All parts of a model with parts have to."""
+    if isinstance(model, HasParts):
+        return isinstance(sampler, DrawParts) and all(
+            keeps_parts(getattr(model, name), part) for name, part in sampler.parts.items()
+        )
     return isinstance(model, Holds | PlansStrokes) and isinstance(sampler, Completes)
 
 

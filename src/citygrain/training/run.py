@@ -47,6 +47,7 @@ from citygrain.training.stages import (
     fit_prior,
     measure_data,
     read_source,
+    refuse_cascade,
 )
 from citygrain.training.task import GenerativeTask
 
@@ -85,6 +86,7 @@ def _run(training: Training) -> Path:
     if training.codes < 1:
         raise ConfigError("codes is a number of windows.", expected="at least 1", got=training.codes)
     source = read_source(training)
+    refuse_cascade(training, source)
     codec = find_codec(training, source, _run)
     pl.seed_everything(training.seed, workers=True, verbose=False)
     data = _data(training, source)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from citygrain.checkpoint import LAST, Checkpoint, load, read_checkpoint
+from citygrain.checkpoint import CASCADE, LAST, Checkpoint, describe_part, load, read_checkpoint
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, TrainingError
 from citygrain.protocols import Codec, FitsPrior, Generator, MeasuresData, as_module
@@ -36,6 +36,24 @@ def read_source(training: Training) -> Checkpoint | None:
         return read_checkpoint(training.folder / LAST)
     load(training.init_from)  # refuses what this version cannot make a model of
     return read_checkpoint(training.init_from)
+
+
+def refuse_cascade(training: Training, source: Checkpoint | None) -> None:
+    """Refuse to train a cascade: its parts are trained on their own.
+
+    Raises
+    ------
+    ConfigError
+        When the model, or the one that the run begins with, is a cascade.
+    """
+    model = training.model if source is None else source.model
+    if model.get(TARGET) == CASCADE:
+        raise ConfigError(
+            "A cascade is not trained: its parts are, each on its own.",
+            got="model=cascade" if source is None else f"init_from={training.init_from}",
+            remedy="train a plan and a ground, and join them: citygrain export model=cascade model.plan=runs/… "
+            "model.ground=runs/… out=…",
+        )
 
 
 def describe_source(source: Checkpoint | None, folder: Path) -> dict[str, Any]:
@@ -113,8 +131,7 @@ def _codec_within(latent: Checkpoint) -> Checkpoint:
 
 def describe_codec(codec: Checkpoint) -> dict[str, Any]:
     """Return the description of a codec for the model that learns from its codes: as it is, with a spec of its own."""
-    plain = replace(codec.spec, statistics={}).to_dict()
-    return {**codec.model, "spec": {TARGET: f"{LayoutSpec.__module__}.LayoutSpec.from_dict", "plain": plain}}
+    return describe_part(replace(codec, spec=replace(codec.spec, statistics={})))
 
 
 def check_codec(codec: LayoutSpec, spec: LayoutSpec) -> None:
