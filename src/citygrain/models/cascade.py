@@ -184,20 +184,6 @@ def check_parts(parts: Mapping[str, Generator]) -> None:
     """
     require(parts[PLAN], DrawsWays, "The plan of a cascade", PLANS)
     plan, ground = parts[PLAN].spec, parts[GROUND].spec
-    if not ground.given or not set(ground.given) <= set(plan.channels):
-        raise ConfigError(
-            "The ground of a cascade is given ways that its plan draws, and nothing else.",
-            expected=f"given channels among {', '.join(plan.channels)}",
-            got=", ".join(ground.given) or "none",
-            remedy=f"train the ground with model.given=[{','.join(plan.channels)}]",
-        )
-    if both := [name for name in plan.channels if name in ground.channels and name not in ground.given]:
-        raise ConfigError(
-            "Two parts of a cascade draw the same channels.",
-            expected="each way of the plan given to the ground, or unknown to it",
-            got=", ".join(both),
-            remedy=f"train the ground with model.given=[{','.join(plan.channels)}]",
-        )
     specs = {name: part.spec for name, part in parts.items()}
     for name, spec in specs.items():
         coarse = name == DENSITIES
@@ -215,6 +201,20 @@ def check_parts(parts: Mapping[str, Generator]) -> None:
                 got=f"{name}: conditions {', '.join(framed)}",
                 remedy=f"train the {name} with data.frame=none",
             )
+    if not ground.given or not set(ground.given) <= set(plan.channels):
+        raise ConfigError(
+            "The ground of a cascade is given ways that its plan draws, and nothing else.",
+            expected=f"given channels among {', '.join(plan.channels)}",
+            got=", ".join(ground.given) or "none",
+            remedy=f"train the ground with model.given=[{','.join(plan.channels)}]",
+        )
+    if both := [name for name in plan.channels if name in ground.channels and name not in ground.given]:
+        raise ConfigError(
+            "Two parts of a cascade draw the same channels.",
+            expected="each way of the plan given to the ground, or unknown to it",
+            got=", ".join(both),
+            remedy=f"train the ground with model.given=[{','.join(plan.channels)}]",
+        )
     if len({spec.map_px for spec in specs.values() if spec.maps}) > 1:
         raise ConfigError(
             "The maps of the parts of a cascade have one size.",

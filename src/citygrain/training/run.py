@@ -78,6 +78,7 @@ def run(training: Training) -> Path:
 
 def _run(training: Training) -> Path:
     folder = training.folder
+    refuse_cascade(training.model, "model=cascade")
     claim_folder(training)
     if is_finished(training):
         rich.print(f"[bold]{training.name}[/] is already trained; its model is in {folder / EXPORT}")
@@ -86,7 +87,6 @@ def _run(training: Training) -> Path:
     if training.codes < 1:
         raise ConfigError("codes is a number of windows.", expected="at least 1", got=training.codes)
     source = read_source(training)
-    refuse_cascade(training, source)
     codec = find_codec(training, source, _run)
     pl.seed_everything(training.seed, workers=True, verbose=False)
     data = _data(training, source)

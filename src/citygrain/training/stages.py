@@ -16,7 +16,7 @@ from citygrain.protocols import Codec, FitsPrior, Generator, MeasuresData, as_mo
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import show_progress_bar
 from citygrain.support.options import parse
-from citygrain.support.targets import TARGET
+from citygrain.support.targets import TARGET, Plain
 from citygrain.training.options import Training
 
 MEASURED_WINDOWS = 1024
@@ -35,22 +35,30 @@ def read_source(training: Training) -> Checkpoint | None:
     if (training.folder / LAST).is_file():
         return read_checkpoint(training.folder / LAST)
     load(training.init_from)  # refuses what this version cannot make a model of
-    return read_checkpoint(training.init_from)
+    source = read_checkpoint(training.init_from)
+    refuse_cascade(source.model, f"init_from={training.init_from}")
+    return source
 
 
-def refuse_cascade(training: Training, source: Checkpoint | None) -> None:
+def refuse_cascade(model: Plain, told: str) -> None:
     """Refuse to train a cascade: its parts are trained on their own.
+
+    Parameters
+    ----------
+    model
+        Describes the generator.
+    told
+        How the configuration names it.
 
     Raises
     ------
     ConfigError
-        When the model, or the one that the run begins with, is a cascade.
+        When it is a cascade.
     """
-    model = training.model if source is None else source.model
     if model.get(TARGET) == CASCADE:
         raise ConfigError(
             "A cascade is not trained: its parts are, each on its own.",
-            got="model=cascade" if source is None else f"init_from={training.init_from}",
+            got=told,
             remedy="train a plan and a ground, and join them: citygrain export model=cascade model.plan=runs/… "
             "model.ground=runs/… out=…",
         )

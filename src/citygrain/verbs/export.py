@@ -30,11 +30,11 @@ class Options:
     """`conf/export.yaml`."""
 
     checkpoint: str | None
-    model: Plain | None
     out: Path
     half: bool
     shard_mb: float | None
     evaluation: Path | None
+    model: Plain | None = None
 
 
 def run(config: Mapping[str, Any]) -> Path:
