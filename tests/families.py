@@ -14,7 +14,7 @@ import yaml
 
 from citygrain.checkpoint import build_generator
 from citygrain.models.code_space import CODECS
-from citygrain.protocols import FitsPrior
+from citygrain.protocols import FitsPrior, Generator
 from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
 from citygrain.support.config import find_file, format_config, list_group_defaults, list_groups
 from citygrain.support.targets import find_target
@@ -45,10 +45,11 @@ SMALL: dict[str, Any] = {
     "stem": 1,
     "attention": [-1, -2],
     "rows": 64,
+    "crop_px": 16,  # what is where in a window cannot be learned from parts of it
 }
 WAYS = "stroke_transformer"
 """The family that draws ways only."""
-GROUND = "pix2pix"
+GROUND = "cell_diffusion"
 """The family of the ground in a cascade."""
 CASCADE = "cascade"
 """The family that has parts: a plan of streets, and the ground for them."""
@@ -159,7 +160,7 @@ def make(name: str, size_px: int = 16) -> Any:
     model = build_generator(config(name, size_px), spec(size_px, name))
     noise, conditions = torch.rand(64, *model.spec.shape), some_conditions(64, model.spec)
     for part in (getattr(model, "codec", None), model):
-        if part is not None and not [*part.parameters()]:
+        if isinstance(part, Generator) and not [*part.parameters()]:
             part.train().loss(noise, conditions)  # a family without parameters is nothing before it was fitted
             part.eval()
     if isinstance(model, FitsPrior):
@@ -217,7 +218,11 @@ def _given(batch: int, layout_spec: LayoutSpec) -> dict[str, torch.Tensor]:
 
 
 FAMILIES = list_groups()["model"]
-VARIANTS = [name for family in FAMILIES if not needs_codec(family) for name in variants(family)]
+LIKE_OTHERS = ("ground_diffusion", "density_diffusion")
+"""Families whose parts are those of another, which stands for their variants."""
+VARIANTS = [
+    name for family in FAMILIES if not needs_codec(family) and family not in LIKE_OTHERS for name in variants(family)
+]
 LATENT = {family: latent(family) for family in FAMILIES}
 EVERY = [
     *(family for family in FAMILIES if not needs_codec(family)),

@@ -242,7 +242,7 @@ class HasParts(Protocol):
     plan
         Draws the ways.
     densities
-        Draws coarse cells for given ways; None where there is no such part.
+        Draws densities for given ways, on coarse cells; None where there is no such part.
     ground
         Draws the other channels for given ways.
     """
@@ -255,10 +255,6 @@ class HasParts(Protocol):
     @property
     def parts(self) -> Mapping[str, Generator]:
         """The parts by name, in the order in which they draw."""
-        ...
-
-    def read_densities(self, drawn: Tensor) -> dict[str, Tensor]:
-        """Return the maps `(B, h, w)` that the ground is asked for where the densities are `(B, C, h, w)`."""
         ...
 
 

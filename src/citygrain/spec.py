@@ -364,7 +364,7 @@ class Conditions:
         if set(given) != set(spec.given):
             raise ConditionError(
                 "These are not the given channels that the generator takes.",
-                expected=", ".join(spec.given) or "none: only models of pix2pix take given channels",
+                expected=", ".join(spec.given) or "none: this model makes all channels itself",
                 got=", ".join(given),
             )
         for column, name in enumerate(spec.given):

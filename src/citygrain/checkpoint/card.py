@@ -96,7 +96,9 @@ def head(model: Mapping[str, Any], spec: LayoutSpec, made: Mapping[str, Any]) ->
     said = {
         "license": "odbl" if openly else "other",
         "library_name": "citygrain",
-        "pipeline_tag": "image-to-image" if spec.given or "given" in model else "unconditional-image-generation",
+        "pipeline_tag": "image-to-image"
+        if spec.given or model.get("given", []) != []
+        else "unconditional-image-generation",
         "tags": ["citygrain", "urban-form", "urban-layout", family],
         "datasets": ["openstreetmap"] if openly else [],
     }

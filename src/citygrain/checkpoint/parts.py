@@ -8,12 +8,11 @@ from typing import Any
 
 from citygrain.checkpoint.environment import describe_environment
 from citygrain.checkpoint.store import Checkpoint, load, read_checkpoint
-from citygrain.models.cascade import Cascade, join_specs
 from citygrain.samplers.parts import GROUND, PARTS, PLAN
 from citygrain.spec import LayoutSpec
-from citygrain.support.targets import TARGET
+from citygrain.support.targets import MODEL_PARTS, TARGET, find_target
 
-CASCADE = f"{Cascade.__module__}.{Cascade.__qualname__}"
+CASCADE = "citygrain.models.cascade.Cascade"
 """What a configuration calls the family that has parts."""
 
 
@@ -41,7 +40,7 @@ def join_parts(plan: str | Path, ground: str | Path, densities: str | Path | Non
     """
     named = zip(PARTS, (plan, densities, ground), strict=True)
     paths = {name: path for name, path in named if path is not None}
-    spec = join_specs({name: load(path) for name, path in paths.items()})
+    spec = find_target(CASCADE, MODEL_PARTS).join_specs({name: load(path) for name, path in paths.items()})
     parts = {name: read_checkpoint(path) for name, path in paths.items()}
     model = {TARGET: CASCADE, **{name: describe_part(part) for name, part in parts.items()}}
     weights = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.weights.items()}

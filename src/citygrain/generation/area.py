@@ -5,8 +5,8 @@ One function, `draw_area`, does all three.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from citygrain.errors import CapabilityError, ConditionError, DataError
+from citygrain.generation.fields import measure_fields
 from citygrain.generation.turns import check_turns, compose, draw_in_turn
 from citygrain.networks.frame import find_condition
 from citygrain.protocols import (
@@ -29,7 +30,7 @@ from citygrain.protocols import (
 )
 from citygrain.samplers.areas import Area, Begin, Tiling
 from citygrain.samplers.diffusion import DIFFUSION
-from citygrain.samplers.parts import DrawParts, find_channels
+from citygrain.samplers.parts import DrawParts, find_channels, list_drawn_maps
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.devices import find_device
 
@@ -45,6 +46,7 @@ def draw_area(
     fields: Fields,
     *,
     known: Known | None = None,
+    given: Tensor | None = None,
     place: str | None = None,
     seed: int = 0,
     sampler: Sampler | None = None,
@@ -72,6 +74,8 @@ def draw_area(
         whole windows: the mean of the values that are requested on the free cells.
     known
         A layout of the area `(1, C, H, W)`, and a mask of the cells and channels that are kept; they stay unchanged.
+    given
+        For a diffusion model that is given channels: those of the area `(1, G, H, W)`, in [0, 1]; they stay unchanged.
     place
         The training place that the area should resemble.
     seed
@@ -94,14 +98,15 @@ def draw_area(
     Raises
     ------
     CapabilityError
-        When the family cannot draw areas, or cannot keep parts of layouts.
+        When the family cannot draw areas, or cannot keep parts of layouts, or needs given channels and has none.
     ConditionError
         For conditions that the model does not know, or fields of another shape.
     DataError
-        For an area smaller than a window, or a layout of another shape.
+        For an area smaller than a window, or a layout or given channels of another shape.
     """
     spec: LayoutSpec = generator.spec
     _check(spec, shape, known)
+    _check_given(generator, shape, given)
     chosen = sampler or generator.sampler
     if isinstance(generator, HasParts):
         return _draw_parts(
@@ -109,12 +114,6 @@ def draw_area(
             overlap=overlap, batch_size=batch_size,
         )  # fmt: skip
     device = find_device(generator)
-    if spec.given:
-        raise CapabilityError(
-            "A model that is given channels draws windows around them.",
-            got=type(generator).__name__,
-            remedy="choose a diffusion model without given channels, and keep these channels instead",
-        )
     if not isinstance(generator, Denoiser):
         tiling = Tiling.cover(*shape, spec.size_px, overlap)
         check_turns(generator, shape, known, chosen, strength)
@@ -131,14 +130,36 @@ def draw_area(
     padded_fields = {
         name: F.pad(_over(name, field, shape)[None], pad, mode="replicate")[0] for name, field in fields.items()
     }
-    asked = make_requests(spec, cells, padded_fields, known, place).to(device)
+    if given is not None:
+        given = F.pad(given.cpu().float(), pad, mode="replicate")
+    asked = make_requests(spec, cells, padded_fields, known, place, given).to(device)
     area = Area(chosen, tiling, known, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
         seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
         drawn = cells.blend(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
         layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
+    if given is not None:
+        layout[[spec.channels.index(name) for name in spec.given]] = (given[0] * 255).round().to(torch.uint8)
     return compose(layout, known)[:, : shape[0], : shape[1]]
+
+
+def _check_given(generator: Generator, shape: tuple[int, int], given: Tensor | None) -> None:
+    """Check that an area has the given channels that a model needs, and no others."""
+    wanted = generator.spec.given
+    if wanted and (given is None or not isinstance(generator, Denoiser)):
+        raise CapabilityError(
+            "A model that is given channels draws windows around them.",
+            got=type(generator).__name__,
+            remedy="choose a diffusion model without given channels, and keep these channels instead; in Python, "
+            "draw_area(…, given=…) gives a diffusion model the channels of the whole area",
+        )
+    if given is not None and tuple(given.shape) != (1, len(wanted), *shape):
+        raise DataError(
+            "What is given has another shape than the area.",
+            expected=f"{(1, len(wanted), *shape)}: {', '.join(wanted) or 'no channel is given to this model'}",
+            got=tuple(given.shape),
+        )
 
 
 def _draw_parts(
@@ -165,73 +186,41 @@ def _draw_parts(
         known = Known(nothing, nothing > 0)
     layout, keep = known.layout.clone().float(), known.keep.clone()
 
-    def draw(
-        part: Generator, number: int, own: Sampler | None, asked: Fields, here: Known, cells: tuple[int, int]
-    ) -> Tensor:
-        given = [part.spec.channels.index(name) for name in part.spec.given]
-        made = [i for i in range(len(part.spec.channels)) if i not in given]
+    def draw(number: int, part: Generator, own: Sampler | None) -> Tensor:
+        at = find_channels(spec, part.spec)
+        given = [spec.channels.index(name) for name in part.spec.given]
+        made = [i for i in at if i not in given]
         return draw_area(
             part,
-            cells,
+            shape,
             {name: field for name, field in asked.items() if name in {*part.spec.scalars, *part.spec.maps}},
-            known=here if here.keep[:, made].any() else None,
-            given=here.layout[:, given] if given else None,
+            known=Known(layout[:, at], keep[:, at]) if keep[:, made].any() else None,
+            given=layout[:, given] if given else None,
             place=place if place in part.spec.places else None,
             seed=fork_seed(seed, number),
             sampler=own,
             **how,
         )
 
+    asked: Fields = fields
     ways, ground = (find_channels(spec, part.spec) for part in (cascade.plan, cascade.ground))
     if not keep[:, ways].all():
-        drawn = draw(cascade.plan, 0, sampler.plan, fields, Known(layout[:, ways], keep[:, ways]), shape)
-        layout[0, ways], keep[:, ways] = drawn / 255, True
+        layout[0, ways] = draw(0, cascade.plan, sampler.plan) / 255
+        keep[:, ways] = True
     if cascade.densities is not None:
-        at = find_channels(spec, cascade.densities.spec)
-        here = Known(layout[:, at], keep[:, at])
-        fields = _draw_densities(cascade, partial(draw, cascade.densities, 1, sampler.densities), fields, here)
+        told = replace(cascade.densities.spec, maps=list_drawn_maps(cascade), map_px=cascade.ground.spec.map_px)
+        drawn = measure_fields(draw(1, cascade.densities, sampler.densities) / 255, told)
+        painted = {name: field for name, field in fields.items() if isinstance(field, Tensor) and field.ndim}
+        asked = {**fields, **drawn, **painted}
     if not keep[:, ground].all():
-        drawn = draw(cascade.ground, 2, sampler.ground, fields, Known(layout[:, ground], keep[:, ground]), shape)
-        layout[0, ground] = drawn / 255
+        layout[0, ground] = draw(2, cascade.ground, sampler.ground) / 255
     return compose((layout[0] * 255).round().to(torch.uint8), known)
 
 
-def _draw_densities(cascade: HasParts, draw: Callable[..., Tensor], fields: Fields, known: Known) -> Fields:
-    """Draw the densities of an area; return what is requested of its ground: what they tell, where no map is painted.
-
-    Parameters
-    ----------
-    cascade
-        The cascade.
-    draw
-        Draws the densities, given their requests, what is known of them, and how many coarse cells they have.
-    fields
-        What is requested.
-    known
-        `(1, C, H, W)`: what is known of the channels of the densities, in cells of the ground.
-    """
-    densities = require(cascade.densities, Generator, "Drawing densities", ())
-    factor = round(densities.spec.resolution_m / cascade.spec.resolution_m)
-    height, width = known.layout.shape[2:]
-    pad = (0, -width % factor, 0, -height % factor)
-
-    def coarsen(cells: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(cells, pad, mode="replicate"), factor)
-
-    painted = {name: field for name, field in fields.items() if isinstance(field, Tensor) and field.ndim}
-    coarse = {name: coarsen(field[None, None])[0, 0] for name, field in painted.items()}
-    here = Known(coarsen(known.layout), coarsen(known.keep.float()) == 1)
-    drawn = draw({**fields, **coarse}, here, tuple(here.layout.shape[2:]))
-    told = {
-        name: values[0].repeat_interleave(factor, 0).repeat_interleave(factor, 1)[:height, :width]
-        for name, values in cascade.read_densities(drawn[None] / 255).items()
-    }
-    return {**fields, **told, **painted}
-
-
 def make_requests(
-    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None
-) -> Conditions:
+    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None,
+    given: Tensor | None = None,
+) -> Conditions:  # fmt: skip
     """Return the request of each window of an area.
 
     Parameters
@@ -240,7 +229,7 @@ def make_requests(
         Channels, conditions and places that the generator knows.
     cells
         The windows.
-    fields, known, place
+    fields, known, place, given
         See `draw_area`.
 
     Returns
@@ -254,9 +243,11 @@ def make_requests(
     ConditionError
         For conditions that the model does not know, or fields of another shape.
     """
-    shape = (cells.height, cells.width)
+    shape = cells.height, cells.width
     _check_names(spec, fields)
     conditions = Conditions.request(spec, len(cells), {"place": place})
+    if given is not None:
+        conditions.given, conditions.given_present[:] = cells.cut(given, range(len(cells))), True
     free = torch.ones(1, *shape) if known is None else (~known.keep.all(1)).float().cpu()
     for name, field in fields.items():
         per_cell = _over(name, field, shape)[None, None]

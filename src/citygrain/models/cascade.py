@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import CapabilityError, ConfigError
@@ -15,7 +14,7 @@ from citygrain.measures import MEASURES
 from citygrain.networks.frame import FRAME, find_condition
 from citygrain.protocols import DrawsWays, Generator, MeasuresData, Noise, Sampler, require
 from citygrain.samplers.parts import DENSITIES, GROUND, PLAN, PLANS, DrawParts, ask_part, find_channels
-from citygrain.spec import ALL_PLACES, Conditions, LayoutSpec
+from citygrain.spec import Conditions, LayoutSpec
 
 
 class Cascade(nn.Module):
@@ -27,14 +26,14 @@ class Cascade(nn.Module):
     Parameters
     ----------
     spec
-        Layouts and conditions of the whole, see `join_specs`.
+        Layouts and conditions of the whole, see `Cascade.join_specs`.
     plan
         A generator of ways that knows them as lines.
     ground
         A generator that is given these ways, and makes the other channels.
     densities
-        A generator of coarse cells that is given these ways, too. What it draws becomes maps that the ground is asked
-        for, where no map is asked for. None leaves the ground to the other requests.
+        A generator of coarse densities that is given these ways, too. What it draws becomes maps that the ground is
+        asked for, where no map is asked for. None leaves the ground to the other requests.
     sampler
         Used by `sample` unless another is given; by default each part draws with its own.
 
@@ -72,18 +71,58 @@ class Cascade(nn.Module):
         found = {PLAN: self.plan, DENSITIES: self.densities, GROUND: self.ground}
         return {name: part for name, part in found.items() if part is not None}
 
+    @staticmethod
+    def join_specs(parts: Mapping[str, Generator]) -> LayoutSpec:
+        """Return the spec of a cascade: all channels of its parts, and all that one of them knows.
+
+        Places that all parts know come first. A place that only one part knows can be asked for, too: this part draws
+        it, and the others draw no place in particular. So ways of a place can be drawn whose buildings nobody knows.
+
+        Parameters
+        ----------
+        parts
+            `plan`, `ground` and maybe `densities` → the part.
+
+        Raises
+        ------
+        ConfigError, CapabilityError
+            When the parts do not fit each other.
+        """
+        _check_parts(parts)
+        plan, ground = parts[PLAN].spec, parts[GROUND].spec
+        specs = [plan, ground, *(part.spec for name, part in parts.items() if name == DENSITIES)]
+        channels = {name for spec in (plan, ground) for name in spec.channels}
+        scalars = {name for spec in specs for name in spec.scalars}
+        places = list(dict.fromkeys(place for spec in specs for place in spec.places))
+        maps = list(dict.fromkeys(name for spec in specs for name in spec.maps))
+        statistics: dict[str, dict[str, tuple[float, ...]]] = {}
+        for spec in specs:  # the plan draws the ways, so that it tells how dense they were
+            for scalar, by_place in spec.statistics.items():
+                statistics[scalar] = {**by_place, **statistics.get(scalar, {})}
+        return LayoutSpec(
+            channels=tuple(sorted(channels, key=CHANNEL_NAMES.index)),
+            size_px=ground.size_px,
+            resolution_m=ground.resolution_m,
+            scalars=tuple(name for name in MEASURES if name in scalars),
+            maps=tuple(maps),
+            map_px=max(spec.map_px for spec in specs),
+            places=tuple(sorted(places, key=lambda place: any(place not in spec.places for spec in specs))),
+            statistics=statistics,
+            raster_format=ground.raster_format,
+        )
+
     def measure_data(self, layouts: Tensor) -> None:
         """Set the statistics of the parts that have some, from training layouts `(N, C, H, W)`."""
         for part in self.parts.values():
             if isinstance(part, MeasuresData):
-                part.measure_data(self._cut(layouts, part.spec))
+                part.measure_data(layouts[:, find_channels(self.spec, part.spec)])
 
     def loss(self, layout: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return the losses of all parts, named by their part, and the sum of what each minimises."""
         losses = {}
         for name, part in self.parts.items():
             asked = ask_part(part, self.spec, conditions, layout)
-            for key, value in part.loss(self._cut(layout, part.spec), asked).items():
+            for key, value in part.loss(layout[:, find_channels(self.spec, part.spec)], asked).items():
                 losses[f"{name}_{key}"] = value
         total = torch.stack([losses[f"{name}_loss"] for name in self.parts]).sum()
         return {"loss": total, **losses}
@@ -108,71 +147,8 @@ class Cascade(nn.Module):
             )
         return chosen.draw_with_ways(self, conditions, noise)
 
-    def read_densities(self, drawn: Tensor) -> dict[str, Tensor]:
-        """Return the maps `(B, h, w)` that the ground is asked for where the densities are `(B, C, h, w)`."""
-        names = () if self.densities is None else list_drawn_maps(self.densities.spec, self.ground.spec)
-        channels = () if self.densities is None else self.densities.spec.channels
-        found = {}
-        for name in names:
-            weights = drawn.new_tensor([find_condition(name).weights.get(channel, 0.0) for channel in channels])
-            found[name] = torch.einsum("c,bchw->bhw", weights, drawn)
-        return found
 
-    def _cut(self, layout: Tensor, part: LayoutSpec) -> Tensor:
-        """Return the channels of a part of whole layouts, at its resolution."""
-        factor = round(part.resolution_m / self.spec.resolution_m)
-        own = layout[:, find_channels(self.spec, part)]
-        return F.avg_pool2d(own, factor) if factor > 1 else own
-
-
-def list_drawn_maps(densities: LayoutSpec, ground: LayoutSpec) -> list[str]:
-    """Return the maps of the ground that the channels of the densities tell."""
-    return [name for name in ground.maps if set(find_condition(name).channels) <= set(densities.channels)]
-
-
-def join_specs(parts: Mapping[str, Generator]) -> LayoutSpec:
-    """Return the spec of a cascade: all channels of its parts, and all that one of them knows.
-
-    Places that all parts know come first. A place that only one part knows can be asked for, too: this part draws it,
-    and the others draw no place in particular. So the ways of a place can be drawn whose buildings nobody has mapped.
-
-    Parameters
-    ----------
-    parts
-        `plan`, `ground` and maybe `densities` → the part.
-
-    Raises
-    ------
-    ConfigError, CapabilityError
-        When the parts do not fit each other.
-    """
-    check_parts(parts)
-    plan, ground = parts[PLAN].spec, parts[GROUND].spec
-    specs = [plan, ground, *(part.spec for name, part in parts.items() if name == DENSITIES)]
-    channels = {name for spec in (plan, ground) for name in spec.channels}
-    scalars = {name for spec in specs for name in spec.scalars}
-    places = list(dict.fromkeys(place for spec in specs for place in spec.places))
-    maps = list(dict.fromkeys(name for spec in specs for name in spec.maps))
-    statistics: dict[str, dict[str, tuple[float, ...]]] = {}
-    for spec in specs:  # the plan draws the ways, so that it tells how dense they were
-        for scalar, by_place in spec.statistics.items():
-            statistics[scalar] = {**by_place, **statistics.get(scalar, {})}
-    return LayoutSpec(
-        channels=tuple(sorted(channels, key=CHANNEL_NAMES.index)),
-        size_px=ground.size_px,
-        resolution_m=ground.resolution_m,
-        scalars=tuple(name for name in (*MEASURES, *FRAME) if name in scalars),
-        maps=tuple(maps),
-        map_px=max(spec.map_px for spec in specs),
-        places=tuple(sorted(places, key=lambda place: any(place not in spec.places for spec in specs))),
-        statistics={
-            name: dict(sorted(by.items(), key=lambda one: one[0] != ALL_PLACES)) for name, by in statistics.items()
-        },
-        raster_format=ground.raster_format,
-    )
-
-
-def check_parts(parts: Mapping[str, Generator]) -> None:
+def _check_parts(parts: Mapping[str, Generator]) -> None:
     """Refuse parts that do not fit each other.
 
     Raises
@@ -186,9 +162,7 @@ def check_parts(parts: Mapping[str, Generator]) -> None:
     plan, ground = parts[PLAN].spec, parts[GROUND].spec
     specs = {name: part.spec for name, part in parts.items()}
     for name, spec in specs.items():
-        coarse = name == DENSITIES
-        fits = spec.extent_m == ground.extent_m if coarse else _cells(spec) == _cells(ground)
-        if not fits or spec.raster_format != ground.raster_format:
+        if _cells(spec) != _cells(ground):
             raise ConfigError(
                 f"The parts of a cascade draw the same windows, and the {name} and the ground do not.",
                 expected=f"ground: {_windows_of(ground)}",
@@ -233,7 +207,7 @@ def _check_densities(densities: LayoutSpec, plan: LayoutSpec, ground: LayoutSpec
             expected=f"given channels among {', '.join(plan.channels)}; others among {', '.join(ground.channels)}",
             got=f"given: {', '.join(densities.given) or 'none'}; channels: {', '.join(densities.channels)}",
         )
-    if not list_drawn_maps(densities, ground):
+    if not any(set(find_condition(name).channels) <= set(densities.channels) for name in ground.maps):
         raise ConfigError(
             "The ground of this cascade takes no map that the densities tell.",
             expected=f"maps of what is measured on {', '.join(densities.channels)}",
@@ -244,7 +218,7 @@ def _check_densities(densities: LayoutSpec, plan: LayoutSpec, ground: LayoutSpec
 
 def _check_whole(spec: LayoutSpec, parts: Mapping[str, Generator]) -> None:
     """Refuse a spec that the parts do not make up."""
-    check_parts(parts)
+    _check_parts(parts)
     plan, ground = parts[PLAN].spec, parts[GROUND].spec
     if set(spec.channels) != {*plan.channels, *ground.channels} or _cells(spec) != _cells(ground):
         raise ConfigError(
@@ -260,8 +234,8 @@ def _check_whole(spec: LayoutSpec, parts: Mapping[str, Generator]) -> None:
             )
 
 
-def _cells(spec: LayoutSpec) -> tuple[int, float]:
-    return spec.size_px, spec.resolution_m
+def _cells(spec: LayoutSpec) -> tuple[int, float, int]:
+    return spec.size_px, spec.resolution_m, spec.raster_format
 
 
 def _windows_of(spec: LayoutSpec) -> str:

@@ -30,7 +30,7 @@ from citygrain.samplers.parts import DrawParts
 from citygrain.samplers.strokes import PlansStrokes
 from citygrain.spec import Conditions
 
-KEEPERS = (*DIFFUSION, "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine")
+KEEPERS = (*DIFFUSION, "cascade", "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine")
 """Families that can keep known parts of a layout."""
 
 Begin = Literal["noise", "inversion"]

@@ -40,7 +40,7 @@ Clean = Callable[[Tensor, float], Tensor]
 
 KEEPING = "Keeping parts of a layout"
 
-DIFFUSION = ("diffusion", "cell_diffusion")
+DIFFUSION = ("diffusion", "cell_diffusion", "ground_diffusion", "density_diffusion")
 """Families that denoise."""
 
 ROUNDS = 4
@@ -325,6 +325,9 @@ def move_to_request(
         unit = torch.tensor(list(spreads.values())).to(clean)
         x = clean.clone().requires_grad_()
         layout = visible.to_layout(x)
+        if spec.given:  # nothing moves them
+            fixed = torch.tensor([name in spec.given for name in spec.channels], device=layout.device)[:, None, None]
+            layout = torch.where(fixed, layout.detach(), layout)
         if known is not None:
             layout = torch.where(known.keep, known.layout, layout)
         values = measure_conditions(layout, spec.channels, spec.resolution_m, names)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.geo.drawn_ways import DrawnWays
+from citygrain.measures import maps_unchecked
+from citygrain.networks.frame import find_condition
 from citygrain.protocols import DrawsWays, Generator, HasParts, Noise, Sampler, require
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions, LayoutSpec
@@ -63,9 +64,10 @@ class DrawParts(HandleSampler[HasParts]):
         layout[:, find_channels(spec, model.plan.spec)] = drawn.to(layout)
         asked = ask_part(model.ground, spec, conditions, layout)
         if model.densities is not None:
-            coarse = ask_part(model.densities, spec, conditions, layout)
-            drawn = model.densities.sample(coarse, noise=noise.fork(1), sampler=self.densities)
-            asked = _add_maps(asked, model.ground.spec, model.read_densities(drawn))
+            before = ask_part(model.densities, spec, conditions, layout)
+            drawn = model.densities.sample(before, noise=noise.fork(1), sampler=self.densities)
+            names, of = list_drawn_maps(model), model.ground.spec
+            asked = _add_maps(asked, of, maps_unchecked(drawn, model.densities.spec.channels, of.map_px, names))
         drawn = model.ground.sample(asked, noise=noise.fork(2), sampler=self.ground)
         layout[:, find_channels(spec, model.ground.spec)] = drawn.to(layout)
         return layout, ways
@@ -92,9 +94,13 @@ def ask_part(part: Generator, spec: LayoutSpec, conditions: Conditions, layout: 
     if not part.spec.given:
         return asked
     given = layout[:, [spec.channels.index(name) for name in part.spec.given]]
-    factor = round(part.spec.resolution_m / spec.resolution_m)
-    given = F.avg_pool2d(given, factor) if factor > 1 else given
     return replace(asked, given=given, given_present=asked.given_present.new_ones(len(asked)))
+
+
+def list_drawn_maps(model: HasParts) -> tuple[str, ...]:
+    """Return the maps of the ground that the channels of the densities tell."""
+    channels = set() if model.densities is None else {*model.densities.spec.channels}
+    return tuple(name for name in model.ground.spec.maps if {*find_condition(name).channels} <= channels)
 
 
 def _add_maps(conditions: Conditions, spec: LayoutSpec, drawn: Mapping[str, Tensor]) -> Conditions:
@@ -103,7 +109,6 @@ def _add_maps(conditions: Conditions, spec: LayoutSpec, drawn: Mapping[str, Tens
     for name, values in drawn.items():
         column = spec.maps.index(name)
         free = ~present[:, column]
-        values = F.adaptive_avg_pool2d(values[:, None], spec.map_px)[:, 0]  # noqa: PLW2901
         maps[free, column], present[free, column] = values[free].to(maps), True
     return replace(conditions, maps=maps, maps_present=present)
 
