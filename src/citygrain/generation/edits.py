@@ -23,8 +23,9 @@ from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError
-from citygrain.generation.area import Fields, draw_area, read_bearing
+from citygrain.generation.area import Fields, draw_area
 from citygrain.generation.continuity import count_street_ends
+from citygrain.generation.extent import read_bearing
 from citygrain.generation.fields import read_fields
 from citygrain.generation.requests import Level, check_counts, choose_sampler, list_seeds, read_levels
 from citygrain.generation.site import Ground, Site, find_bearing, locate_site, mark_kept_channels, read_site

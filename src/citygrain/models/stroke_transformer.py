@@ -229,6 +229,14 @@ class StrokeTransformer(nn.Module):
         """Draw codes `(B, rows, 8)`."""
         return (sampler or self.sampler)(self, conditions, noise)
 
+    @torch.no_grad()
+    def sample_with_ways(
+        self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None
+    ) -> tuple[Tensor, list[DrawnWays]]:
+        """Draw layouts, as `sample` does, and return their ways as lines, too."""
+        code = self.sample_code(conditions, noise=noise, sampler=sampler)
+        return self.from_code(code), self.read_ways(code)
+
     def read_ways(self, code: Tensor) -> list[DrawnWays]:
         """Return the ways of codes `(B, rows, 8)` as lines."""
         found = []
