@@ -28,7 +28,7 @@ from citygrain.samplers.diffusion import DIFFUSION, KEEPING, DiffusionSampler, E
 from citygrain.samplers.strokes import PlansStrokes
 from citygrain.spec import Conditions
 
-KEEPERS = (*DIFFUSION, "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine")
+KEEPERS = (*DIFFUSION, "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine", "quilting")
 """Families that can keep known parts of a layout."""
 
 Begin = Literal["noise", "inversion"]
