@@ -465,6 +465,27 @@ class EnergyModel(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsWindows(Protocol):
+    """The handle of `Patchwork`: a bank of real windows.
+
+    Attributes
+    ----------
+    bank
+        `(M, C, H, W)` uint8: the windows, 255 where a channel covers the whole cell.
+    spread
+        `(C, 1, 1)`: the standard deviation of each channel, in which patches of windows are compared.
+    """
+
+    spec: LayoutSpec
+    bank: Tensor
+    spread: Tensor
+
+    def choose_windows(self, conditions: Conditions, count: int, noise: Noise) -> Tensor:
+        """Return the rows `(B, count)` of the windows that come nearest to what is asked for."""
+        ...
+
+
 class Biases(NamedTuple):
     """Biases of the visible bits, `(B, *visible)`, and of the hidden bits, which broadcast to `(B, *hidden)`."""
 
