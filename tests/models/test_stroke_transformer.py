@@ -23,10 +23,12 @@ from citygrain.geo.stroke_drawing import draw_strokes
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
 from citygrain.models import stroke_transformer
 from citygrain.networks.stroke_network import Steps
-from citygrain.networks.stroke_steps import APART, LAST, NEXT, collate_texts, write_text
+from citygrain.networks.stroke_steps import APART, FIRST, FRAME, INNER, LAST, NEXT, collate_texts, write_text
 from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFromWays, Noise
 from citygrain.samplers import strokes as sampler_of_strokes
 from citygrain.samplers.areas import Inpaint
+from citygrain.samplers.stroke_pen import Pen
+from citygrain.samplers.stroke_plan import Plan
 from citygrain.samplers.strokes import DrawStrokes, PlansStrokes, StrokeModel
 from citygrain.samplers.tokens import NextToken
 from citygrain.spec import Conditions, LayoutSpec
@@ -241,6 +243,31 @@ def test_a_code_holds_only_what_can_be_done():
             near = shapely.distance(shapely.Point(ends[number, end]), shapely.LineString(line))
             assert near <= 1.6 * math.sqrt(2) + 0.5
     assert seen >= {LOOSE, AT_EDGE, ON}
+
+
+def test_a_stroke_may_end_on_its_own_line_before_its_last_pieces():
+    code = make().code
+    pen = Pen(code, Plan(np.ones(3, bool)))
+    middle = code.reach
+    pen.make(FRAME, 0, 0)
+    pen.make(NEXT, 0, 0)  # no arterials
+    corners = [(-30, 0), (0, 0), (12, 0), (12, 12)]
+    for number, (x, y) in enumerate(corners):
+        assert not pen.list_ops()[LAST + ON] or number > 2, "there is nothing to end on"
+        pen.make(INNER if number else FIRST + LOOSE, middle + x, middle + y)
+    assert pen.list_ops()[LAST + ON]
+    columns = pen.list_x(LAST + ON)
+    allowed = np.array([(x, y) for x in np.flatnonzero(columns) for y in np.flatnonzero(pen.list_y(x))]) - middle
+    line = shapely.LineString(corners[:-1])
+    assert shapely.distance(line, shapely.points(allowed)).max() < 1.6 * math.sqrt(2) + 0.5
+    assert {(-30, 0), (-10, 0), (0, 0)} <= set(map(tuple, allowed.tolist()))
+    pen.make(LAST + ON, middle - 10, middle + 1)
+    written = pen.finish()
+    assert written.find_standing(code.kinds).tolist() == [[LOOSE, ON]]
+    assert written.partners[0, 1].tolist() == [0, -1]
+    (back,) = code.read(written).lines
+    assert back.coords[-1] == pytest.approx((-40, 0))
+    assert write_text(written, code).op[2:9].tolist() == [NEXT, FIRST + LOOSE, INNER, INNER, INNER, LAST + ON, NEXT]
 
 
 def test_a_stroke_moves_on_with_each_vertex():
