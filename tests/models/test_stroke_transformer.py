@@ -21,7 +21,7 @@ from citygrain.geo.rasterize import Grid
 from citygrain.geo.stroke_code import to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
-from citygrain.models import stroke_transformer
+from citygrain.models import given_strokes, stroke_transformer
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import APART, FIRST, FRAME, INNER, LAST, NEXT, collate_texts, write_text
 from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFromWays, Noise
@@ -186,7 +186,7 @@ def test_the_likelihood_of_a_layout_is_the_sum_of_its_steps():
 
 def test_the_loss_is_the_likelihood_of_a_step_where_nothing_is_given(monkeypatch):
     model, conditions = make(), asked(3)
-    monkeypatch.setattr("citygrain.models.stroke_transformer.SITE_SHARE", 0.0)
+    monkeypatch.setattr("citygrain.models.given_strokes.SITE_SHARE", 0.0)
     monkeypatch.setattr(torch, "randint", lambda high, size: torch.zeros(size, dtype=torch.long))  # no symmetry
     code = torch.stack([model.write_code(town(seed)) for seed in range(3)])
     texts = [write_text(model.code.from_code(one.numpy()), model.code) for one in code]
@@ -466,7 +466,7 @@ def test_a_bearing_is_that_of_the_streets_on_the_map():
 
 def test_the_frame_is_learned_from_windows_that_are_not_mirrored_and_weighs_more(monkeypatch):
     model, conditions = make(), asked(1)
-    monkeypatch.setattr(stroke_transformer, "SITE_SHARE", 0.0)
+    monkeypatch.setattr(given_strokes, "SITE_SHARE", 0.0)
     code = model.write_code(town(1))[None]
     steps = len(write_text(model.code.from_code(code[0].numpy()), model.code).op) - 1
     losses = {}
@@ -499,7 +499,7 @@ def test_maps_are_conditions_and_turn_with_their_windows(monkeypatch):
     conditions = Conditions.empty(spec, 1)
     conditions.maps[:] = torch.arange(16.0).view(1, 1, 4, 4)
     code = model.write_code(town(1))[None]
-    monkeypatch.setattr(stroke_transformer, "SITE_SHARE", 0.0)
+    monkeypatch.setattr(given_strokes, "SITE_SHARE", 0.0)
 
     def surprise(symmetry, *, present):
         monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([symmetry]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,8 +20,9 @@ from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
-from citygrain.geo.window_strokes import Strokes, split_at_site
+from citygrain.geo.window_strokes import Strokes
 from citygrain.measures import MEASURES
+from citygrain.models.given_strokes import CHANCES, WHOLE, give_part
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.networks.stroke_network import Steps
@@ -41,9 +41,6 @@ from citygrain.samplers.stroke_plan import Plan, plan_window
 from citygrain.samplers.strokes import DrawStrokes
 from citygrain.spec import Conditions, LayoutSpec
 
-SITE_SHARE = 0.35
-"""Share of training windows of which a part is given."""
-
 TOGETHER = 8
 """Windows that are read together in training."""
 
@@ -51,9 +48,6 @@ FRAME_WEIGHT = 10.0
 """Weight of the frame in training. It is one step of some two hundred, and all others depend on it."""
 
 Floats = NDArray[np.float64]
-
-KEPT_SHARE = 0.25
-"""Share of these in which some kinds are given on the site, too."""
 
 
 class StrokeTransformer(nn.Module):
@@ -216,7 +210,7 @@ class StrokeTransformer(nn.Module):
     def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
         """Return the log-likelihood `(B,)`, in nats, of the strokes that are traced in layouts."""
         written = [self.code.from_code(one) for one in self.to_code(layout).cpu().numpy()]
-        nll, _, _ = self._measure_surprise(written, [[]] * len(written), _whole(len(written)), conditions)
+        nll, _, _ = self._measure_surprise(written, [[]] * len(written), np.tile(WHOLE, (len(written), 1)), conditions)
         return -nll
 
     @torch.no_grad()
@@ -338,23 +332,13 @@ class StrokeTransformer(nn.Module):
 
     def _vary(self, code: Tensor, symmetry: list[int]) -> tuple[list[Written], list[list[int]], Floats]:
         """Turn each window to one of the 8 symmetries, and give a part of some of them."""
-        chance = torch.rand(len(code), 10).tolist()
-        written, kept, sites = [], [], _whole(len(code))
-        half = self.code.extent_m / 2
-        for i, one in enumerate(code.cpu().numpy()):
-            window = self.code.from_code(one).turned(symmetry[i], self.code.grid_m)
-            stays: list[int] = []
-            if chance[i][0] < SITE_SHARE and len(window):
-                only_kinds = chance[i][1] < KEPT_SHARE / 2
-                site = (-half, -half, half, half) if only_kinds else _draw_site(chance[i][2:], half)
-                if chance[i][1] < KEPT_SHARE:
-                    stays = list(range(1 + int(chance[i][9] * (len(self.code.kinds) - 1))))
-                parted = split_at_site(self.code.read(window), site, stays)
-                window = self.code.write(parted)
-                sites[i] = np.array(site) / half
-            written.append(window)
-            kept.append(stays)
-        return written, kept, sites
+        chance = torch.rand(len(code), CHANCES).tolist()
+        parted = [
+            give_part(self.code, self.code.from_code(one).turned(turned, self.code.grid_m), numbers)
+            for one, turned, numbers in zip(code.cpu().numpy(), symmetry, chance, strict=True)
+        ]
+        written, kept, sites = zip(*parted, strict=True)
+        return list(written), list(kept), np.array(sites)
 
 
 class StepReader:
@@ -386,28 +370,3 @@ class StepReader:
         self.modulation = [tuple(part[rows] for part in parts) for parts in self.modulation]
         for past in self.pasts:
             past.select(rows)
-
-
-def _whole(count: int) -> Floats:
-    """Return sites that are whole windows."""
-    return np.tile(np.array([-1.0, -1.0, 1.0, 1.0]), (count, 1))
-
-
-def _draw_site(chance: list[float], half: float) -> tuple[float, float, float, float]:
-    """Draw a site from seven random numbers: each of its sides lies at the window's edge in a third of cases."""
-    spans = []
-    for position, size, side in (chance[:3], chance[3:6]):
-        width = 2 * half * (0.15 + 0.7 * size)
-        low = -half + position * (2 * half - width)
-        high = low + width
-        if side < 0.25:
-            low = -half
-        elif side < 0.5:
-            high = half
-        elif side < 0.65:
-            low, high = -half, half
-        spans.append((low, high))
-    (left, right), (top, bottom) = spans
-    if math.isclose(right - left, 2 * half) and math.isclose(bottom - top, 2 * half):
-        right = half * (2 * chance[6] - 1) * 0.5
-    return left, top, right, bottom
