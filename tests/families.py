@@ -50,6 +50,10 @@ SMALL: dict[str, Any] = {
 }
 WAYS = "stroke_transformer"
 """The family that draws ways only."""
+GROUND = "cell_diffusion"
+"""The family of the ground in a cascade."""
+CASCADE = "cascade"
+"""The family that has parts: a plan of streets, and the ground for them."""
 SMALL_CODEC = {"encoder": {"widths": [24]}, "decoder": {"widths": [24]}}
 
 
@@ -124,12 +128,21 @@ def config(name: str, size_px: int = 16) -> dict[str, Any]:
     family, _, codec = name.partition(" in ")
     model = model_config(family)
     shrink(model)
+    if family == CASCADE:
+        whole = spec(size_px)
+        model["plan"] = part(WAYS, replace(whole, channels=("street",)))
+        model["ground"] = {**part(GROUND, whole), "given": ["street"]}
     if codec:
         # Trained on other places, and without conditions.
         other = replace(spec(size_px), places=("elsewhere",), scalars=(), maps=(), map_px=0, statistics={})
-        plain = {"_target_": "citygrain.spec.LayoutSpec.from_dict", "plain": other.to_dict()}
-        model["codec"] = {**config(codec), "spec": plain}
+        model["codec"] = part(codec, other)
     return model
+
+
+def part(name: str, layout_spec: LayoutSpec) -> dict[str, Any]:
+    """Return the configuration of a family that is part of another one, with a spec of its own."""
+    plain = {"_target_": "citygrain.spec.LayoutSpec.from_dict", "plain": layout_spec.to_dict()}
+    return {**config(name), "spec": plain}
 
 
 def shrink(node: dict[str, Any]) -> None:

@@ -167,6 +167,7 @@ def test_turns_cover_all_windows_and_each_goes_before_the_windows_that_lie_on_it
     [
         "masked_transformer in vector_quantized",
         "boltzmann_machine",
+        "quilting",
         pytest.param("stroke_transformer", marks=pytest.mark.slow),
     ],
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.transforms import INVERSE, SYMMETRIES, turn
 from citygrain.evaluation.gather import PART, Gathered, coarsen
+from citygrain.evaluation.view import View
 from citygrain.support.console import show_progress_bar
 
 COPY_PERCENTILE = 1.0
@@ -101,14 +102,19 @@ def find_nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.flo
     return Nearest((best / cells**0.5).numpy(), index.numpy(), symmetry.numpy())
 
 
-def search_training(of: Gathered, training: CityDataModule, count: int) -> Nearest:
-    """Find the nearest training window of each layout, among the first `count` that the model saw."""
+def search_training(of: Gathered, training: CityDataModule, view: View, count: int) -> Nearest:
+    """Find the nearest training window of each layout, among the first `count` that the model saw.
+
+    Both are seen in the same view.
+    """
+    windows = training.windows("train")
 
     def parts() -> Iterator[NDArray[np.float32]]:
         with show_progress_bar("looking for copies", count) as advance:
             for start in range(0, count, PART):
                 positions = range(start, min(start + PART, count))
-                yield coarsen(training.batch("train", positions).layout)
+                shares = np.divide(view.show_cells(windows.read_cells(positions)), 255, dtype=np.float32)
+                yield coarsen(torch.from_numpy(shares))
                 advance(len(positions))
 
     return find_nearest(of.coarse, parts())

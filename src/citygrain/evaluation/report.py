@@ -48,6 +48,25 @@ class UsedEmbedding:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The layouts as the model draws them, if they are judged in other cells or channels.
+
+    Attributes
+    ----------
+    resolution_m
+        Edge of a cell in metres.
+    channels
+        Their channels.
+    raster_format
+        Format of these channels.
+    """
+
+    resolution_m: float
+    channels: tuple[str, ...]
+    raster_format: int
+
+
+@dataclass(frozen=True)
 class Report:
     """All that an evaluation found out about a model.
 
@@ -62,9 +81,9 @@ class Report:
     places, trained_on
         Places whose windows it was compared with, and places that it was trained on.
     channels, given
-        Channels of its layouts, and those among them that it is given.
+        Channels in which its layouts are judged, and those among them that it is given.
     window_m, resolution_m
-        Edge of a layout, and of a cell, in metres.
+        Edge of a layout, and of a cell in which it is judged, in metres.
     n
         Layouts of each set.
     seed
@@ -89,6 +108,10 @@ class Report:
         Measures in which generated layouts are farthest from real ones.
     curves
         Losses of the training, see `citygrain.evaluation.curves`.
+    raster_format
+        Format of the channels in which layouts are judged; None in reports of earlier versions.
+    drawn
+        The layouts as the model draws them; None where they are judged as they are drawn.
     folder
         Where the report and its pictures lie; no part of what it says.
     """
@@ -114,6 +137,8 @@ class Report:
     obedience: Mapping[str, Obeyed]
     failures: tuple[Failure, ...] = ()
     curves: Mapping[str, Mapping[str, Curve]] = field(default_factory=dict)
+    raster_format: int | None = None
+    drawn: Drawn | None = None
     folder: Path | None = field(default=None, compare=False)
 
     @classmethod
@@ -195,6 +220,19 @@ class Report:
     def attempts(self) -> int:
         """How many attempts were made at each corrected layout; 0 where layouts were not corrected."""
         return next((of.attempts for of in self.obedience.values() if of.corrected is not None), 0)
+
+    @property
+    def view(self) -> str:
+        """In words, what layouts were judged in and what they are drawn in; empty where that is the same."""
+        if self.drawn is None:
+            return ""
+        parts = []
+        if self.drawn.resolution_m != self.resolution_m:
+            parts.append(f"judged in cells of {self.resolution_m:g} m, drawn in cells of {self.drawn.resolution_m:g} m")
+        if self.drawn.channels != self.channels:
+            earlier = "" if self.drawn.raster_format == self.raster_format else f" of format {self.raster_format}"
+            parts.append(f"judged in the channels{earlier} {', '.join(self.channels)}")
+        return "; ".join(parts)
 
     def worst_measures(self, count: int = WORST) -> list[MeasureDistance]:
         """Return the measures that are farthest from held-out windows, in multiples of the floor."""

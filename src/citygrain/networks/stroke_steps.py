@@ -66,7 +66,7 @@ def count_sections(kinds: int) -> int:
     return 2 * kinds + 2
 
 
-def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = ()) -> Text:
+def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, framed: bool = True) -> Text:
     """Return the steps that draw the strokes of a window.
 
     Parameters
@@ -77,6 +77,8 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = ()) -> 
         How they were written.
     kept
         Kinds that are not drawn: they are given.
+    framed
+        Whether the frame is drawn. Where strokes are given, it is not: it is theirs.
     """
     kinds = len(code.kinds)
     own = [k for k in range(kinds) if written.known[k] and k not in kept]
@@ -130,7 +132,7 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = ()) -> 
         per_kind[at, written.kind[written.stroke]] = run
     drawn = (per_kind.cumsum(0) * (1000 * code.grid_m / code.extent_m**2)).astype(np.float32)
     target = section < kinds
-    target[0] = not any_given and code.frame == "streets"
+    target[0] = framed and not any_given and code.frame == "streets"
     target[-1] = False
     return Text(op, x, y, placed, section, vertex, number, moves, drawn, target)
 

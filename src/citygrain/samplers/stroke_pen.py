@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -81,7 +82,7 @@ class Pen:
             points = given.xy[given.first[i] : given.last[i] + 1] + self.code.reach
             self.strokes.append(Stroke(int(given.kind[i]), FREE, -1, apart=bool(given.apart[i])))
             self.strokes[-1].xy = [tuple(p) for p in points.tolist()]
-            self._leave_trace(len(self.strokes))
+            self._mark_near(self.strokes[-1].xy, len(self.strokes))
         self.vertices = len(given.xy)
 
     def _set_frame(self, bearing: int, strength: int) -> None:
@@ -221,10 +222,8 @@ class Pen:
         self.x, self.y, self.placed = x, y, True
         self.vertex = len(self.current.xy)
         self.vertices += 1
-        if len(self.current.xy) == 3:  # from now on it may close to a ring
-            x0, y0 = self.current.xy[0]
-            part = self.near[max(0, x0 - 1) : x0 + 2, max(0, y0 - 1) : y0 + 2]
-            part[part == 0] = len(self.strokes) + 1
+        if len(self.current.xy) > 2:  # from now on it may close to a ring, or come back onto its own line
+            self._mark_near(self.current.xy[-3:-1], len(self.strokes) + 1)
 
     def _stand(self, stands: int, x: int, y: int) -> tuple[int, int]:
         """Return how an end stands, and its partner; an entry that is met there waits no longer."""
@@ -241,11 +240,11 @@ class Pen:
         self.current.how[1], self.current.partners[1] = self._stand(stands, x, y)
         self.strokes.append(self.current)
         self.current = None
-        self._leave_trace(len(self.strokes))
+        self._mark_near(self.strokes[-1].xy, len(self.strokes))
 
-    def _leave_trace(self, mark: int) -> None:
-        """Mark the positions that are near the last stroke, where no earlier one is."""
-        points = np.array(self.strokes[-1].xy, float)
+    def _mark_near(self, line: Sequence[tuple[int, int]], mark: int) -> None:
+        """Mark the positions that are near a line, where no earlier one is."""
+        points = np.array(line, float)
         runs = np.hypot(*np.diff(points, axis=0).T) if len(points) > 1 else np.zeros(0)
         along = np.concatenate([[0], np.cumsum(runs)])
         at = np.arange(0, along[-1] + 0.5, 0.7)

@@ -26,6 +26,9 @@ class Options:
     against: str
     places: tuple[str, ...] | None
     ask: tuple[str, ...] | None
+    resolution_m: float | None
+    channels: tuple[str, ...] | None
+    raster_format: int | None
     seed: int
     batch_size: int
     device: str
@@ -51,6 +54,9 @@ def run(config: Mapping[str, Any]) -> Path:
         against=options.against,
         places=options.places,
         ask=options.ask,
+        resolution_m=options.resolution_m,
+        channels=options.channels,
+        raster_format=options.raster_format,
         seed=options.seed,
         batch_size=options.batch_size,
         precision=options.precision,
@@ -75,8 +81,9 @@ def run(config: Mapping[str, Any]) -> Path:
 def make_screen_tables(report: Report) -> list[Table]:
     """Return what the screen shows of a report."""
     worst, measures = report.worst_measures(), report.realism.measures
+    view = f", {report.view}" if report.view else ""
     form = make_table(
-        f"{report.n} layouts against {report.against} windows: the {len(worst)} of {len(measures)} measures that "
+        f"{report.n} layouts against {report.against} windows{view}: the {len(worst)} of {len(measures)} measures that "
         "are farthest from real against real",
         "measure", "unit", "distance", "floor", "× floor",
     )  # fmt: skip
