@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 
 from citygrain.geo.stroke_code import StrokeCode, to_angle, turn_points
 
-NEAR = 1.65
-"""A position is on a stroke when it is at most this many positions away from it."""
-
 STEP = 0.7
-"""Strokes are followed in steps of this many positions."""
+"""Strokes are followed in steps of this many positions. The positions next to each step are on the stroke."""
 
 AT_THE_EDGE = 0.8
 """An end lies at the window's edge when it is at most this many positions away from it."""
@@ -22,7 +19,7 @@ AT_THE_EDGE = 0.8
 RAYS = 16
 """Directions that are looked in, evenly spaced, the first along x."""
 
-RADII = np.array([*range(3, 32), *range(32, 65, 2)])
+RADII = np.arange(4, 65, 2)
 """Distances that are looked at, in positions. The nearest are left out: a vertex on a stroke would see nothing else."""
 
 MARGIN = 64
@@ -35,8 +32,8 @@ Ints = NDArray[np.int64]
 Ground = NDArray[np.int16]
 
 _ANGLES = 2 * math.pi * np.arange(RAYS) / RAYS
-_OFFSETS = np.rint(np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)[:, None] * RADII[:, None]).astype(np.int64)
-_DISC = np.array([(x, y) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2)])
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
+_NEXT_TO = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)])
 
 
 @cache
@@ -92,14 +89,11 @@ def leave_traces(ground: Ground, xy: Ints, stroke: Ints, marks: Ints) -> None:
     at = np.minimum(within, length[of]) + (start + apart)[of]
     line = along + np.repeat(apart, np.diff([*first, len(xy)]))
     track = np.stack([np.interp(at, line, xy[:, i]) for i in (0, 1)], 1)
-    spots = np.rint(track)[:, None].astype(np.int64) + _DISC
-    close = np.abs(spots - track[:, None]).max(2) <= NEAR
-    spots, mark = spots[close] + MARGIN, np.repeat(marks[of], close.sum(1))
-    inside = (spots >= MARGIN).all(1) & (spots < len(ground) - MARGIN).all(1)
-    x, y = spots[inside][::-1].T  # the earliest stroke is written last
-    mark = mark[inside][::-1]
-    free = ground[x, y] == 0
-    ground[x[free], y[free]] = mark[free]
+    spots = (np.rint(track)[::-1, None].astype(np.int64) + _NEXT_TO + MARGIN).reshape(-1, 2)
+    cell = spots[:, 0] * len(ground) + spots[:, 1]
+    cells = ground.reshape(-1)
+    free = cells[cell] == 0
+    cells[cell[free]] = np.repeat(marks[of][::-1], len(_NEXT_TO))[free]  # the earliest stroke is written last
 
 
 def cast_rays(ground: Ground, at: Ints, before: Ints) -> NDArray[np.float32]:
@@ -119,10 +113,24 @@ def cast_rays(ground: Ground, at: Ints, before: Ints) -> NDArray[np.float32]:
     array
         The distance of a stroke; minus the distance of the window's edge; 0 if there is neither in reach.
     """
-    spots = at[:, None, None] + _OFFSETS + MARGIN
-    there = ground[spots[..., 0], spots[..., 1]]
-    seen = (there != 0) & (there <= before[:, None, None])
+    cells, offsets = ground.reshape(-1), _find_offsets(len(ground))
+    here = (at[:, 0] + MARGIN) * len(ground) + at[:, 1] + MARGIN
+    latest = before.astype(np.int16)[:, None]
+    there = cells[here[:, None, None] + offsets[:, 1::2]]
+    seen = (there != 0) & (there <= latest[..., None])
     first = seen.argmax(2)
-    what = np.take_along_axis(there, first[..., None], 2)[..., 0]
-    distance = RADII[first] * np.sign(what) * np.take_along_axis(seen, first[..., None], 2)[..., 0]
-    return distance.astype(np.float32)
+    nearer = 2 * first  # every second distance was looked at; what is met may begin one before it
+    before_it = cells[here[:, None] + offsets[np.arange(RAYS), nearer]]
+    begins = (before_it != 0) & (before_it <= latest)
+    what = cells[here[:, None] + offsets[np.arange(RAYS), nearer + 1]]
+    distance = (RADII[first] - begins) * np.sign(what)
+    return np.where(seen.any(2), distance, 0).astype(np.float32)
+
+
+@cache
+def _find_offsets(width: int) -> Ints:
+    """Return how far on rays go in a flat ground of a width, `(RAYS, 2 · RADII)`: before each distance, and at it."""
+    radii = np.stack([RADII - 1, RADII], 1).reshape(-1)
+    steps = np.rint(_DIRECTIONS[:, None] * radii[:, None]).astype(np.int64)
+    offsets: Ints = steps[..., 0] * width + steps[..., 1]
+    return offsets
