@@ -129,6 +129,12 @@ def test_a_step_knows_the_steps_before_it_and_no_others():
             moved = (model.network(other, modulation) - known).abs().amax(-1)[0] > 1e-6
             assert not moved[:place].any()
             assert moved[place]
+        torch.nn.init.normal_(model.network.rays.weight)  # it learns from nothing what rays tell
+        without = model.network(steps._replace(rays=torch.zeros_like(steps.rays)), modulation)
+        seen = (model.network(steps, modulation) - without).abs().amax(-1)[0] > 1e-6
+        first = int((steps.rays[0] != 0).any(-1).nonzero()[0])
+        assert not seen[:first].any()
+        assert seen[first]
 
 
 @pytest.mark.parametrize("sites", [False, True])
@@ -151,7 +157,7 @@ def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tell
         assert len(written) > 3
         text = write_text(written, model.code)
         made = [torch.cat(parts, 1)[0].numpy() for parts in zip(*told, strict=True)]
-        names = ("op", "x", "y", "placed", "section", "vertex", "number", "moves", "drawn")
+        names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "moves", "drawn")
         assert len(made[0]) == len(text.op) - 1, "the last step is not read"
         own = text.section[:-2] < len(WAYS)  # given steps are read from a text that knows which ends go on
         for name, values in zip(names, made, strict=True):
