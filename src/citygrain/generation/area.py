@@ -131,16 +131,17 @@ def draw_area(
         name: F.pad(_over(name, field, shape)[None], pad, mode="replicate")[0] for name, field in fields.items()
     }
     if given is not None:
-        given = F.pad(given.cpu().float(), pad, mode="replicate")
-    asked = make_requests(spec, cells, padded_fields, known, place, given).to(device)
-    area = Area(chosen, tiling, known, strength, begin, batch_size)  # type: ignore[arg-type]
+        given = F.pad(given, pad, mode="replicate").to(device, torch.float32)
+    # The area has the given channels once, and not in each of its windows.
+    asked = make_requests(replace(spec, given=()), cells, padded_fields, known, place).to(device)
+    area = Area(chosen, tiling, known, given, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
         seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
         drawn = cells.blend(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
         layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
     if given is not None:
-        layout[[spec.channels.index(name) for name in spec.given]] = (given[0] * 255).round().to(torch.uint8)
+        layout[[spec.channels.index(name) for name in spec.given]] = (given[0] * 255).round().to(torch.uint8).cpu()
     return compose(layout, known)[:, : shape[0], : shape[1]]
 
 
@@ -218,9 +219,8 @@ def _draw_parts(
 
 
 def make_requests(
-    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None,
-    given: Tensor | None = None,
-) -> Conditions:  # fmt: skip
+    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None
+) -> Conditions:
     """Return the request of each window of an area.
 
     Parameters
@@ -229,7 +229,7 @@ def make_requests(
         Channels, conditions and places that the generator knows.
     cells
         The windows.
-    fields, known, place, given
+    fields, known, place
         See `draw_area`.
 
     Returns
@@ -246,8 +246,6 @@ def make_requests(
     shape = cells.height, cells.width
     _check_names(spec, fields)
     conditions = Conditions.request(spec, len(cells), {"place": place})
-    if given is not None:
-        conditions.given, conditions.given_present[:] = cells.cut(given, range(len(cells))), True
     free = torch.ones(1, *shape) if known is None else (~known.keep.all(1)).float().cpu()
     for name, field in fields.items():
         per_cell = _over(name, field, shape)[None, None]
