@@ -290,6 +290,7 @@ class Model:
         obedience: Obedience = Obedience(),
         disrupt: bool = False,
         disruption: Disruption = Disruption(),
+        cut_and_paste: bool = True,
         sampler: Sampler | Mapping[str, Any] | None = None,
         data: str | Path = "data/cities",
     ) -> Report:
@@ -325,6 +326,7 @@ class Model:
             obedience=obedience,
             disrupt=disrupt,
             disruption=disruption,
+            cut_and_paste=cut_and_paste,
             sampler=sampler,
             data=data,
             checkpoint=self.checkpoint,

@@ -14,6 +14,7 @@ from citygrain.data.datamodule import CityDataModule
 from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.curves import read_curves
+from citygrain.evaluation.cut_and_paste import judge_pasted, paste_layouts
 from citygrain.evaluation.disruption import judge_metrics
 from citygrain.evaluation.gather import gather, start_processes
 from citygrain.evaluation.memorisation import judge_copies, search_training
@@ -62,6 +63,7 @@ def evaluate(
     obedience: Obedience = Obedience(),
     disrupt: bool = False,
     disruption: Disruption = Disruption(),
+    cut_and_paste: bool = True,
     sampler: Sampler | Mapping[str, Any] | None = None,
     data: str | Path = "data/cities",
     checkpoint: str | Path | None = None,
@@ -107,6 +109,8 @@ def evaluate(
     disrupt, disruption
         Whether the metrics themselves are tested on disrupted real windows, and on how many. Metrics that fail are left
         out of the summary.
+    cut_and_paste
+        Whether patches of training windows are judged beside the model: the bar of cut and paste.
     sampler
         Another sampler, or settings of the generator's own sampler that are changed, such as `{"steps": 24}`.
     data
@@ -152,9 +156,18 @@ def evaluate(
             judged_metrics = judge_metrics(
                 sets.real, sets.floor, gathered, seen.channels, seen.resolution_m, windows=disruption.windows, seed=seed
             )
-    near, near_real = (search_training(of, home, view, memorisation.windows) for of in (sets.generated, sets.real))
+        searched = [sets.generated, sets.real]
+        if cut_and_paste:
+            among = windows.windows(against).locate(range(n))[0].tolist() if "place" in asked else None
+            searched.append(paste_layouts(sets.real, home, among, gathered, folder, view, ask=asked, seed=seed))
+    near, near_real, *near_pasted = search_training(searched, home, view, memorisation.windows)
     answers = sweep_conditions(drawing, home, windows, folder, obedience, view, against=against, seed=seed)
     realism = compare_sets(sets, seen, bootstrap=bootstrap, seed=seed)
+    two_sample = tell_apart(sets, seen, steps=classifier.steps, seed=seed)
+    copies = judge_copies(near, near_real, memorisation.windows)
+    pasted = None
+    for found, closest in zip(searched[2:], near_pasted, strict=True):
+        pasted = judge_pasted(found, sets.real, closest, realism, copies, seen, steps=classifier.steps, seed=seed)
     report = Report(
         citygrain=__version__,
         checkpoint=str(checkpoint or generator.provenance.get("name", type(generator).__name__)),
@@ -174,8 +187,9 @@ def evaluate(
         embedding=UsedEmbedding("train windows of these places, without labels", file.name),
         realism=realism,
         disruption=judged_metrics,
-        two_sample=tell_apart(sets, seen, steps=classifier.steps, seed=seed),
-        memorisation=judge_copies(near, near_real, memorisation.windows),
+        two_sample=two_sample,
+        memorisation=copies,
+        cut_and_paste=pasted,
         obedience=judge_obedience(answers, seen, attempts=obedience.attempts, seed=seed),
         failures=find_failures(sets, realism.measures),
         curves={} if checkpoint is None else read_curves(checkpoint),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,10 +102,10 @@ def find_nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.flo
     return Nearest((best / cells**0.5).numpy(), index.numpy(), symmetry.numpy())
 
 
-def search_training(of: Gathered, training: CityDataModule, view: View, count: int) -> Nearest:
-    """Find the nearest training window of each layout, among the first `count` that the model saw.
+def search_training(sets: Sequence[Gathered], training: CityDataModule, view: View, count: int) -> list[Nearest]:
+    """Find the nearest training window of each layout of some sets, among the first `count` that the model saw.
 
-    Both are seen in the same view.
+    All are seen in the same view.
     """
     windows = training.windows("train")
 
@@ -117,7 +117,9 @@ def search_training(of: Gathered, training: CityDataModule, view: View, count: i
                 yield coarsen(torch.from_numpy(shares))
                 advance(len(positions))
 
-    return find_nearest(of.coarse, parts())
+    found = find_nearest(np.concatenate([of.coarse for of in sets]), parts())
+    ends = np.cumsum([len(of) for of in sets])[:-1]
+    return [Nearest(*part) for part in zip(*(np.split(values, ends) for values in vars(found).values()), strict=True)]
 
 
 def judge_copies(generated: Nearest, real: Nearest, training_windows: int) -> Copies:

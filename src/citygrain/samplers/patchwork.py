@@ -25,8 +25,12 @@ DRAWN = ("quilting",)
 class Patchwork(HandleSampler[HoldsWindows]):
     """Lay overlapping patches of real windows, row by row (image quilting, Efros & Freeman 2001).
 
-    Each patch is one of those that agree best with what lies already where they overlap. It is cut along the line on
-    which the two differ least. A patch that is as large as the layout is a whole window: this is retrieval.
+    Each patch is one of those that agree best with what lies already where they overlap, and with a guide: a real
+    window, one of the nearest to the request, which says how much of each channel there is where. Without a guide,
+    patches would soon be empty, for empty ground fits everywhere. No patch is taken from the guide itself. A patch is
+    cut along the line on which it differs least from what lies already.
+
+    A patch that is as large as the layout is a whole window: this is retrieval.
 
     Parameters
     ----------
@@ -35,32 +39,35 @@ class Patchwork(HandleSampler[HoldsWindows]):
     overlap
         Share of a patch that it has in common with the next patch.
     near
+        Number of windows that come nearest to the request; one of these is the guide.
+    sources
         Number of windows that come nearest to the request; patches are taken from these.
     tries
-        Number of patches that are compared with what lies already.
+        Number of patches that are compared.
     best
         Number of patches that agree best; one of them is chosen at random.
-    shift
-        How far from its place in the layout a patch may lie in its window, as a share of the patch's edge.
+    guide
+        Weight of the guide; 0 leaves it out.
     """
 
     needs: ClassVar[type] = HoldsWindows
 
     patch: float = 0.25
     overlap: float = 0.25
-    near: int = 64
-    tries: int = 256
+    near: int = 8
+    sources: int = 64
+    tries: int = 128
     best: int = 4
-    shift: float = 1.0
+    guide: float = 1.0
 
     def __post_init__(self) -> None:
-        shares = 0 < self.patch <= 1 and 0 <= self.overlap < 1 and self.shift >= 0
-        if not shares or min(self.near, self.tries, self.best) < 1:
+        shares = 0 < self.patch <= 1 and 0 <= self.overlap < 1 and self.guide >= 0
+        if not shares or min(self.near, self.sources, self.tries, self.best) < 1:
             raise ConfigError(
                 "These sampler settings cannot work.",
-                expected="0 < patch ≤ 1, 0 ≤ overlap < 1, shift ≥ 0; near, tries and best ≥ 1",
-                got=f"patch={self.patch}, overlap={self.overlap}, shift={self.shift}, near={self.near}, "
-                f"tries={self.tries}, best={self.best}",
+                expected="0 < patch ≤ 1, 0 ≤ overlap < 1, guide ≥ 0; near, sources, tries and best ≥ 1",
+                got=f"patch={self.patch}, overlap={self.overlap}, guide={self.guide}, near={self.near}, "
+                f"sources={self.sources}, tries={self.tries}, best={self.best}",
             )
 
     def draw(self, model: HoldsWindows, conditions: Conditions, noise: Noise) -> Tensor:
@@ -79,15 +86,16 @@ class Patchwork(HandleSampler[HoldsWindows]):
         fixed, settled = layout.clone(), held.clone()
         edge = max(1, round(self.patch * spec.size_px))
         tiling = Tiling.cover(spec.size_px, spec.size_px, edge, self.overlap)
-        windows = holds.choose_windows(conditions, self.near, noise)
+        windows = holds.choose_windows(conditions, max(self.near, self.sources), noise)
+        guides, windows = self._choose_guides(windows, noise)
         for i, top in enumerate(tiling.rows):
             for j, left in enumerate(tiling.columns):
                 here = (..., slice(top, top + edge), slice(left, left + edge))
                 places, chance = noise.uniform(self.tries, 3), noise.uniform(1)[:, 0]
                 wanted = _average_maps(conditions, here, spec.size_px)
                 laid = [
-                    self._choose(holds, windows[b], (top, left), (places[b], chance[b]), layout[b][here],
-                                 settled[b][here], wanted[b], conditions.maps_present[b])
+                    self._choose(holds, windows[b], holds.bank[guides[b]][here], (places[b], chance[b]),
+                                 layout[b][here], settled[b][here], wanted[b], conditions.maps_present[b])
                     for b in range(len(layout))
                 ]  # fmt: skip
                 patch = torch.stack(laid)
@@ -102,11 +110,22 @@ class Patchwork(HandleSampler[HoldsWindows]):
                 settled[here] = True
         return layout
 
+    def _choose_guides(self, windows: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Choose a guide `(B,)` among the nearest of the windows `(B, K)`, and return it and the sources of patches."""
+        near = min(self.near, windows.shape[1])
+        chosen = (noise.uniform(1) * near).long()
+        guides, windows = windows.gather(1, chosen), windows[:, : self.sources]
+        if windows.shape[1] == 1:
+            return guides[:, 0], windows
+        others = (windows != guides).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        kept = windows.gather(1, others)  # the guide comes last, if it is among them
+        return guides[:, 0], kept[:, :-1]
+
     def _choose(
         self,
         model: HoldsWindows,
         windows: Tensor,
-        corner: tuple[int, int],
+        guide: Tensor,
         noise: tuple[Tensor, Tensor],
         layout: Tensor,
         settled: Tensor,
@@ -115,21 +134,19 @@ class Patchwork(HandleSampler[HoldsWindows]):
     ) -> Tensor:
         """Choose a patch `(C, e, e)` for a place in a layout, which has there `layout` where it is `settled`."""
         (places, chance), edge = noise, layout.shape[-1]
-        which = windows[(places[:, 0] * len(windows)).long()]
-        at = []
-        for begin, number in zip(corner, places[:, 1:].unbind(1), strict=True):
-            reach = round(self.shift * edge)
-            low, high = max(0, begin - reach), min(model.spec.size_px - edge, begin + reach)
-            at.append(low + (number * (high - low + 1)).long())
-        patches = model.bank.unfold(2, edge, 1).unfold(3, edge, 1)[which, :, at[0], at[1]]
-        error = torch.zeros(len(patches), device=patches.device)
+        steps = torch.tensor([len(windows), *[model.spec.size_px - edge + 1] * 2], device=places.device)
+        which, top, left = (places * steps).long().unbind(1)
+        patches = model.bank.unfold(2, edge, 1).unfold(3, edge, 1)[windows[which], :, top, left]
+        shares = patches.float().mean((2, 3))
+        off = (shares - guide.float().mean((1, 2))) / shares.std(0, correction=0).clamp_min(1.0)
+        error = self.guide * _scale(off.square().mean(1))
         if settled.any():
             cells = settled.any(0)
             apart = (patches[..., cells].float() / 255 - layout[:, cells]) / model.spread[:, :, 0]
-            error = (apart.square() * settled[:, cells]).sum((1, 2)) / settled.sum()
+            error = error + _scale((apart.square() * settled[:, cells]).sum((1, 2)))
         for name, value in zip(_names_of(model.spec.maps, present), wanted[present], strict=True):
-            found = _measure_patches(name, patches, model.spec.channels)
-            error = error + ((found - value) / found.std(correction=0).clamp_min(1e-6)).square()
+            found = _measure_patches(name, shares, model.spec.channels)
+            error = error + _scale((found - value).square())
         fitting = error.argsort(stable=True)[: self.best]
         return patches[fitting[(chance * len(fitting)).long()]].float() / 255
 
@@ -174,9 +191,12 @@ def _names_of(maps: Sequence[str], present: Tensor) -> list[str]:
     return [name for name, asked in zip(maps, present.tolist(), strict=True) if asked]
 
 
-def _measure_patches(name: str, patches: Tensor, channels: Sequence[str]) -> Tensor:
-    """Measure a condition that is linear in the shares of channels on patches `(T, C, e, e)` in bytes: `(T,)`."""
-    shares = patches.float().mean((2, 3)) / 255
-    return sum(
-        (weight * shares[:, channels.index(c)] for c, weight in MEASURES[name].weights.items()), shares.new_zeros(1)
-    )
+def _scale(error: Tensor) -> Tensor:
+    """Return errors in multiples of their mean, so that errors of several kinds weigh alike."""
+    return error / error.mean().clamp_min(1e-12)
+
+
+def _measure_patches(name: str, shares: Tensor, channels: Sequence[str]) -> Tensor:
+    """Measure a condition that is linear in the shares `(T, C)` of channels, in bytes: `(T,)`."""
+    weights = MEASURES[name].weights
+    return torch.stack([weight / 255 * shares[:, channels.index(c)] for c, weight in weights.items()]).sum(0)

@@ -42,6 +42,7 @@ class Options:
     obedience: Obedience
     disrupt: bool
     disruption: Disruption
+    cut_and_paste: bool
     sampler: dict[str, Any]
     paths: Paths
 
@@ -69,6 +70,7 @@ def run(config: Mapping[str, Any]) -> Path:
         obedience=options.obedience,
         disrupt=options.disrupt,
         disruption=options.disruption,
+        cut_and_paste=options.cut_and_paste,
         sampler=options.sampler,
         data=options.paths.data,
     )
@@ -114,4 +116,15 @@ def make_screen_tables(report: Report) -> list[Table]:
             for told in (report.two_sample.generated, report.two_sample.floor)
         ),
     )
-    return [form, embedded, obeyed, rest]
+    return [form, embedded, obeyed, rest, *_make_bar(report)]
+
+
+def _make_bar(report: Report) -> list[Table]:
+    """Return the figures of cut and paste beside those of the model, where they are known."""
+    if not report.bar:
+        return []
+    bar = make_table("the bar of cut and paste", "", "floor", "generated", "cut and paste")
+    for row in report.bar:
+        values = (row.real, row.generated, row.pasted)
+        bar.add_row(row.label, *(f"{value:.1%}" if row.is_share else f"{value:.3g}" for value in values))
+    return [bar]
