@@ -45,6 +45,7 @@ SMALL: dict[str, Any] = {
     "stem": 1,
     "attention": [-1, -2],
     "rows": 64,
+    "cell_m": 16.0,
     "crop_px": 16,  # what is where in a window cannot be learned from parts of it
 }
 WAYS = "stroke_transformer"

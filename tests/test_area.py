@@ -80,7 +80,7 @@ def test_what_is_not_linear_is_asked_of_whole_windows_and_nothing_where_nothing_
     assert asked.present.tolist() == [[True, False, True], [False, False, False]]
 
 
-@pytest.mark.parametrize("codec", [" in variational_autoencoder", ""])
+@pytest.mark.parametrize("codec", [pytest.param(" in variational_autoencoder", marks=pytest.mark.slow), ""])
 def test_an_area_is_what_is_known_of_it_bit_by_bit_and_does_not_look_at_the_rest(codec):
     model = diffusion(codec)
     shape, free = (24, 33), (slice(6, 19), slice(9, 30))  # no multiple of a code's cell
@@ -167,6 +167,7 @@ def test_turns_cover_all_windows_and_each_goes_before_the_windows_that_lie_on_it
     [
         "masked_transformer in vector_quantized",
         "boltzmann_machine",
+        "quilting",
         pytest.param("stroke_transformer", marks=pytest.mark.slow),
     ],
 )

@@ -189,8 +189,8 @@ class LearnsFromWays(Protocol):
 
     code: StrokeCode
 
-    def write_code(self, strokes: Strokes, symmetry: int = 0) -> Tensor:
-        """Return the code of the strokes of a window, turned by one of the 8 symmetries."""
+    def write_code(self, strokes: Strokes) -> Tensor:
+        """Return the code of the strokes of a window."""
         ...
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
@@ -286,6 +286,22 @@ class ShowsLayouts(Protocol):
 
     def to_layout(self, clean: Tensor) -> Tensor:
         """Return the layouts `(B, C, H, W)` in [0, 1] of clean `(B, …)`. This is differentiable."""
+        ...
+
+
+@runtime_checkable
+class ShowsChannels(ShowsLayouts, Protocol):
+    """A handle that knows whether its clean tensors keep the channels of layouts apart.
+
+    Attributes
+    ----------
+    channelwise
+        Whether each channel of a clean tensor `(B, C, h, w)` stands for the channel of the layout with the same index.
+    """
+
+    @property
+    def channelwise(self) -> bool:
+        """Whether the channels are kept apart."""
         ...
 
 
@@ -446,6 +462,27 @@ class EnergyModel(Protocol):
 
     def energy(self, x: Tensor, conditions: Conditions) -> Tensor:
         """Return the energy `(B,)` of noisy tensors `(B, *latent_shape)`. It is differentiable in `x`."""
+        ...
+
+
+@runtime_checkable
+class HoldsWindows(Protocol):
+    """The handle of `Patchwork`: a bank of real windows.
+
+    Attributes
+    ----------
+    bank
+        `(M, C, H, W)` uint8: the windows, 255 where a channel covers the whole cell.
+    spread
+        `(C, 1, 1)`: the standard deviation of each channel, in which patches of windows are compared.
+    """
+
+    spec: LayoutSpec
+    bank: Tensor
+    spread: Tensor
+
+    def choose_windows(self, conditions: Conditions, count: int, noise: Noise) -> Tensor:
+        """Return the rows `(B, count)` of the windows that come nearest to what is asked for."""
         ...
 
 

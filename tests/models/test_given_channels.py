@@ -16,8 +16,8 @@ from citygrain.models.cell_diffusion import CellDiffusion
 from citygrain.models.density_diffusion import DensityDiffusion
 from citygrain.models.diffusion import Diffusion
 from citygrain.networks.unet import UNet
-from citygrain.protocols import Noise
-from citygrain.samplers.diffusion import DpmSolver, Heun, move_to_request
+from citygrain.protocols import Known, Noise
+from citygrain.samplers.diffusion import DpmSolver, Heun, move_to_maps, move_to_request
 from citygrain.spec import Conditions
 
 SPEC = families.spec()
@@ -245,3 +245,59 @@ def test_an_element_of_a_density_is_settled_when_its_cells_of_its_channel_are():
 def test_coarse_cells_that_do_not_fit_are_refused(cell_m):
     with pytest.raises(ConfigError, match=r"part of 128 m, and a multiple of 8 m"):
         densities(cell_m=cell_m)
+
+
+def wished(seed=5):
+    return 0.2 + 0.6 * torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def off(layouts, wish):
+    return measure_maps(layouts, SPEC.channels, SPEC.resolution_m, 4)["coverage"].sub(wish).abs()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, DensityDiffusion])
+def test_every_cell_of_a_map_measures_what_is_asked_of_it(kind):
+    drawing = model(kind)
+    asked = families.requests(2, drawing.spec, coverage=wished())
+    sampler = DpmSolver(12)
+    free = drawing.sample(asked, noise=Noise([0, 1]), sampler=sampler)
+    led = drawing.sample(asked, noise=Noise([0, 1]), sampler=replace(sampler, tolerance=0.01, slack=0.01))
+    assert off(led, wished()).max() < 0.02 < off(free, wished()).mean()
+    assert torch.equal(led[:, GIVEN], asked.given)
+
+
+def test_a_map_moves_its_own_channel_and_where_it_is_not_asked_for_nothing():
+    drawing = model()
+    clean = drawing.read(0.2 + 0.6 * torch.rand(2, *SPEC.shape))
+    asked = families.requests(2, drawing.spec, coverage=wished())
+    asked.maps_present[1] = False
+    moved = move_to_maps(drawing, clean, 1.0, asked, 0.01)
+    assert off(drawing.to_layout(moved[:1]), wished()[:1]).max() < 0.01
+    assert torch.equal(moved[1], clean[1])
+    assert torch.equal(moved[:, GIVEN], clean[:, GIVEN])
+
+
+def test_a_cell_of_a_map_counts_what_is_known_in_it():
+    drawing = model()
+    layouts = 0.2 + 0.6 * torch.rand(2, *SPEC.shape)
+    keep = torch.zeros(2, *SPEC.shape, dtype=torch.bool)
+    keep[:, :, :, ::2] = True
+    known = Known(torch.rand(2, *SPEC.shape).mul(0.3).add(0.4), keep)
+    asked = families.requests(2, drawing.spec, coverage=torch.full((4, 4), 0.5))
+    moved = move_to_maps(drawing, drawing.read(layouts), 1.0, asked, 0.01, known)
+    assert off(torch.where(keep, known.layout, drawing.to_layout(moved)), 0.5).max() < 0.01
+
+
+def test_maps_and_the_whole_are_met_together():
+    drawing = model()
+    asked = families.requests(2, drawing.spec, coverage=wished())
+    asked.scalars[:, 0], asked.present[:, 0] = wished().mean((1, 2)), True
+    drawn = drawing.sample(asked, noise=Noise([0, 1]), sampler=DpmSolver(12, tolerance=0.01, slack=0.01))
+    assert off(drawn, wished()).max() < 0.02
+    assert measure(drawn, SPEC.channels, SPEC.resolution_m)["coverage"].sub(asked.scalars[:, 0]).abs().max() < 1e-3
+
+
+def test_the_code_of_a_learned_codec_leaves_maps_to_the_network():
+    latent = families.make("diffusion in variational_autoencoder")
+    clean, asked = torch.randn(2, *latent.latent_shape), families.requests(2, latent.spec, coverage=wished())
+    assert torch.equal(move_to_maps(latent, clean, 1.0, asked, 0.01), clean)

@@ -132,15 +132,15 @@ class Diffusion(CodeSpace):
 
     def crop(self, code: Tensor, conditions: Conditions) -> tuple[Tensor, Conditions]:
         """Return random crops of codes `(B, *latent_shape)` and their conditions; whole ones if `crop_px` is None."""
-        if self.crop_px is None:
+        crop_px = self.crop_px
+        if crop_px is None:
             return code, conditions
-        factor = self.spec.size_px // code.shape[-1]
-        step = self.crop_step
+        factor, step = self.spec.size_px // code.shape[-1], self.crop_step
         index = torch.arange(len(code)).repeat_interleave(self.crops)
-        corners = torch.randint((self.spec.size_px - self.crop_px) // step + 1, (len(index), 2)) * step
+        corners = torch.randint((self.spec.size_px - crop_px) // step + 1, (len(index), 2)) * step
 
         def cut(values: Tensor, cell_px: int) -> Tensor:
-            edge, places = self.crop_px // cell_px, (corners // cell_px).tolist()
+            edge, places = crop_px // cell_px, (corners // cell_px).tolist()
             parts = zip(index.tolist(), places, strict=True)
             return torch.stack([values[i, :, row : row + edge, column : column + edge] for i, (row, column) in parts])
 

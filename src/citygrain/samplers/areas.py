@@ -30,7 +30,10 @@ from citygrain.samplers.parts import DrawParts
 from citygrain.samplers.strokes import PlansStrokes
 from citygrain.spec import Conditions
 
-KEEPERS = (*DIFFUSION, "cascade", "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine")
+KEEPERS = (
+    *DIFFUSION,
+    *("cascade", "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine", "quilting"),
+)
 """Families that can keep known parts of a layout."""
 
 Begin = Literal["noise", "inversion"]
