@@ -37,6 +37,9 @@ from citygrain.support.devices import find_device
 Fields = Mapping[str, float | Tensor]
 """Condition → its requested value: a number, or `(H, W)` over an area, with NaN where nothing is requested."""
 
+CELLS_AT_ONCE = 2**17
+"""Cells of windows that a diffusion model draws at once, at most: memory must not grow with the extent."""
+
 _AT_ONCE = 256
 
 
@@ -134,6 +137,7 @@ def draw_area(
         given = F.pad(given, pad, mode="replicate").to(device, torch.float32)
     # The area has the given channels once, and not in each of its windows.
     asked = make_requests(replace(spec, given=()), cells, padded_fields, known, place).to(device)
+    batch_size = min(batch_size, max(1, CELLS_AT_ONCE // spec.size_px**2))
     area = Area(chosen, tiling, known, given, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
@@ -172,20 +176,21 @@ def _draw_parts(
     *,
     place: str | None,
     seed: int,
+    strength: float,
     **how: Any,
 ) -> Tensor:
     """Draw an area with each part of a cascade in turn: the ways, the densities, the ground on both.
 
-    What all cells know of a part, it does not draw: kept ways stay, and the ground is drawn on them.
+    What all cells know of a part, it does not draw: kept ways stay, and the ground is drawn on them. Densities are not
+    drawn where drawing begins with a layout, which has its own.
     """
     spec = cascade.spec
     _check_names(spec, fields)
     if not isinstance(sampler, DrawParts):
         raise CapabilityError("A cascade draws with a sampler for each part.", got=type(sampler).__name__)
-    if known is None:
-        nothing = torch.zeros(1, len(spec.channels), *shape)
-        known = Known(nothing, nothing > 0)
-    layout, keep = known.layout.clone().float(), known.keep.clone()
+    whole = (1, len(spec.channels), *shape)
+    layout = torch.zeros(whole) if known is None else known.layout.clone().float()
+    keep = torch.zeros(whole, dtype=torch.bool) if known is None else known.keep.clone()
 
     def draw(number: int, part: Generator, own: Sampler | None) -> Tensor:
         at = find_channels(spec, part.spec)
@@ -195,11 +200,12 @@ def _draw_parts(
             part,
             shape,
             {name: field for name, field in asked.items() if name in {*part.spec.scalars, *part.spec.maps}},
-            known=Known(layout[:, at], keep[:, at]) if keep[:, made].any() else None,
+            known=Known(layout[:, at], keep[:, at]) if strength < 1 or keep[:, made].any() else None,
             given=layout[:, given] if given else None,
             place=place if place in part.spec.places else None,
             seed=fork_seed(seed, number),
             sampler=own,
+            strength=strength,
             **how,
         )
 
@@ -208,7 +214,7 @@ def _draw_parts(
     if not keep[:, ways].all():
         layout[0, ways] = draw(0, cascade.plan, sampler.plan) / 255
         keep[:, ways] = True
-    if cascade.densities is not None:
+    if cascade.densities is not None and strength == 1:
         told = replace(cascade.densities.spec, maps=list_drawn_maps(cascade), map_px=cascade.ground.spec.map_px)
         drawn = measure_fields(draw(1, cascade.densities, sampler.densities) / 255, told)
         painted = {name: field for name, field in fields.items() if isinstance(field, Tensor) and field.ndim}
