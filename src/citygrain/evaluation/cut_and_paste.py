@@ -43,7 +43,7 @@ class CutAndPaste:
     embedding
         Their metrics in the embedding.
     times_floor
-        Measure → their distance in multiples of the floor.
+        Measure → their distance in multiples of the floor, where both are known.
     share_closer
         Share of them that are nearer to a training window than 99 % of the held-out windows are.
     """
@@ -148,11 +148,9 @@ def judge_pasted(
         As for `citygrain.evaluation.two_sample.judge_samples`.
     """
     shown = count_shown(spec, len(real))
-    times_floor = {
-        name: wasserstein(pasted.values[name], real.values[name], resamples=0).value / of.floor.value
-        for name, of in realism.measures.items()
-        if of.floor.value > 0
-    }
+    apart = {name: wasserstein(pasted.values[name], real.values[name], resamples=0).value for name in realism.measures}
+    floors = {name: of.floor.value for name, of in realism.measures.items()}
+    times_floor = {name: apart[name] / floors[name] for name in apart if floors[name] > 0 and apart[name] >= 0}
     return CutAndPaste(
         two_sample=judge_samples(pasted.layouts(shown), real.layouts(shown), steps=steps, seed=seed),
         embedding=compare_points(pasted, real, seed),
