@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 import urllib.request
 import warnings
 import zipfile
@@ -51,6 +52,8 @@ from citygrain.geo.rasterize import Grid
 from citygrain.geo.vectorize import vectorize
 from citygrain.measures import measure
 from citygrain.plot import make_sheet, save_figure
+from citygrain.protocols import Noise
+from citygrain.spec import Conditions
 from citygrain.support.config import load_config
 from citygrain.verbs.app import run
 
@@ -69,11 +72,11 @@ def studio(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(cities, tmp_path_factory):
-    """Three models of Helsinki that learned nothing: one is given streets, one has no code, one is a code."""
+    """Models of Helsinki that learned nothing: one is given streets, one has no code, one is a code, one draws ways."""
     folder = tmp_path_factory.mktemp("models")
     places = {"helsinki": dict(CityRaster.open(cities / "helsinki").provenance)}
     data = {"places": places, "rules": {"size_px": 16, "resolution_m": 8.0}, "seed": 0, "balance": "places"}
-    for name in ("pix2pix", "diffusion", "variational_autoencoder"):
+    for name in ("pix2pix", "diffusion", "variational_autoencoder", "stroke_transformer"):
         model = families.make(name)
         spec = dataclasses.replace(model.spec, places=("there", "helsinki"))
         made = Checkpoint(families.config(name), spec, dict(model.state_dict()), {"data": data})
@@ -92,14 +95,16 @@ def small(models, cities):
     return studio
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick(studio):
     return turn_knobs(studio, "DpmSolver", {"steps": 2, "tolerance": None})
 
 
-@pytest.fixture
-def drawn(studio, quick, tmp_path):
-    return draw_layouts(studio, {"coverage": 0.3}, tmp_path, place="los_angeles", seed=5, n=2, sampler=quick)
+@pytest.fixture(scope="module")
+def drawn(studio, quick, tmp_path_factory):
+    return draw_layouts(
+        studio, {"coverage": 0.3}, tmp_path_factory.mktemp("drawn"), place="los_angeles", seed=5, n=2, sampler=quick
+    )
 
 
 def bands(path):
@@ -153,6 +158,35 @@ def test_the_samplers_fit_the_model_and_take_its_knobs(studio):
     for wrong in ({"steps": 0}, {"steps": None}, {"guidance": float("nan")}, {"tolerance": 0}):
         with pytest.raises(ConfigError):
             turn_knobs(studio, "Heun", wrong)
+
+
+def test_the_bearing_of_streets_is_a_knob_that_may_be_left_to_the_model(small, tmp_path):
+    here = small("stroke_transformer")
+    assert knobs_of(here.generator.sampler)["bearing"] is None
+    asked = turn_knobs(here, "DrawStrokes", {"bearing": 30.0})
+    assert (asked.bearing, knobs_of(asked)["bearing"]) == (30, 30)
+    assert turn_knobs(here, "DrawStrokes", {"bearing": None}).bearing is None
+    for wrong in (-1.0, 90.0, 91.0, math.nan):
+        with pytest.raises(ConfigError, match="bearing"):
+            turn_knobs(here, "DrawStrokes", {"bearing": wrong})
+    drawn = draw_layouts(here, {}, tmp_path, n=1, seed=1, sampler=asked)
+    assert drawn.layouts.grids[0].angle == 0, "the layout lies upright, and its streets do not"
+    same = here.generator.sample(Conditions.empty(here.spec, 1), noise=Noise([1]), sampler=asked)
+    assert np.array_equal(np.rint(same.numpy() * 255), drawn.layouts.cells)
+
+
+def test_new_layouts_of_models_of_turned_windows_are_asked_for_a_bearing(studio):
+    assert studio.ranges_of_layouts == studio.ranges
+    scalars, degrees = (*studio.spec.scalars, "bearing"), {"all": [0.9 * p for p in range(100)] + [89.5]}
+    statistics = {**studio.spec.statistics, "bearing": degrees}
+    spec = dataclasses.replace(studio.spec, scalars=scalars, statistics=statistics)
+    turned = Studio(NAME, types.SimpleNamespace(spec=spec), studio.data, studio.turn)
+    assert turned.ranges == studio.ranges, "a site lies as what is around it, and on a path the grid stays"
+    *others, last = turned.ranges_of_layouts
+    assert tuple(others) == studio.ranges
+    assert (last.label, last.low, last.high) == ("bearing of the streets [°]", 0, 89)
+    given = Studio(NAME, types.SimpleNamespace(spec=dataclasses.replace(spec, given=("street",))), studio.data, None)
+    assert "bearing" not in [one.name for one in given.ranges_of_layouts], "it is that of the given channels"
 
 
 # Layouts
@@ -309,8 +343,8 @@ def test_only_models_that_keep_parts_of_a_layout_edit(studio, small):
     assert not small("variational_autoencoder").edits
 
 
-@pytest.fixture
-def file(drawn, tmp_path):
+@pytest.fixture(scope="module")
+def file(drawn):
     """A GeoTIFF of a layout, as it is downloaded."""
     return drawn.zipped.parent / "layouts" / "layouts" / "layout_0001.tif"
 
@@ -512,6 +546,7 @@ def test_in_a_browser_layouts_are_drawn_walked_between_and_edited_by_each_model(
             await switched_to_one_that_is_given_streets(page)
             await walked(page)
             await edited(page, tmp_path)
+            await drawn_at_a_bearing(page)
             return page.requests, page.errors
 
     requests, errors = asyncio.run(visit())
@@ -647,3 +682,30 @@ async def edited(page, folder):
     assert 4 <= changed.sum() < 128
     await turn(page, seen("#steps input[type=range]"), 3)
     assert await picture_after(page, page.click(seen("#redraw")), "#edited") != first
+
+
+async def drawn_at_a_bearing(page):
+    """A model of ways may be told the bearing of its streets; what is no bearing is refused in words."""
+    await switch(page, "stroke_transformer", "Sample")
+    await page.click(seen("button", "Sampler"))
+    field = seen("#bearing input")
+    await page.until(f"{field}?.value === ''")
+    await type_in(page, field, 120)
+    await page.click(seen("#draw"))
+    await page.until(seen(".toast-body", "bearing"))
+    await page.click(seen(".toast-close"))
+    first = await picture_after(page, bring(page, field, 30), "#layouts")
+    assert await picture_after(page, bring(page, field, 60), "#layouts") != first
+
+
+async def bring(page, field, value):
+    await type_in(page, field, value)
+    await page.click(seen("#draw"))
+
+
+async def type_in(page, field, value):
+    await page.box(field)
+    await page.js(
+        f"(() => {{ const f = {field}; f.focus(); f.value = '{value}';"
+        " f.dispatchEvent(new Event('input', {bubbles: true})); f.blur() })()"
+    )

@@ -118,7 +118,13 @@ def test_what_given_channels_settle_is_no_reason_to_draw_again():
     assert generator.drawn == [7]
 
 
-@pytest.mark.parametrize("name", ["masked_transformer in vector_quantized", "pix2pix", "diffusion", "style_gan"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("masked_transformer in vector_quantized", marks=pytest.mark.slow),
+        *("pix2pix", "diffusion", "style_gan"),
+    ],
+)
 def test_a_layout_depends_on_its_own_request_alone(name):
     model = families.make(name).eval()
     conditions = families.requests(3, model.spec, coverage=0.4, green=0.2)
@@ -131,6 +137,7 @@ def test_a_layout_depends_on_its_own_request_alone(name):
         assert together.requested[condition] == pytest.approx(wanted)  # not what it was corrected to
 
 
+@pytest.mark.slow
 def test_the_command_hits_closer_with_more_attempts(tmp_path):
     def errors(attempts):
         config = load_config(

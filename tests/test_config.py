@@ -148,6 +148,7 @@ def test_a_misspelt_override_is_answered_with_the_choices(own, override, words):
         assert word in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", ["~optimizer", "~model", "~callbacks", "~seed", "~paths.runs", "~data.size_px"])
 def test_what_is_read_in_any_case_cannot_be_left_out(override, tmp_path):
     message = explained("train", ["data.places=[helsinki]", override], tmp_path)
@@ -199,6 +200,7 @@ TEXTS = st.text(min_size=0, max_size=30) | st.text("aA/_. ~-,=é'\"\\$", max_siz
 OVERRIDES = st.lists(st.builds("{}={}".format, KEYS, TEXTS), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given_from(OVERRIDES, OVERRIDES)
 @example(["a=x/y"], ["a=x_y"])

@@ -1,6 +1,7 @@
 """Imports point one way, and the heavy packages stay where they belong. Read from the source, nothing is imported."""
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -24,8 +25,9 @@ MODULES = {
 }
 
 
+@cache
 def imports(path, *, at_start_only=False):
-    """Names of the modules that a file imports; with `at_start_only` those that importing it imports."""
+    """Return the names of the modules that a file imports; with `at_start_only` those that importing it imports."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = tree.body if at_start_only else ast.walk(tree)
     found = set()
@@ -37,7 +39,7 @@ def imports(path, *, at_start_only=False):
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 found.add(whole if whole in MODULES else str(node.module))
-    return found
+    return frozenset(found)
 
 
 def part(module):

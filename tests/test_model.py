@@ -226,6 +226,7 @@ def test_layouts_lie_at_the_place_that_is_named(model):
     assert drawn.grids == model.sample(1, georeference=Georeference("paris"), sampler=QUICK).grids
 
 
+@pytest.mark.slow
 def test_a_site_is_a_polygon_or_a_table_of_them(model, cities):
     outline = shapely.box(24.940, 60.172, 24.943, 60.174)
     table = gpd.GeoDataFrame(geometry=[outline], crs="EPSG:4326")

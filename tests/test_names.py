@@ -119,7 +119,15 @@ def commands(file):
     return [one for one in words if len(one) > 1 and not one[1].startswith("-")]
 
 
-SHOWN = [pytest.param(words, id=f"{file.stem}: {' '.join(words)}") for file in PAGES for words in commands(file)]
+SHOWN = [
+    pytest.param(
+        words,
+        id=f"{file.stem}: {' '.join(words)}",
+        marks=() if file.stem in {"README", "start", "sampling"} else pytest.mark.slow,
+    )
+    for file in PAGES
+    for words in commands(file)
+]
 
 
 def test_the_commands_of_pages_are_found():

@@ -144,6 +144,7 @@ def test_layouts_on_a_vector_sheet_have_one_scale():
     assert built[1] == pytest.approx(4 * built[0], rel=0.1)
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_what_is_shown(tmp_path):
     sheet = make_sheet(blocks()[None], CHANNEL_NAMES)
     beside_a_bar = show_place_map([[0, 0], [9e3, 9e3]], [1, 2], 512, label="label", title="title")
@@ -275,7 +276,9 @@ def test_losses_are_drawn_stage_beside_stage():
         assert all(part.sum() > 100 for part in np.array_split(drawn, len(stages), axis=1))
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 9])
+@pytest.mark.parametrize(
+    "count", [1, pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_nothing_of_requested_against_measured_is_cut_off(count):
     asked = np.repeat(np.linspace(0, 0.3, 5), 4)
     names = ("coverage", "street_density", "cycle", "green", "water", "rail", "walk", "arterial", "frontage")[:count]

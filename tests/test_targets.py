@@ -7,6 +7,7 @@ import pkgutil
 import sys
 import types
 import warnings
+from functools import cache
 
 import pytest
 import yaml
@@ -17,15 +18,17 @@ from citygrain.errors import ConfigError
 from citygrain.support.config import find_config_dir
 from citygrain.support.targets import BUILDING_BLOCKS, MODEL_PARTS, check_targets, find_target
 
-MODULES = {
-    module.name: importlib.import_module(module.name)
-    for module in pkgutil.walk_packages(citygrain.__path__, "citygrain.")
-    if module.name != "citygrain.__main__"
-}
 PARTS = ("citygrain.models", "citygrain.networks", "citygrain.samplers")
 CLASSES = (*PARTS, "citygrain.geo.sources", "citygrain.training.callbacks")
 FUNCTIONS = ("citygrain.training.lr_schedules", "citygrain.training.optimizers")
 SPEC = {"citygrain.spec.LayoutSpec", "citygrain.spec.LayoutSpec.from_dict"}
+
+
+@cache
+def modules():
+    """Every module of the package by its name. They are imported when a test asks, and not when tests are collected."""
+    found = [module.name for module in pkgutil.walk_packages(citygrain.__path__, "citygrain.")]
+    return {name: importlib.import_module(name) for name in found if name != "citygrain.__main__"}
 
 
 def may_be_named(name, allowed=BUILDING_BLOCKS):
@@ -38,7 +41,7 @@ def may_be_named(name, allowed=BUILDING_BLOCKS):
 
 def names():
     """Whatever can be reached by a dotted name: what each module has, and what each class in it has."""
-    for where, module in MODULES.items():
+    for where, module in modules().items():
         for name, value in list(vars(module).items()):
             yield f"{where}.{name}", value
             if isinstance(value, type):
@@ -55,23 +58,26 @@ def meant(name, value, classes=CLASSES, functions=FUNCTIONS):
     where, _, last = name.rpartition(".")
     if name in SPEC:
         return True
-    if "._" in name or where not in MODULES or getattr(value, "__module__", None) != where:
+    if "._" in name or where not in modules() or getattr(value, "__module__", None) != where:
         return False
     if isinstance(value, type) and inside(where, classes):
         return not getattr(value, "__abstractmethods__", None) and not getattr(value, "_is_protocol", False)
     return isinstance(value, types.FunctionType) and where in functions and value.__name__ == last
 
 
-NAMED = {name: value for name, value in names() if may_be_named(name)}
+@cache
+def named():
+    """What may be named, by its name."""
+    return {name: value for name, value in names() if may_be_named(name)}
 
 
 def test_what_may_be_named_in_citygrain_is_a_rule_over_all_that_there_is():
     everything = dict(names())
     assert len(everything) > 5000, "the walk has lost its way"
-    assert set(NAMED) == {name for name, value in everything.items() if meant(name, value)}
+    assert set(named()) == {name for name, value in everything.items() if meant(name, value)}
     models = {name for name in everything if may_be_named(name, MODEL_PARTS)}
     assert models == {name for name, value in everything.items() if meant(name, value, PARTS, ())}
-    assert not {name for name in NAMED if not inside(name, PARTS) and name not in SPEC} & models
+    assert not {name for name in named() if not inside(name, PARTS) and name not in SPEC} & models
 
 
 def test_of_torch_and_lightning_nothing_may_be_named_but_parts():
@@ -189,7 +195,7 @@ def test_the_watch_sees_what_acts(tmp_path, noting):
 def test_nothing_that_may_be_named_acts_when_it_is_called(room, tmp_path, monkeypatch, noting):
     monkeypatch.chdir(tmp_path)
     values = plain_values(tmp_path)
-    called = [target for name, target in NAMED.items() if inside(name.rpartition(".")[0], [room, *SPEC])]
+    called = [target for name, target in named().items() if inside(name.rpartition(".")[0], [room, *SPEC])]
     noting.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -116,6 +116,7 @@ def test_what_is_written_is_read_again_whole_or_in_part(tmp_path):
     np.testing.assert_array_equal(part, crossing()[:, 4:14, 10:30])
 
 
+@pytest.mark.slow
 def test_a_notebook_gets_what_the_command_line_writes(sampled, tmp_path):
     vectors = vectorize_layouts(sampled, tmp_path / "mine", formats=["parquet"])
     theirs = vectorized(sampled, tmp_path / "theirs", "formats=[parquet]")
@@ -221,7 +222,9 @@ def test_cells_that_are_no_squares_in_metres_are_refused_with_a_remedy(tmp_path,
         assert "gdalwarp" in str(error.value)
 
 
-@pytest.mark.parametrize("crs", [CRS, "EPSG:3035", "EPSG:25832", "EPSG:2154"])
+@pytest.mark.parametrize(
+    "crs", [CRS, "EPSG:3035", *(pytest.param(f"EPSG:{code}", marks=pytest.mark.slow) for code in (25832, 2154))]
+)
 def test_national_grids_in_metres_are_taken_and_what_rounding_leaves_is_overlooked(tmp_path, crs):
     left, top = {"EPSG:3035": (4_300_000, 3_200_000), "EPSG:2154": (650_000, 6_860_000)}.get(crs, (500_000, 6_000_128))
     file = write(tmp_path / "x.tif", crossing(), crs=crs, transform=Affine(2 + 1e-9, 1e-12, left, 0, -2, top))
@@ -229,6 +232,7 @@ def test_national_grids_in_metres_are_taken_and_what_rounding_leaves_is_overlook
     assert houses.area_m2.sum() == pytest.approx(4 * 480, rel=0.03)
 
 
+@pytest.mark.slow
 def test_layers_without_features_keep_their_types(tmp_path):
     """A GIS that adds the first railway to an empty layer must find a layer of lines."""
     file = write(tmp_path / "x.tif", np.zeros_like(crossing()))

@@ -74,6 +74,7 @@ def test_statistics_of_all_weigh_places_as_training_does(cities):
     assert by_area[ALL_PLACES] < by_place[ALL_PLACES]
 
 
+@pytest.mark.slow
 def test_statistics_are_measured_once_and_again_when_anything_changes(writable, monkeypatch):
     measured = []
     original = CityDataModule._measured

@@ -135,6 +135,7 @@ def test_the_square_around_a_window_holds_all_that_it_is_made_of(size, zoom, rot
         assert cut_out(ones, size, extent, turned) == pytest.approx(1, abs=1e-4)  # beyond the square there is nothing
 
 
+@pytest.mark.slow
 def test_no_varied_window_shows_anything_of_a_held_out_block_or_its_buffer(rasters):
     raster = rasters[0]
     windows = CityWindows([raster], "train", RULES, augmentation=Augmentation(zoom=1.3, rotation=45.0))

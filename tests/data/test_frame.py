@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from citygrain.data.datamodule import CityDataModule
@@ -96,6 +96,7 @@ def off(one, other):
     return abs((np.asarray(one) - np.asarray(other) + 45) % 90 - 45)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 90), st.sampled_from([2.0, 4.0, 8.0]))
 def test_streets_at_a_bearing_have_it(bearing, resolution_m):
     angle, order = find_frames(draw(bearing, resolution_m=resolution_m))

@@ -52,6 +52,7 @@ def report(model, cities, tmp_path_factory):
     return evaluate(model, data=cities, out=tmp_path_factory.mktemp("evaluation"), **SMALL)
 
 
+@pytest.mark.slow
 def test_a_model_in_hand_is_judged_and_the_figures_are_values(report, model):
     assert (report.n, report.places, report.checkpoint, report.model) == (16, ("helsinki",), "speckled", "Speckled")
     assert report.realism.measures["coverage"].generated.value >= 0
@@ -67,6 +68,7 @@ def test_a_model_in_hand_is_judged_and_the_figures_are_values(report, model):
         assert (report.folder / f"{name}.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_report_is_the_same_when_it_is_read_again(report):
     again = Report.read(report.folder)
     assert again == replace(report, realism=again.realism)  # NaN is equal to nothing, not even in a dataclass
@@ -77,6 +79,7 @@ def test_a_report_is_the_same_when_it_is_read_again(report):
         Report.read(report.folder / "parts")
 
 
+@pytest.mark.slow
 def test_the_tables_hold_the_figures_of_the_report(report):
     tables = report.tables()
     assert list(tables) == ["realism", "embedding", "obedience", "two_sample", "memorisation"]
@@ -88,6 +91,7 @@ def test_the_tables_hold_the_figures_of_the_report(report):
     assert tables["memorisation"].loc["generated", "share_closer"] == report.memorisation.share_closer
 
 
+@pytest.mark.slow
 def test_the_bar_of_cut_and_paste_stands_beside_the_model(report, model, cities, tmp_path):
     """Buildings without streets, at random: whoever pastes real windows together comes nearer than that."""
     rows = {row.label: row for row in report.bar}
@@ -106,6 +110,7 @@ def test_the_bar_of_cut_and_paste_stands_beside_the_model(report, model, cities,
     assert "cut and paste" not in (without.folder / PAGE).read_text(encoding="utf-8").lower()
 
 
+@pytest.mark.slow
 def test_windows_that_are_pasted_are_asked_for_what_the_layouts_are_asked_for(model, cities, tmp_path):
     folders = {}
     for ask in ([], ["coverage"]):
@@ -117,6 +122,7 @@ def test_windows_that_are_pasted_are_asked_for_what_the_layouts_are_asked_for(mo
     assert errors[1] < 0.5 * errors[0]
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_head_of_the_report(report):
     html = report._repr_html_()
     worst = report.worst_measures(1)[0]
@@ -127,6 +133,7 @@ def test_a_notebook_shows_the_head_of_the_report(report):
     assert repr(report).startswith("Report(speckled: 16 layouts against test windows of helsinki; ")
 
 
+@pytest.mark.slow
 def test_the_card_takes_a_report_as_it_is_or_as_its_file_has_it(report, model):
     checkpoint = Checkpoint({"_target_": "citygrain.models.pca.Pca"}, model.spec, {}, model.provenance)
     cards = [
@@ -136,6 +143,7 @@ def test_the_card_takes_a_report_as_it_is_or_as_its_file_has_it(report, model):
     assert "| coverage |" in cards[0]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_taken_up_by_the_same_weights_and_by_no_others(report, model, cities, monkeypatch):
     monkeypatch.setattr(gather, "measure_window", lambda *_, **__: pytest.fail("it is measured again"))
     again = evaluate(model, data=cities, out=report.folder, **SMALL)
@@ -182,6 +190,7 @@ def test_the_function_has_the_keywords_and_the_defaults_of_the_command_line():
     assert set(Options.__dataclass_fields__) == config.keys() - {"threads"}
 
 
+@pytest.mark.slow
 def test_the_page_the_screen_and_the_card_have_one_name_for_each_figure(report, model):
     page = (report.folder / PAGE).read_text(encoding="utf-8")
     text = card({"_target_": "citygrain.models.pca.Pca"}, model.spec, model.provenance, 1, report)

@@ -90,6 +90,29 @@ def test_a_bridge_meets_others_at_ends():
     assert shapely.length(found.lines).sum() == pytest.approx(shapely.length(ways.lines).sum(), abs=0.01)
 
 
+def test_a_bridge_stays_apart_where_networks_are_joined():
+    over = DrawnWays(
+        np.array(["street", "street", "walk", "walk", "walk"]),
+        lines(
+            [[0, 100], [256, 100]],
+            [[60, 0], [60, 256]],  # a bridge: over the street and the path
+            [[10, 150], [200, 150]],
+            [[200, 40], [200, 150]],  # crosses the street, and meets the path
+            [[30, 60], [57, 60]],  # ends beside the bridge, and is led onto it
+        ),
+        np.array([False, True, False, False, False]),
+    )
+    layouts = replace(town(), ways=(over.drawn_as(town().cells[0]),))
+    found = nodes(layouts.graph("all"))
+    assert {at: count for at, count in found.items() if count > 1} == {(200, 100): 4, (60, 60): 3}
+    assert found.keys() >= {(0, 100), (256, 100), (60, 0), (60, 256), (10, 150), (200, 40), (30, 60)}
+    assert (60, 100) not in found
+    assert layouts.features()[0].together().apart.sum() == 2, "the two pieces of the bridge"
+    assert sum(d["length"] for *_, d in layouts.graph("all").edges(data=True)) / 2 == pytest.approx(
+        shapely.length(over.lines).sum() + 3, abs=0.01
+    )
+
+
 def test_other_cells_are_traced():
     layouts = town()
     assert layouts.features()[0].ways["drive"].lines.size == 7

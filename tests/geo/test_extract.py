@@ -273,7 +273,7 @@ def test_a_map_that_is_half_new_keeps_both_halves(plain: Features, tmp_path: Pat
 GONE = ['action="delete"', 'visible="false"', "visible='false' version='4'", 'action="delete" visible="true"']
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", [1, pytest.param(-1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mark", GONE)
 @pytest.mark.parametrize("gone", ["node", "way", "relation", "node without a place"])
 def test_what_is_marked_as_deleted_is_gone(tmp_path: Path, plain: Features, mark: str, gone: str, order: int) -> None:
@@ -470,7 +470,7 @@ def test_a_relation_made_before_it_goes_by_is_not_broken(tmp_path: Path) -> None
     assert not found.skipped
 
 
-@pytest.mark.parametrize("houses", [0, 6000])
+@pytest.mark.parametrize("houses", [0, pytest.param(6000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["multipolygon", "boundary"])
 def test_what_is_cut_is_not_broken_and_what_is_broken_is(tmp_path: Path, houses: int, kind: str) -> None:
     made = many(houses)

@@ -87,7 +87,13 @@ def town() -> dict[str, list[shapely.Geometry]]:
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:25832", "EPSG:3857", "EPSG:4326", "EPSG:31467", "EPSG:3035"])
+@pytest.mark.parametrize(
+    "crs",
+    [
+        *("EPSG:4326", "EPSG:31467"),
+        *(pytest.param(f"EPSG:{code}", marks=pytest.mark.slow) for code in (32632, 25832, 3857, 3035)),
+    ],
+)
 def test_neither_the_format_nor_the_crs_matters(tmp_path: Path, suffix: str, crs: str) -> None:
     found = read(write(houses().to_crs(crs), tmp_path / f"houses.{suffix}"))
     inside = houses()[houses().intersects(PLACE.utm)]
@@ -198,7 +204,10 @@ WRONG_SHAPES = [
 
 
 @pytest.mark.parametrize(("held", "channel", "words"), WRONG_SHAPES)
-@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "parquet"])
+@pytest.mark.parametrize(
+    "suffix",
+    [pytest.param("gpkg", marks=pytest.mark.slow), pytest.param("geojson", marks=pytest.mark.slow), "parquet"],
+)
 def test_a_file_of_the_wrong_shape_is_no_empty_channel(
     tmp_path: Path, held: str, channel: str, words: str, suffix: str
 ) -> None:

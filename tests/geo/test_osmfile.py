@@ -122,7 +122,15 @@ def test_arterial_ways_are_those_that_an_independent_count_finds(name: str, requ
     assert len(ids) > 100
 
 
-@pytest.mark.parametrize("suffix", [".osm", ".osm.gz", pytest.param(".osm.bz2", marks=pytest.mark.slow), ".osm.pbf"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        ".osm",
+        pytest.param(".osm.gz", marks=pytest.mark.slow),
+        pytest.param(".osm.bz2", marks=pytest.mark.slow),
+        ".osm.pbf",
+    ],
+)
 def test_the_format_does_not_matter(sample: Features, sample_pbf: Path, tmp_path: Path, suffix: str) -> None:
     other = OsmFile(convert(sample_pbf, tmp_path / f"same{suffix}")).features(helsinki())
     assert other.counts == sample.counts

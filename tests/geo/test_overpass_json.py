@@ -193,7 +193,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Features:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("suffix", [".json", ".json.gz"])
+@pytest.mark.parametrize("suffix", [".json", pytest.param(".json.gz", marks=pytest.mark.slow)])
 def test_every_form_of_a_reply_makes_the_city_that_a_server_makes(
     tmp_path: Path, expected: Features, form: str, suffix: str
 ) -> None:

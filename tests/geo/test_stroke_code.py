@@ -380,6 +380,61 @@ def test_a_ring_with_a_small_gap_is_closed():
     assert back.is_closed
 
 
+LOOP = [(-100, 10), (3, 10), (45, -20), (70, 12), (44, 55), (3, 10)]
+"""A street that comes back onto its own line."""
+
+
+def off_its_own_line(line):
+    """How far the last end of a line is from the rest of it, without the two pieces that lead to the end."""
+    return shapely.Point(line.coords[-1]).distance(shapely.LineString(line.coords[:-2]))
+
+
+@pytest.mark.parametrize("bearing", [0, 11, 30, 45, 77])
+@pytest.mark.parametrize("shift", [0.0, 1.3, 2.9])
+def test_an_end_on_its_own_stroke_is_on_it_there_and_back(bearing, shift):
+    for points in (LOOP, LOOP[::-1]):
+        street = strokes_of([(x + shift, y + shift) for x, y in points])
+        assert stands_of(street) == [(STREET, [LOOSE, ON])]
+        written = CODE.write(street, bearing=bearing)
+        assert written.partners[0].tolist() == [[-1, -1], [0, -1]], "it ends there, wherever it begins"
+        assert_same(CODE.from_code(CODE.to_code(written)), written)
+        for symmetry in range(8):
+            (back,) = CODE.read(written.turned(symmetry, CODE.grid_m)).lines
+            assert off_its_own_line(back) < 1e-6
+            assert back.length == pytest.approx(street.lines[0].length, rel=0.06)
+            assert not back.is_closed
+
+
+def test_a_loop_at_a_street_begins_there_and_ends_on_itself():
+    strokes = strokes_of([(-100, -HALF), (-100, HALF)], LOOP)
+    written = CODE.write(strokes)
+    assert written.find_standing(KINDS).tolist() == [[AT_EDGE, AT_EDGE], [ON, ON]]
+    assert written.partners[1, :, 0].tolist() == [0, 1]
+
+
+def test_both_ends_of_a_stroke_may_be_on_it():
+    other = [(-44, 55), (-70, 12), (-45, -20)]
+    strokes = strokes_of([(-3, 10), *other, (-3, 10.5), *LOOP[1:]])
+    assert stands_of(strokes) == [(STREET, [ON, ON])]
+    (back,) = there_and_back(strokes).lines
+    assert off_its_own_line(back) < 1e-6
+    assert off_its_own_line(back.reverse()) < 1e-6
+
+
+def test_an_end_beside_its_own_stroke_is_loose():
+    beside = [*LOOP[:-1], (5, 17)]
+    assert stands_of(strokes_of(beside)) == [(STREET, [LOOSE, LOOSE])]
+    hook = [(-100, 0), (0, 0), (4, 0.5), (0, 1.5)]  # turns back within some metres
+    assert stands_of(strokes_of(hook)) == [(STREET, [LOOSE, LOOSE])]
+
+
+def test_a_loop_whose_end_was_written_as_loose_is_read_as_it_was():
+    written = CODE.write(strokes_of(LOOP), bearing=0)
+    loose = replace(written, how=np.zeros_like(written.how), partners=np.full_like(written.partners, -1))
+    back = CODE.read(loose)
+    np.testing.assert_array_equal(back.xy, written.xy * CODE.grid_m)
+
+
 def test_a_stroke_that_crosses_itself_goes_there_and_back():
     knot = [(-100, 0), (100, 0), (100, 100), (0, 100), (0, -100)]
     (back,) = there_and_back(strokes_of(knot)).lines

@@ -169,7 +169,9 @@ def divided_road(kind, cross, gap, angle, *, ends=False, turn=0.0, middle=256.0)
     return {name: [shapely.affinity.rotate(w, turn, origin=(middle, middle)) for w in w_] for name, w_ in ways.items()}
 
 
-@pytest.mark.parametrize("angle", [90, 75, 60, 45])
+@pytest.mark.parametrize(
+    "angle", [90, pytest.param(75, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.slow), 45]
+)
 @pytest.mark.parametrize("turn", [0.0, 5.0, 33.0])
 @pytest.mark.parametrize(
     ("kind", "cross", "gaps"),

@@ -242,19 +242,35 @@ SAYS: dict[str, dict[str, str | None]] = {
 }
 
 
-@pytest.mark.parametrize("zooms", [{14: 1.0}, {13: 1.5, 14: 1.0}, {0: 0.3, 12: 0.4, 13: 1.5, 14: 1.0}])
+@pytest.fixture(scope="module")
+def true_town(tmp_path_factory: pytest.TempPathFactory) -> tuple[VectorTiles, Features, dict[str, float]]:
+    """A file that says what it holds, what is read of it, and what is measured on that."""
+    source = VectorTiles(town_file(tmp_path_factory.mktemp("town") / "true.mbtiles", {14: 1.0}))
+    found = source.features(in_the_middle())
+    return source, found, measured(found)
+
+
+@pytest.mark.parametrize(
+    "zooms",
+    [
+        pytest.param({14: 1.0}, marks=pytest.mark.slow),
+        pytest.param({13: 1.5, 14: 1.0}, marks=pytest.mark.slow),
+        {0: 0.3, 12: 0.4, 13: 1.5, 14: 1.0},
+    ],
+)
 @pytest.mark.parametrize("says", SAYS)
-def test_what_the_metadata_say_does_not_matter(tmp_path: Path, says: str, zooms: dict[int, float]) -> None:
-    true = VectorTiles(town_file(tmp_path / "true.mbtiles", {14: 1.0})).features(in_the_middle())
+def test_what_the_metadata_say_does_not_matter(
+    tmp_path: Path, true_town: tuple[VectorTiles, Features, dict[str, float]], says: str, zooms: dict[int, float]
+) -> None:
+    truth, true, expected = true_town
     source = VectorTiles(town_file(tmp_path / "says.mbtiles", zooms, **SAYS[says]))
     found = source.features(in_the_middle())
-    expected = measured(true)
     assert set(expected) == {"building", "street", "arterial", "green"}
     assert measured(found) == expected
     assert found.counts == true.counts
     assert found.provenance["zoom"] == 14
     assert found.provenance["tiles"] == 1
-    assert source.extent() == pytest.approx(VectorTiles(tmp_path / "true.mbtiles").extent())
+    assert source.extent() == pytest.approx(truth.extent())
     assert found.partial == true.partial
 
 
@@ -286,6 +302,7 @@ def test_it_is_the_largest_zoom_of_the_tiles_that_is_read_and_told(tmp_path: Pat
     assert all(("building" in each.partial) == (zoom < 14) for each in found)
 
 
+@pytest.mark.slow
 def test_a_real_file_with_the_wrong_zoom(tiles: Path, found: Features, tmp_path: Path) -> None:
     copy = tmp_path / "renamed.mbtiles"
     shutil.copyfile(tiles, copy)

@@ -78,6 +78,7 @@ def test_a_confusion_that_is_none_is_dark_on_the_diagonal_only():
     assert [text.get_text() for text in show_confusion(shares).texts] == ["100%", "100%"]
 
 
+@pytest.mark.slow
 def test_a_path_is_a_figure_of_its_steps(codes):
     direction = np.zeros(SPEC.shape)
     direction[0] = 0.1

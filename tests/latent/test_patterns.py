@@ -66,6 +66,7 @@ def test_a_card_moves_its_measure_between_the_extremes_of_real_windows(codes):
     assert "building coverage" in card.figure.get_suptitle()
 
 
+@pytest.mark.slow
 def test_what_has_no_gradient_is_moved_along_its_probe(codes):
     card = make_pattern_card(Bent(), "building_count", *halves(codes))
     assert "building_count" in card.path.measured

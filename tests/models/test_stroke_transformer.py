@@ -21,12 +21,14 @@ from citygrain.geo.rasterize import Grid
 from citygrain.geo.stroke_code import to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
-from citygrain.models import stroke_transformer
+from citygrain.models import given_strokes, stroke_transformer
 from citygrain.networks.stroke_network import Steps
-from citygrain.networks.stroke_steps import APART, LAST, NEXT, collate_texts, write_text
+from citygrain.networks.stroke_steps import APART, FIRST, FRAME, INNER, LAST, NEXT, collate_texts, write_text
 from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFromWays, Noise
 from citygrain.samplers import strokes as sampler_of_strokes
 from citygrain.samplers.areas import Inpaint
+from citygrain.samplers.stroke_pen import Pen
+from citygrain.samplers.stroke_plan import Plan
 from citygrain.samplers.strokes import DrawStrokes, PlansStrokes, StrokeModel
 from citygrain.samplers.tokens import NextToken
 from citygrain.spec import Conditions, LayoutSpec
@@ -127,6 +129,12 @@ def test_a_step_knows_the_steps_before_it_and_no_others():
             moved = (model.network(other, modulation) - known).abs().amax(-1)[0] > 1e-6
             assert not moved[:place].any()
             assert moved[place]
+        torch.nn.init.normal_(model.network.rays.weight)  # it learns from nothing what rays tell
+        without = model.network(steps._replace(rays=torch.zeros_like(steps.rays)), modulation)
+        seen = (model.network(steps, modulation) - without).abs().amax(-1)[0] > 1e-6
+        first = int((steps.rays[0] != 0).any(-1).nonzero()[0])
+        assert not seen[:first].any()
+        assert seen[first]
 
 
 @pytest.mark.parametrize("sites", [False, True])
@@ -149,7 +157,7 @@ def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tell
         assert len(written) > 3
         text = write_text(written, model.code)
         made = [torch.cat(parts, 1)[0].numpy() for parts in zip(*told, strict=True)]
-        names = ("op", "x", "y", "placed", "section", "vertex", "number", "moves", "drawn")
+        names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "moves", "drawn")
         assert len(made[0]) == len(text.op) - 1, "the last step is not read"
         own = text.section[:-2] < len(WAYS)  # given steps are read from a text that knows which ends go on
         for name, values in zip(names, made, strict=True):
@@ -184,7 +192,7 @@ def test_the_likelihood_of_a_layout_is_the_sum_of_its_steps():
 
 def test_the_loss_is_the_likelihood_of_a_step_where_nothing_is_given(monkeypatch):
     model, conditions = make(), asked(3)
-    monkeypatch.setattr("citygrain.models.stroke_transformer.SITE_SHARE", 0.0)
+    monkeypatch.setattr("citygrain.models.given_strokes.SITE_SHARE", 0.0)
     monkeypatch.setattr(torch, "randint", lambda high, size: torch.zeros(size, dtype=torch.long))  # no symmetry
     code = torch.stack([model.write_code(town(seed)) for seed in range(3)])
     texts = [write_text(model.code.from_code(one.numpy()), model.code) for one in code]
@@ -241,6 +249,31 @@ def test_a_code_holds_only_what_can_be_done():
             near = shapely.distance(shapely.Point(ends[number, end]), shapely.LineString(line))
             assert near <= 1.6 * math.sqrt(2) + 0.5
     assert seen >= {LOOSE, AT_EDGE, ON}
+
+
+def test_a_stroke_may_end_on_its_own_line_before_its_last_pieces():
+    code = make().code
+    pen = Pen(code, Plan(np.ones(3, bool)))
+    middle = code.reach
+    pen.make(FRAME, 0, 0)
+    pen.make(NEXT, 0, 0)  # no arterials
+    corners = [(-30, 0), (0, 0), (12, 0), (12, 12)]
+    for number, (x, y) in enumerate(corners):
+        assert not pen.list_ops()[LAST + ON] or number > 2, "there is nothing to end on"
+        pen.make(INNER if number else FIRST + LOOSE, middle + x, middle + y)
+    assert pen.list_ops()[LAST + ON]
+    columns = pen.list_x(LAST + ON)
+    allowed = np.array([(x, y) for x in np.flatnonzero(columns) for y in np.flatnonzero(pen.list_y(x))]) - middle
+    line = shapely.LineString(corners[:-1])
+    assert shapely.distance(line, shapely.points(allowed)).max() < 1.6 * math.sqrt(2) + 0.5
+    assert {(-30, 0), (-10, 0), (0, 0)} <= set(map(tuple, allowed.tolist()))
+    pen.make(LAST + ON, middle - 10, middle + 1)
+    written = pen.finish()
+    assert written.find_standing(code.kinds).tolist() == [[LOOSE, ON]]
+    assert written.partners[0, 1].tolist() == [0, -1]
+    (back,) = code.read(written).lines
+    assert back.coords[-1] == pytest.approx((-40, 0))
+    assert write_text(written, code).op[2:9].tolist() == [NEXT, FIRST + LOOSE, INNER, INNER, INNER, LAST + ON, NEXT]
 
 
 def test_a_stroke_moves_on_with_each_vertex():
@@ -437,6 +470,22 @@ def test_a_bearing_is_that_of_the_streets_on_the_map():
     assert make().code.write(strokes).bearing == 30
 
 
+def test_the_frame_is_learned_from_windows_that_are_not_mirrored_and_weighs_more(monkeypatch):
+    model, conditions = make(), asked(1)
+    monkeypatch.setattr(given_strokes, "SITE_SHARE", 0.0)
+    code = model.write_code(town(1))[None]
+    steps = len(write_text(model.code.from_code(code[0].numpy()), model.code).op) - 1
+    losses = {}
+    for symmetry in range(8):
+        monkeypatch.setattr(torch, "randint", lambda *_, turned=symmetry, **__: torch.tensor([turned]))
+        losses[symmetry] = model.code_loss(code, conditions)["frame"].item()
+    assert [symmetry for symmetry, frame in losses.items() if frame == 0] == [1, 2, 4, 7]
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([0]))
+    plain, learned = model.eval().code_loss(code, conditions), model.train().code_loss(code, conditions)
+    more = (stroke_transformer.FRAME_WEIGHT - 1) * plain["frame"].item() / steps
+    assert learned["loss"].item() == pytest.approx(plain["loss"].item() + more, rel=1e-5)
+
+
 def test_what_a_place_does_not_know_is_not_drawn_for_it():
     percentiles = {"here": tuple(range(101)), "all": tuple(range(101))}
     spec = replace(SPEC, statistics={"walk": percentiles, "arterial": {**percentiles, "there": tuple(range(101))}})
@@ -456,7 +505,7 @@ def test_maps_are_conditions_and_turn_with_their_windows(monkeypatch):
     conditions = Conditions.empty(spec, 1)
     conditions.maps[:] = torch.arange(16.0).view(1, 1, 4, 4)
     code = model.write_code(town(1))[None]
-    monkeypatch.setattr(stroke_transformer, "SITE_SHARE", 0.0)
+    monkeypatch.setattr(given_strokes, "SITE_SHARE", 0.0)
 
     def surprise(symmetry, *, present):
         monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([symmetry]))

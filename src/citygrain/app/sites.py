@@ -48,10 +48,13 @@ class Ground:
         `(C, H, W)` uint8, one window of the model.
     grid
         Where it lies.
+    unknown
+        The channels that the place does not know. They are empty, and are not drawn.
     """
 
     layout: NDArray[np.uint8]
     grid: Grid
+    unknown: tuple[str, ...] = ()
 
 
 def middle_of(studio: Studio, place: str) -> tuple[float, float]:
@@ -89,10 +92,12 @@ def read_ground(studio: Studio, place: str | None, longitude: float | None, lati
     raster = CityRaster.open(studio.data / str(place))
     point = (math.nan if longitude is None else longitude, math.nan if latitude is None else latitude)
     outline = locate_site(raster.crs, at=point, size_m=2 * studio.spec.resolution_m)
-    framed = TrainedOn.of(studio.generator).frame == "streets"
-    bearing = find_bearing(raster, studio.spec, outline) if framed else 0.0
-    found = read_site(raster, studio.spec, outline, 0, one_window=True, bearing=bearing)
-    return Ground(found.layout, found.grid)
+    trained_on = TrainedOn.of(studio.generator)
+    bearing = find_bearing(raster, studio.spec, outline) if trained_on.frame == "streets" else 0.0
+    found = read_site(
+        raster, studio.spec, outline, 0, one_window=True, bearing=bearing, allow_unknown=trained_on.allow_unknown
+    )
+    return Ground(found.layout, found.grid, found.unknown)
 
 
 def open_ground(studio: Studio, path: str | Path | None) -> Ground:
@@ -237,7 +242,7 @@ def redraw_site(
     if not free.any():
         raise ConfigError("No site is painted.", remedy="paint over what is to be redrawn")
     spec, first = studio.spec, check_seed(seed)
-    site = Site(ground.layout, free, ground.grid)
+    site = Site(ground.layout, free, ground.grid, ground.unknown)
     with studio.turn:
         edit = edits.redraw(
             studio.generator, site, requested, place=place, seeds=[first], sampler=sampler, strength=strength

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +20,11 @@ from citygrain.generation.windows import draw
 from citygrain.geo.raster_files import MANIFEST
 from citygrain.latent import Codes, encode_places, find_codec
 from citygrain.measures import MEASURES
-from citygrain.networks.frame import FRAME, is_settled
+from citygrain.networks.frame import BEARING, FRAME, is_settled
 from citygrain.protocols import Denoiser, Sampler, Trained
 from citygrain.samplers.areas import keeps_parts
 from citygrain.samplers.base import find_fitting_samplers
+from citygrain.samplers.parts import change_settings, list_settings
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
 from citygrain.support.devices import find_device
 
@@ -78,8 +79,12 @@ KNOBS = (
     Knob("tolerance", "how exactly requests are met, in standard deviations; empty: no correction", 0, 10, 0.01),
     Knob("temperature", "below 1 more typical, above 1 more diverse", 0, 2, 0.05),
     Knob("truncation", "below 1 more typical, less diverse", 0, 1, 0.05),
+    Knob("bearing", "of most streets, in degrees from north, clockwise; empty: the model decides", 0, 90, 0.1),
 )
 """The knobs of samplers that the page shows. The model's own values of all others are used."""
+
+EMPTY: dict[str, float | None] = {"tolerance": math.inf, "bearing": None}
+"""Knob whose field may be empty → its value then."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,15 @@ class Studio:
 
     @cached_property
     def ranges(self) -> tuple[Range, ...]:
-        """A slider for each condition that the training windows vary in."""
-        found = (range_of(self.spec, name) for name in self.spec.scalars)
+        """A slider for each condition that is measured on cells, and that the training windows vary in."""
+        found = (range_of(self.spec, name) for name in self.spec.scalars if name != BEARING)
         return tuple(one for one in found if one is not None)
+
+    @cached_property
+    def ranges_of_layouts(self) -> tuple[Range, ...]:
+        """The sliders of new layouts: models of turned windows know the bearing that a layout lies at, too."""
+        bearing = range_of(self.spec, BEARING) if BEARING in self.spec.scalars else None
+        return self.ranges if bearing is None else (*self.ranges, bearing)
 
     @cached_property
     def samplers(self) -> dict[str, Sampler]:
@@ -181,7 +192,8 @@ def prepared_places(data: Path) -> list[str]:
 
 def range_of(spec: LayoutSpec, name: str) -> Range | None:
     """Return how far a condition's slider goes; None where it would change nothing, or nobody knows how far."""
-    if name not in spec.statistics or name not in {*MEASURES, *FRAME} or is_settled(name, spec.given):
+    settled = bool(spec.given) if name == BEARING else is_settled(name, spec.given)
+    if name not in spec.statistics or name not in {*MEASURES, *FRAME} or settled:
         return None
     low, middle, high = (spec.quantile(name, p) for p in (0, 50, 100))
     if not high > low:
@@ -203,10 +215,10 @@ def keep_ticked(values: Mapping[str, float | None], boxes: Mapping[str, bool]) -
 
 
 def knobs_of(sampler: Sampler) -> dict[str, float | None]:
-    """Return those knobs of a sampler that the page shows; None for an infinite one."""
-    own = {f.name for f in fields(sampler)}
-    values = {knob.name: getattr(sampler, knob.name) for knob in KNOBS if knob.name in own}
-    return {name: None if math.isinf(value) else value for name, value in values.items()}
+    """Return those knobs of a sampler that the page shows; None for one whose field is empty."""
+    own = list_settings(sampler)
+    values = {knob.name: own[knob.name] for knob in KNOBS if knob.name in own}
+    return {name: None if name in EMPTY and value == EMPTY[name] else value for name, value in values.items()}
 
 
 def turn_knobs(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> Sampler:
@@ -220,13 +232,13 @@ def turn_knobs(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> 
     if name not in studio.samplers:
         raise ConfigError("This sampler does not fit the model.", got=name, choices=studio.samplers)
     sampler = studio.samplers[name]
-    values: dict[str, float] = {}
+    values: dict[str, float | None] = {}
     for knob in KNOBS:
         if knob.name not in knobs_of(sampler):
             continue
-        value = knobs.get(knob.name, getattr(sampler, knob.name))
-        if value is None and knob.name == "tolerance":
-            values[knob.name] = math.inf
+        value = knobs.get(knob.name, list_settings(sampler)[knob.name])
+        if value is None and knob.name in EMPTY:
+            values[knob.name] = EMPTY[knob.name]
         elif value is None or not knob.low <= value <= knob.high:
             raise ConfigError(
                 f"{name} cannot work with this value of {knob.name}.",
@@ -235,7 +247,7 @@ def turn_knobs(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> 
             )
         else:
             values[knob.name] = round(value) if knob.name == "steps" else float(value)
-    return replace(sampler, **values)
+    return change_settings(sampler, values)
 
 
 def check_whole(value: object, what: str, low: int, high: int) -> int:

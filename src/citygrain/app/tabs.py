@@ -110,7 +110,7 @@ def sample_tab(room: Room) -> None:
                 label="attempts: a layout that misses its request is drawn again, with a corrected request",
             )  # fmt: skip
             button = gr.Button("Draw", variant="primary", elem_id="draw")
-            asking = Asking.lay_out(studio)
+            asking = Asking.lay_out(studio.ranges_of_layouts)
         with gr.Column(scale=6, min_width=420):
             picture = picture_frame("layouts")
             with gr.Row():
@@ -247,7 +247,7 @@ def edit_tab(room: Room) -> None:
                 visible=studio.varies,
             )  # fmt: skip
             button = gr.Button("Redraw what is painted", variant="primary", elem_id="redraw")
-            asking = Asking.lay_out(studio)
+            asking = Asking.lay_out(studio.ranges)
         with gr.Column(scale=6, min_width=540):
             editor.render()
             picture = picture_frame("edited")

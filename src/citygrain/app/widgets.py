@@ -15,7 +15,7 @@ from typing import Any
 
 import gradio as gr
 
-from citygrain.app.studio import KNOBS, LARGEST_SEED, Studio, keep_ticked, knobs_of, turn_knobs
+from citygrain.app.studio import EMPTY, KNOBS, LARGEST_SEED, Range, Studio, keep_ticked, knobs_of, turn_knobs
 from citygrain.errors import CitygrainError
 from citygrain.protocols import Sampler
 
@@ -127,16 +127,16 @@ class Asking:
     boxes: Mapping[str, gr.components.Component]
 
     @classmethod
-    def lay_out(cls, studio: Studio) -> Asking:
-        """Lay out the sliders; one that is moved ticks its box."""
+    def lay_out(cls, ranges: Sequence[Range]) -> Asking:
+        """Lay out sliders; one that is moved ticks its box."""
         sliders: dict[str, gr.components.Component] = {}
         boxes: dict[str, gr.components.Component] = {}
-        if studio.ranges:
+        if ranges:
             gr.Markdown(
                 "**Ask for** what is ticked; a slider that is moved ticks its box. The model decides everything else."
             )
         with gr.Column(elem_classes="citygrain-asks"):
-            for one in studio.ranges:
+            for one in ranges:
                 with gr.Row(elem_classes="citygrain-ask"):
                     box = gr.Checkbox(value=False, label="ask for it", container=False, scale=0, min_width=96)
                     slider = gr.Slider(one.low, one.high, value=one.middle, step=one.step, label=one.label)
@@ -179,8 +179,8 @@ class Sampling:
             choice = gr.Dropdown(list(studio.samplers), value=first, label="sampler", elem_id="sampler")
             for knob in KNOBS:
                 label, value, seen = f"{knob.name}: {knob.does}", own.get(knob.name), knob.name in own
-                if knob.name == "tolerance":  # it may be infinite
-                    knobs[knob.name] = gr.Number(value, label=label, visible=seen)
+                if knob.name in EMPTY:
+                    knobs[knob.name] = gr.Number(value, label=label, visible=seen, elem_id=knob.name)
                 else:
                     knobs[knob.name] = gr.Slider(
                         knob.low, knob.high, value=knob.low if value is None else value, step=knob.step, label=label,

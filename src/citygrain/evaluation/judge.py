@@ -29,7 +29,7 @@ from citygrain.evaluation.view import View
 from citygrain.generation.requests import choose_sampler
 from citygrain.generation.windows import check_attempts
 from citygrain.geo.split import WHOLE
-from citygrain.protocols import Sampler, Trained
+from citygrain.protocols import HasParts, Sampler, Trained
 from citygrain.spec import LayoutSpec
 from citygrain.support.devices import SINGLE, check_precision
 from citygrain.version import __version__
@@ -254,10 +254,12 @@ def _check_asked(asked: Sequence[str], spec: LayoutSpec, places: Sequence[str] |
 
 def list_seen_places(generator: Trained) -> set[str]:
     """Return the names of all places that a model has seen: in its training, its codec's, and those before its own."""
-    codec = getattr(generator, "codec", None)
-    seen = {*generator.spec.places, *(() if codec is None else codec.spec.places)}
-    made = generator.provenance.get("begun_from")
-    while made:
-        seen |= set(made.get("places", ()))
-        made = made.get("begun_from")
+    parts = generator.parts.values() if isinstance(generator, HasParts) else ()
+    codecs = [codec for one in (generator, *parts) if (codec := getattr(one, "codec", None)) is not None]
+    seen = {place for one in (generator, *codecs) for place in one.spec.places}
+    for begun in (generator.provenance, *generator.provenance.get("parts", {}).values()):
+        made = begun.get("begun_from")
+        while made:
+            seen |= set(made.get("places", ()))
+            made = made.get("begun_from")
     return seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +22,17 @@ from shapely.geometry.base import BaseGeometry
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.data.trained_on import TrainedOn
-from citygrain.errors import ConfigError
-from citygrain.generation.area import Fields, draw_area, read_bearing
+from citygrain.errors import ConditionError, ConfigError
+from citygrain.generation.area import Fields, draw_area
 from citygrain.generation.continuity import count_street_ends
+from citygrain.generation.extent import read_bearing
 from citygrain.generation.fields import read_fields
 from citygrain.generation.requests import Level, check_counts, choose_sampler, list_seeds, read_levels
 from citygrain.generation.site import Ground, Site, find_bearing, locate_site, mark_kept_channels, read_site
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure
-from citygrain.networks.frame import BEARING, FRAME
+from citygrain.networks.frame import BEARING, FRAME, find_condition
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
 from citygrain.protocols import Denoiser, Known, Sampler, Trained
@@ -72,11 +73,17 @@ class Edit:
     def __repr__(self) -> str:
         """Say what was redrawn, and not every number."""
         ways, asked = len(self.after), ", ".join(f"{name} {value:.4g}" for name, value in self.requested.items())
+        unknown = f"; not known there: {', '.join(self.unknown)}" if self.unknown else ""
         return (
             f"Edit({ways} way{'s' if ways > 1 else ''} of redrawing {int(self.site.free.sum())} cells of "
             f"{self.layouts.resolution_m:g} m in {self.site.grid.crs}; asked: {asked or 'nothing'}; "
-            f"kept: {', '.join(self.kept) or 'nothing'})"
+            f"kept: {', '.join(self.kept) or 'nothing'}{unknown})"
         )
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The channels that the place does not know: they are empty, were not drawn, and are not measured."""
+        return self.site.unknown
 
     @property
     def before(self) -> Layouts:
@@ -93,18 +100,18 @@ class Edit:
         """What is measured on the site and on the whole area, before and after.
 
         Measures that need only the shares of the cells are measured on the site alone, too. Measures that depend on
-        where things lie need the whole area. The site has two more. `streets_going_on` is the share of the streets at
-        the edge of the site that go on inside it. `stayed` is Σ min / Σ max of the coverage before and after, over the
-        cells of the site (Ružička 1958), for all channels together and for each channel.
+        where things lie need the whole area. Those of a channel that the place does not know are left out. The site has
+        two more. `streets_going_on` is the share of the streets at the edge of the site that go on inside it. `stayed`
+        is Σ min / Σ max of the coverage before and after, over the cells of the site (Ružička 1958), for all channels
+        together and for each channel.
         """
-        channels, free = self.layouts.channels, self.site.free
+        channels = tuple(name for name in self.layouts.channels if name not in self.unknown)
+        known, free = self.layouts.select(channels, self.layouts.raster_format), self.site.free
         rows: Rows = {}
-        before = self.layouts.cells[0][:, free].astype(np.float64)
+        before = known.cells[0][:, free].astype(np.float64)
         framed = {name: np.array([value]) for name, value in self.requested.items() if name in FRAME}
-        for i, (name, layout, shares) in enumerate(
-            zip(self.layouts.names, self.layouts.cells, self.layouts.shares, strict=True)
-        ):
-            whole = replace(self.layouts[i], requested=framed).measured
+        for i, (name, layout, shares) in enumerate(zip(known.names, known.cells, known.shares, strict=True)):
+            whole = replace(known[i], requested=framed).measured
             # The cells of the site stand in one row, so only measures of their shares make sense.
             inside = measure(shares[:, None, free], channels, self.layouts.resolution_m)
             going_on, ends = count_street_ends(shares, free, channels)
@@ -252,7 +259,8 @@ def edit(
     generator
         From `citygrain.load`.
     place
-        The prepared place that the site lies in.
+        The prepared place that the site lies in. If places took part in the training that did not know all channels,
+        this place need not know all of them either: those that it does not know are empty, and are not drawn.
     conditions
         What is requested, see `citygrain.generation.fields.read_fields`. Measures that are linear in the shares of the
         cells are requested of the site, all others of whole windows. `place` is the training place that the site should
@@ -295,12 +303,14 @@ def edit(
     chosen = choose_sampler(generator, sampler)
     raster = place if isinstance(place, CityRaster) else CityRaster.open(find_place(Path(data), str(place)))
     outline = locate_site(raster.crs, at=at, size_m=size_m, site=site)
-    spec = generator.spec
+    spec, trained_on = generator.spec, TrainedOn.of(generator)
     bearing = read_bearing(spec, conditions)
-    if conditions.get(BEARING) is None and TrainedOn.of(generator).frame == "streets":
+    if conditions.get(BEARING) is None and trained_on.frame == "streets":
         bearing = find_bearing(raster, spec, outline)
     one_window = _takes_one_window(generator, chosen or generator.sampler, outline)
-    found = read_site(raster, spec, outline, context_m, one_window=one_window, bearing=bearing)
+    found = read_site(
+        raster, spec, outline, context_m, one_window=one_window, bearing=bearing, allow_unknown=trained_on.allow_unknown
+    )
     fields = read_fields(spec, read_levels(conditions), found.grid)
     like = conditions.get("place")
     return redraw(
@@ -332,7 +342,7 @@ def redraw(
     overlap: float = 0.5,
     batch_size: int = 16,
 ) -> Edit:
-    """Redraw a site, once with each seed.
+    """Redraw a site, once with each seed. A model that is given channels is given those of the site: they stay.
 
     Parameters
     ----------
@@ -352,16 +362,19 @@ def redraw(
     Raises
     ------
     ConfigError, ConditionError, CapabilityError
-        For what the model cannot do or does not know.
+        For what the model cannot do or does not know, or what is requested of channels that the place does not know.
     """
-    spec, stays = generator.spec, mark_kept_channels(generator.spec, kept)
+    spec = generator.spec
+    stays = mark_kept_channels(spec, [*([kept] if isinstance(kept, str) else kept), *site.unknown])
+    _check_requests(fields, site.unknown)
     keep = torch.from_numpy(~site.free | stays[:, None, None])[None]
     known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep)
+    given = known.layout[:, [spec.channels.index(name) for name in spec.given]] if spec.given else None
     cells, names = [site.layout], [BEFORE]
     with show_progress_bar("redrawing the site", len(seeds)) as advance:
         for i, seed in enumerate(seeds):
             drawn = draw_area(
-                generator, site.free.shape, fields, known=known, place=place, seed=seed, sampler=sampler,
+                generator, site.free.shape, fields, known=known, given=given, place=place, seed=seed, sampler=sampler,
                 strength=strength, begin=begin, overlap=overlap, batch_size=batch_size,
             )  # fmt: skip
             cells.append(drawn.numpy())
@@ -373,3 +386,14 @@ def redraw(
     )  # fmt: skip
     requested = {name: float(torch.as_tensor(field)[...].float().mean()) for name, field in fields.items()}
     return Edit(layouts, site, requested, (kept,) if isinstance(kept, str) else tuple(kept))
+
+
+def _check_requests(names: Iterable[str], unknown: Sequence[str]) -> None:
+    """Check that nothing is requested of channels that the place does not know."""
+    for name in set(names) & {*MEASURES, *FRAME}:
+        if lacking := [channel for channel in find_condition(name).channels if channel in unknown]:
+            raise ConditionError(
+                f"The place does not know what {name} is measured on, and it is not drawn there.",
+                expected="conditions of channels that the place knows",
+                got=f"{name}, of {', '.join(lacking)}",
+            )

@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.rules import list_common_channels
 from citygrain.errors import CapabilityError, ConfigError, DataError
-from citygrain.geo.layers import select_channels
+from citygrain.geo.layers import find_parts, select_channels
 from citygrain.geo.place import Place
 from citygrain.geo.raster_files import COMPLETE
 from citygrain.geo.rasterize import Grid
@@ -45,11 +45,14 @@ class Site:
         `(H, W)` bool: the cells of the site.
     grid
         Where the layout lies.
+    unknown
+        The channels that the place does not know. They are empty, and are not drawn.
     """
 
     layout: NDArray[np.uint8]
     free: NDArray[np.bool_]
     grid: Grid
+    unknown: tuple[str, ...] = ()
 
 
 def locate_site(
@@ -146,6 +149,7 @@ def read_site(
     *,
     one_window: bool = False,
     bearing: float = 0.0,
+    allow_unknown: bool = False,
 ) -> Site:
     """Read a site and its surroundings from a prepared place.
 
@@ -164,19 +168,28 @@ def read_site(
     bearing
         The bearing in degrees that the layout lies at. Of a turned layout, cells are interpolated from the raster, as
         those of windows in training, and what lies beyond the place is empty.
+    allow_unknown
+        Whether the place may not know some of the channels. They are empty then.
 
     Raises
     ------
     ConfigError
         For a `context_m` that is not from 0 on.
     DataError
-        When the site is not in the place, has no data, is smaller than a cell, or the place lacks a channel.
+        When the site is not in the place, has no data, is smaller than a cell, or the place lacks a channel. If
+        `allow_unknown` is set: when it knows none of the channels.
     CapabilityError
         When the site does not fit into one window, and `one_window` is set.
     """
     if not 0 <= context_m < math.inf:
         raise ConfigError("The surroundings of a site are some metres.", expected="context_m ≥ 0", got=context_m)
-    channels, _ = list_common_channels([raster], spec.channels, spec.raster_format)
+    unknown = tuple(
+        name for name in spec.channels if any(part in raster.unknown for part in find_parts(name, spec.raster_format))
+    )
+    some_known = len(unknown) < len(spec.channels)
+    channels, _ = list_common_channels(
+        [raster], spec.channels, spec.raster_format, allow_unknown=allow_unknown and some_known
+    )
     level = raster.level(spec.resolution_m)
     cell, (height, width) = spec.resolution_m, level.valid.shape
     left, bottom, right, top = site.bounds
@@ -209,7 +222,9 @@ def read_site(
         there, valid = level.array[:, rows, columns], level.valid[rows, columns]
     if not valid[free].any():
         raise DataError(f"The source of {raster.name} has no data at this site.", got=[round(v) for v in site.bounds])
-    return Site(select_channels(there, raster.channels, channels, spec.raster_format), free, grid)
+    layout = select_channels(there, raster.channels, channels, spec.raster_format)
+    layout[[channels.index(name) for name in unknown]] = 0
+    return Site(layout, free, grid, unknown)
 
 
 def _read_turned(raster: CityRaster, grid: Grid) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

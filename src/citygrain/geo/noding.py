@@ -30,6 +30,8 @@ class Ways:
         `(N, 2)` where they lie.
     at_edge
         `(N,)` whether the layout's edge cut a way off there.
+    apart
+        `(M,)` which lines cross others without meeting them, on a bridge or in a cutting; None for none.
     """
 
     lines: NDArray[np.object_]
@@ -37,6 +39,7 @@ class Ways:
     ends: NDArray[np.int64]
     nodes: NDArray[np.float64]
     at_edge: NDArray[np.bool_]
+    apart: NDArray[np.bool_] | None = None
 
     @property
     def street_count(self) -> NDArray[np.int64]:
@@ -47,7 +50,7 @@ class Ways:
 def node_lines(
     lines: NDArray[np.object_], kinds: NDArray[np.str_], grid: Grid, apart: NDArray[np.bool_] | None = None
 ) -> Ways:
-    """Make a network of lines that meet wherever they cross.
+    """Make a network of lines that meet wherever they cross, unless one of the two is apart.
 
     Parameters
     ----------
@@ -60,12 +63,15 @@ def node_lines(
     """
     level = np.ones(len(lines), bool) if apart is None else ~apart
     pieces = shapely.get_parts(shapely.line_merge(shapely.union_all(lines[level], grid_size=SAME_M)))
+    bridge = np.zeros(len(pieces), bool)
     if not level.all():
         bridges = shapely.set_precision(lines[~level], SAME_M, mode="pointwise")
         tips = [shapely.get_point(bridges, i) for i in (0, -1)]
         others = [shapely.get_point(part, i) for part in (pieces, lines[~level]) for i in (0, -1)]
-        pieces = np.concatenate([_cut_at(pieces, np.concatenate(tips)), _cut_at(bridges, np.concatenate(others))])
-    pieces = pieces[shapely.length(pieces) > 0]
+        parts = _cut_at(pieces, np.concatenate(tips)), _cut_at(bridges, np.concatenate(others))
+        pieces, bridge = np.concatenate(parts), np.repeat([False, True], [len(part) for part in parts])
+    some = shapely.length(pieces) > 0
+    pieces, bridge = pieces[some], bridge[some]
     kind = np.empty(0, kinds.dtype)
     if len(pieces):  # a way that changes its kind between two nodes takes that of its middle
         middle = shapely.line_interpolate_point(pieces, 0.5, normalized=True)
@@ -73,7 +79,7 @@ def node_lines(
     ends, nodes = _find_ends(pieces)
     upright = grid.upright.to_metres(grid.to_cells(nodes)) if grid.angle else nodes
     at_edge = np.any(np.abs(upright[:, [0, 1, 0, 1]] - np.array(grid.upright.bounds)) < SAME_M, axis=1)
-    return Ways(pieces, kind, ends, nodes, at_edge)
+    return Ways(pieces, kind, ends, nodes, at_edge, None if level.all() else bridge)
 
 
 def _cut_at(lines: NDArray[np.object_], points: NDArray[np.object_]) -> NDArray[np.object_]:

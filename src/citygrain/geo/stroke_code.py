@@ -148,8 +148,10 @@ class Written:
         partners = np.where(self.partners >= 0, place[self.partners], -1)[order]
         how, kind = self.how[order], self.kind[order]
         earlier = ((partners >= 0) & (partners < np.arange(count)[:, None, None])).any(2)
-        # An end on an earlier stroke comes first; then one at the edge; else the end that lies lower on its axis.
-        weight = np.where(earlier, 2, how == EDGE)
+        own = (partners == np.arange(count)[:, None, None]).any(2)
+        # An end on an earlier stroke comes first, then one at the edge, and last one on its own stroke; else the end
+        # that lies lower on its axis.
+        weight = np.where(earlier, 2, np.where(how == EDGE, 1, -1 * own))
         backwards = np.where(upright, away[:, 1], away[:, 0])[order] < 0
         level = away[order] == 0
         backwards |= np.where(upright[order], level[:, 1], level[:, 0]) & (
@@ -304,6 +306,7 @@ class StrokeCode:
             stands,
             self.kinds,
             self.extent_m,
+            (written.partners == np.arange(len(written))[:, None, None]).any(2),
         )
 
 

@@ -138,7 +138,7 @@ class Vectors:
         return layers
 
     def together(self, networks: Sequence[str] = TOGETHER) -> Ways:
-        """Return several networks as one, noded wherever their ways cross.
+        """Return several networks as one, noded wherever their ways cross, unless one of the two is apart.
 
         A way that ends within `JOIN_M` of a way of the networks before its own is led on to it, unless it ends at the
         edge: paths are drawn up to the edge of a carriageway, whose line is its middle. A way that changes its kind
@@ -152,14 +152,22 @@ class Vectors:
         for network in networks:
             if network not in NETWORKS:
                 raise DataError("There is no such network.", got=network, choices=NETWORKS)
-        lines: dict[str, list[shapely.LineString]] = {}
+        found: dict[str, list[tuple[shapely.LineString, bool]]] = {}  # with whether a line is apart
         before = np.empty(0, object)
         for ways in (self.ways[network] for network in networks if network in self.ways):
             leads, kinds = _find_leads(ways, before)
-            for kind, line in zip([*ways.kind, *kinds], [*ways.lines, *leads], strict=True):
-                lines.setdefault(str(kind), []).append(line)
+            apart = np.zeros(len(ways.lines), bool) if ways.apart is None else ways.apart
+            lines = [*zip(ways.lines, apart, strict=True), *((lead, False) for lead in leads)]
+            for kind, line in zip([*ways.kind, *kinds], lines, strict=True):
+                found.setdefault(str(kind), []).append(line)
             before = np.concatenate([before, ways.lines])
-        return _node_lines({kind: np.array(found, object) for kind, found in lines.items()}, self.grid)
+        parts = [line for of_kind in found.values() for line in of_kind]
+        return node_lines(
+            np.array([line for line, _ in parts], object),
+            np.repeat(list(found), [len(of_kind) for of_kind in found.values()]),
+            self.grid,
+            np.array([apart for _, apart in parts], bool),
+        )
 
     def graph(self, network: str = "drive") -> nx.MultiDiGraph:
         """Return a network as a graph like osmnx's, or `"all"`: streets, service roads, tracks and footways `together`.

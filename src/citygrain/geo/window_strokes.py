@@ -19,6 +19,9 @@ TOUCH_M = 2.0
 JOIN_M = 14.0
 """On the way back, an end is moved at most this far onto the stroke that it lies on."""
 
+LOOP_M = 20.0
+"""A stroke that comes back onto itself goes at least this far in between."""
+
 SAME_M = 0.01
 """A stroke that is shorter is none."""
 
@@ -99,9 +102,10 @@ def find_touching(strokes: Strokes, extent_m: float) -> tuple[Ints, Ints]:
     at_edge = np.abs(ends).max(1) > extent_m / 2 - 0.05
     end, other = shapely.STRtree(strokes.lines).query(shapely.points(ends), predicate="dwithin", distance=TOUCH_M)
     closed = np.hypot(*(strokes.xy[first] - strokes.xy[last]).T) <= TOUCH_M
-    counts = (other != end // 2) | closed[end // 2]
-    end, other = end[counts], other[counts]
     length = sum_lengths(strokes.xy, strokes.stroke, count)
+    on_own = _find_returning(strokes, first, length) | closed[:, None]
+    counts = (other != end // 2) | on_own.ravel()[end]
+    end, other = end[counts], other[counts]
     order = np.lexsort((-length[other], strokes.kind[other], ~strokes.given[other], end))
     end, other = end[order], other[order]
     nth = np.arange(len(end)) - np.searchsorted(end, end)
@@ -114,7 +118,26 @@ def find_touching(strokes: Strokes, extent_m: float) -> tuple[Ints, Ints]:
     return how, partners
 
 
-def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: float) -> Strokes:
+def _find_returning(strokes: Strokes, first: Ints, length: Floats) -> Bools:
+    """Return which ends come back onto the line of their own stroke, `(N, 2)`."""
+    xy, stroke = strokes.xy, strokes.stroke
+    run = np.hypot(*np.diff(xy, axis=0).T)
+    along = np.concatenate([[0.0], np.cumsum(run)])
+    along -= along[first][stroke]
+    piece = np.flatnonzero(stroke[1:] == stroke[:-1])
+    owner = stroke[piece]
+    pieces = shapely.linestrings(np.stack([xy[piece], xy[piece + 1]], 1))
+    found = np.zeros((len(strokes), 2), bool)
+    for end, far in enumerate((along[piece] >= LOOP_M, along[piece + 1] <= length[owner] - LOOP_M)):
+        tips = shapely.get_point(strokes.lines, -end)
+        near = shapely.distance(pieces[far], tips[owner[far]]) <= TOUCH_M
+        found[owner[far][near], end] = True
+    return found
+
+
+def join_ends(
+    strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: float, on_own: Bools | None = None
+) -> Strokes:
     """Move ends to where they belong: onto an earlier stroke, onto a later one that goes on, or to the edge.
 
     Given strokes stay where they are. A stroke that lies beyond the edge is left out.
@@ -129,6 +152,8 @@ def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: fl
         Names of the kinds.
     extent_m
         Edge of the window; strokes are cut there.
+    on_own
+        `(N, 2)` which of the ends on a stroke are on their own; None for none but rings.
     """
     if not len(strokes):
         return strokes
@@ -149,9 +174,14 @@ def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: fl
         row, other = shapely.STRtree(lines).query(shapely.points(tips), predicate="dwithin", distance=JOIN_M)
         mine, targets = number[row], lines[other]
         if wanted == ON:
-            ring = (other == mine) & (last[mine] - first[mine] > 2) & (end[row] == 1)
+            itself = (other == mine) & (last[mine] - first[mine] > 2)
+            loop = itself & _is_loop(tips[row], xy[at[mine, 1 - end[row]]], on_own, mine, end[row])
+            for i in np.flatnonzero(loop):  # its own line, without the pieces that lead to the end
+                skipped = (0, 2) if end[row[i]] else (2, 0)
+                targets[i] = shapely.linestrings(xy[first[mine[i]] + skipped[0] : last[mine[i]] + 1 - skipped[1]])
+            ring = itself & ~loop & (end[row] == 1)
             targets[ring] = shapely.points(xy[first[mine[ring]]])  # a ring ends where it began
-            allowed = (other < mine) | ring
+            allowed = (other < mine) | ring | loop
         else:
             allowed = (other > mine) & goes_on[strokes.kind[mine], strokes.kind[other]]
         row, there = _find_nearest(tips, row[allowed], targets[allowed])
@@ -161,6 +191,14 @@ def join_ends(strokes: Strokes, stands: Ints, kinds: Sequence[str], extent_m: fl
     parts = _clip(xy, strokes.stroke, extent_m / 2)
     kept = shapely.length(parts) > 0
     return Strokes.of_lines(strokes.kind[kept], parts[kept], strokes.known, strokes.given[kept], strokes.apart[kept])
+
+
+def _is_loop(tips: Floats, others: Floats, on_own: Bools | None, number: Ints, end: Ints) -> Bools | bool:
+    """Tell which ends are on their own stroke, far from its other end; strokes whose ends are near are rings."""
+    if on_own is None:
+        return False
+    far: Bools = np.hypot(*(tips - others).T) > JOIN_M
+    return far & on_own[number, end]
 
 
 def _find_nearest(points: Floats, row: Ints, targets: NDArray[np.object_]) -> tuple[Ints, Floats]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +20,9 @@ from citygrain.protocols import HoldsWindows, Known, Noise, require
 from citygrain.samplers.areas import Tiling
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
+
+Part = tuple[EllipsisType, slice, slice]
+"""A square of rows and columns of layouts."""
 
 DRAWN = ("quilting",)
 """Families that are drawn like this."""
@@ -91,10 +95,10 @@ class Patchwork(HandleSampler[HoldsWindows]):
         tiling = Tiling.cover(spec.size_px, spec.size_px, edge, self.overlap)
         windows = holds.choose_windows(conditions, max(self.near, self.sources), noise)
         guides, windows = self._choose_guides(windows, noise)
-        patches = sliding_window_view(holds.bank.cpu().numpy(), (edge, edge), (2, 3))  # type: ignore[call-overload]
+        patches = sliding_window_view(holds.bank.cpu().numpy(), (edge, edge), (2, 3))
         for i, top in enumerate(tiling.rows):
             for j, left in enumerate(tiling.columns):
-                here = (..., slice(top, top + edge), slice(left, left + edge))
+                here = np.s_[..., top : top + edge, left : left + edge]
                 places, chance = noise.uniform(self.tries, 3), noise.uniform(1)[:, 0]
                 wanted = _average_maps(conditions, here, spec.size_px)
                 laid = []
@@ -194,7 +198,7 @@ def _scale(error: Tensor) -> Tensor:
     return error / error.mean().clamp_min(1e-12)
 
 
-def _average_maps(conditions: Conditions, here: tuple[object, ...], size_px: int) -> Tensor:
+def _average_maps(conditions: Conditions, here: Part, size_px: int) -> Tensor:
     """Return the means `(B, M)` of condition maps over a part of the layouts; NaN where a map is absent."""
     if not conditions.maps.shape[1]:
         return conditions.maps.new_zeros(len(conditions), 0)

@@ -76,6 +76,8 @@ def run(config: Mapping[str, Any]) -> Path:
     rich.print(_comparison_table(edit))
     grid = edit.site.grid
     redrawn_ha = edit.site.free.sum() * grid.resolution_m**2 / 1e4
+    if edit.unknown:
+        rich.print(f"not known there, and not drawn: {', '.join(edit.unknown)}")
     rich.print(f"pictures, GeoTIFFs and GeoPackage: {asked.out}  [dim](in {grid.crs}, {redrawn_ha:,.1f} ha redrawn)[/]")
     return asked.out
 
