@@ -27,6 +27,7 @@ from citygrain.evaluation.options import Classifier, Embedding, Memorisation
 from citygrain.evaluation.realism import compare_sets
 from citygrain.evaluation.sets import Sets, find_embedding
 from citygrain.evaluation.two_sample import tell_apart
+from citygrain.evaluation.view import View
 
 
 def main() -> None:
@@ -62,8 +63,7 @@ def main() -> None:
         sets = Sets(**found)
         realism = compare_sets(sets, spec, bootstrap=200, seed=0)
         tell_apart(sets, spec, steps=Classifier().steps)
-        for of in (sets.generated, sets.real):
-            search_training(of, data, Memorisation().windows)
+        search_training((sets.generated, sets.real), data, View.of(spec), Memorisation().windows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{args.layouts:,} layouts, {len(realism.measures)} measures: at most {peak:.2f} GiB")
 

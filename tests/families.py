@@ -14,7 +14,7 @@ import yaml
 
 from citygrain.checkpoint import build_generator
 from citygrain.models.code_space import CODECS
-from citygrain.protocols import FitsPrior
+from citygrain.protocols import FitsPrior, Generator
 from citygrain.spec import PERCENTILES, Conditions, LayoutSpec
 from citygrain.support.config import find_file, format_config, list_group_defaults, list_groups
 from citygrain.support.targets import find_target
@@ -45,9 +45,15 @@ SMALL: dict[str, Any] = {
     "stem": 1,
     "attention": [-1, -2],
     "rows": 64,
+    "cell_m": 16.0,
+    "crop_px": 16,  # what is where in a window cannot be learned from parts of it
 }
 WAYS = "stroke_transformer"
 """The family that draws ways only."""
+GROUND = "cell_diffusion"
+"""The family of the ground in a cascade."""
+CASCADE = "cascade"
+"""The family that has parts: a plan of streets, and the ground for them."""
 SMALL_CODEC = {"encoder": {"widths": [24]}, "decoder": {"widths": [24]}}
 
 
@@ -122,12 +128,21 @@ def config(name: str, size_px: int = 16) -> dict[str, Any]:
     family, _, codec = name.partition(" in ")
     model = model_config(family)
     shrink(model)
+    if family == CASCADE:
+        whole = spec(size_px)
+        model["plan"] = part(WAYS, replace(whole, channels=("street",)))
+        model["ground"] = {**part(GROUND, whole), "given": ["street"]}
     if codec:
         # Trained on other places, and without conditions.
         other = replace(spec(size_px), places=("elsewhere",), scalars=(), maps=(), map_px=0, statistics={})
-        plain = {"_target_": "citygrain.spec.LayoutSpec.from_dict", "plain": other.to_dict()}
-        model["codec"] = {**config(codec), "spec": plain}
+        model["codec"] = part(codec, other)
     return model
+
+
+def part(name: str, layout_spec: LayoutSpec) -> dict[str, Any]:
+    """Return the configuration of a family that is part of another one, with a spec of its own."""
+    plain = {"_target_": "citygrain.spec.LayoutSpec.from_dict", "plain": layout_spec.to_dict()}
+    return {**config(name), "spec": plain}
 
 
 def shrink(node: dict[str, Any]) -> None:
@@ -146,7 +161,7 @@ def make(name: str, size_px: int = 16) -> Any:
     model = build_generator(config(name, size_px), spec(size_px, name))
     noise, conditions = torch.rand(64, *model.spec.shape), some_conditions(64, model.spec)
     for part in (getattr(model, "codec", None), model):
-        if part is not None and not [*part.parameters()]:
+        if isinstance(part, Generator) and not [*part.parameters()]:
             part.train().loss(noise, conditions)  # a family without parameters is nothing before it was fitted
             part.eval()
     if isinstance(model, FitsPrior):
@@ -204,7 +219,11 @@ def _given(batch: int, layout_spec: LayoutSpec) -> dict[str, torch.Tensor]:
 
 
 FAMILIES = list_groups()["model"]
-VARIANTS = [name for family in FAMILIES if not needs_codec(family) for name in variants(family)]
+LIKE_OTHERS = ("ground_diffusion", "density_diffusion")
+"""Families whose parts are those of another, which stands for their variants."""
+VARIANTS = [
+    name for family in FAMILIES if not needs_codec(family) and family not in LIKE_OTHERS for name in variants(family)
+]
 LATENT = {family: latent(family) for family in FAMILIES}
 EVERY = [
     *(family for family in FAMILIES if not needs_codec(family)),

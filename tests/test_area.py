@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import families
+from citygrain.data.transforms import measure_condition_maps
 from citygrain.errors import CapabilityError, ConditionError, DataError
 from citygrain.generation.area import draw_area, make_requests
-from citygrain.measures import measure
+from citygrain.generation.fields import measure_fields
+from citygrain.measures import measure, measure_maps
 from citygrain.protocols import Known
 from citygrain.samplers.areas import Tiling
 from citygrain.samplers.diffusion import DpmSolver, Heun
@@ -52,6 +56,19 @@ def test_windows_are_asked_for_what_makes_up_the_wish_with_what_is_kept():
     assert asked.scalars[:, 1].allclose(found["walk"], rtol=1e-4)
     pooled = torch.nn.functional.avg_pool2d(windows[:, 0], 2)
     assert asked.maps[:, 0].allclose(pooled, atol=1e-5)
+
+
+def test_what_one_model_has_drawn_is_asked_of_another_as_its_maps():
+    """By window, or over an area: both are the same request."""
+    layout = torch.rand(1, 3, 12, 20)
+    spec = replace(SPEC, maps=("coverage", "walk"))
+    cells = Tiling.cover(12, 20, 8)
+    asked = make_requests(spec, cells, measure_fields(layout[0], spec))
+    windows = cells.cut(layout, range(len(cells)))
+    assert asked.maps.allclose(measure_condition_maps(windows, spec), rtol=1e-4)
+    assert asked.maps_present.all()
+    assert asked.maps[2, 1].allclose(measure_maps(windows[2], spec.channels, 8.0, 4)["walk"], rtol=1e-4)
+    assert measure_condition_maps(windows, replace(spec, maps=(), map_px=0)).shape == (len(cells), 0, 0, 0)
 
 
 def test_what_is_not_linear_is_asked_of_whole_windows_and_nothing_where_nothing_is_painted():
@@ -150,6 +167,7 @@ def test_turns_cover_all_windows_and_each_goes_before_the_windows_that_lie_on_it
     [
         "masked_transformer in vector_quantized",
         "boltzmann_machine",
+        "quilting",
         pytest.param("stroke_transformer", marks=pytest.mark.slow),
     ],
 )

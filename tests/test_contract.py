@@ -212,7 +212,7 @@ def test_conditions_matter_after_two_windows_were_learned(name):
     asked = families.requests(2, model.spec, coverage=torch.tensor([0.5, 0.0]), green=torch.tensor([0.0, 0.5]))
     asked = replace(asked, given=pair[:, [model.spec.channels.index(c) for c in model.spec.given]])
     index = torch.arange(16) % 2
-    if getattr(model, "codec", None) is not None:
+    if isinstance(getattr(model, "codec", None), Generator):
         fit(model.codec.requires_grad_(True), pair[index], Conditions.empty(model.codec.spec, 16), steps=150)
         model.codec.requires_grad_(False)
     fit(model, pair[index], asked[index], steps=250)
@@ -297,16 +297,23 @@ def test_what_is_known_stays_and_the_rest_depends_on_it_or_the_family_says_which
     keep = torch.ones(1, 3, 16, 16, dtype=torch.bool)
     keep[:, :, 4:12, 4:12] = False
     parts = [Known(layouts(1, seed), keep) for seed in (0, 1)]
+    given = layouts(1)[:, [model.spec.channels.index(c) for c in model.spec.given]] if model.spec.given else None
 
     def drawn():
         few = replace(model.sampler, steps=2) if hasattr(model.sampler, "steps") else model.sampler
-        return [draw_area(model, (16, 16), {"coverage": 0.4}, known=known, seed=3, sampler=few) for known in parts]
+        return [
+            draw_area(model, (16, 16), {"coverage": 0.4}, known=known, given=given, seed=3, sampler=few)
+            for known in parts
+        ]
 
     if not name.startswith(KEEPERS):
         with pytest.raises(CapabilityError, match="diffusion"):
             drawn()
         return
     one, other = drawn()
+    if given is not None:
+        keep[:, [model.spec.channels.index(c) for c in model.spec.given]] = False
+        assert torch.equal(one[model.spec.channels.index(model.spec.given[0])], (given[0, 0] * 255).round().byte())
     for known, layout in zip(parts, (one, other), strict=True):
         assert torch.equal(layout[keep[0]], (known.layout * 255).round().byte()[keep])
     assert not torch.equal(one[~keep[0]], other[~keep[0]])

@@ -63,7 +63,8 @@ def test_every_family_has_a_page_with_its_keys_recipes_and_samplers():
         assert f".. autoclass:: {kind.__module__}.{kind.__qualname__}" in page
         assert source.find_file(f"model/{name}").read_text(encoding="utf-8").strip() in page
         assert "`sampler" not in page.split("**Drawn by**")[1].splitlines()[0]
-        assert "(#option-sampler-" in page.split("**Drawn by**")[1].splitlines()[0]
+        drawn = "(#option-sampler-" if source.own_sampler(name) else "the samplers of its parts"
+        assert drawn in page.split("**Drawn by**")[1].splitlines()[0]
     for experiment in source.list_groups()["experiment"]:
         page = pages[f"families/{source.family_of(experiment)}.md"]
         assert f"### {experiment}\n" in page
@@ -76,7 +77,8 @@ def test_every_sampler_finds_families_and_the_one_that_a_family_has_by_itself_go
     drawing = {family: families._drawn_by(family) for family in source.families()}
     assert set().union(*drawing.values()) == set(source.samplers())
     for family, names in drawing.items():
-        assert names[0] == source.own_sampler(family)
+        assert (names[0] if names else None) == source.own_sampler(family)
+    assert [family for family, names in drawing.items() if not names] == ["cascade"]
 
 
 def test_every_key_of_every_file_of_the_configuration_stands_on_a_page():

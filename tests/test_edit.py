@@ -38,6 +38,16 @@ def models(cities, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def around_ways(cities, tmp_path_factory):
+    """A model of Helsinki that draws around given ways, and has learned nothing."""
+    runs = tmp_path_factory.mktemp("runs")
+    small = ["model.network.width=16", "model.network.widths=[1,2]", "model.embedding=32", "model.crop_px=16"]
+    paths = [f"paths.data={cities}", f"paths.runs={runs}"]
+    train(load_config("train", ["model=ground_diffusion", "name=ground", *small, *DATA, *paths]))
+    return runs
+
+
+@pytest.fixture(scope="module")
 def place(cities):
     return CityRaster.open(cities / "helsinki")
 
@@ -201,3 +211,13 @@ def test_an_area_of_any_extent_is_sampled_and_lies_where_it_should(models, citie
     twice = [f"checkpoint={models / 'diffusion'}", "extent_m=[230,150]", "attempts=2", f"out={tmp_path}"]
     with pytest.raises(ConfigError, match="Areas are drawn once"):
         sample(load_config("sample", twice))
+
+
+def test_a_model_that_is_given_ways_redraws_what_stands_along_those_of_the_site(around_ways, cities, middle, tmp_path):
+    at = f"at=[{middle[0]},{middle[1]}]"
+    run(config(around_ways, cities, tmp_path, at, "conditions.coverage=0.4", "sampler.steps=2", model="ground"))
+    before, _, _, channels = bands(tmp_path / "layouts" / "before.tif")
+    after = bands(tmp_path / "layouts" / "after_00.tif")[0]
+    same = {name for name, old, new in zip(channels, before, after, strict=True) if np.array_equal(old, new)}
+    assert same >= {"arterial", "street", "service", "cycle", "walk", "rail"}
+    assert not same & {"building", "green"}

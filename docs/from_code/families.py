@@ -48,7 +48,10 @@ def _sampler(name: str) -> str:
 
 
 def _drawn_by(family: str) -> list[str]:
-    """Return the samplers that find the handle they need in a family; the one that it has by itself goes first."""
+    """Return the samplers that find the handle they need in a family; the one that it has by itself goes first.
+
+    A family whose parts have samplers has none of its own.
+    """
     can = source.capabilities(source.families()[family])
     own = source.own_sampler(family)
     fitting = [name for name, sampler in source.samplers().items() if source.handle_of(sampler) in can]
@@ -57,8 +60,10 @@ def _drawn_by(family: str) -> list[str]:
 
 def _page(family: str) -> str:
     kind = source.families()[family]
-    own, *others = _drawn_by(family)
-    drawn = f"{_sampler(own)} unless told otherwise" + (f", or {', '.join(map(_sampler, others))}" if others else "")
+    own, *others = _drawn_by(family) or [""]
+    drawn = f"{_sampler(own)} unless told otherwise" if own else "the samplers of its parts"
+    drawn += f", or {', '.join(map(_sampler, others))}" if others else ""
+    command = "train model={} …" if own else "export model={} model.plan=runs/… model.ground=runs/… out=…"
     can = [
         [f"{{py:class}}`~{protocol.__module__}.{name}`", text(first_paragraph(protocol.__doc__))]
         for name, protocol in source.capabilities(kind).items()
@@ -68,7 +73,7 @@ def _page(family: str) -> str:
         f"# {family}\n",
         f"{text(_about(family))}\n",
         *_shown(family),
-        f"- **Choose it**: {code(f'citygrain train model={family} …')}.",
+        f"- **Choose it**: {code(f'citygrain {command.format(family)}')}.",
         f"- **Set it up** by [its keys](#{option_target('model', family)}).",
         f"- **Drawn by** {drawn}.\n",
         "## What it is\n",

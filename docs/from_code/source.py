@@ -117,9 +117,10 @@ def _target(option: str) -> str:
     return _target(f"{option.rpartition('/')[0]}/{other}")
 
 
-def own_sampler(family: str) -> str:
-    """Return the sampler that a family is drawn by unless told otherwise."""
-    return str(list_group_defaults("train", overrides=[f"model={family}"])["sampler@model.sampler"])
+def own_sampler(family: str) -> str | None:
+    """Return the sampler that a family is drawn by unless told otherwise; None for a family whose parts have theirs."""
+    own = list_group_defaults("train", overrides=[f"model={family}"]).get("sampler@model.sampler")
+    return None if own is None else str(own)
 
 
 def samplers() -> dict[str, type]:

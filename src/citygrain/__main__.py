@@ -123,6 +123,7 @@ VERBS = {
         "citygrain.verbs.export",
         "export a run as a model to share: weights, configuration and model card, without the state of training",
         "citygrain export checkpoint=runs/demo out=out/model half=true",
+        ("citygrain export model=cascade model.plan=runs/plan model.ground=runs/ground out=out/city",),
         run_key="out",
     ),
     "vectorize": Verb(

@@ -38,6 +38,13 @@ class Noise:
     def __len__(self) -> int:
         return len(self.seeds)
 
+    def fork(self, number: int) -> Noise:
+        """Return fresh noise for one of several generators that draw a layout together; 0 is this noise from its start.
+
+        So what one of them draws does not depend on how many numbers those before it have taken.
+        """
+        return Noise([fork_seed(seed, number) for seed in self.seeds], self.device)
+
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normal numbers `(B, *shape)`."""
         return torch.stack([torch.randn(shape, generator=g) for g in self._generators]).to(self.device)
@@ -45,6 +52,13 @@ class Noise:
     def uniform(self, *shape: int) -> Tensor:
         """Draw uniform numbers from [0, 1), `(B, *shape)`."""
         return torch.stack([torch.rand(shape, generator=g) for g in self._generators]).to(self.device)
+
+
+def fork_seed(seed: int, number: int) -> int:
+    """Return the seed of one of several generators that draw a layout together; 0 keeps the seed."""
+    if not number:
+        return seed
+    return int(torch.randint(2**62, (number,), generator=torch.Generator().manual_seed(seed))[-1])
 
 
 @runtime_checkable
@@ -175,8 +189,8 @@ class LearnsFromWays(Protocol):
 
     code: StrokeCode
 
-    def write_code(self, strokes: Strokes, symmetry: int = 0) -> Tensor:
-        """Return the code of the strokes of a window, turned by one of the 8 symmetries."""
+    def write_code(self, strokes: Strokes) -> Tensor:
+        """Return the code of the strokes of a window."""
         ...
 
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
@@ -188,16 +202,10 @@ class LearnsFromWays(Protocol):
 class DrawsWays(Protocol):
     """A family whose layouts show ways that it knows as lines."""
 
-    def sample_code(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
-        """Draw the codes `(B, …)` of the layouts that `sample` draws."""
-        ...
-
-    def from_code(self, code: Tensor) -> Tensor:
-        """Return the layouts `(B, C, H, W)` in [0, 1] of codes."""
-        ...
-
-    def read_ways(self, code: Tensor) -> list[DrawnWays]:
-        """Return the ways of codes as lines."""
+    def sample_with_ways(
+        self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None
+    ) -> tuple[Tensor, list[DrawnWays]]:
+        """Draw what `sample` draws; return the layouts `(B, C, H, W)`, and the ways of each as lines."""
         ...
 
 
@@ -220,6 +228,33 @@ class RestsWeights(Protocol):
     @property
     def rests(self) -> bool:
         """Whether some weights take no part in some batches."""
+        ...
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A family whose layouts are drawn by several generators in turn, each given what those before it have drawn.
+
+    Attributes
+    ----------
+    spec
+        Describes the whole layouts, and all that one of the parts can be asked for.
+    plan
+        Draws the ways.
+    densities
+        Draws densities for given ways, on coarse cells; None where there is no such part.
+    ground
+        Draws the other channels for given ways.
+    """
+
+    spec: LayoutSpec
+    plan: Generator
+    densities: Generator | None
+    ground: Generator
+
+    @property
+    def parts(self) -> Mapping[str, Generator]:
+        """The parts by name, in the order in which they draw."""
         ...
 
 
@@ -251,6 +286,22 @@ class ShowsLayouts(Protocol):
 
     def to_layout(self, clean: Tensor) -> Tensor:
         """Return the layouts `(B, C, H, W)` in [0, 1] of clean `(B, …)`. This is differentiable."""
+        ...
+
+
+@runtime_checkable
+class ShowsChannels(ShowsLayouts, Protocol):
+    """A handle that knows whether its clean tensors keep the channels of layouts apart.
+
+    Attributes
+    ----------
+    channelwise
+        Whether each channel of a clean tensor `(B, C, h, w)` stands for the channel of the layout with the same index.
+    """
+
+    @property
+    def channelwise(self) -> bool:
+        """Whether the channels are kept apart."""
         ...
 
 
@@ -411,6 +462,27 @@ class EnergyModel(Protocol):
 
     def energy(self, x: Tensor, conditions: Conditions) -> Tensor:
         """Return the energy `(B,)` of noisy tensors `(B, *latent_shape)`. It is differentiable in `x`."""
+        ...
+
+
+@runtime_checkable
+class HoldsWindows(Protocol):
+    """The handle of `Patchwork`: a bank of real windows.
+
+    Attributes
+    ----------
+    bank
+        `(M, C, H, W)` uint8: the windows, 255 where a channel covers the whole cell.
+    spread
+        `(C, 1, 1)`: the standard deviation of each channel, in which patches of windows are compared.
+    """
+
+    spec: LayoutSpec
+    bank: Tensor
+    spread: Tensor
+
+    def choose_windows(self, conditions: Conditions, count: int, noise: Noise) -> Tensor:
+        """Return the rows `(B, count)` of the windows that come nearest to what is asked for."""
         ...
 
 

@@ -250,6 +250,29 @@ class Conditions:
             maps_present=self.maps_present & (uniform(self.maps_present.shape[1]) < kept_share),
         )
 
+    def translate(self, spec: LayoutSpec, other: LayoutSpec) -> Conditions:
+        """Return the requests as another generator understands them. No channels are given.
+
+        Parameters
+        ----------
+        spec
+            Of the generator that these are conditions of.
+        other
+            Of the other generator. What it does not know it is not asked for: conditions, maps and places.
+        """
+        scalars = [spec.scalars.index(name) if name in spec.scalars else -1 for name in other.scalars]
+        maps = [spec.maps.index(name) if name in spec.maps else -1 for name in other.maps]
+        places = [other.places.index(name) if name in other.places else NO_PLACE for name in spec.places]
+        known = replace(
+            Conditions.empty(other, len(self)).to(self.scalars.device),
+            scalars=_take_columns(self.scalars, scalars),
+            present=_take_columns(self.present, scalars),
+            place=self.place.new_tensor([*places, NO_PLACE])[self.place],
+        )
+        if not set(maps) - {-1}:
+            return known
+        return replace(known, maps=_take_columns(self.maps, maps), maps_present=_take_columns(self.maps_present, maps))
+
     @staticmethod
     def cat(parts: Sequence[Conditions]) -> Conditions:
         """Join batches of conditions."""
@@ -341,7 +364,7 @@ class Conditions:
         if set(given) != set(spec.given):
             raise ConditionError(
                 "These are not the given channels that the generator takes.",
-                expected=", ".join(spec.given) or "none: only models of pix2pix take given channels",
+                expected=", ".join(spec.given) or "none: this model makes all channels itself",
                 got=", ".join(given),
             )
         for column, name in enumerate(spec.given):
@@ -358,6 +381,11 @@ class Conditions:
         column = spec.maps.index(name)
         self.maps[:, column] = value.to(self.maps)
         self.maps_present[:, column] = True
+
+
+def _take_columns(values: Tensor, columns: Sequence[int]) -> Tensor:
+    """Return some columns of `(B, N, …)`; -1 stands for a column of zeros."""
+    return torch.cat([values, values.new_zeros(len(values), 1, *values.shape[2:])], 1)[:, list(columns)]
 
 
 def _check_tensor(name: str, value: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:

@@ -11,11 +11,12 @@ import pytest
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.prepare import prepare
 from citygrain.errors import ConfigError, DataError
-from citygrain.evaluation.comparison import _choose_format, compare
+from citygrain.evaluation.comparison import _choose_format, _convert, compare
 from citygrain.evaluation.effect import cliffs_delta, separation
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.gather import Gathered
 from citygrain.evaluation.separation import ComparedPlace, rank_measures
+from citygrain.evaluation.view import convert_layouts
 from citygrain.geo.layers import RASTER_FORMAT
 from citygrain.geo.place import Place
 from citygrain.geo.sources.overpass import Overpass
@@ -178,15 +179,21 @@ def test_what_cannot_be_compared_is_refused(overrides, error, words, cities, tmp
 
 @pytest.mark.slow
 def test_generated_layouts_set_the_resolution(generated, cities, tmp_path):
-    with pytest.raises(ConfigError, match="another resolution"):
-        run(comparison(cities, tmp_path, "places=[helsinki]", f"generated=[{generated}]", "resolution_m=8"))
+    with pytest.raises(ConfigError, match="whole multiple"):
+        run(comparison(cities, tmp_path, "places=[helsinki]", f"generated=[{generated}]", "resolution_m=2"))
 
 
-def test_layouts_of_models_that_know_other_channels_are_not_compared():
-    assert _choose_format({}) == RASTER_FORMAT
-    assert _choose_format({"old": 1}) == 1
-    with pytest.raises(ConfigError, match=r"old: format 1, new: format 2[\s\S]*compare each of them"):
-        _choose_format({"old": 1, "new": 2})
+def test_layouts_of_models_that_know_other_channels_are_compared_in_those_of_the_earliest(cities):
+    assert _choose_format([]) == RASTER_FORMAT
+    assert _choose_format([2, 1]) == 1
+    new = CityRaster.open(cities / "helsinki").window(size_m=256, at=(24.9414, 60.1735), resolution_m=4.0)
+    old = _convert(new, None, 1)
+    assert old.raster_format == 1
+    assert set(new.channels) - set(old.channels) == {"service", "square"}
+    street, service = (new.cells[0, new.channels.index(name)].astype(float) for name in ("street", "service"))
+    assert old.cells[0, old.channels.index("street")] == pytest.approx(np.minimum(street + 1.6 * service, 255), abs=0.5)
+    without = new.select([name for name in new.channels if name != "service"])
+    assert "street" not in _convert(without, None, 1).channels, "half of a channel is not the channel"
 
 
 # In a notebook
@@ -205,6 +212,18 @@ def compared(cities, layouts, tmp_path_factory):
     return compare(
         ["helsinki"], generated={"mine": layouts[:6]}, n=6, workers=1, data=cities, out=tmp_path_factory.mktemp("out")
     )
+
+
+@pytest.mark.slow
+def test_a_model_of_smaller_cells_stands_beside_one_of_larger_cells(layouts, cities, tmp_path):
+    two = {"fine": layouts, "coarse": convert_layouts(layouts, 8.0, layouts.channels, 2)}
+    with pytest.raises(ConfigError, match=r"several sizes(.|\n)*resolution_m=8"):
+        compare([], generated=two, workers=1, data=cities, out=tmp_path)
+    found = compare(["helsinki"], generated=two, resolution_m=8, n=8, workers=1, data=cities, out=tmp_path)
+    assert (found.resolution_m, found.window_m) == (8.0, 128.0)
+    places = [m.places for m in found.measures if "fine" in m.places]
+    assert len(places) > 20
+    assert all(repr(of["fine"]) == repr(of["coarse"]) for of in places), "repr, since NaN is equal to nothing"
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from citygrain.geo.rasterize import Grid
 from citygrain.geo.stroke_code import to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
-from citygrain.models import stroke_transformer
+from citygrain.models import given_strokes, stroke_transformer
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import APART, FIRST, FRAME, INNER, LAST, NEXT, collate_texts, write_text
 from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFromWays, Noise
@@ -130,6 +130,12 @@ def test_a_step_knows_the_steps_before_it_and_no_others():
             moved = (model.network(other, modulation) - known).abs().amax(-1)[0] > 1e-6
             assert not moved[:place].any()
             assert moved[place]
+        torch.nn.init.normal_(model.network.rays.weight)  # it learns from nothing what rays tell
+        without = model.network(steps._replace(rays=torch.zeros_like(steps.rays)), modulation)
+        seen = (model.network(steps, modulation) - without).abs().amax(-1)[0] > 1e-6
+        first = int((steps.rays[0] != 0).any(-1).nonzero()[0])
+        assert not seen[:first].any()
+        assert seen[first]
 
 
 @pytest.mark.parametrize("sites", [pytest.param(False, marks=pytest.mark.slow), True])
@@ -152,7 +158,7 @@ def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tell
         assert len(written) > 3
         text = write_text(written, model.code)
         made = [torch.cat(parts, 1)[0].numpy() for parts in zip(*told, strict=True)]
-        names = ("op", "x", "y", "placed", "section", "vertex", "number", "moves", "drawn")
+        names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "moves", "drawn")
         assert len(made[0]) == len(text.op) - 1, "the last step is not read"
         own = text.section[:-2] < len(WAYS)  # given steps are read from a text that knows which ends go on
         for name, values in zip(names, made, strict=True):
@@ -187,7 +193,7 @@ def test_the_likelihood_of_a_layout_is_the_sum_of_its_steps():
 
 def test_the_loss_is_the_likelihood_of_a_step_where_nothing_is_given(monkeypatch):
     model, conditions = make(), asked(3)
-    monkeypatch.setattr("citygrain.models.stroke_transformer.SITE_SHARE", 0.0)
+    monkeypatch.setattr("citygrain.models.given_strokes.SITE_SHARE", 0.0)
     monkeypatch.setattr(torch, "randint", lambda high, size: torch.zeros(size, dtype=torch.long))  # no symmetry
     code = torch.stack([model.write_code(town(seed)) for seed in range(3)])
     texts = [write_text(model.code.from_code(one.numpy()), model.code) for one in code]
@@ -531,6 +537,22 @@ def test_a_bearing_is_that_of_the_streets_on_the_map():
     assert make().code.write(strokes).bearing == 30
 
 
+def test_the_frame_is_learned_from_windows_that_are_not_mirrored_and_weighs_more(monkeypatch):
+    model, conditions = make(), asked(1)
+    monkeypatch.setattr(given_strokes, "SITE_SHARE", 0.0)
+    code = model.write_code(town(1))[None]
+    steps = len(write_text(model.code.from_code(code[0].numpy()), model.code).op) - 1
+    losses = {}
+    for symmetry in range(8):
+        monkeypatch.setattr(torch, "randint", lambda *_, turned=symmetry, **__: torch.tensor([turned]))
+        losses[symmetry] = model.code_loss(code, conditions)["frame"].item()
+    assert [symmetry for symmetry, frame in losses.items() if frame == 0] == [1, 2, 4, 7]
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([0]))
+    plain, learned = model.eval().code_loss(code, conditions), model.train().code_loss(code, conditions)
+    more = (stroke_transformer.FRAME_WEIGHT - 1) * plain["frame"].item() / steps
+    assert learned["loss"].item() == pytest.approx(plain["loss"].item() + more, rel=1e-5)
+
+
 def test_what_a_place_does_not_know_is_not_drawn_for_it():
     percentiles = {"here": tuple(range(101)), "all": tuple(range(101))}
     spec = replace(SPEC, statistics={"walk": percentiles, "arterial": {**percentiles, "there": tuple(range(101))}})
@@ -550,7 +572,7 @@ def test_maps_are_conditions_and_turn_with_their_windows(monkeypatch):
     conditions = Conditions.empty(spec, 1)
     conditions.maps[:] = torch.arange(16.0).view(1, 1, 4, 4)
     code = model.write_code(town(1))[None]
-    monkeypatch.setattr(stroke_transformer, "SITE_SHARE", 0.0)
+    monkeypatch.setattr(given_strokes, "SITE_SHARE", 0.0)
 
     def surprise(symmetry, *, present):
         monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([symmetry]))

@@ -66,8 +66,9 @@ def test_a_recipe_goes_on_from_its_own_model_with_the_codec_that_this_has(cities
     assert any(not torch.equal(after[name], value) for name, value in before.items() if name.startswith("network."))
 
 
-def test_given_channels_come_from_real_windows_and_layouts_lie_where_these_are(cities, tmp_path):
-    made = trained("pix2pix", cities, tmp_path / "runs", "model.given=[building,street]")
+@pytest.mark.parametrize("recipe", ["pix2pix", "reference_ground", "reference_densities"])
+def test_given_channels_come_from_real_windows_and_layouts_lie_where_these_are(recipe, cities, tmp_path):
+    made = trained(recipe, cities, tmp_path / "runs", "model.given=[building,street]")
     spec = citygrain.load(made).spec
     assert spec.given == ("building", "street")
     out = tmp_path / "out"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from citygrain.networks.frame import BEARING, FRAME, is_settled
 from citygrain.protocols import Denoiser, Sampler, Trained
 from citygrain.samplers.areas import keeps_parts
 from citygrain.samplers.base import find_fitting_samplers
+from citygrain.samplers.parts import change_settings, list_settings
 from citygrain.spec import NO_PLACE, Conditions, LayoutSpec
 from citygrain.support.devices import find_device
 
@@ -215,8 +216,8 @@ def keep_ticked(values: Mapping[str, float | None], boxes: Mapping[str, bool]) -
 
 def knobs_of(sampler: Sampler) -> dict[str, float | None]:
     """Return those knobs of a sampler that the page shows; None for one whose field is empty."""
-    own = {f.name for f in fields(sampler)}
-    values = {knob.name: getattr(sampler, knob.name) for knob in KNOBS if knob.name in own}
+    own = list_settings(sampler)
+    values = {knob.name: own[knob.name] for knob in KNOBS if knob.name in own}
     return {name: None if name in EMPTY and value == EMPTY[name] else value for name, value in values.items()}
 
 
@@ -235,7 +236,7 @@ def turn_knobs(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> 
     for knob in KNOBS:
         if knob.name not in knobs_of(sampler):
             continue
-        value = knobs.get(knob.name, getattr(sampler, knob.name))
+        value = knobs.get(knob.name, list_settings(sampler)[knob.name])
         if value is None and knob.name in EMPTY:
             values[knob.name] = EMPTY[knob.name]
         elif value is None or not knob.low <= value <= knob.high:
@@ -246,7 +247,7 @@ def turn_knobs(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> 
             )
         else:
             values[knob.name] = round(value) if knob.name == "steps" else float(value)
-    return replace(sampler, **values)
+    return change_settings(sampler, values)
 
 
 def check_whole(value: object, what: str, low: int, high: int) -> int:

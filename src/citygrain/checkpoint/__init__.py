@@ -2,6 +2,7 @@
 
 from citygrain.checkpoint.environment import describe_environment
 from citygrain.checkpoint.export import export_checkpoint
+from citygrain.checkpoint.parts import CASCADE, describe_part, join_parts
 from citygrain.checkpoint.store import (
     CARD,
     CONFIG,
@@ -21,6 +22,7 @@ from citygrain.checkpoint.store import (
 
 __all__ = [
     "CARD",
+    "CASCADE",
     "CONFIG",
     "EXPORT",
     "INDEX",
@@ -31,7 +33,9 @@ __all__ = [
     "Checkpoint",
     "build_generator",
     "describe_environment",
+    "describe_part",
     "export_checkpoint",
+    "join_parts",
     "list_references",
     "list_weight_files",
     "load",

@@ -39,8 +39,6 @@ def card(
         What `citygrain evaluate` found, as a report or as the content of its `report.json`; None leaves it out.
     """
     family = str(model["_target_"]).rsplit(".", 1)[-1]
-    took = f" and {_duration(made['train_s'])}" if "train_s" in made else ""
-    before = made.get("begun_from")
     facts = {
         "Layouts": f"{spec.size_px} × {spec.size_px} cells of {spec.resolution_m:g} m; channels "
         + ", ".join(spec.channels)
@@ -49,10 +47,7 @@ def card(
         "Conditions": ", ".join(spec.scalars) or "none",
         "Maps": ", ".join(spec.maps),
         "Places": ", ".join(spec.places),
-        "Training": f"{made.get('step')} steps{took}"
-        + (f" on {made['hardware']}" if "hardware" in made else "")
-        + (", the codec apart" if model.get("codec") else "")
-        + (f"; begun from {before.get('name')} after its {before.get('step')} steps" if before else ""),
+        "Training": _describe_training(model, made),
         "Made with": ", ".join(f"{name} {made[name]}" for name in ("citygrain", "torch", "revision") if name in made),
     }
     lines = [
@@ -101,12 +96,29 @@ def head(model: Mapping[str, Any], spec: LayoutSpec, made: Mapping[str, Any]) ->
     said = {
         "license": "odbl" if openly else "other",
         "library_name": "citygrain",
-        "pipeline_tag": "image-to-image" if spec.given or "given" in model else "unconditional-image-generation",
+        "pipeline_tag": "image-to-image"
+        if spec.given or model.get("given", []) != []
+        else "unconditional-image-generation",
         "tags": ["citygrain", "urban-form", "urban-layout", family],
         "datasets": ["openstreetmap"] if openly else [],
     }
     kept = {key: value for key, value in said.items() if value}
     return f"---\n{yaml.safe_dump(kept, sort_keys=False)}---\n"
+
+
+def _describe_training(model: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """Say how a model was trained; of a model of several parts, each of them."""
+    if "parts" in made:
+        told = {name: _describe_training(model[name], of) for name, of in made["parts"].items()}
+        return "; ".join(f"the {name} {how}" for name, how in told.items())
+    before = made.get("begun_from")
+    return (
+        f"{made.get('step')} steps"
+        + (f" and {_duration(made['train_s'])}" if "train_s" in made else "")
+        + (f" on {made['hardware']}" if "hardware" in made else "")
+        + (", the codec apart" if model.get("codec") else "")
+        + (f"; begun from {before.get('name')} after its {before.get('step')} steps" if before else "")
+    )
 
 
 def _duration(seconds: float) -> str:

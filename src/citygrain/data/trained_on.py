@@ -42,6 +42,8 @@ class TrainedOn:
         Name of a place → the cells of its city raster, in metres of its UTM CRS.
     allow_unknown
         Whether places took part that do not know one of the channels.
+    known_to_all
+        Of a model of several parts, the places that all parts know; None for other models. They come first in `spec`.
     """
 
     spec: LayoutSpec
@@ -52,6 +54,7 @@ class TrainedOn:
     seed: int
     grids: Mapping[str, Grid]
     allow_unknown: bool = False
+    known_to_all: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, generator: Trained) -> TrainedOn:
@@ -77,6 +80,7 @@ class TrainedOn:
                 seed=made["seed"],
                 grids=grids,
                 allow_unknown=made.get("allow_unknown", False),
+                known_to_all=tuple(made["known_to_all"]) if "known_to_all" in made else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -87,8 +91,8 @@ class TrainedOn:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Names of the places, in the order of `spec.places`."""
-        return self.spec.places
+        """Names of the places whose windows have all channels, in the order of `spec.places`."""
+        return self.spec.places if self.known_to_all is None else self.known_to_all
 
     def windows(
         self,

@@ -138,12 +138,22 @@ def to_batch(raw: RawBatch, spec: LayoutSpec, known: Tensor | None = None) -> Ba
         scalars[BEARING] = to_bearing(raw.angle)
     for column, name in enumerate(spec.scalars):
         conditions.scalars[:, column] = scalars[name]
-    if spec.maps:
-        maps = maps_unchecked(layout, spec.channels, spec.map_px, spec.maps)
-        conditions.maps = torch.stack([maps[name] for name in spec.maps], 1)
+    conditions.maps = measure_condition_maps(layout, spec)
     conditions.present.copy_(torch.tensor(True) if known is None else known.to(raw.place.device)[raw.place])
     conditions.maps_present.fill_(True)
     conditions.place.copy_(raw.place)
     if raw.noise.numel():
         layout = (layout + raw.noise).clamp_(0, 1)
     return Batch(layout, conditions)
+
+
+def measure_condition_maps(layout: Tensor, spec: LayoutSpec) -> Tensor:
+    """Measure layouts `(B, C, H, W)` of the channels of a spec as its condition maps, `(B, M, map_px, map_px)`.
+
+    So the densities that one model has drawn become the request of another: `Conditions.maps` of the other model, in
+    the unit of each map.
+    """
+    if not spec.maps:
+        return layout.new_zeros(len(layout), 0, 0, 0)
+    maps = maps_unchecked(layout, spec.channels, spec.map_px, spec.maps)
+    return torch.stack([maps[name] for name in spec.maps], 1)

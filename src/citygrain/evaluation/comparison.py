@@ -23,14 +23,15 @@ from citygrain.evaluation.comparison_pictures import draw_pictures
 from citygrain.evaluation.form import FORM, Form
 from citygrain.evaluation.gather import PART, Cells, Gathered, gather, start_processes
 from citygrain.evaluation.separation import ComparedPlace, Comparison, Least, pool_orientation, rank_measures
-from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT
+from citygrain.evaluation.view import convert_layouts
+from citygrain.geo.layers import CHANNEL_NAMES, PARTS, RASTER_FORMAT, list_earlier_channels
 from citygrain.geo.split import WHOLE
 from citygrain.layouts import ARRAYS, Layouts
 from citygrain.measures import MEASURES, measure
 
 EARLIER = (
-    "An earlier model drew the layouts. As it knows them, service roads are streets and squares are footways, in the "
-    "places too."
+    "An earlier model drew layouts. As it knows them, service roads are streets and squares are footways, in all that "
+    "is compared."
 )
 
 
@@ -61,7 +62,8 @@ def compare(
     window_m
         Their edge in metres; generated layouts, where there are any, set it.
     resolution_m
-        Edge of a cell; None for the finest that all places have. Generated layouts, where there are any, set it.
+        Edge of a cell; None for the finest that all places have, or for that of generated layouts. Generated layouts of
+        smaller cells are averaged to it.
     min_valid
         Share of a window that has data.
     min_built
@@ -97,8 +99,9 @@ def compare(
         else {Path(folder).name: read_generated(Path(folder)) for folder in generated}
     )
     rasters = [CityRaster.open(find_place(Path(data), place)) for place in places]
+    raster_format = _choose_format([layouts.raster_format for layouts in made.values()])
+    made = {name: _convert(layouts, resolution_m, raster_format) for name, layouts in made.items()}
     resolution_m, size_px = _choose_windows(window_m, resolution_m, rasters, made)
-    raster_format = _choose_format({name: layouts.raster_format for name, layouts in made.items()})
     built = list_built_channels(rasters)
     rules = Rules(size_px, resolution_m, min_valid, min_built)
     out = Path(out)
@@ -180,41 +183,42 @@ def _measure_layouts(name: str, layouts: Layouts, measuring: Measuring) -> Compa
     return ComparedPlace(name, layouts.channels, {}, found)
 
 
-def _choose_format(formats: Mapping[str, int]) -> int:
-    """Return the format in which places are cut: that of the generated layouts which they are compared with.
-
-    Raises
-    ------
-    ConfigError
-        When these are of several formats, whose channels hold different things.
-    """
-    if len(set(formats.values())) > 1:
-        raise ConfigError(
-            "Layouts of models that know other channels cannot be compared with each other.",
-            expected="layouts of one format",
-            got=", ".join(f"{name}: format {form}" for name, form in formats.items()),
-            remedy="compare each of them with the places",
-        )
-    raster_format = min(formats.values(), default=RASTER_FORMAT)
+def _choose_format(formats: Sequence[int]) -> int:
+    """Return the format in which all is compared: the earliest of the generated layouts."""
+    raster_format = min(formats, default=RASTER_FORMAT)
     if raster_format < RASTER_FORMAT:
         rich.print(f"[yellow]format {raster_format}:[/] {EARLIER}")
     return raster_format
 
 
+def _convert(layouts: Layouts, resolution_m: float | None, raster_format: int) -> Layouts:
+    """Return generated layouts in the cells and in the channels in which they are compared."""
+    same = layouts.raster_format == raster_format
+    channels = layouts.channels if same else list_earlier_channels(layouts.channels, raster_format)
+    return convert_layouts(layouts, resolution_m or layouts.resolution_m, channels, raster_format)
+
+
 def _choose_windows(
     window_m: float, resolution_m: float | None, rasters: Sequence[CityRaster], made: Mapping[str, Layouts]
 ) -> tuple[float, int]:
-    """Return resolution and size in cells of all windows: those of generated layouts, or as asked for."""
+    """Return resolution and size in cells of all windows: those of generated layouts, or as asked for.
+
+    Raises
+    ------
+    ConfigError
+        When generated layouts differ in them.
+    """
     sizes = {(layouts.resolution_m, layouts.cells.shape[-1]) for layouts in made.values()}
     if len(sizes) > 1:
-        raise ConfigError("Generated layouts of several sizes cannot be compared.", got=sorted(sizes))
+        cells = {cell for cell, _ in sizes}
+        raise ConfigError(
+            "Generated layouts of several sizes cannot be compared.",
+            expected="layouts of one extent, in cells of one size",
+            got=", ".join(f"{size_px} × {size_px} cells of {cell:g} m" for cell, size_px in sorted(sizes)),
+            remedy=f"average the finer ones: resolution_m={max(cells):g}" if len(cells) > 1 else None,
+        )
     if sizes:
-        given_m, size_px = sizes.pop()
-        if resolution_m not in {None, given_m}:
-            raise ConfigError(
-                "The generated layouts have another resolution.", expected=given_m, got=f"resolution_m={resolution_m}"
-            )
-        return given_m, size_px
+        return sizes.pop()
     cell = float(resolution_m or max(min(raster.resolutions) for raster in rasters))
     return cell, round(window_m / cell)
 

@@ -14,6 +14,7 @@ from citygrain.data.datamodule import CityDataModule
 from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConfigError, DataError
 from citygrain.evaluation.curves import read_curves
+from citygrain.evaluation.cut_and_paste import judge_pasted, paste_layouts
 from citygrain.evaluation.disruption import judge_metrics
 from citygrain.evaluation.gather import gather, start_processes
 from citygrain.evaluation.memorisation import judge_copies, search_training
@@ -21,13 +22,14 @@ from citygrain.evaluation.obedience import judge_obedience, list_sweepable, swee
 from citygrain.evaluation.options import Classifier, Disruption, Embedding, Memorisation, Obedience
 from citygrain.evaluation.pictures import draw_pictures
 from citygrain.evaluation.realism import compare_sets, find_failures
-from citygrain.evaluation.report import Report, UsedEmbedding
+from citygrain.evaluation.report import Drawn, Report, UsedEmbedding
 from citygrain.evaluation.sets import Drawing, find_embedding, gather_sets, name_parts_folder
 from citygrain.evaluation.two_sample import tell_apart
+from citygrain.evaluation.view import View
 from citygrain.generation.requests import choose_sampler
 from citygrain.generation.windows import check_attempts
 from citygrain.geo.split import WHOLE
-from citygrain.protocols import Sampler, Trained
+from citygrain.protocols import HasParts, Sampler, Trained
 from citygrain.spec import LayoutSpec
 from citygrain.support.devices import SINGLE, check_precision
 from citygrain.version import __version__
@@ -46,6 +48,9 @@ def evaluate(
     against: str = "test",
     places: Sequence[str] | None = None,
     ask: Sequence[str] | None = None,
+    resolution_m: float | None = None,
+    channels: Sequence[str] | None = None,
+    raster_format: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
     precision: str = SINGLE,
@@ -58,6 +63,7 @@ def evaluate(
     obedience: Obedience = Obedience(),
     disrupt: bool = False,
     disruption: Disruption = Disruption(),
+    cut_and_paste: bool = True,
     sampler: Sampler | Mapping[str, Any] | None = None,
     data: str | Path = "data/cities",
     checkpoint: str | Path | None = None,
@@ -78,6 +84,13 @@ def evaluate(
     ask
         What each layout is asked to be, as its held-out window is: `place`, and names of conditions. None asks for the
         place, or for all conditions where `places` are given.
+    resolution_m
+        Edge of the cells that layouts are judged in: the model's own, or larger ones that drawn layouts and real
+        windows are averaged to, if the places of training have them. None for the model's own.
+    channels
+        Channels that layouts are judged in, some of the model's. None for all.
+    raster_format
+        Format of these channels: an earlier one stands beside models of that format. None for the model's own.
     seed
         Layout *i* is drawn with `seed` + *i*, whatever the batch size.
     batch_size
@@ -96,6 +109,8 @@ def evaluate(
     disrupt, disruption
         Whether the metrics themselves are tested on disrupted real windows, and on how many. Metrics that fail are left
         out of the summary.
+    cut_and_paste
+        Whether patches of training windows are judged beside the model: the bar of cut and paste.
     sampler
         Another sampler, or settings of the generator's own sampler that are changed, such as `{"steps": 24}`.
     data
@@ -107,7 +122,7 @@ def evaluate(
     Raises
     ------
     DataError
-        When places are not prepared, or have too few held-out windows.
+        When places are not prepared, have no cells of that size, or have too few held-out windows.
     ConfigError, ConditionError
         For numbers or conditions that make no sense.
     """
@@ -120,37 +135,51 @@ def evaluate(
     if against not in AGAINST:
         raise ConfigError("Layouts are compared with held-out windows.", got=against, choices=AGAINST)
     check_precision(precision)
-    _check_obedience(obedience, generator.spec)
     spec, out = generator.spec, Path(out)
+    view = View.of(spec, resolution_m, channels, raster_format)
+    seen = view.seen
+    _check_obedience(obedience, seen)
     drawing = Drawing(generator, choose_sampler(generator, sampler), precision, batch_size)
     asked = tuple(ask) if ask is not None else ("place",) if places is None else spec.scalars
     _check_asked(asked, spec, places)
     home, windows, n = _find_windows(generator, data, places, against, n)
-    learned, file = find_embedding(home, embedding.steps)
-    folder = name_parts_folder(out, drawing, (home, windows), file.name, [n, against, seed, asked])
+    learned, file = find_embedding(view.show_windows(TrainedOn.of(generator)).data(data), embedding.steps)
+    told = [n, against, seed, asked, *([] if view.is_own else [seen.to_dict()])]
+    folder = name_parts_folder(out, drawing, (home, windows), file.name, told)
     judged_metrics = None
     with start_processes(workers or os.cpu_count() or 1) as mapped:
         gathered = partial(
-            gather, channels=spec.channels, resolution_m=spec.resolution_m, embedding=learned, mapped=mapped
+            gather, channels=seen.channels, resolution_m=seen.resolution_m, embedding=learned, mapped=mapped
         )
-        sets = gather_sets(drawing, windows, gathered, folder, n=n, against=against, ask=asked, seed=seed)
+        sets = gather_sets(drawing, windows, gathered, folder, view, n=n, against=against, ask=asked, seed=seed)
         if disrupt:
             judged_metrics = judge_metrics(
-                sets.real, sets.floor, gathered, spec.channels, spec.resolution_m, windows=disruption.windows, seed=seed
+                sets.real, sets.floor, gathered, seen.channels, seen.resolution_m, windows=disruption.windows, seed=seed
             )
-    near, near_real = (search_training(of, home, memorisation.windows) for of in (sets.generated, sets.real))
-    answers = sweep_conditions(drawing, home, windows, folder, obedience, against=against, seed=seed)
-    realism = compare_sets(sets, spec, bootstrap=bootstrap, seed=seed)
+        searched = [sets.generated, sets.real]
+        if cut_and_paste:
+            among = windows.windows(against).locate(range(n))[0].tolist() if "place" in asked else None
+            searched.append(paste_layouts(sets.real, home, among, gathered, folder, view, ask=asked, seed=seed))
+    near, near_real, *near_pasted = search_training(searched, home, view, memorisation.windows)
+    answers = sweep_conditions(drawing, home, windows, folder, obedience, view, against=against, seed=seed)
+    realism = compare_sets(sets, seen, bootstrap=bootstrap, seed=seed)
+    two_sample = tell_apart(sets, seen, steps=classifier.steps, seed=seed)
+    copies = judge_copies(near, near_real, memorisation.windows)
+    pasted = None
+    for found, closest in zip(searched[2:], near_pasted, strict=True):
+        pasted = judge_pasted(found, sets.real, closest, realism, copies, seen, steps=classifier.steps, seed=seed)
     report = Report(
         citygrain=__version__,
         checkpoint=str(checkpoint or generator.provenance.get("name", type(generator).__name__)),
         model=type(generator).__name__,
         places=tuple(raster.name for raster in windows.rasters),
         trained_on=spec.places,
-        channels=spec.channels,
-        given=spec.given,
-        window_m=spec.size_px * spec.resolution_m,
-        resolution_m=spec.resolution_m,
+        channels=seen.channels,
+        given=seen.given,
+        window_m=seen.extent_m,
+        resolution_m=seen.resolution_m,
+        raster_format=seen.raster_format,
+        drawn=None if view.is_own else Drawn(spec.resolution_m, spec.channels, spec.raster_format),
         n=n,
         seed=seed,
         against=against,
@@ -158,14 +187,15 @@ def evaluate(
         embedding=UsedEmbedding("train windows of these places, without labels", file.name),
         realism=realism,
         disruption=judged_metrics,
-        two_sample=tell_apart(sets, spec, steps=classifier.steps, seed=seed),
-        memorisation=judge_copies(near, near_real, memorisation.windows),
-        obedience=judge_obedience(answers, spec, attempts=obedience.attempts, seed=seed),
+        two_sample=two_sample,
+        memorisation=copies,
+        cut_and_paste=pasted,
+        obedience=judge_obedience(answers, seen, attempts=obedience.attempts, seed=seed),
         failures=find_failures(sets, realism.measures),
         curves={} if checkpoint is None else read_curves(checkpoint),
         folder=out,
     )
-    draw_pictures(report, sets, near, near_real, answers, home, out)
+    draw_pictures(report, sets, near, near_real, answers, home, view, out)
     report.write(out)
     return report
 
@@ -224,10 +254,12 @@ def _check_asked(asked: Sequence[str], spec: LayoutSpec, places: Sequence[str] |
 
 def list_seen_places(generator: Trained) -> set[str]:
     """Return the names of all places that a model has seen: in its training, its codec's, and those before its own."""
-    codec = getattr(generator, "codec", None)
-    seen = {*generator.spec.places, *(() if codec is None else codec.spec.places)}
-    made = generator.provenance.get("begun_from")
-    while made:
-        seen |= set(made.get("places", ()))
-        made = made.get("begun_from")
+    parts = generator.parts.values() if isinstance(generator, HasParts) else ()
+    codecs = [codec for one in (generator, *parts) if (codec := getattr(one, "codec", None)) is not None]
+    seen = {place for one in (generator, *codecs) for place in one.spec.places}
+    for begun in (generator.provenance, *generator.provenance.get("parts", {}).values()):
+        made = begun.get("begun_from")
+        while made:
+            seen |= set(made.get("places", ()))
+            made = made.get("begun_from")
     return seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from citygrain.data.datamodule import CityDataModule
 from citygrain.data.transforms import INVERSE, SYMMETRIES, turn
 from citygrain.evaluation.gather import PART, Gathered, coarsen
+from citygrain.evaluation.view import View
 from citygrain.support.console import show_progress_bar
 
 COPY_PERCENTILE = 1.0
@@ -101,17 +102,24 @@ def find_nearest(layouts: NDArray[np.float32], training: Iterable[NDArray[np.flo
     return Nearest((best / cells**0.5).numpy(), index.numpy(), symmetry.numpy())
 
 
-def search_training(of: Gathered, training: CityDataModule, count: int) -> Nearest:
-    """Find the nearest training window of each layout, among the first `count` that the model saw."""
+def search_training(sets: Sequence[Gathered], training: CityDataModule, view: View, count: int) -> list[Nearest]:
+    """Find the nearest training window of each layout of some sets, among the first `count` that the model saw.
+
+    All are seen in the same view.
+    """
+    windows = training.windows("train")
 
     def parts() -> Iterator[NDArray[np.float32]]:
         with show_progress_bar("looking for copies", count) as advance:
             for start in range(0, count, PART):
                 positions = range(start, min(start + PART, count))
-                yield coarsen(training.batch("train", positions).layout)
+                shares = np.divide(view.show_cells(windows.read_cells(positions)), 255, dtype=np.float32)
+                yield coarsen(torch.from_numpy(shares))
                 advance(len(positions))
 
-    return find_nearest(of.coarse, parts())
+    found = find_nearest(np.concatenate([of.coarse for of in sets]), parts())
+    ends = np.cumsum([len(of) for of in sets])[:-1]
+    return [Nearest(*part) for part in zip(*(np.split(values, ends) for values in vars(found).values()), strict=True)]
 
 
 def judge_copies(generated: Nearest, real: Nearest, training_windows: int) -> Copies:

@@ -16,7 +16,9 @@ from citygrain.data.datamodule import CityDataModule
 from citygrain.evaluation.gather import PART, Arrays, keep_arrays
 from citygrain.evaluation.options import Obedience
 from citygrain.evaluation.sets import Drawing, request
-from citygrain.networks.frame import find_condition, is_settled
+from citygrain.evaluation.view import View
+from citygrain.layouts import Layouts
+from citygrain.networks.frame import FRAME, find_condition, is_settled
 from citygrain.plot import r_squared
 from citygrain.spec import LayoutSpec
 from citygrain.support.console import show_progress_bar
@@ -202,6 +204,7 @@ def sweep_conditions(
     windows: CityDataModule,
     folder: Path,
     wanted: Obedience,
+    view: View,
     *,
     against: str,
     seed: int,
@@ -220,31 +223,30 @@ def sweep_conditions(
         Where answers are kept.
     wanted
         Conditions, levels, and how many layouts.
+    view
+        How judges see layouts: conditions that they do not see are not swept.
     against
         Which of the windows are held out.
     seed
         Layout *i* of a sweep is drawn with `seed` + *i*.
     """
     spec = drawing.generator.spec
-    scalars = np.concatenate(
-        [training.batch("train", range(i, i + PART)).conditions.scalars.double().numpy() for i in range(0, POOL, PART)]
-    )
-    pool = {name: scalars[:, i] for i, name in enumerate(spec.scalars)}
+    pool = _measure_pool(training, view)
     n = wanted.levels * wanted.each
     seeds = range(seed, seed + n)
     held_out = windows.batch(against, [i % len(windows.windows(against)) for i in range(n)])
 
     def measured(asked: Values, attempts: int) -> Arrays:
         conditions = request(spec, held_out, {name: torch.from_numpy(values) for name, values in asked.items()})
-        found = drawing.draw(conditions, seeds, attempts).measured
-        return {name: found[name] for name in spec.scalars}
+        found = view.show(drawing.draw(conditions, seeds, attempts)).measured
+        return {name: found[name] for name in view.seen.scalars}
 
     def drawn(asked: Values, attempts: int = 1) -> Arrays:
         of = [*asked, str(wanted.levels), str(wanted.each), *(f"{p:g}" for p in wanted.between)]
         tried = [f"attempts_{attempts}"] if attempts > 1 else []
         return keep_arrays(folder / f"sweep_{'_'.join(of + tried)}.npz", partial(measured, asked, attempts))
 
-    names = list_sweepable(spec, wanted.conditions)
+    names = list_sweepable(view.seen, wanted.conditions)
     unasked = drawn({}) if names else {}
     found = {}
     with show_progress_bar("sweeping conditions", len(names)) as advance:
@@ -260,6 +262,21 @@ def sweep_conditions(
             )
             advance(1)
     return found
+
+
+def _measure_pool(training: CityDataModule, view: View) -> Values:
+    """Measure the training windows that retrieval answers with, as judges see them."""
+    names, parts = view.drawn.scalars, []
+    for start in range(0, POOL, PART):
+        positions = range(start, start + PART)
+        scalars = training.batch("train", positions).conditions.scalars.double().numpy()
+        found = {name: scalars[:, names.index(name)] for name in view.seen.scalars}
+        if not view.is_own:
+            cells = view.show_cells(training.windows("train").read_cells(positions))
+            measured = Layouts(cells, view.seen.channels, view.seen.resolution_m).measured
+            found |= {name: measured[name] for name in found if name not in FRAME}
+        parts.append(found)
+    return {name: np.concatenate([part[name] for part in parts]) for name in view.seen.scalars}
 
 
 def judge_obedience(answers: Mapping[str, Answers], spec: LayoutSpec, *, attempts: int, seed: int) -> dict[str, Obeyed]:

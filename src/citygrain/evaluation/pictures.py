@@ -15,6 +15,7 @@ from citygrain.evaluation.obedience import Answers
 from citygrain.evaluation.pages import format_number
 from citygrain.evaluation.report import Report
 from citygrain.evaluation.sets import Sets
+from citygrain.evaluation.view import View
 from citygrain.plot import make_sheet, save_figure, show_distances, show_histograms, show_requests, show_stages
 
 SHOWN = 8
@@ -31,6 +32,7 @@ def draw_pictures(
     near_real: Nearest,
     answers: Mapping[str, Answers],
     training: CityDataModule,
+    view: View,
     out: Path,
 ) -> None:
     """Draw what the page of a report shows.
@@ -47,6 +49,8 @@ def draw_pictures(
         Condition → answers to its sweep.
     training
         Where the training windows lie.
+    view
+        How judges see them.
     out
         Where the pictures go.
     """
@@ -60,7 +64,7 @@ def draw_pictures(
         _draw_failures(report, sets, out / "failures.png")
     if report.curves:
         save_figure(show_stages(report.curves), out / "curves.png")
-    _draw_closest(report, sets, near, training, out / "closest.png")
+    _draw_closest(report, sets, near, training, view, out / "closest.png")
     nearest = show_histograms(
         {"generated": near.distance, "held-out windows": near_real.distance},
         label="distance to the nearest training window, in standard deviations",
@@ -91,9 +95,9 @@ def _draw_failures(report: Report, sets: Sets, path: Path) -> None:
     _save_sheet(report, np.concatenate(layouts), titles, SHOWN, path)
 
 
-def _draw_closest(report: Report, sets: Sets, near: Nearest, training: CityDataModule, path: Path) -> None:
+def _draw_closest(report: Report, sets: Sets, near: Nearest, training: CityDataModule, view: View, path: Path) -> None:
     closest = np.argsort(near.distance)[:PAIRS]
-    originals = (training.batch("train", near.index[closest].tolist()).layout.numpy() * 255).round().astype(np.uint8)
+    originals = view.show_cells(training.windows("train").read_cells(near.index[closest].tolist()))
     alike = sets.generated.chosen(closest.tolist())
     turned = np.stack([turn(layout, int(near.symmetry[i])) for i, layout in zip(closest, alike, strict=True)])
     titles = [f"{near.distance[i]:.2f}" for i in closest] + ["nearest training window", *[""] * (len(closest) - 1)]

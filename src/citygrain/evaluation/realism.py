@@ -165,12 +165,13 @@ def compare_sets(sets: Sets, spec: LayoutSpec, *, bootstrap: int, seed: int) -> 
             times_floor=generated.value / floor.value if floor.value > 0 else math.nan,
         )
     generated_in, floor_in, ceiling_in = (
-        _metrics(of, sets.real, seed) for of in (sets.generated, sets.floor, sets.ceiling)
+        compare_points(of, sets.real, seed) for of in (sets.generated, sets.floor, sets.ceiling)
     )
     return Realism(measures, not_compared, EmbeddingMetrics(generated_in, floor_in, ceiling_in))
 
 
-def _metrics(of: Gathered, real: Gathered, seed: int) -> dict[str, float]:
+def compare_points(of: Gathered, real: Gathered, seed: int) -> dict[str, float]:
+    """Return every metric of a set against the held-out windows, in the embedding."""
     return {
         "frechet": frechet(of.points, real.points),
         "kernel": kernel(of.points, real.points, seed=seed),

@@ -16,6 +16,7 @@ import pandas as pd
 from citygrain.checkpoint import Checkpoint, read_checkpoint
 from citygrain.errors import DataError
 from citygrain.evaluation.curves import Curve
+from citygrain.evaluation.cut_and_paste import CutAndPaste
 from citygrain.evaluation.disruption import JudgedMetrics
 from citygrain.evaluation.memorisation import Copies
 from citygrain.evaluation.obedience import Obeyed
@@ -48,6 +49,46 @@ class UsedEmbedding:
 
 
 @dataclass(frozen=True)
+class BarRow:
+    """A figure of the model beside the same of other layouts.
+
+    Attributes
+    ----------
+    label
+        Of the figure.
+    real, generated, pasted
+        Its value for other real windows, for the model, and for patches of training windows.
+    is_share
+        Whether it is a share, which is shown as a percentage.
+    """
+
+    label: str
+    real: float
+    generated: float
+    pasted: float
+    is_share: bool = False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The layouts as the model draws them, if they are judged in other cells or channels.
+
+    Attributes
+    ----------
+    resolution_m
+        Edge of a cell in metres.
+    channels
+        Their channels.
+    raster_format
+        Format of these channels.
+    """
+
+    resolution_m: float
+    channels: tuple[str, ...]
+    raster_format: int
+
+
+@dataclass(frozen=True)
 class Report:
     """All that an evaluation found out about a model.
 
@@ -62,9 +103,9 @@ class Report:
     places, trained_on
         Places whose windows it was compared with, and places that it was trained on.
     channels, given
-        Channels of its layouts, and those among them that it is given.
+        Channels in which its layouts are judged, and those among them that it is given.
     window_m, resolution_m
-        Edge of a layout, and of a cell, in metres.
+        Edge of a layout, and of a cell in which it is judged, in metres.
     n
         Layouts of each set.
     seed
@@ -89,6 +130,12 @@ class Report:
         Measures in which generated layouts are farthest from real ones.
     curves
         Losses of the training, see `citygrain.evaluation.curves`.
+    cut_and_paste
+        How near patches of training windows come, asked for the same thing; None where that was left out.
+    raster_format
+        Format of the channels in which layouts are judged; None in reports of earlier versions.
+    drawn
+        The layouts as the model draws them; None where they are judged as they are drawn.
     folder
         Where the report and its pictures lie; no part of what it says.
     """
@@ -114,6 +161,9 @@ class Report:
     obedience: Mapping[str, Obeyed]
     failures: tuple[Failure, ...] = ()
     curves: Mapping[str, Mapping[str, Curve]] = field(default_factory=dict)
+    cut_and_paste: CutAndPaste | None = None
+    raster_format: int | None = None
+    drawn: Drawn | None = None
     folder: Path | None = field(default=None, compare=False)
 
     @classmethod
@@ -171,19 +221,37 @@ class Report:
         write_page(folder / PAGE, TEMPLATES, "evaluation", report=self)
 
     @property
-    def groups(self) -> dict[str, list[MeasureDistance]]:
-        """What the measures are about → their distances."""
-        groups: dict[str, list[MeasureDistance]] = {}
-        for measure in self.realism.measures.values():
-            groups.setdefault(measure.group, []).append(measure)
+    def groups(self) -> dict[str, dict[str, MeasureDistance]]:
+        """What the measures are about → measure → its distances."""
+        groups: dict[str, dict[str, MeasureDistance]] = {}
+        for name, measure in self.realism.measures.items():
+            groups.setdefault(measure.group, {})[name] = measure
         return groups
 
     @property
     def median_times_floor(self) -> float:
         """Median over the measures of the distance in multiples of the floor, without metrics that were left out."""
+        return self._median({name: of.times_floor for name, of in self.realism.measures.items()})
+
+    def _median(self, times_floor: Mapping[str, float]) -> float:
         left_out = {} if self.disruption is None else self.disruption.left_out
-        times = [measure.times_floor for name, measure in self.realism.measures.items() if name not in left_out]
+        times = [times for name, times in times_floor.items() if name not in left_out]
         return float(np.nanmedian(times)) if times else math.nan
+
+    @property
+    def bar(self) -> tuple[BarRow, ...]:
+        """The figures of the model beside those of real windows and of cut and paste; none where that was left out."""
+        pasted, told, inside = self.cut_and_paste, self.two_sample, self.realism.embedding
+        if pasted is None:
+            return ()
+        copies, median = self.memorisation, self._median(pasted.times_floor)
+        accuracy = pasted.two_sample.accuracy
+        return (
+            BarRow("told apart", told.floor.accuracy, told.generated.accuracy, accuracy, is_share=True),
+            BarRow("Fréchet distance", *(of["frechet"] for of in (inside.floor, inside.generated, pasted.embedding))),
+            BarRow("median × floor", 1.0, self.median_times_floor, median),
+            BarRow("near copies", copies.expected, copies.share_closer, pasted.share_closer, is_share=True),
+        )
 
     @property
     def median_slope(self) -> float:
@@ -195,6 +263,19 @@ class Report:
     def attempts(self) -> int:
         """How many attempts were made at each corrected layout; 0 where layouts were not corrected."""
         return next((of.attempts for of in self.obedience.values() if of.corrected is not None), 0)
+
+    @property
+    def view(self) -> str:
+        """In words, what layouts were judged in and what they are drawn in; empty where that is the same."""
+        if self.drawn is None:
+            return ""
+        parts = []
+        if self.drawn.resolution_m != self.resolution_m:
+            parts.append(f"judged in cells of {self.resolution_m:g} m, drawn in cells of {self.drawn.resolution_m:g} m")
+        if self.drawn.channels != self.channels:
+            earlier = "" if self.drawn.raster_format == self.raster_format else f" of format {self.raster_format}"
+            parts.append(f"judged in the channels{earlier} {', '.join(self.channels)}")
+        return "; ".join(parts)
 
     def worst_measures(self, count: int = WORST) -> list[MeasureDistance]:
         """Return the measures that are farthest from held-out windows, in multiples of the floor."""

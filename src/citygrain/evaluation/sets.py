@@ -20,6 +20,7 @@ from citygrain.evaluation.distribution import shuffle_tiles
 from citygrain.evaluation.embedding import LayoutEmbedding, keep_embedding
 from citygrain.evaluation.form import FORM
 from citygrain.evaluation.gather import Cells, Gathered
+from citygrain.evaluation.view import View
 from citygrain.generation.windows import draw
 from citygrain.geo.split import WHOLE
 from citygrain.layouts import Layouts
@@ -108,6 +109,7 @@ def gather_sets(
     data: CityDataModule,
     gathered: Callable[..., Gathered],
     folder: Path,
+    view: View,
     *,
     n: int,
     against: str,
@@ -123,9 +125,11 @@ def gather_sets(
     data
         Where real windows come from.
     gathered
-        Gathers layouts: `citygrain.evaluation.gather.gather` of these channels.
+        Gathers layouts: `citygrain.evaluation.gather.gather` of the channels that judges see.
     folder
         Where parts are kept.
+    view
+        How judges see the layouts.
     n
         Layouts of each set.
     against
@@ -150,13 +154,13 @@ def gather_sets(
         windows = data.batch(against, chosen[positions.start : positions.stop])
         scalars = {name: windows.conditions.scalars[:, spec.scalars.index(name)] for name in ask if name != "place"}
         asked = request(spec, windows, scalars, place="place" in ask)
-        return drawing.draw(asked, range(seed + positions.start, seed + positions.stop)).cells
+        return view.show(drawing.draw(asked, range(seed + positions.start, seed + positions.stop))).cells
 
     def real(positions: range) -> Cells:
-        return held_out.read_cells(chosen[positions.start : positions.stop])
+        return view.show_cells(held_out.read_cells(chosen[positions.start : positions.stop]))
 
     def floor(positions: range) -> Cells:
-        return others.read_cells(spare[positions.start : positions.stop])
+        return view.show_cells(others.read_cells(spare[positions.start : positions.stop]))
 
     def ceiling(positions: range) -> Cells:
         return shuffle_tiles(floor(positions), seed=positions.start)

@@ -23,8 +23,9 @@ from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.data.trained_on import TrainedOn
 from citygrain.errors import ConditionError, ConfigError
-from citygrain.generation.area import Fields, draw_area, read_bearing
+from citygrain.generation.area import Fields, draw_area
 from citygrain.generation.continuity import count_street_ends
+from citygrain.generation.extent import read_bearing
 from citygrain.generation.fields import read_fields
 from citygrain.generation.requests import Level, check_counts, choose_sampler, list_seeds, read_levels
 from citygrain.generation.site import Ground, Site, find_bearing, locate_site, mark_kept_channels, read_site
@@ -341,7 +342,7 @@ def redraw(
     overlap: float = 0.5,
     batch_size: int = 16,
 ) -> Edit:
-    """Redraw a site, once with each seed.
+    """Redraw a site, once with each seed. A model that is given channels is given those of the site: they stay.
 
     Parameters
     ----------
@@ -368,11 +369,12 @@ def redraw(
     _check_requests(fields, site.unknown)
     keep = torch.from_numpy(~site.free | stays[:, None, None])[None]
     known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep)
+    given = known.layout[:, [spec.channels.index(name) for name in spec.given]] if spec.given else None
     cells, names = [site.layout], [BEFORE]
     with show_progress_bar("redrawing the site", len(seeds)) as advance:
         for i, seed in enumerate(seeds):
             drawn = draw_area(
-                generator, site.free.shape, fields, known=known, place=place, seed=seed, sampler=sampler,
+                generator, site.free.shape, fields, known=known, given=given, place=place, seed=seed, sampler=sampler,
                 strength=strength, begin=begin, overlap=overlap, batch_size=batch_size,
             )  # fmt: skip
             cells.append(drawn.numpy())

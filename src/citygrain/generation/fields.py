@@ -17,6 +17,7 @@ from torch import Tensor
 
 from citygrain.errors import ConditionError, DataError
 from citygrain.geo.rasterize import Grid
+from citygrain.networks.frame import find_condition
 from citygrain.spec import Conditions, LayoutSpec
 
 RASTERS = (".tif", ".tiff", ".vrt", ".asc", ".img")
@@ -87,6 +88,23 @@ def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[
                 got=dict(value),
             )
     return fields
+
+
+def measure_fields(layout: Tensor, spec: LayoutSpec) -> dict[str, Tensor]:
+    """Measure each cell of an area as the condition maps of a spec measure it: condition → `(H, W)` in its unit.
+
+    So the densities that one model has drawn over an area become what `citygrain.generation.area.draw_area` requests of
+    another model there. For single windows see `citygrain.data.transforms.measure_condition_maps`.
+
+    Parameters
+    ----------
+    layout
+        `(C, H, W)` in [0, 1], with the channels of the spec.
+    spec
+        Names the maps.
+    """
+    weights = [[find_condition(name).weights.get(channel, 0.0) for channel in spec.channels] for name in spec.maps]
+    return dict(zip(spec.maps, torch.einsum("mc,chw->mhw", layout.new_tensor(weights), layout), strict=True))
 
 
 def _varied(start: float, end: float, towards: str, grid: Grid) -> NDArray[np.float32]:

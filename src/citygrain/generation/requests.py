@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from citygrain.errors import CapabilityError, ConfigError
+from citygrain.errors import ConfigError
 from citygrain.layouts import COLUMNS
 from citygrain.protocols import Generator, Sampler
 from citygrain.samplers.base import find_fitting_samplers
-from citygrain.support.targets import TARGET, check_signatures, instantiate
+from citygrain.samplers.parts import change_settings
+from citygrain.support.targets import TARGET, instantiate
 
 MOST = 2**31 - 1
 """More than anybody draws, and what still fits into an index."""
@@ -101,7 +101,8 @@ def choose_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | N
         The generator that draws with the sampler.
     wanted
         A sampler; a mapping with `_target_` that describes a sampler; or settings of the generator's own sampler that
-        are changed. Settings with the value None stay as they are.
+        are changed. Settings with the value None stay as they are. Of a model with parts, a setting is changed in every
+        part that has it; `{"ground": {"steps": 8}}` changes it in one part.
 
     Raises
     ------
@@ -127,15 +128,7 @@ def choose_sampler(generator: Generator, wanted: Sampler | Mapping[str, Any] | N
         return described
     if not turned:
         return None
-    kind = type(generator.sampler)
-    settings = [f.name for f in fields(kind)]
-    for name in turned:
-        if name not in settings:
-            raise CapabilityError(
-                f"{kind.__name__}, the sampler of this model, has no such setting.", got=name, choices=settings
-            )
-    check_signatures({TARGET: f"{kind.__module__}.{kind.__qualname__}", **turned}, "sampler")
-    return replace(generator.sampler, **turned)
+    return change_settings(generator.sampler, turned)
 
 
 def count_columns(asked: Asked, n: int) -> int:

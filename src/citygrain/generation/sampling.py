@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from citygrain.errors import ConfigError
-from citygrain.generation.area import draw_areas
+from citygrain.generation.extent import draw_areas
 from citygrain.generation.fields import varies
 from citygrain.generation.georeference import Georeference, lay_grids, read_bearings
 from citygrain.generation.given import Given, read_given_windows

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from citygrain.errors import ConfigError
@@ -24,6 +23,9 @@ from citygrain.support.devices import SINGLE, check_precision, find_device, use_
 
 NEAR = 0.02
 """The error below which no further attempt is made, in standard deviations over the training windows."""
+
+Drawn = tuple[Tensor, list[DrawnWays | None]]
+"""Layouts `(B, C, H, W)`, and the ways of each as lines, or None."""
 
 
 def draw(
@@ -80,25 +82,21 @@ def draw(
         raise ConfigError("A batch holds one layout or more.", expected="batch_size ≥ 1", got=batch_size)
     spec = generator.spec
     device = find_device(generator)
-    layouts, codes = [], []
+    layouts: list[Tensor] = []
+    ways: list[DrawnWays | None] = []
     with show_progress_bar("drawing layouts", len(seeds) if show_progress else 0) as advance:
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
 
-            def drawn(asked: Conditions, rows: Tensor, part: slice = part) -> tuple[Tensor, Tensor]:
+            def drawn(asked: Conditions, rows: Tensor, part: slice = part) -> Drawn:
                 noise = Noise([seeds[part][i] for i in rows.tolist()], device)
                 with use_precision(precision, device):
-                    if isinstance(generator, DrawsWays):
-                        code = generator.sample_code(asked.to(device), noise=noise, sampler=sampler)
-                        made = generator.from_code(code)
-                    else:
-                        made = generator.sample(asked.to(device), noise=noise, sampler=sampler)
-                        code = made.new_empty(len(made), 0)
-                return (made.float().cpu() * 255).round() / 255, code.cpu()
+                    made, lines = _sample(generator, asked.to(device), noise, sampler)
+                return (made.float().cpu() * 255).round() / 255, lines
 
-            found, code = _nearest_attempt(spec, conditions[part], attempts, drawn)
+            found, lines = _nearest_attempt(spec, conditions[part], attempts, drawn)
             layouts.append(found)
-            codes.append(code)
+            ways += lines
             advance(len(found))
     cells = (torch.cat(layouts) * 255).round().to(torch.uint8).numpy()
     requested = {
@@ -115,31 +113,32 @@ def draw(
         requested=requested,
         raster_format=spec.raster_format,
         columns=columns,
-        ways=_read_ways(generator, torch.cat(codes), cells),
+        ways=tuple(one.drawn_as(layout) for one, layout in zip(ways, cells, strict=True) if one is not None),
     )
 
 
-def _read_ways(generator: Trained, code: Tensor, cells: NDArray[np.uint8]) -> tuple[DrawnWays, ...]:
-    """Return the ways of layouts as the lines that they were drawn as; none for a family that draws cells."""
-    if not isinstance(generator, DrawsWays):
-        return ()
-    return tuple(ways.drawn_as(layout) for ways, layout in zip(generator.read_ways(code), cells, strict=True))
+def _sample(generator: Trained, asked: Conditions, noise: Noise, sampler: Sampler | None) -> Drawn:
+    """Draw layouts `(B, C, H, W)`, and the ways of each as the lines that they were drawn as, if they were."""
+    if isinstance(generator, DrawsWays):
+        made, ways = generator.sample_with_ways(asked, noise=noise, sampler=sampler)
+        return made, list(ways)
+    return generator.sample(asked, noise=noise, sampler=sampler), [None] * len(asked)
 
 
 def _nearest_attempt(
     spec: LayoutSpec,
     conditions: Conditions,
     attempts: int,
-    drawn: Callable[[Conditions, Tensor], tuple[Tensor, Tensor]],
-) -> tuple[Tensor, Tensor]:
-    """Draw layouts `(B, C, H, W)` and their codes, and draw those again that miss.
+    drawn: Callable[[Conditions, Tensor], Drawn],
+) -> Drawn:
+    """Draw layouts `(B, C, H, W)` and their ways, and draw those again that miss.
 
     `drawn` takes requests and their rows.
     """
     rows = torch.arange(len(conditions))
-    layouts, codes = drawn(conditions, rows)
+    layouts, ways = drawn(conditions, rows)
     if attempts == 1 or not spec.scalars:
-        return layouts, codes
+        return layouts, ways
     spread = torch.tensor([0.0 if is_settled(name, spec.given) else spec.spread(name) for name in spec.scalars])
     limits = torch.tensor([[spec.quantile(name, p) for name in spec.scalars] for p in (0, 100)])
     low, high = limits[0].minimum(conditions.scalars), limits[1].maximum(conditions.scalars)
@@ -157,14 +156,15 @@ def _nearest_attempt(
         if not len(rows):
             break
         tried = (asked[rows] + step[rows] * off[rows] * spread).clamp(low[rows], high[rows])
-        again, code = drawn(replace(conditions[rows], scalars=tried), rows)
+        again, lines = drawn(replace(conditions[rows], scalars=tried), rows)
         still = missing(again, rows)
         nearer = still.square().sum(1) < off[rows].square().sum(1)
         kept = rows[nearer]
         layouts[kept], asked[kept], off[kept] = again[nearer], tried[nearer], still[nearer]
-        codes[kept] = code[nearer]
+        for row, better in zip(kept.tolist(), nearer.nonzero()[:, 0].tolist(), strict=True):
+            ways[row] = lines[better]
         step[rows[~nearer]] /= 2  # the last step went too far
-    return layouts, codes
+    return layouts, ways
 
 
 def check_attempts(attempts: Any) -> None:

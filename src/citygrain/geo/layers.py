@@ -165,6 +165,16 @@ def find_parts(channel: str, raster_format: int = RASTER_FORMAT) -> Mapping[str,
     return PARTED.get(channel, {channel: 1.0}) if raster_format == 1 else {channel: 1.0}
 
 
+def list_earlier_channels(channels: Sequence[str], raster_format: int) -> tuple[str, ...]:
+    """Return the channels of an earlier format that channels of today can be added up to, in order.
+
+    >>> list_earlier_channels(("building", "street", "service", "walk"), 1)
+    ('building', 'street')
+    """
+    new = PARTS if raster_format == 1 else ()
+    return tuple(name for name in channels if name not in new and set(find_parts(name, raster_format)) <= set(channels))
+
+
 def select_channels(
     cells: NDArray[np.uint8], channels: Sequence[str], wanted: Sequence[str], raster_format: int = RASTER_FORMAT
 ) -> NDArray[np.uint8]:

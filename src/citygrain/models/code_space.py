@@ -58,6 +58,11 @@ class CodeSpace(nn.Module):
             as_module(self.codec).eval()
         return self
 
+    @property
+    def channelwise(self) -> bool:
+        """Whether each channel of a clean tensor stands for the channel of the layout with the same index."""
+        return self.codec is None
+
     @torch.no_grad()
     def measure_data(self, layouts: Tensor) -> None:
         """Measure shift and scale of each channel on training layouts `(N, C, H, W)`."""
@@ -80,7 +85,7 @@ class CodeSpace(nn.Module):
 
     def settled(self, keep: Tensor) -> Tensor:
         """Return which elements of clean tensors stand for kept cells only, see `find_settled`."""
-        return find_settled(keep, self.latent_shape, channelwise=self.codec is None)
+        return find_settled(keep, self.latent_shape, channelwise=self.channelwise)
 
     def to_layout(self, clean: Tensor) -> Tensor:
         """Return the layouts `(B, C, H, W)` in [0, 1] of standardised clean `(B, *latent_shape)`."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from citygrain.errors import ConditionError, ConfigError
 from citygrain.models.adversarial import Game, GanLoss, NonSaturating
+from citygrain.models.given_channels import WAYS, find_given, join_channels, name_given, require_given
 from citygrain.models.reconstruction import ReconstructionLoss
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.protocols import Noise, Sampler
 from citygrain.samplers.implicit import Truncated
 from citygrain.spec import Conditions, LayoutSpec
 
-NETWORKS = ("arterial", "street", "service", "cycle", "walk", "rail", "water")
+NETWORKS = (*WAYS, "water")
 """Channels that are given by default: all networks of movement, and water."""
 
 
@@ -79,19 +78,10 @@ class Pix2Pix(nn.Module):
     ) -> None:
         super().__init__()
         names = tuple(c for c in NETWORKS if c in spec.channels) if given is None else tuple(given)
-        unknown = [name for name in names if name not in spec.channels]
-        if unknown or not 0 < len(set(names)) < len(spec.channels):
-            raise ConfigError(
-                "These channels cannot be given.",
-                expected="at least one channel that the layouts have, and not all of them",
-                got=", ".join(unknown or names) or "none",
-                choices=spec.channels,
-            )
-        self.spec = replace(spec, given=names)
+        self.spec = name_given(spec, names)
         self.sampler = sampler or Truncated()
         self.fidelity, self.warmup, self.noise_channels = fidelity, warmup, noise_channels
-        self.given = [spec.channels.index(name) for name in names]
-        self.made = [i for i in range(len(spec.channels)) if i not in self.given]
+        self.given, self.made = find_given(self.spec)
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.planes = ConditionPlanes(spec)
         self.network = network(
@@ -132,7 +122,7 @@ class Pix2Pix(nn.Module):
         given = layout[:, self.given]
         noise = torch.randn(len(layout), self.noise_channels, *layout.shape[2:], device=layout.device)
         logits = self.logits(given, conditions, noise)
-        made = self._join(given, logits.sigmoid())
+        made = join_channels(given, logits.sigmoid(), self.spec)
         alone = self.training and bool(self.batches < self.warmup)
         losses = self._judge_alone(made, conditions) if alone else self.game.compute_losses(layout, made, conditions)
         reconstruction = self.beginning if alone else self.reconstruction
@@ -155,21 +145,11 @@ class Pix2Pix(nn.Module):
         ConditionError
             When no channels are given.
         """
-        if not bool(conditions.given_present.all()):
-            raise ConditionError(
-                "This model makes some channels for others, and none are given.",
-                expected=f"given channels: {', '.join(self.spec.given)}",
-                remedy="citygrain sample takes them from a prepared place (given.place=…); in Python, "
-                "Conditions.request(spec, n, asked, given={…})",
-            )
+        given = require_given(conditions, self.spec)
         drawn = truncation * noise.normal(self.noise_channels, self.spec.size_px, self.spec.size_px)
-        return self._join(conditions.given, self.logits(conditions.given, conditions, drawn).sigmoid())
+        return join_channels(given, self.logits(given, conditions, drawn).sigmoid(), self.spec)
 
     @torch.no_grad()
     def sample(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
         """Draw layouts `(B, C, H, W)` in [0, 1]."""
         return (sampler or self.sampler)(self, conditions, noise)
-
-    def _join(self, given: Tensor, made: Tensor) -> Tensor:
-        order = torch.argsort(torch.tensor(self.given + self.made, device=made.device))
-        return torch.cat([given.to(made.dtype), made], 1)[:, order]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -21,8 +20,9 @@ from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
-from citygrain.geo.window_strokes import Strokes, split_at_site
+from citygrain.geo.window_strokes import Strokes
 from citygrain.measures import MEASURES
+from citygrain.models.given_strokes import CHANCES, WHOLE, give_part
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.networks.stroke_network import Steps
@@ -41,16 +41,13 @@ from citygrain.samplers.stroke_plan import Plan, plan_window
 from citygrain.samplers.strokes import DrawStrokes
 from citygrain.spec import Conditions, LayoutSpec
 
-SITE_SHARE = 0.35
-"""Share of training windows of which a part is given."""
-
 TOGETHER = 8
 """Windows that are read together in training."""
 
-Floats = NDArray[np.float64]
+FRAME_WEIGHT = 10.0
+"""Weight of the frame in training. It is one step of some two hundred, and all others depend on it."""
 
-KEPT_SHARE = 0.25
-"""Share of these in which some kinds are given on the site, too."""
+Floats = NDArray[np.float64]
 
 
 class StrokeTransformer(nn.Module):
@@ -137,12 +134,9 @@ class StrokeTransformer(nn.Module):
 
     # Codes ------------------------------------------------------------------------------------------------------
 
-    def write_code(self, strokes: Strokes, symmetry: int = 0) -> Tensor:
-        """Return the code `(rows, 8)` of the strokes of a window, in one of the 8 symmetries."""
-        written = self.code.write(strokes)
-        if symmetry:
-            written = written.turned(symmetry, self.code.grid_m)
-        return torch.from_numpy(self.code.to_code(written))
+    def write_code(self, strokes: Strokes) -> Tensor:
+        """Return the code `(rows, 8)` of the strokes of a window."""
+        return torch.from_numpy(self.code.to_code(self.code.write(strokes)))
 
     def to_code(self, layout: Tensor) -> Tensor:
         """Return the codes `(B, rows, 8)` of the ways that are traced in layouts `(B, C, H, W)`."""
@@ -192,25 +186,31 @@ class StrokeTransformer(nn.Module):
     def code_loss(self, code: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """Return the mean surprise of the steps of codes `(B, rows, 8)` in nats a step, and its parts.
 
-        Each window is turned to one of the 8 symmetries, and of half of them a part is given.
+        Each window is turned to one of the 8 symmetries, and of some of them a part is given. The frame of a window has
+        a weight of its own in training. It is not learned from mirrored windows: their bearing is not one of the place.
         """
         symmetry = torch.randint(8, (len(code),)).tolist()
         written, kept, sites = self._vary(code, symmetry)
         if self.spec.maps:
             maps = torch.stack([turn(one, s) for one, s in zip(conditions.maps, symmetry, strict=True)])
             conditions = replace(conditions, maps=maps)
-        nll, parts, count = self._measure_surprise(written, kept, sites, conditions)
+        nll, parts, count = self._measure_surprise(
+            written, kept, sites, conditions, framed=[one.bit_count() % 2 == 0 for one in symmetry]
+        )
         total = count.sum().clamp_min(1)
+        frame, frames = parts.pop("frame"), parts.pop("frames").clamp_min(1)
         means = {name: part / total for name, part in parts.items()}
         whole = torch.tensor([not one.given.any() for one in written], device=nll.device)
         window = (nll * whole).sum() / whole.sum().clamp_min(1)
-        return {"loss": nll.sum() / total, "window": window.detach(), **means}
+        more = (FRAME_WEIGHT - 1) * frame if self.training else 0.0
+        means["frame"] = frame.detach() / frames
+        return {"loss": (nll.sum() + more) / total, "window": window.detach(), **means}
 
     @torch.no_grad()
     def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
         """Return the log-likelihood `(B,)`, in nats, of the strokes that are traced in layouts."""
         written = [self.code.from_code(one) for one in self.to_code(layout).cpu().numpy()]
-        nll, _, _ = self._measure_surprise(written, [[]] * len(written), _whole(len(written)), conditions)
+        nll, _, _ = self._measure_surprise(written, [[]] * len(written), np.tile(WHOLE, (len(written), 1)), conditions)
         return -nll
 
     @torch.no_grad()
@@ -222,6 +222,14 @@ class StrokeTransformer(nn.Module):
     def sample_code(self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None) -> Tensor:
         """Draw codes `(B, rows, 8)`."""
         return (sampler or self.sampler)(self, conditions, noise)
+
+    @torch.no_grad()
+    def sample_with_ways(
+        self, conditions: Conditions, *, noise: Noise, sampler: Sampler | None = None
+    ) -> tuple[Tensor, list[DrawnWays]]:
+        """Draw layouts, as `sample` does, and return their ways as lines, too."""
+        code = self.sample_code(conditions, noise=noise, sampler=sampler)
+        return self.from_code(code), self.read_ways(code)
 
     def read_ways(self, code: Tensor) -> list[DrawnWays]:
         """Return the ways of codes `(B, rows, 8)` as lines."""
@@ -275,17 +283,25 @@ class StrokeTransformer(nn.Module):
         return logits
 
     def _measure_surprise(
-        self, written: list[Written], kept: list[list[int]], sites: Floats, conditions: Conditions
+        self,
+        written: list[Written],
+        kept: list[list[int]],
+        sites: Floats,
+        conditions: Conditions,
+        framed: Sequence[bool] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the surprise of windows `(B,)` in nats, its three parts summed, and how many steps they are of `(B,)`.
+        """Return the surprise of windows `(B,)` in nats, its parts summed, and how many steps they are of `(B,)`.
 
         Windows with as many steps are read together: the time for one grows with the longest.
         """
-        texts = [write_text(one, self.code, stays) for one, stays in zip(written, kept, strict=True)]
+        texts = [
+            write_text(one, self.code, stays, framed=drawn)
+            for one, stays, drawn in zip(written, kept, framed or [True] * len(written), strict=True)
+        ]
         order = sorted(range(len(texts)), key=lambda i: len(texts[i].op))
         device = conditions.scalars.device
         surprise, count = torch.zeros(len(texts), device=device), torch.zeros(len(texts), device=device)
-        parts = {name: torch.zeros((), device=device) for name in ("op", "x", "y")}
+        parts = {name: torch.zeros((), device=device) for name in ("op", "x", "y", "frame", "frames")}
         for start in range(0, len(order), TOGETHER):
             rows = order[start : start + TOGETHER]
             index = torch.tensor(rows, device=device)
@@ -310,27 +326,19 @@ class StrokeTransformer(nn.Module):
             count = count.index_add(0, row, torch.ones_like(of_op))
             for name, part in (("op", of_op), ("x", of_x), ("y", of_y)):
                 parts[name] = parts[name] + part.sum().detach()
+            parts["frame"] = parts["frame"] + (of_x + of_y)[op == FRAME].sum()
+            parts["frames"] = parts["frames"] + (op == FRAME).sum()
         return surprise, parts, count
 
     def _vary(self, code: Tensor, symmetry: list[int]) -> tuple[list[Written], list[list[int]], Floats]:
         """Turn each window to one of the 8 symmetries, and give a part of some of them."""
-        chance = torch.rand(len(code), 10).tolist()
-        written, kept, sites = [], [], _whole(len(code))
-        half = self.code.extent_m / 2
-        for i, one in enumerate(code.cpu().numpy()):
-            window = self.code.from_code(one).turned(symmetry[i], self.code.grid_m)
-            stays: list[int] = []
-            if chance[i][0] < SITE_SHARE and len(window):
-                only_kinds = chance[i][1] < KEPT_SHARE / 2
-                site = (-half, -half, half, half) if only_kinds else _draw_site(chance[i][2:], half)
-                if chance[i][1] < KEPT_SHARE:
-                    stays = list(range(1 + int(chance[i][9] * (len(self.code.kinds) - 1))))
-                parted = split_at_site(self.code.read(window), site, stays)
-                window = self.code.write(parted)
-                sites[i] = np.array(site) / half
-            written.append(window)
-            kept.append(stays)
-        return written, kept, sites
+        chance = torch.rand(len(code), CHANCES).tolist()
+        parted = [
+            give_part(self.code, self.code.from_code(one).turned(turned, self.code.grid_m), numbers)
+            for one, turned, numbers in zip(code.cpu().numpy(), symmetry, chance, strict=True)
+        ]
+        written, kept, sites = zip(*parted, strict=True)
+        return list(written), list(kept), np.array(sites)
 
 
 class StepReader:
@@ -362,28 +370,3 @@ class StepReader:
         self.modulation = [tuple(part[rows] for part in parts) for parts in self.modulation]
         for past in self.pasts:
             past.select(rows)
-
-
-def _whole(count: int) -> Floats:
-    """Return sites that are whole windows."""
-    return np.tile(np.array([-1.0, -1.0, 1.0, 1.0]), (count, 1))
-
-
-def _draw_site(chance: list[float], half: float) -> tuple[float, float, float, float]:
-    """Draw a site from seven random numbers: each of its sides lies at the window's edge in a third of cases."""
-    spans = []
-    for position, size, side in (chance[:3], chance[3:6]):
-        width = 2 * half * (0.15 + 0.7 * size)
-        low = -half + position * (2 * half - width)
-        high = low + width
-        if side < 0.25:
-            low = -half
-        elif side < 0.5:
-            high = half
-        elif side < 0.65:
-            low, high = -half, half
-        spans.append((low, high))
-    (left, right), (top, bottom) = spans
-    if math.isclose(right - left, 2 * half) and math.isclose(bottom - top, 2 * half):
-        right = half * (2 * chance[6] - 1) * 0.5
-    return left, top, right, bottom

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from citygrain.errors import ConfigError
 from citygrain.networks.blocks import FourierFeatures, Table
+from citygrain.networks.stroke_rays import RAYS
 from citygrain.networks.transformer import Adaptive, Past
 
 WAVES = 32
@@ -35,6 +36,8 @@ class Steps(NamedTuple):
         `(B, L)` which section the next step is in.
     vertex, number
         `(B, L)` vertices of the stroke so far, and strokes of the section so far.
+    rays
+        `(B, L, RAYS)` what lies around a vertex, see `citygrain.networks.stroke_rays.cast_rays`.
     state
         `(B, L, S)` numbers of order one: how the pen moved, what has been drawn, and what remains of each request.
     """
@@ -46,6 +49,7 @@ class Steps(NamedTuple):
     section: Tensor
     vertex: Tensor
     number: Tensor
+    rays: Tensor
     state: Tensor
 
 
@@ -116,6 +120,8 @@ class StrokeNetwork(nn.Module):
         self.op_logits.weight = Table(self.op_logits.weight)
         self.chosen = _table(ops, width)
         self.to_x, self.to_y = _perceptron(width), _perceptron(width)
+        self.rays = nn.Linear(RAYS * (self.waves.size + 2), width, bias=False)
+        nn.init.zeros_(self.rays.weight)
 
     def modulate(self, embedding: Tensor) -> Modulation:
         """Return what shifts and scales the blocks and the last norm, given the conditions' embedding `(B, E)`."""
@@ -137,6 +143,7 @@ class StrokeNetwork(nn.Module):
             + self.number(steps.number.clamp(max=NUMBERS - 1))
             + placed * (self.x(steps.x) + self.y(steps.y))
             + self.state(torch.cat([steps.state, waves * placed], -1))
+            + self.rays(self._describe_rays(steps.rays.to(at.dtype) / half))
         )
         read = pasts[0].read if pasts else 0
         count = torch.arange(read, read + h.shape[1], device=h.device, dtype=at.dtype).expand(h.shape[:2])
@@ -145,6 +152,11 @@ class StrokeNetwork(nn.Module):
             h = block(h, where, modulation[i], pasts[i] if pasts else None)
         out: Tensor = self.norm(h, *modulation[-1])
         return out
+
+    def _describe_rays(self, rays: Tensor) -> Tensor:
+        """Return rays `(…, RAYS)` as numbers for a linear map: what each ray meets, and how far away."""
+        met = torch.stack([rays > 0, rays < 0], -1).to(rays.dtype)
+        return torch.cat([self.waves(rays.abs()) * met.sum(-1, keepdim=True), met], -1).flatten(-2)
 
     def choose_op(self, known: Tensor) -> Tensor:
         """Return logits `(…, ops)` of the next step."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written
 from citygrain.geo.window_strokes import STANDS
 from citygrain.networks.stroke_network import Steps
+from citygrain.networks.stroke_rays import RAYS, cast_rays, lay_ground, leave_traces
 
 FIRST = 0
 """The operations `FIRST` … `FIRST + 3` begin a stroke with a vertex, by how its end stands (`STANDS`)."""
@@ -56,6 +57,7 @@ class Text:
     section: NDArray[np.int64]
     vertex: NDArray[np.int64]
     number: NDArray[np.int64]
+    rays: NDArray[np.float32]
     moves: NDArray[np.float32]
     drawn: NDArray[np.float32]
     target: NDArray[np.bool_]
@@ -66,7 +68,7 @@ def count_sections(kinds: int) -> int:
     return 2 * kinds + 2
 
 
-def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = ()) -> Text:
+def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, framed: bool = True) -> Text:
     """Return the steps that draw the strokes of a window.
 
     Parameters
@@ -77,6 +79,8 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = ()) -> 
         How they were written.
     kept
         Kinds that are not drawn: they are given.
+    framed
+        Whether the frame is drawn. Where strokes are given, it is not: it is theirs.
     """
     kinds = len(code.kinds)
     own = [k for k in range(kinds) if written.known[k] and k not in kept]
@@ -129,10 +133,15 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = ()) -> 
     if vertices:
         per_kind[at, written.kind[written.stroke]] = run
     drawn = (per_kind.cumsum(0) * (1000 * code.grid_m / code.extent_m**2)).astype(np.float32)
+    rays = np.zeros((length, RAYS), np.float32)
+    if vertices:
+        ground = lay_ground(code, written.bearing)
+        leave_traces(ground, written.xy + code.reach, written.stroke, np.arange(len(written)) + 1)
+        rays[at] = cast_rays(ground, (written.xy + code.reach).clip(0, 2 * code.reach), written.stroke)
     target = section < kinds
-    target[0] = not any_given and code.frame == "streets"
+    target[0] = framed and not any_given and code.frame == "streets"
     target[-1] = False
-    return Text(op, x, y, placed, section, vertex, number, moves, drawn, target)
+    return Text(op, x, y, placed, section, vertex, number, rays, moves, drawn, target)
 
 
 def describe_moves(
@@ -167,5 +176,5 @@ def collate_texts(texts: Sequence[Text]) -> tuple[Steps, Tensor, Tensor]:
             row[: len(part)] = part
         return torch.from_numpy(joined)
 
-    names = ("op", "x", "y", "placed", "section", "vertex", "number", "moves")
+    names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "moves")
     return Steps(*map(stack, names)), stack("drawn"), stack("target")

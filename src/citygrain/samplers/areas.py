@@ -17,6 +17,7 @@ from citygrain.protocols import (
     Completes,
     Denoiser,
     DenoisesLayouts,
+    HasParts,
     Holds,
     Known,
     Noise,
@@ -25,17 +26,25 @@ from citygrain.protocols import (
 )
 from citygrain.samplers.base import HandleSampler
 from citygrain.samplers.diffusion import DIFFUSION, KEEPING, DiffusionSampler, Euler, denoise_guided
+from citygrain.samplers.parts import DrawParts
 from citygrain.samplers.strokes import PlansStrokes
 from citygrain.spec import Conditions
 
-KEEPERS = (*DIFFUSION, "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine")
+KEEPERS = (
+    *DIFFUSION,
+    *("cascade", "masked_transformer", "stroke_transformer", "energy_based", "boltzmann_machine", "quilting"),
+)
 """Families that can keep known parts of a layout."""
 
 Begin = Literal["noise", "inversion"]
 
 
 def keeps_parts(model: object, sampler: object) -> bool:
-    """Tell whether a model can draw around what is known, with a sampler."""
+    """Tell whether a model can draw around what is known, with a sampler. All parts of a model with parts have to."""
+    if isinstance(model, HasParts):
+        return isinstance(sampler, DrawParts) and all(
+            keeps_parts(getattr(model, name), part) for name, part in sampler.parts.items()
+        )
     return isinstance(model, Holds | PlansStrokes) and isinstance(sampler, Completes)
 
 

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from citygrain.errors import ConfigError
+from citygrain.measures import maps_unchecked
 from citygrain.networks.frame import list_drawn, measure_conditions
 from citygrain.protocols import (
     Denoiser,
@@ -28,6 +30,7 @@ from citygrain.protocols import (
     Known,
     Noise,
     ReadsLayouts,
+    ShowsChannels,
     ShowsLayouts,
     TellsVariance,
     require,
@@ -40,7 +43,7 @@ Clean = Callable[[Tensor, float], Tensor]
 
 KEEPING = "Keeping parts of a layout"
 
-DIFFUSION = ("diffusion", "cell_diffusion")
+DIFFUSION = ("diffusion", "cell_diffusion", "ground_diffusion", "density_diffusion")
 """Families that denoise."""
 
 ROUNDS = 4
@@ -286,6 +289,7 @@ def correct_estimate(
 ) -> Tensor:
     """Move estimates `(B, …)` of the clean data to the request with a tolerance, and impose the known part."""
     if tolerance < math.inf:
+        clean = move_to_maps(model, clean, sigma, conditions, tolerance, known, slack)
         clean = move_to_request(model, clean, sigma, conditions, tolerance, known, slack)
     if known is None:
         return clean
@@ -308,8 +312,8 @@ def move_to_request(
     estimates, that replaces the first term. J is the Jacobian of the measures; it goes through the codec, but not
     through the denoiser. The mean of x₀ then moves by R Jᵀ (J R Jᵀ + tolerance²)⁻¹ (asked − measured). This is the
     smallest change of the layout that fulfils the request; where the change would have to be large, it is smaller than
-    that. Without slack, it is exact for data of unit covariance and linear measures. Place and maps are left to the
-    network. Each scalar condition that is asked for costs one backward pass through the codec.
+    that. Without slack, it is exact for data of unit covariance and linear measures. The place is left to the network;
+    for maps, see `move_to_maps`. Each scalar condition that is asked for costs one backward pass through the codec.
     """
     visible = require(model, ShowsLayouts, "A finite tolerance", DIFFUSION)
     spec = visible.spec
@@ -324,21 +328,73 @@ def move_to_request(
     with torch.inference_mode(False), torch.enable_grad():
         unit = torch.tensor(list(spreads.values())).to(clean)
         x = clean.clone().requires_grad_()
-        layout = visible.to_layout(x)
-        if known is not None:
-            layout = torch.where(known.keep, known.layout, layout)
+        layout = _see(visible, x, known)
         values = measure_conditions(layout, spec.channels, spec.resolution_m, names)
         measured = torch.stack([values[name] for name in names], 1) / unit
         slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in measured.unbind(1)]
     here = conditions.present[:, columns]
     missing = (conditions.scalars[:, columns] / unit - measured.detach()) * here
     jacobian = torch.stack(slopes, 1).flatten(2) * here[..., None]
-    variance: Any = sigma**2 / (1 + sigma**2)
-    if isinstance(model, TellsVariance):
-        variance = model.variance(clean).flatten(1)[:, None]
+    variance = _find_variance(model, clean, sigma)
+    if isinstance(variance, Tensor):
+        variance = variance.flatten(1)[:, None]
     moves = (variance + slack) * jacobian
     # Only the unknown part of a layout can be wrong, so the error of the whole shrinks with the share of this part.
     error = tolerance * (torch.ones(1) if known is None else (~known.keep.all(1)).float().mean((1, 2))).to(unit)
     scatter = moves @ jacobian.mT + torch.diag_embed(error[:, None].square().expand(-1, len(names)))
     weights = torch.linalg.solve(scatter, missing)
     return clean + torch.einsum("bk,bkn->bn", weights, moves).view_as(clean)
+
+
+def move_to_maps(
+    model: object,
+    clean: Tensor,
+    sigma: float,
+    conditions: Conditions,
+    tolerance: float,
+    known: Known | None = None,
+    slack: float = 0.0,
+) -> Tensor:
+    """Move estimates `(B, …)` of the clean data until the cells of condition maps measure what is asked for.
+
+    Each cell of a map is an observation of its own, with an error of `tolerance`; see `move_to_request` for the move.
+    This is only possible if each element of the clean data lies in one cell of a map and belongs to one channel. In the
+    code of a learned codec, maps are left to the network.
+    """
+    visible = require(model, ShowsLayouts, "A finite tolerance", DIFFUSION)
+    spec = visible.spec
+    if (
+        not isinstance(visible, ShowsChannels)
+        or not visible.channelwise
+        or (spec.maps and clean.shape[-1] % spec.map_px)
+    ):
+        return clean
+    for column, name in enumerate(spec.maps):
+        here = conditions.maps_present[:, column]
+        unit = spec.spread(name) if name in spec.statistics else 0.0
+        if unit <= 0 or not here.any():
+            continue
+        with torch.inference_mode(False), torch.enable_grad():
+            x = clean.clone().requires_grad_()
+            measured = maps_unchecked(_see(visible, x, known), spec.channels, spec.map_px, [name])[name] / unit
+            (slope,) = torch.autograd.grad(measured.sum(), x)
+        missing = (conditions.maps[:, column] / unit - measured.detach()) * here[:, None, None]
+        move = (_find_variance(model, clean, sigma) + slack) * slope
+        cell = clean.shape[-1] // spec.map_px
+        scatter = F.avg_pool2d((move * slope).sum(1), cell) * cell**2 + tolerance**2
+        clean = clean + move * F.interpolate((missing / scatter)[:, None], scale_factor=cell, mode="nearest")
+    return clean
+
+
+def _see(model: ShowsLayouts, x: Tensor, known: Known | None) -> Tensor:
+    """Return the layouts of clean `(B, …)`, in which given channels and known parts stay whatever becomes of `x`."""
+    layout, spec = model.to_layout(x), model.spec
+    if spec.given:
+        fixed = torch.tensor([name in spec.given for name in spec.channels], device=layout.device)[:, None, None]
+        layout = torch.where(fixed, layout.detach(), layout)
+    return layout if known is None else torch.where(known.keep, known.layout, layout)
+
+
+def _find_variance(model: object, clean: Tensor, sigma: float) -> Tensor | float:
+    """Return the variance of the clean data around an estimate of it: of each element, `(B, …)`, or of all alike."""
+    return model.variance(clean) if isinstance(model, TellsVariance) else sigma**2 / (1 + sigma**2)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written, to_angle, turn_points
+from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, FREE, GOES_ON, JOIN_M, ON, OPEN, TOUCHES, WAITS
+from citygrain.networks.stroke_rays import MARGIN, RAYS, cast_rays, lay_ground, lay_window, leave_traces
 from citygrain.networks.stroke_steps import (
     APART,
     BEGIN,
@@ -26,12 +26,6 @@ from citygrain.networks.stroke_steps import (
     describe_moves,
 )
 from citygrain.samplers.stroke_plan import Plan
-
-NEAR = 1.6
-"""An end lies on a stroke when it is at most this many positions away from it."""
-
-AT_THE_EDGE = 0.8
-"""An end lies at the window's edge when it is at most this many positions away from it."""
 
 SNAP = 2
 """An end that is at most this many positions away from an entry is at the entry."""
@@ -63,7 +57,8 @@ class Pen:
         kinds = len(code.kinds)
         self.sections = [k for k in range(kinds) if plan.known[k]]
         self.size = 2 * code.reach + 1
-        self.near = np.zeros((self.size, self.size), np.int16)  # 1 + the first stroke that is near a position
+        self.ground = lay_ground(code, 0)
+        self.rays = np.zeros(RAYS, np.float32)
         self.strokes: list[Stroke] = []
         self.current: Stroke | None = None
         self.bearing = self.strength = 0
@@ -71,7 +66,7 @@ class Pen:
         self.section, self.vertex, self.number = 2 * kinds + 1, 0, 0
         self.moves, self.drawn = np.zeros(MOVES, np.float32), np.zeros(kinds, np.float32)
         self.along, self.vertices, self.done, self.enters = 0.0, 0, False, False
-        self.canvas: Bools = np.zeros_like(self.near, bool)  # where the next operation may be done
+        self.canvas: Bools = np.zeros((self.size, self.size), bool)  # where the next operation may be done
         self.read, self.prefix = 0, 0  # steps of the given text
         if plan.text is not None:
             own = (plan.text.section < kinds) | (plan.text.section == 2 * kinds)
@@ -95,10 +90,16 @@ class Pen:
         self.bearing, self.strength = bearing, strength
         self.inside, self.edge = lay_window(self.code, bearing)
         self.beside = self.inside  # where an end may lie on a given stroke
+        self.ground = lay_ground(self.code, bearing)
         if self.plan.find_free is not None:
             free, beside = self.plan.find_free(bearing)
             free = free if (self.inside & free).any() else beside  # a site may lie between the positions
             self.inside, self.edge, self.beside = self.inside & free, self.edge & free, self.inside & beside
+
+    @property
+    def near(self) -> NDArray[np.int16]:
+        """1 + the first stroke that is near a position, by x and y `(P, P)`; 0 or less where none is."""
+        return self.ground[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     # What may be done -------------------------------------------------------------------------------------------
 
@@ -215,6 +216,7 @@ class Pen:
             self._read_given(self.plan.text)
             return
         self.op, self.placed = op, False
+        self.rays = np.zeros(RAYS, np.float32)
         if op < INNER or op >= LAST:
             x, y = self._snap(op, x, y)
         if op == FRAME:
@@ -258,6 +260,7 @@ class Pen:
         self.x, self.y, self.placed = x, y, True
         self.vertex = len(self.current.xy)
         self.vertices += 1
+        self.rays = cast_rays(self.ground, np.array([[x, y]]), np.array([len(self.strokes)]))[0]
         if len(self.current.xy) > 2:  # from now on it may close to a ring, or come back onto its own line
             self._mark_near(self.current.xy[-3:-1], len(self.strokes) + 1)
 
@@ -288,16 +291,7 @@ class Pen:
 
     def _mark_near(self, line: Sequence[tuple[int, int]], mark: int) -> None:
         """Mark the positions that are near a line, where no earlier one is."""
-        points = np.array(line, float)
-        runs = np.hypot(*np.diff(points, axis=0).T) if len(points) > 1 else np.zeros(0)
-        along = np.concatenate([[0], np.cumsum(runs)])
-        at = np.arange(0, along[-1] + 0.5, 0.7)
-        track = np.stack([np.interp(at, along, points[:, i]) for i in (0, 1)], 1)
-        spots = (np.rint(track)[:, None] + DISC).reshape(-1, 2).astype(np.int64)
-        close = np.abs(spots - np.repeat(track, len(DISC), 0)).max(1) <= NEAR
-        spots = spots[close & (spots >= 0).all(1) & (spots < self.size).all(1)]
-        part = self.near[spots[:, 0], spots[:, 1]]
-        self.near[spots[:, 0], spots[:, 1]] = np.where(part > 0, part, mark)
+        leave_traces(self.ground, np.array(line), np.zeros(len(line), np.int64), np.array([mark]))
 
     def _read_given(self, text: Text) -> None:
         """Read the next given step."""
@@ -305,7 +299,7 @@ class Pen:
         i = self.read
         self.op, self.x, self.y, self.placed = int(text.op[i]), int(text.x[i]), int(text.y[i]), bool(text.placed[i])
         self.section, self.vertex, self.number = int(text.section[i]), int(text.vertex[i]), int(text.number[i])
-        self.moves, self.drawn = text.moves[i].copy(), text.drawn[i].copy()
+        self.rays, self.moves, self.drawn = text.rays[i].copy(), text.moves[i].copy(), text.drawn[i].copy()
         if self.read == self.prefix:
             self._enter(0)
 
@@ -339,15 +333,3 @@ class Pen:
             np.array([s.apart for s in done], bool), xy, stroke, how, partners, self.bearing, self.strength,
             np.ones(len(code.kinds), bool),
         )  # fmt: skip
-
-
-DISC = np.array([(x, y) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2)])
-
-
-@cache
-def lay_window(code: StrokeCode, bearing: int) -> tuple[Bools, Bools]:
-    """Return which positions of a frame lie within the window, and which on its edge, `(P, P)` by x and y each."""
-    at = np.arange(-code.reach, code.reach + 1) * code.grid_m
-    points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
-    out = np.abs(turn_points(points, to_angle(bearing))).max(1).reshape(len(at), len(at)) - code.extent_m / 2
-    return out <= code.grid_m / 2, np.abs(out) <= AT_THE_EDGE * code.grid_m

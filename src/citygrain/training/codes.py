@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ class CodeDataModule(pl.LightningDataModule):
 class WindowWriter:
     """Writes the ways of windows as strokes. The cells are only measured, at the coarsest level.
 
+    Windows are written as they lie: a family that learns from ways turns and mirrors the lines itself.
+
     Parameters
     ----------
     windows
@@ -116,6 +119,7 @@ class WindowWriter:
 
     def __init__(self, windows: CityDataModule, generator: LearnsFromWays, split: str) -> None:
         self.data, self.generator, self.split = windows.coarsest(), generator, split
+        self.data.augmentation = replace(self.data.augmentation, symmetries=False)
 
     @cached_property
     def strokes(self) -> list[CityStrokes]:
@@ -127,8 +131,8 @@ class WindowWriter:
         conditions = self.data.batch(self.split, indices).conditions
         cell, codes = self.data.rules.resolution_m, []
         located = self.data.windows(self.split).locate(indices)
-        for place, row, col, symmetry in zip(*(part.tolist() for part in located), strict=True):
+        for place, row, col, _ in zip(*(part.tolist() for part in located), strict=True):
             grid = self.data.rasters[place].grid
             cut = self.strokes[place].cut(grid.left + col * cell, grid.top - row * cell, self.generator.code.extent_m)
-            codes.append(self.generator.write_code(cut, symmetry))
+            codes.append(self.generator.write_code(cut))
         return CodeBatch(torch.stack(codes), conditions)

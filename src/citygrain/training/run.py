@@ -47,6 +47,7 @@ from citygrain.training.stages import (
     fit_prior,
     measure_data,
     read_source,
+    refuse_cascade,
 )
 from citygrain.training.task import GenerativeTask
 
@@ -77,6 +78,7 @@ def run(training: Training) -> Path:
 
 def _run(training: Training) -> Path:
     folder = training.folder
+    refuse_cascade(training.model, "model=cascade")
     claim_folder(training)
     if is_finished(training):
         rich.print(f"[bold]{training.name}[/] is already trained; its model is in {folder / EXPORT}")

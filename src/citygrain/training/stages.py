@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from citygrain.checkpoint import LAST, Checkpoint, load, read_checkpoint
+from citygrain.checkpoint import CASCADE, LAST, Checkpoint, describe_part, load, read_checkpoint
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, TrainingError
 from citygrain.protocols import Codec, FitsPrior, Generator, MeasuresData, as_module
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import show_progress_bar
 from citygrain.support.options import parse
-from citygrain.support.targets import TARGET
+from citygrain.support.targets import TARGET, Plain
 from citygrain.training.options import Training
 
 MEASURED_WINDOWS = 1024
@@ -35,7 +35,33 @@ def read_source(training: Training) -> Checkpoint | None:
     if (training.folder / LAST).is_file():
         return read_checkpoint(training.folder / LAST)
     load(training.init_from)  # refuses what this version cannot make a model of
-    return read_checkpoint(training.init_from)
+    source = read_checkpoint(training.init_from)
+    refuse_cascade(source.model, f"init_from={training.init_from}")
+    return source
+
+
+def refuse_cascade(model: Plain, told: str) -> None:
+    """Refuse to train a cascade: its parts are trained on their own.
+
+    Parameters
+    ----------
+    model
+        Describes the generator.
+    told
+        How the configuration names it.
+
+    Raises
+    ------
+    ConfigError
+        When it is a cascade.
+    """
+    if model.get(TARGET) == CASCADE:
+        raise ConfigError(
+            "A cascade is not trained: its parts are, each on its own.",
+            got=told,
+            remedy="train a plan and a ground, and join them: citygrain export model=cascade model.plan=runs/… "
+            "model.ground=runs/… out=…",
+        )
 
 
 def describe_source(source: Checkpoint | None, folder: Path) -> dict[str, Any]:
@@ -113,8 +139,7 @@ def _codec_within(latent: Checkpoint) -> Checkpoint:
 
 def describe_codec(codec: Checkpoint) -> dict[str, Any]:
     """Return the description of a codec for the model that learns from its codes: as it is, with a spec of its own."""
-    plain = replace(codec.spec, statistics={}).to_dict()
-    return {**codec.model, "spec": {TARGET: f"{LayoutSpec.__module__}.LayoutSpec.from_dict", "plain": plain}}
+    return describe_part(replace(codec, spec=replace(codec.spec, statistics={})))
 
 
 def check_codec(codec: LayoutSpec, spec: LayoutSpec) -> None:

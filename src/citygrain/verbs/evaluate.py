@@ -26,6 +26,9 @@ class Options:
     against: str
     places: tuple[str, ...] | None
     ask: tuple[str, ...] | None
+    resolution_m: float | None
+    channels: tuple[str, ...] | None
+    raster_format: int | None
     seed: int
     batch_size: int
     device: str
@@ -39,6 +42,7 @@ class Options:
     obedience: Obedience
     disrupt: bool
     disruption: Disruption
+    cut_and_paste: bool
     sampler: dict[str, Any]
     paths: Paths
 
@@ -51,6 +55,9 @@ def run(config: Mapping[str, Any]) -> Path:
         against=options.against,
         places=options.places,
         ask=options.ask,
+        resolution_m=options.resolution_m,
+        channels=options.channels,
+        raster_format=options.raster_format,
         seed=options.seed,
         batch_size=options.batch_size,
         precision=options.precision,
@@ -63,6 +70,7 @@ def run(config: Mapping[str, Any]) -> Path:
         obedience=options.obedience,
         disrupt=options.disrupt,
         disruption=options.disruption,
+        cut_and_paste=options.cut_and_paste,
         sampler=options.sampler,
         data=options.paths.data,
     )
@@ -75,8 +83,9 @@ def run(config: Mapping[str, Any]) -> Path:
 def make_screen_tables(report: Report) -> list[Table]:
     """Return what the screen shows of a report."""
     worst, measures = report.worst_measures(), report.realism.measures
+    view = f", {report.view}" if report.view else ""
     form = make_table(
-        f"{report.n} layouts against {report.against} windows: the {len(worst)} of {len(measures)} measures that "
+        f"{report.n} layouts against {report.against} windows{view}: the {len(worst)} of {len(measures)} measures that "
         "are farthest from real against real",
         "measure", "unit", "distance", "floor", "× floor",
     )  # fmt: skip
@@ -107,4 +116,15 @@ def make_screen_tables(report: Report) -> list[Table]:
             for told in (report.two_sample.generated, report.two_sample.floor)
         ),
     )
-    return [form, embedded, obeyed, rest]
+    return [form, embedded, obeyed, rest, *_make_bar(report)]
+
+
+def _make_bar(report: Report) -> list[Table]:
+    """Return the figures of cut and paste beside those of the model, where they are known."""
+    if not report.bar:
+        return []
+    bar = make_table("the bar of cut and paste", "", "floor", "generated", "cut and paste")
+    for row in report.bar:
+        values = (row.real, row.generated, row.pasted)
+        bar.add_row(row.label, *(f"{value:.1%}" if row.is_share else f"{value:.3g}" for value in values))
+    return [bar]

@@ -1,0 +1,76 @@
+"""Windows of strokes of which a part is given: a family of strokes learns to draw the other part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citygrain.geo.stroke_code import StrokeCode, Written
+from citygrain.geo.window_strokes import split_at_site
+
+SITE_SHARE = 0.35
+"""Share of training windows of which a part is given."""
+
+KEPT_SHARE = 0.25
+"""Share of these in which some kinds are given on the site, too."""
+
+CHANCES = 10
+"""Random numbers that decide what is given of a window."""
+
+WHOLE = np.array([-1.0, -1.0, 1.0, 1.0])
+"""The site that is the whole window, in half windows from its middle."""
+
+
+def give_part(
+    code: StrokeCode, window: Written, chances: Sequence[float]
+) -> tuple[Written, list[int], NDArray[np.float64]]:
+    """Give a part of a window, in `SITE_SHARE` of all cases.
+
+    Parameters
+    ----------
+    code
+        How strokes are written.
+    window
+        The strokes of a whole window.
+    chances
+        `CHANCES` uniform random numbers.
+
+    Returns
+    -------
+    window
+        The strokes, the given ones marked.
+    kept
+        Kinds that are given on the site, too.
+    site
+        What is drawn, `(left, top, right, bottom)` in half windows from the middle.
+    """
+    if chances[0] >= SITE_SHARE or not len(window):
+        return window, [], WHOLE
+    half, kept = code.extent_m / 2, []
+    site = (-half, -half, half, half) if chances[1] < KEPT_SHARE / 2 else draw_site(chances[2:], half)
+    if chances[1] < KEPT_SHARE:
+        kept = list(range(1 + int(chances[9] * (len(code.kinds) - 1))))
+    return code.write(split_at_site(code.read(window), site, kept)), kept, np.array(site) / half
+
+
+def draw_site(chance: Sequence[float], half: float) -> tuple[float, float, float, float]:
+    """Draw a site from seven random numbers; each of its sides lies at the window's edge in four of ten cases."""
+    spans = []
+    for position, size, side in (chance[:3], chance[3:6]):
+        width = 2 * half * (0.15 + 0.7 * size)
+        low = -half + position * (2 * half - width)
+        high = low + width
+        if side < 0.25:
+            low = -half
+        elif side < 0.5:
+            high = half
+        elif side < 0.65:
+            low, high = -half, half
+        spans.append((low, high))
+    (left, right), (top, bottom) = spans
+    if math.isclose(right - left, 2 * half) and math.isclose(bottom - top, 2 * half):
+        right = half * (2 * chance[6] - 1) * 0.5
+    return left, top, right, bottom
