@@ -17,6 +17,7 @@ from citygrain.errors import CapabilityError, ConfigError
 from citygrain.generation.area import draw_area
 from citygrain.generation.continuity import count_street_ends
 from citygrain.generation.windows import draw as windows_of
+from citygrain.geo.layers import WIDTHS
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.stroke_code import to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes
@@ -28,7 +29,7 @@ from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFro
 from citygrain.samplers import strokes as sampler_of_strokes
 from citygrain.samplers.areas import Inpaint
 from citygrain.samplers.stroke_pen import Pen
-from citygrain.samplers.stroke_plan import Plan
+from citygrain.samplers.stroke_plan import Plan, _find_cuts
 from citygrain.samplers.strokes import DrawStrokes, PlansStrokes, StrokeModel
 from citygrain.samplers.tokens import NextToken
 from citygrain.spec import Conditions, LayoutSpec
@@ -137,7 +138,7 @@ def test_a_step_knows_the_steps_before_it_and_no_others():
         assert seen[first]
 
 
-@pytest.mark.parametrize("sites", [False, True])
+@pytest.mark.parametrize("sites", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tells(monkeypatch, sites):
     """So the network reads in sampling what it reads in training: positions, moves, and what has been drawn."""
     model, told = make(rows=200), []
@@ -351,6 +352,72 @@ def test_nothing_is_drawn_where_all_is_kept():
         assert written.given.all()
 
 
+def test_lines_lead_onto_the_site_and_not_along_it():
+    """Beside the site nothing is seen: a line that begins there, at what it goes on from, is soon on the site."""
+    model = make(rows=300)
+    size, deep, beside = model.code.grid_m, [], 0
+    for written in draw(model, 6, known=_known_around(model, 6)):
+        xy = turn_points(written.xy * size, to_angle(written.bearing))
+        inside = np.abs(xy).max(1) <= 64 + 1e-6
+        ends = np.zeros(len(xy), bool)
+        ends[np.concatenate([written.first, written.last])] = True
+        fresh = ~written.given[written.stroke]
+        assert inside[fresh & ~ends].all()
+        for number in np.flatnonzero(~written.given):
+            points = xy[written.stroke == number]
+            for line in (points, points[::-1]):
+                if np.abs(line[0]).max() > 64 + 1e-6:
+                    beside += 1
+                    ahead = line[1] - line[0]
+                    there = line[0] + ahead * min(1, 3 * size / np.hypot(*ahead))
+                    deep.append(np.abs(there).max() <= 64 + size / 2)
+    assert beside > 40
+    assert np.mean(deep) > 0.97  # an end that was moved to what waits near by
+
+
+def test_an_end_near_to_what_waits_is_there():
+    model = make()
+    code, middle = model.code, model.code.reach
+    pen = Pen(code, Plan(np.ones(3, bool), entries={1: np.array([[middle + 10, middle], [middle - 10, middle]])}))
+    for op, x, y in ((FRAME, 0, 0), (NEXT, 0, 0), (FIRST + LOOSE, middle + 8, middle + 2)):
+        pen.make(op, x, y)
+    assert (pen.x, pen.y) == (middle + 10, middle)
+    assert pen.waiting[1] == [(middle - 10, middle)]
+    pen.make(INNER, middle - 8, middle)
+    assert pen.waiting[1] == [(middle - 10, middle)], "it waits for an end"
+    pen.make(LAST + LOOSE, middle - 7, middle)
+    assert pen.waiting[1] == [(middle - 10, middle)], "three positions away it is another place"
+    assert pen.settle_op(NEXT) == FIRST + ON
+
+
+def test_a_site_between_the_positions_is_drawn_on():
+    code = make().code
+    every = np.ones((2 * code.reach + 1,) * 2, bool)
+    pen = Pen(code, Plan(np.ones(3, bool), find_free=lambda _: (~every, every)))
+    pen.make(FRAME, 0, 0)
+    assert pen.list_x(FIRST + LOOSE).any()
+
+
+@pytest.mark.parametrize(("cross", "count"), [("right", 1), ("low", 1), ("broad", 1), ("along", 0)])
+def test_streets_that_are_cut_off_are_found_however_they_cross(cross, count):
+    """In cells of 2 m, at the edge of a site of 100 cells in a window of 256."""
+    lines = {
+        "right": [[(0, -256), (0, -90)]],
+        "low": [[(-250, -190), (0, -98)]],  # 20 degrees
+        "broad": [[(x, -256), (x, -90)] for x in (-8.4, 0, 8.4)],
+        "along": [[(-80, -104.5), (80, -104.5)]],
+    }[cross]
+    strokes = Strokes.of_lines(np.ones(len(lines), int), shapely.linestrings(lines), np.ones(3, bool))
+    cells = draw_strokes(strokes, WAYS, WAYS, 256, 2.0)[1] / 255
+    free = np.zeros((256, 256), bool)
+    free[78:178, 78:178] = True
+    found = _find_cuts(np.where(free, 0, cells).astype(np.float32), free, WIDTHS["street"] / 2)
+    assert len(found) == count
+    for x, y in found:
+        assert abs(y - 77.5) < 1
+        assert 100 < x < 130
+
+
 @pytest.mark.slow
 def test_what_is_drawn_lies_in_the_site_also_where_nothing_is_given():
     model = make(rows=200)
@@ -378,7 +445,7 @@ def test_every_street_that_ends_at_the_edge_of_a_site_goes_on_inside():
         for number, points in plan.entries.items():
             begun = ends[fresh & (kind == number)] + model.code.reach
             for point in points:
-                assert np.abs(begun - point).max(1).min() <= 2
+                assert np.abs(begun - point).max(1).min() <= 1
 
 
 @pytest.mark.slow

@@ -27,6 +27,12 @@ from citygrain.networks.stroke_steps import (
 )
 from citygrain.samplers.stroke_plan import Plan
 
+SNAP = 2
+"""An end that is at most this many positions away from an entry is at the entry."""
+
+INTO = 3
+"""A line that begins or ends beside the site is on the site this many positions from there."""
+
 MOST_VERTICES = 40
 """A stroke ends with this vertex at the latest."""
 
@@ -83,10 +89,12 @@ class Pen:
     def _set_frame(self, bearing: int, strength: int) -> None:
         self.bearing, self.strength = bearing, strength
         self.inside, self.edge = lay_window(self.code, bearing)
+        self.beside = self.inside  # where an end may lie on a given stroke
         self.ground = lay_ground(self.code, bearing)
         if self.plan.find_free is not None:
-            free = self.plan.find_free(bearing)
-            self.inside, self.edge = self.inside & free, self.edge & free
+            free, beside = self.plan.find_free(bearing)
+            free = free if (self.inside & free).any() else beside  # a site may lie between the positions
+            self.inside, self.edge, self.beside = self.inside & free, self.edge & free, self.inside & beside
 
     @property
     def near(self) -> NDArray[np.int16]:
@@ -118,7 +126,7 @@ class Pen:
 
     def _meets(self) -> bool:
         """Tell whether there is a stroke that another one can end on."""
-        return bool((self.inside & (self.near > 0)).any())
+        return bool((self.beside & (self.near > 0)).any())
 
     def _has_room(self, vertices: int) -> bool:
         """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""
@@ -144,11 +152,37 @@ class Pen:
     def _canvas(self, op: int) -> Bools:
         """Return where an operation may be done, by x and y `(P, P)`."""
         possible = self._find_possible(op)
-        if self.current is None or self._is_forced() or not possible[self.x, self.y]:
+        if self.current is None or self._is_forced():
+            return possible
+        into = possible & self._find_ways_through(op)
+        possible = into if into.any() else possible
+        if not possible[self.x, self.y]:
             return possible
         elsewhere = possible.copy()
         elsewhere[self.x, self.y] = False  # a stroke moves on
         return elsewhere if elsewhere.any() else possible
+
+    def _find_ways_through(self, op: int) -> Bools | bool:
+        """Return to which positions, `(P, P)`, a straight line leads from the pen through the site, not beside it.
+
+        A line that begins beside the site is on it soon, and one that ends beside the site was on it until shortly
+        before.
+        """
+        begins = not (self.inside | self.edge)[self.x, self.y]
+        ends = op == LAST + ON and self.beside is not self.inside
+        if not (begins or ends):
+            return True
+        at = np.indices(self.near.shape)
+        ahead = at - np.array([self.x, self.y])[:, None, None]
+        share = np.minimum(1, INTO / np.maximum(np.hypot(*ahead), 1))
+        through = np.ones_like(self.inside)
+        if begins:
+            x, y = np.rint(np.array([self.x, self.y])[:, None, None] + share * ahead).astype(np.int64)
+            through &= self.inside[x, y]
+        if ends:
+            x, y = np.rint(at - share * ahead).astype(np.int64)
+            through &= self.inside | self.inside[x, y]
+        return through
 
     def _find_possible(self, op: int) -> Bools:
         if self._is_forced() or op in {NEXT, FRAME}:
@@ -166,7 +200,7 @@ class Pen:
             entries[tuple(np.transpose(self.waiting[self.section]))] = True
             return entries
         if op in {FIRST + ON, APART + ON, LAST + ON}:
-            return self.inside & (self.near > 0)
+            return self.beside & (self.near > 0)
         return self.inside
 
     def _is_forced(self) -> bool:
@@ -183,6 +217,8 @@ class Pen:
             return
         self.op, self.placed = op, False
         self.rays = np.zeros(RAYS, np.float32)
+        if op < INNER or op >= LAST:
+            x, y = self._snap(op, x, y)
         if op == FRAME:
             self._set_frame(x, y)
             self.moves[6:] = describe_frame(x, y)
@@ -228,11 +264,19 @@ class Pen:
         if len(self.current.xy) > 2:  # from now on it may close to a ring, or come back onto its own line
             self._mark_near(self.current.xy[-3:-1], len(self.strokes) + 1)
 
+    def _snap(self, op: int, x: int, y: int) -> tuple[int, int]:
+        """Move an end to the entry that it is near to, if there is one."""
+        if op >= NEXT or op in {FIRST + AT_EDGE, APART + AT_EDGE, LAST + AT_EDGE}:
+            return x, y
+        gaps = [(max(abs(a - x), abs(b - y)), a, b) for a, b in self.waiting.get(self.section, [])]
+        gap, a, b = min(gaps, default=(SNAP + 1, x, y))
+        return (a, b) if gap <= SNAP and (self.current is None or (a, b) != (self.x, self.y)) else (x, y)
+
     def _stand(self, stands: int, x: int, y: int) -> tuple[int, int]:
         """Return how an end stands, and its partner; an entry that is met there waits no longer."""
         left = self.waiting.get(self.section)
         if left:
-            self.waiting[self.section] = [p for p in left if max(abs(p[0] - x), abs(p[1] - y)) > 2]
+            self.waiting[self.section] = [p for p in left if max(abs(p[0] - x), abs(p[1] - y)) > 1]
         if stands == AT_EDGE:
             return EDGE, -1
         partner = int(self.near[x, y]) - 1 if stands == ON else -1

@@ -40,8 +40,8 @@ class Plan:
     given, text
         The strokes that are given, and the steps that read them; None where nothing is given.
     find_free
-        Bearing → the positions of such a frame that may be drawn at, `(P, P)` bool by x and y; None for all within the
-        window.
+        Bearing → which positions of such a frame lie on what is drawn, and which lie there or next to it, `(P, P)` bool
+        by x and y each; None for all within the window.
     entries
         Kind → positions `(n, 2)` at which given strokes of this kind go on in the site.
     bearing
@@ -52,7 +52,7 @@ class Plan:
     site: tuple[float, float, float, float] = (-1.0, -1.0, 1.0, 1.0)
     given: Written | None = None
     text: Text | None = None
-    find_free: Callable[[int], Bools] | None = None
+    find_free: Callable[[int], tuple[Bools, Bools]] | None = None
     entries: dict[int, Ints] = field(default_factory=dict)
     bearing: int | None = None
 
@@ -88,7 +88,7 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
     if not len(given):
         return Plan(drawn, site, find_free=find_free)
     written = code.write(given)
-    ground = find_free(written.bearing)
+    _, ground = find_free(written.bearing)
     how, entries = written.how.copy(), {k: np.empty((0, 2), np.int64) for k in np.flatnonzero(drawn).tolist()}
     for end, at in enumerate((written.first, written.last)):
         x, y = (written.xy[at] + code.reach).clip(0, 2 * code.reach).T
@@ -111,7 +111,10 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
 
 
 def _find_cuts(cells: NDArray[np.float32], free: Bools, width: float) -> NDArray[np.float64]:
-    """Return where ways are cut off at free cells, `(N, 2)` in cells; those that run along them are left out.
+    """Return where ways are cut off at free cells, `(N, 2)` in cells.
+
+    A way that crosses at a low angle, a road of two carriageways or a junction at the edge touches more free cells than
+    one way that crosses at a right angle. Ways that touch still more run along the free cells, and are left out.
 
     Parameters
     ----------
@@ -128,15 +131,15 @@ def _find_cuts(cells: NDArray[np.float32], free: Bools, width: float) -> NDArray
         return np.empty((0, 2))
     middles = np.array(ndimage.center_of_mass(there, labels, range(1, count + 1)))
     spans = np.array([[part.stop - part.start for part in box] for box in ndimage.find_objects(labels)])
-    return middles[spans.max(1) <= 1.5 * width + 2][:, ::-1] + 0.5
+    return middles[spans.max(1) <= 4 * width + 2][:, ::-1] + 0.5
 
 
-def _find_free(code: StrokeCode, free: NDArray[np.bool_], resolution_m: float, bearing: int) -> NDArray[np.bool_]:
-    """Return which positions of a frame lie on free cells or next to them, by x and y."""
+def _find_free(code: StrokeCode, free: Bools, resolution_m: float, bearing: int) -> tuple[Bools, Bools]:
+    """Return which positions of a frame lie on free cells, and which lie on them or next to them, by x and y."""
     wide = ndimage.binary_dilation(free, np.ones((3, 3), bool), math.ceil(1.5 * code.grid_m / resolution_m))
     at = np.arange(-code.reach, code.reach + 1) * code.grid_m
     points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
     points = turn_points(points, to_angle(bearing)) + code.extent_m / 2
     column, row = np.floor(points / resolution_m).astype(int).clip(0, len(free) - 1).T
-    found: NDArray[np.bool_] = wide[row, column].reshape(len(at), len(at))
-    return found
+    on, beside = (cells[row, column].reshape(len(at), len(at)) for cells in (free, wide))
+    return on, beside
