@@ -117,7 +117,7 @@ def fill_bank(training: CityDataModule, view: View, spec: LayoutSpec) -> Quiltin
     bank, windows = Quilting(spec, windows=each).eval(), training.windows("train")
     for start in range(0, each * len(spec.places), PART):
         positions = range(start, min(start + PART, each * len(spec.places)))
-        layouts = torch.from_numpy(view.show_cells(windows.read_cells(positions))).float() / 255
+        layouts = torch.tensor(view.show_cells(windows.read_cells(positions))).float() / 255
         if start == 0:
             bank.measure_data(layouts)
         bank.keep(layouts, torch.from_numpy(windows.locate(positions)[0]))
