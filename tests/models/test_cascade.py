@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 import pytest
 import torch
 
 import families
+from citygrain.app.studio import Studio, knobs_of, turn_knobs
 from citygrain.checkpoint import (
     CASCADE,
     Checkpoint,
@@ -36,6 +38,9 @@ from citygrain.samplers.diffusion import Heun
 from citygrain.samplers.parts import DrawParts
 from citygrain.samplers.strokes import DrawStrokes
 from citygrain.spec import Conditions, LayoutSpec
+from citygrain.support.config import load_config
+from citygrain.verbs import export as verb
+from citygrain.verbs import train as training
 
 WAYS, MADE = ("street", "walk"), ("building", "green")
 RAMP, STEEP = (tuple(k * i / 100 for i in range(101)) for k in (1, 2))
@@ -418,3 +423,48 @@ def test_parts_are_joined_to_one_folder_that_draws_what_they_draw(tmp_path):
 def test_a_sampler_of_parts_names_its_parts_in_the_order_in_which_they_draw(dense):
     assert [*DrawParts(DrawStrokes(), Heun()).parts] == ["plan", "ground"]
     assert [*dense.sampler.parts] == [*dense.parts] == ["plan", "densities", "ground"]
+
+
+def test_the_verb_joins_parts_and_says_what_it_exports(tmp_path):
+    config = configure()
+    parts = parts_of(config)
+    plan = export(parts["plan"], config["plan"], tmp_path / "plan", PLAN.places)
+    ground = export(parts["ground"], config["ground"], tmp_path / "ground", GROUND.places)
+    named = ["model=cascade", f"model.plan={plan}", f"model.ground={ground}", f"out={tmp_path / 'whole'}"]
+    folder = verb.run(load_config("export", [*named, "half=true"]))
+    assert load(folder).spec == Cascade.join_specs(parts)
+    assert verb.run(load_config("export", [f"checkpoint={folder}", f"out={tmp_path / 'again'}"])).is_dir()
+    for wrong in (["checkpoint=runs/demo"], ["evaluation=out/evaluation"], ["model._target_=torch.nn.Identity"]):
+        with pytest.raises(ConfigError, match="Only the parts of a cascade are joined"):
+            verb.run(load_config("export", [*named, *wrong]))
+    with pytest.raises(ConfigError, match=r"What is exported\?[\s\S]*model=cascade model.plan"):
+        verb.run(load_config("export", [f"out={tmp_path}"]))
+
+
+def test_a_cascade_is_not_trained_and_leaves_no_run(tmp_path):
+    told = ["model=cascade", "model.plan=a", "model.ground=b", "data.places=[here]", "name=x", f"paths.runs={tmp_path}"]
+    with pytest.raises(ConfigError, match=r"its parts are, each on its own[\s\S]*citygrain export model=cascade"):
+        training.run(load_config("train", told))
+    assert not [*tmp_path.iterdir()]
+    config = configure()
+    parts = parts_of(config)
+    paths = [export(part, config[name], tmp_path / name, ["here"]) for name, part in parts.items()]
+    whole = export_checkpoint(join_parts(*paths), tmp_path / "whole")
+    with pytest.raises(ConfigError, match=r"its parts are[\s\S]*init_from=.*whole"):
+        training.run(load_config("train", [f"init_from={whole}", *told[3:]]))
+
+
+def test_the_page_turns_the_knobs_of_all_parts(model, tmp_path):
+    studio = Studio("out/city", model, tmp_path, Lock())
+    assert [*studio.samplers] == ["DrawParts"]
+    assert (studio.edits, studio.varies, studio.encodes) == (True, False, False)
+    guided = model.sampler.ground.guidance
+    assert guided != model.sampler.plan.guidance, "else the test says nothing"
+    shown = {"steps": 2, "guidance": guided, "tolerance": None, "temperature": 1.0, "bearing": None}
+    assert knobs_of(model.sampler) == shown
+    turned = turn_knobs(studio, "DrawParts", {**shown, "steps": 5, "temperature": 0.5, "tolerance": 0.1})
+    assert turned == DrawParts(
+        replace(model.sampler.plan, temperature=0.5), replace(model.sampler.ground, steps=5, tolerance=0.1)
+    )
+    both = turn_knobs(studio, "DrawParts", {**shown, "guidance": 2.0})
+    assert (both.plan.guidance, both.ground.guidance) == (2.0, 2.0)
