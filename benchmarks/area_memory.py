@@ -19,7 +19,7 @@ import numpy as np
 
 from citygrain.checkpoint import load
 from citygrain.generation.area import draw_area
-from citygrain.samplers.diffusion import Euler
+from citygrain.generation.requests import choose_sampler
 
 BATCH = 16
 
@@ -28,7 +28,7 @@ def draw(checkpoint: str, side: int, steps: int) -> None:
     """Draw an area in this process and print its seconds, the bytes of its layout, and the peak memory."""
     generator = load(checkpoint)
     edge, began = side * generator.spec.size_px, time.perf_counter()
-    sampler = Euler(steps=steps, tolerance=np.inf)
+    sampler = choose_sampler(generator, {"steps": steps, "tolerance": np.inf})
     made = draw_area(generator, (edge, edge), {}, seed=0, sampler=sampler, batch_size=BATCH)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(time.perf_counter() - began, made.nbytes, peak)

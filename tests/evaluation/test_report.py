@@ -92,6 +92,37 @@ def test_the_tables_hold_the_figures_of_the_report(report):
 
 
 @pytest.mark.slow
+def test_the_bar_of_cut_and_paste_stands_beside_the_model(report, model, cities, tmp_path):
+    """Buildings without streets, at random: whoever pastes real windows together comes nearer than that."""
+    rows = {row.label: row for row in report.bar}
+    assert list(rows) == ["told apart", "Fréchet distance", "median × floor", "near copies"]
+    assert rows["Fréchet distance"].pasted < rows["Fréchet distance"].generated
+    assert rows["median × floor"].pasted < rows["median × floor"].generated == report.median_times_floor
+    assert rows["near copies"].real == 0.01
+    pasted = np.load(next(report.folder.glob("parts/*/pasted_*.npz")))["layouts"]
+    assert pasted.shape == (16, *model.spec.shape)
+    heading = "<th>cut and paste</th>"
+    assert heading in (report.folder / PAGE).read_text(encoding="utf-8")
+    assert heading in report._repr_html_()
+    without = evaluate(model, data=cities, out=tmp_path, cut_and_paste=False, **SMALL)
+    assert (without.cut_and_paste, without.bar) == (None, ())
+    assert replace(without, cut_and_paste=report.cut_and_paste).to_dict() == report.to_dict()
+    assert "cut and paste" not in (without.folder / PAGE).read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.slow
+def test_windows_that_are_pasted_are_asked_for_what_the_layouts_are_asked_for(model, cities, tmp_path):
+    folders = {}
+    for ask in ([], ["coverage"]):
+        folders[len(ask)] = evaluate(model, data=cities, out=tmp_path / str(len(ask)), ask=ask, **SMALL).folder
+    errors = []
+    for folder in folders.values():
+        real, pasted = (np.load(next(folder.glob(f"parts/*/{name}_*.npz"))) for name in ("real", "pasted"))
+        errors.append(np.abs(real["measured_coverage"] - pasted["measured_coverage"]).mean())
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.slow
 def test_a_notebook_shows_the_head_of_the_report(report):
     html = report._repr_html_()
     worst = report.worst_measures(1)[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 import pytest
 import torch
 
 import families
+from citygrain.app.studio import Studio, knobs_of, turn_knobs
 from citygrain.checkpoint import (
     CASCADE,
     Checkpoint,
@@ -36,6 +38,9 @@ from citygrain.samplers.diffusion import Heun
 from citygrain.samplers.parts import DrawParts
 from citygrain.samplers.strokes import DrawStrokes
 from citygrain.spec import Conditions, LayoutSpec
+from citygrain.support.config import load_config
+from citygrain.verbs import export as verb
+from citygrain.verbs import train as training
 
 WAYS, MADE = ("street", "walk"), ("building", "green")
 RAMP, STEEP = (tuple(k * i / 100 for i in range(101)) for k in (1, 2))
@@ -170,7 +175,8 @@ def test_a_seed_is_a_layout_whatever_the_batch_and_knows_its_lines(model, attemp
     grids = [Grid("EPSG:32633", 386000.0 + 200 * i, 6672000.0, 4.0, 32, 32) for i in range(4)]
     together = draw(model, asked, range(7, 11), attempts=attempts, grids=grids)
     alone = draw(model, asked, range(7, 11), attempts=attempts, grids=grids, batch_size=1)
-    assert np.array_equal(together.cells, alone.cells)
+    assert np.array_equal(together.cells[:, at(model.spec, WAYS)], alone.cells[:, at(model.spec, WAYS)])
+    assert np.abs(together.cells.astype(int) - alone.cells).max() <= 1, "a network rounds otherwise in other batches"
     assert len({cells.tobytes() for cells in together.cells}) == 4
     for layout in together:
         (ways,) = layout.ways
@@ -215,9 +221,9 @@ def test_an_area_goes_on_with_what_is_there_in_both_parts(model):
         known = Known(town(seed, (40, 56)), keep)
         layout = draw_area(model, (40, 56), {"coverage": 0.3}, known=known, seed=2, place="here")
         assert torch.equal(layout[keep[0]], (known.layout * 255).round().byte()[keep])
-        assert torch.equal(
-            layout, draw_area(model, (40, 56), {"coverage": 0.3}, known=known, seed=2, place="here", batch_size=1)
-        )
+        again = draw_area(model, (40, 56), {"coverage": 0.3}, known=known, seed=2, place="here", batch_size=1)
+        assert torch.equal(layout[1:3], again[1:3])
+        assert (layout.int() - again.int()).abs().max() <= 1
         drawn.append(layout[~keep[0]].view(4, -1))
     for channel in ([1, 2], [0, 3]):
         assert not torch.equal(drawn[0][channel], drawn[1][channel])
@@ -233,6 +239,21 @@ def test_an_edit_redraws_a_site(model):
     edited = redraw(model, Site(cells, free, Grid("EPSG:32633", 386000.0, 6672000.0, 4.0, 32, 32)), {"green": 0.2})
     assert np.array_equal(edited.after.cells[0][:, ~free], cells[:, ~free])
     assert not np.array_equal(edited.after.cells[0][:, free], cells[:, free])
+
+
+def test_a_variation_of_the_ground_keeps_its_ways_and_begins_with_what_is_there(dense):
+    known = Known(town(1), torch.zeros(1, 4, 32, 32, dtype=torch.bool))
+    with pytest.raises(CapabilityError, match="no variations"):
+        draw_area(dense, (32, 32), {}, known=known, strength=0.5)
+    known.keep[:, 1:3] = True
+    sampler = choose_sampler(dense, {"steps": 12})
+    little, much, whole = (
+        draw_area(dense, (32, 32), {}, known=known, strength=strength, sampler=sampler).float() / 255
+        for strength in (0.1, 0.6, 1.0)
+    )
+    near, far = ((layout - known.layout[0]).abs().mean() for layout in (little, much))
+    assert 0 < near < far
+    assert torch.equal(whole[1:3], known.layout[0, 1:3])
 
 
 def test_what_no_part_knows_is_refused_with_the_choices_of_all(model):
@@ -402,3 +423,48 @@ def test_parts_are_joined_to_one_folder_that_draws_what_they_draw(tmp_path):
 def test_a_sampler_of_parts_names_its_parts_in_the_order_in_which_they_draw(dense):
     assert [*DrawParts(DrawStrokes(), Heun()).parts] == ["plan", "ground"]
     assert [*dense.sampler.parts] == [*dense.parts] == ["plan", "densities", "ground"]
+
+
+def test_the_verb_joins_parts_and_says_what_it_exports(tmp_path):
+    config = configure()
+    parts = parts_of(config)
+    plan = export(parts["plan"], config["plan"], tmp_path / "plan", PLAN.places)
+    ground = export(parts["ground"], config["ground"], tmp_path / "ground", GROUND.places)
+    named = ["model=cascade", f"model.plan={plan}", f"model.ground={ground}", f"out={tmp_path / 'whole'}"]
+    folder = verb.run(load_config("export", [*named, "half=true"]))
+    assert load(folder).spec == Cascade.join_specs(parts)
+    assert verb.run(load_config("export", [f"checkpoint={folder}", f"out={tmp_path / 'again'}"])).is_dir()
+    for wrong in (["checkpoint=runs/demo"], ["evaluation=out/evaluation"], ["model._target_=torch.nn.Identity"]):
+        with pytest.raises(ConfigError, match="Only the parts of a cascade are joined"):
+            verb.run(load_config("export", [*named, *wrong]))
+    with pytest.raises(ConfigError, match=r"What is exported\?[\s\S]*model=cascade model.plan"):
+        verb.run(load_config("export", [f"out={tmp_path}"]))
+
+
+def test_a_cascade_is_not_trained_and_leaves_no_run(tmp_path):
+    told = ["model=cascade", "model.plan=a", "model.ground=b", "data.places=[here]", "name=x", f"paths.runs={tmp_path}"]
+    with pytest.raises(ConfigError, match=r"its parts are, each on its own[\s\S]*citygrain export model=cascade"):
+        training.run(load_config("train", told))
+    assert not [*tmp_path.iterdir()]
+    config = configure()
+    parts = parts_of(config)
+    paths = [export(part, config[name], tmp_path / name, ["here"]) for name, part in parts.items()]
+    whole = export_checkpoint(join_parts(*paths), tmp_path / "whole")
+    with pytest.raises(ConfigError, match=r"its parts are[\s\S]*init_from=.*whole"):
+        training.run(load_config("train", [f"init_from={whole}", *told[3:]]))
+
+
+def test_the_page_turns_the_knobs_of_all_parts(model, tmp_path):
+    studio = Studio("out/city", model, tmp_path, Lock())
+    assert [*studio.samplers] == ["DrawParts"]
+    assert (studio.edits, studio.varies, studio.encodes) == (True, False, False)
+    guided = model.sampler.ground.guidance
+    assert guided != model.sampler.plan.guidance, "else the test says nothing"
+    shown = {"steps": 2, "guidance": guided, "tolerance": None, "temperature": 1.0, "bearing": None}
+    assert knobs_of(model.sampler) == shown
+    turned = turn_knobs(studio, "DrawParts", {**shown, "steps": 5, "temperature": 0.5, "tolerance": 0.1})
+    assert turned == DrawParts(
+        replace(model.sampler.plan, temperature=0.5), replace(model.sampler.ground, steps=5, tolerance=0.1)
+    )
+    both = turn_knobs(studio, "DrawParts", {**shown, "guidance": 2.0})
+    assert (both.plan.guidance, both.ground.guidance) == (2.0, 2.0)

@@ -288,13 +288,14 @@ def test_a_cell_of_a_map_counts_what_is_known_in_it():
     assert off(torch.where(keep, known.layout, drawing.to_layout(moved)), 0.5).max() < 0.01
 
 
-def test_maps_and_the_whole_are_met_together():
+def test_the_whole_is_met_beside_maps_and_where_they_disagree_it_decides():
     drawing = model()
     asked = families.requests(2, drawing.spec, coverage=wished())
-    asked.scalars[:, 0], asked.present[:, 0] = wished().mean((1, 2)), True
+    whole = wished().mean((1, 2)) + 0.04
+    asked.scalars[:, 0], asked.present[:, 0] = whole, True
     drawn = drawing.sample(asked, noise=Noise([0, 1]), sampler=DpmSolver(12, tolerance=0.01, slack=0.01))
-    assert off(drawn, wished()).max() < 0.02
-    assert measure(drawn, SPEC.channels, SPEC.resolution_m)["coverage"].sub(asked.scalars[:, 0]).abs().max() < 1e-3
+    assert measure(drawn, SPEC.channels, SPEC.resolution_m)["coverage"].sub(whole).abs().max() < 0.005
+    assert off(drawn, wished() + 0.04).max() < 0.05
 
 
 def test_the_code_of_a_learned_codec_leaves_maps_to_the_network():

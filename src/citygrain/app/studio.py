@@ -232,11 +232,12 @@ def turn_knobs(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> 
     if name not in studio.samplers:
         raise ConfigError("This sampler does not fit the model.", got=name, choices=studio.samplers)
     sampler = studio.samplers[name]
+    own = list_settings(sampler)
     values: dict[str, float | None] = {}
     for knob in KNOBS:
         if knob.name not in knobs_of(sampler):
             continue
-        value = knobs.get(knob.name, list_settings(sampler)[knob.name])
+        value = knobs.get(knob.name, own[knob.name])
         if value is None and knob.name in EMPTY:
             values[knob.name] = EMPTY[knob.name]
         elif value is None or not knob.low <= value <= knob.high:
@@ -247,7 +248,8 @@ def turn_knobs(studio: Studio, name: str, knobs: Mapping[str, float | None]) -> 
             )
         else:
             values[knob.name] = round(value) if knob.name == "steps" else float(value)
-    return change_settings(sampler, values)
+    # A knob that nobody has turned shows the value of one part, and leaves those of the other parts as they are.
+    return change_settings(sampler, {name: value for name, value in values.items() if value != own[name]})
 
 
 def check_whole(value: object, what: str, low: int, high: int) -> int:

@@ -43,7 +43,7 @@ class CutAndPaste:
     embedding
         Their metrics in the embedding.
     times_floor
-        Measure → their distance in multiples of the floor.
+        Measure → their distance in multiples of the floor, where both are known.
     share_closer
         Share of them that are nearer to a training window than 99 % of the held-out windows are.
     """
@@ -86,16 +86,13 @@ def paste_layouts(
     seed
         Layout *i* is drawn with `seed` + *i*.
     """
-    spec = replace(view.seen, statistics={})
+    asks = tuple(name for name in ask if name in view.seen.scalars and name in real.values)
+    spec = replace(view.seen, scalars=asks, statistics={})
     bank = cache(lambda: fill_bank(training, view, spec))  # parts that are there need none
 
     def pasted(positions: range) -> Cells:
         here = slice(positions.start, positions.stop)
-        scalars = {
-            name: torch.from_numpy(real.values[name][here])
-            for name in ask
-            if name in spec.scalars and name in real.values
-        }
+        scalars = {name: torch.from_numpy(real.values[name][here]) for name in asks}
         windows = real.chosen(positions) if spec.given else np.empty((len(positions), 0))
         given = {
             name: torch.from_numpy(windows[:, view.seen.channels.index(name)]).float() / 255 for name in spec.given
@@ -151,11 +148,9 @@ def judge_pasted(
         As for `citygrain.evaluation.two_sample.judge_samples`.
     """
     shown = count_shown(spec, len(real))
-    times_floor = {
-        name: wasserstein(pasted.values[name], real.values[name], resamples=0).value / of.floor.value
-        for name, of in realism.measures.items()
-        if of.floor.value > 0
-    }
+    apart = {name: wasserstein(pasted.values[name], real.values[name], resamples=0).value for name in realism.measures}
+    floors = {name: of.floor.value for name, of in realism.measures.items()}
+    times_floor = {name: apart[name] / floors[name] for name in apart if floors[name] > 0 and apart[name] >= 0}
     return CutAndPaste(
         two_sample=judge_samples(pasted.layouts(shown), real.layouts(shown), steps=steps, seed=seed),
         embedding=compare_points(pasted, real, seed),

@@ -248,7 +248,9 @@ class Report:
         accuracy = pasted.two_sample.accuracy
         return (
             BarRow("told apart", told.floor.accuracy, told.generated.accuracy, accuracy, is_share=True),
-            BarRow("Fréchet distance", *(of["frechet"] for of in (inside.floor, inside.generated, pasted.embedding))),
+            BarRow(
+                "Fréchet distance", inside.floor["frechet"], inside.generated["frechet"], pasted.embedding["frechet"]
+            ),
             BarRow("median × floor", 1.0, self.median_times_floor, median),
             BarRow("near copies", copies.expected, copies.share_closer, pasted.share_closer, is_share=True),
         )

@@ -37,6 +37,9 @@ from citygrain.support.devices import find_device
 Fields = Mapping[str, float | Tensor]
 """Condition → its requested value: a number, or `(H, W)` over an area, with NaN where nothing is requested."""
 
+CELLS_AT_ONCE = 2**17
+"""Cells of windows that a diffusion model draws at once, at most: memory must not grow with the extent."""
+
 _AT_ONCE = 256
 
 
@@ -131,16 +134,18 @@ def draw_area(
         name: F.pad(_over(name, field, shape)[None], pad, mode="replicate")[0] for name, field in fields.items()
     }
     if given is not None:
-        given = F.pad(given.cpu().float(), pad, mode="replicate")
-    asked = make_requests(spec, cells, padded_fields, known, place, given).to(device)
-    area = Area(chosen, tiling, known, strength, begin, batch_size)  # type: ignore[arg-type]
+        given = F.pad(given, pad, mode="replicate").to(device, torch.float32)
+    # The area has the given channels once, and not in each of its windows.
+    asked = make_requests(replace(spec, given=()), cells, padded_fields, known, place).to(device)
+    batch_size = min(batch_size, max(1, CELLS_AT_ONCE // spec.size_px**2))
+    area = Area(chosen, tiling, known, given, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
         seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
         drawn = cells.blend(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
         layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
     if given is not None:
-        layout[[spec.channels.index(name) for name in spec.given]] = (given[0] * 255).round().to(torch.uint8)
+        layout[[spec.channels.index(name) for name in spec.given]] = (given[0] * 255).round().to(torch.uint8).cpu()
     return compose(layout, known)[:, : shape[0], : shape[1]]
 
 
@@ -171,20 +176,21 @@ def _draw_parts(
     *,
     place: str | None,
     seed: int,
+    strength: float,
     **how: Any,
 ) -> Tensor:
     """Draw an area with each part of a cascade in turn: the ways, the densities, the ground on both.
 
-    What all cells know of a part, it does not draw: kept ways stay, and the ground is drawn on them.
+    What all cells know of a part, it does not draw: kept ways stay, and the ground is drawn on them. Densities are not
+    drawn where drawing begins with a layout, which has its own.
     """
     spec = cascade.spec
     _check_names(spec, fields)
     if not isinstance(sampler, DrawParts):
         raise CapabilityError("A cascade draws with a sampler for each part.", got=type(sampler).__name__)
-    if known is None:
-        nothing = torch.zeros(1, len(spec.channels), *shape)
-        known = Known(nothing, nothing > 0)
-    layout, keep = known.layout.clone().float(), known.keep.clone()
+    whole = (1, len(spec.channels), *shape)
+    layout = torch.zeros(whole) if known is None else known.layout.clone().float()
+    keep = torch.zeros(whole, dtype=torch.bool) if known is None else known.keep.clone()
 
     def draw(number: int, part: Generator, own: Sampler | None) -> Tensor:
         at = find_channels(spec, part.spec)
@@ -194,11 +200,12 @@ def _draw_parts(
             part,
             shape,
             {name: field for name, field in asked.items() if name in {*part.spec.scalars, *part.spec.maps}},
-            known=Known(layout[:, at], keep[:, at]) if keep[:, made].any() else None,
+            known=Known(layout[:, at], keep[:, at]) if strength < 1 or keep[:, made].any() else None,
             given=layout[:, given] if given else None,
             place=place if place in part.spec.places else None,
             seed=fork_seed(seed, number),
             sampler=own,
+            strength=strength,
             **how,
         )
 
@@ -207,7 +214,7 @@ def _draw_parts(
     if not keep[:, ways].all():
         layout[0, ways] = draw(0, cascade.plan, sampler.plan) / 255
         keep[:, ways] = True
-    if cascade.densities is not None:
+    if cascade.densities is not None and strength == 1:
         told = replace(cascade.densities.spec, maps=list_drawn_maps(cascade), map_px=cascade.ground.spec.map_px)
         drawn = measure_fields(draw(1, cascade.densities, sampler.densities) / 255, told)
         painted = {name: field for name, field in fields.items() if isinstance(field, Tensor) and field.ndim}
@@ -218,9 +225,8 @@ def _draw_parts(
 
 
 def make_requests(
-    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None,
-    given: Tensor | None = None,
-) -> Conditions:  # fmt: skip
+    spec: LayoutSpec, cells: Tiling, fields: Fields, known: Known | None = None, place: str | None = None
+) -> Conditions:
     """Return the request of each window of an area.
 
     Parameters
@@ -229,7 +235,7 @@ def make_requests(
         Channels, conditions and places that the generator knows.
     cells
         The windows.
-    fields, known, place, given
+    fields, known, place
         See `draw_area`.
 
     Returns
@@ -246,8 +252,6 @@ def make_requests(
     shape = cells.height, cells.width
     _check_names(spec, fields)
     conditions = Conditions.request(spec, len(cells), {"place": place})
-    if given is not None:
-        conditions.given, conditions.given_present[:] = cells.cut(given, range(len(cells))), True
     free = torch.ones(1, *shape) if known is None else (~known.keep.all(1)).float().cpu()
     for name, field in fields.items():
         per_cell = _over(name, field, shape)[None, None]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citygrain.errors import CapabilityError, ConfigError
-from citygrain.networks.frame import BEARING, list_drawn, measure_conditions
+from citygrain.networks.frame import list_drawn, measure_conditions
 from citygrain.protocols import Noise, Sampler
 from citygrain.samplers.patchwork import Patchwork
 from citygrain.spec import Conditions, LayoutSpec
@@ -117,10 +117,12 @@ class Quilting(nn.Module):
                 "The bank of this model is empty.", got=type(self).__name__, remedy="citygrain train model=quilting …"
             )
         scalars, place = self.scalars[:filled], self.place[:filled]
-        drawn = torch.tensor([name != BEARING for name in self.spec.scalars], device=scalars.device)
-        scale = scalars.std(0, correction=0).clamp_min(1e-6)
-        off = ((conditions.scalars[:, None] - scalars) / scale).square()
-        far = torch.where((conditions.present & drawn)[:, None], off, 0).sum(2)
+        far = scalars.new_zeros(len(conditions), filled)
+        for name in list_drawn(self.spec.scalars):
+            i = self.spec.scalars.index(name)
+            scale = scalars[:, i].std(correction=0).clamp_min(1e-6)
+            off = (conditions.scalars[:, i : i + 1] - scalars[:, i]) / scale
+            far += torch.where(conditions.present[:, i : i + 1], off.square(), 0)
         elsewhere = (conditions.place[:, None] >= 0) & (conditions.place[:, None] != place)
         far = torch.where(elsewhere & ~elsewhere.all(1, keepdim=True), torch.inf, far)
         shuffled = noise.uniform(filled).argsort(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Literal, get_args
@@ -22,6 +22,7 @@ from citygrain.protocols import (
     Known,
     Noise,
     Sampler,
+    ShowsLayouts,
     require,
 )
 from citygrain.samplers.base import HandleSampler
@@ -219,6 +220,8 @@ class Area:
         The windows, in cells of the model's code.
     known
         `(1, C, H, W)`: a layout of the area, and the part of it that stays. None draws the whole area.
+    given
+        `(1, G, H, W)`: the given channels of the area, for a model that is given channels.
     strength
         The noise level at which drawing begins: 1 begins with noise alone; a smaller number begins with the known
         layout plus noise, and keeps what noise of that size does not drown (SDEdit, Meng et al. 2022).
@@ -233,6 +236,7 @@ class Area:
     sampler: DiffusionSampler
     tiling: Tiling
     known: Known | None = None
+    given: Tensor | None = None
     strength: float = 1.0
     begin: Begin = "noise"
     batch_size: int = 16
@@ -276,7 +280,7 @@ class Area:
         self, model: Denoiser, conditions: Conditions, x: Tensor, sigma: float, *, inverting: bool = False
     ) -> Tensor:
         def denoise(numbers: range) -> Tensor:
-            asked, here = conditions[slice(numbers.start, numbers.stop)], self.tiling.cut(x, numbers)
+            asked, here = self._ask(model, conditions, numbers), self.tiling.cut(x, numbers)
             if inverting:
                 return denoise_guided(model, here, sigma, asked, 1.0)
             known = (
@@ -287,6 +291,19 @@ class Area:
             return self.sampler.estimate(model, asked, here, sigma, known)
 
         return self._join(denoise)
+
+    def _ask(self, model: Denoiser, conditions: Conditions, numbers: range) -> Conditions:
+        """Return the conditions of some windows, with their given channels."""
+        asked = conditions[slice(numbers.start, numbers.stop)]
+        if self.given is None:
+            return asked
+        cells = self._count_cells(require(model, ShowsLayouts, "An area around given channels", DIFFUSION))
+        given = cells.cut(self.given, numbers)
+        return replace(asked, given=given, given_present=torch.ones_like(asked.given_present))
+
+    def _count_cells(self, model: ShowsLayouts) -> Tiling:
+        """Return the tiling in cells of layouts."""
+        return self.tiling.refine(model.spec.size_px // self.tiling.size)
 
     def _read(self, model: DenoisesLayouts) -> Tensor:
         """Return the clean area `(1, c, h, w)` of the known layout; at full strength, of the part that stays."""
@@ -302,7 +319,7 @@ class Area:
     def _cut_known(self, model: DenoisesLayouts, numbers: range) -> Known:
         """Return the known parts of some windows. The area must have a known part."""
         assert self.known is not None
-        cells = self.tiling.refine(model.spec.size_px // model.latent_shape[-1])
+        cells = self._count_cells(model)
         return Known(*(cells.cut(of, numbers) for of in self.known))
 
     def _join(self, windows: Callable[[range], Tensor]) -> Tensor:

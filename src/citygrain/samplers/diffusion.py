@@ -363,11 +363,8 @@ def move_to_maps(
     """
     visible = require(model, ShowsLayouts, "A finite tolerance", DIFFUSION)
     spec = visible.spec
-    if (
-        not isinstance(visible, ShowsChannels)
-        or not visible.channelwise
-        or (spec.maps and clean.shape[-1] % spec.map_px)
-    ):
+    apart = isinstance(visible, ShowsChannels) and visible.channelwise
+    if not spec.maps or not apart or clean.shape[-1] % spec.map_px:
         return clean
     for column, name in enumerate(spec.maps):
         here = conditions.maps_present[:, column]

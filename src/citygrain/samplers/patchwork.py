@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 from torch import Tensor
 
 from citygrain.errors import ConfigError
@@ -16,6 +20,9 @@ from citygrain.protocols import HoldsWindows, Known, Noise, require
 from citygrain.samplers.areas import Tiling
 from citygrain.samplers.base import HandleSampler
 from citygrain.spec import Conditions
+
+Part = tuple[EllipsisType, slice, slice]
+"""A square of rows and columns of layouts."""
 
 DRAWN = ("quilting",)
 """Families that are drawn like this."""
@@ -88,16 +95,22 @@ class Patchwork(HandleSampler[HoldsWindows]):
         tiling = Tiling.cover(spec.size_px, spec.size_px, edge, self.overlap)
         windows = holds.choose_windows(conditions, max(self.near, self.sources), noise)
         guides, windows = self._choose_guides(windows, noise)
+        patches = sliding_window_view(holds.bank.cpu().numpy(), (edge, edge), (2, 3))
         for i, top in enumerate(tiling.rows):
             for j, left in enumerate(tiling.columns):
-                here = (..., slice(top, top + edge), slice(left, left + edge))
+                here = np.s_[..., top : top + edge, left : left + edge]
                 places, chance = noise.uniform(self.tries, 3), noise.uniform(1)[:, 0]
                 wanted = _average_maps(conditions, here, spec.size_px)
-                laid = [
-                    self._choose(holds, windows[b], holds.bank[guides[b]][here], (places[b], chance[b]),
-                                 layout[b][here], settled[b][here], wanted[b], conditions.maps_present[b])
-                    for b in range(len(layout))
-                ]  # fmt: skip
+                laid = []
+                for b in range(len(layout)):
+                    tried = _take(patches, windows[b], places[b]).to(layout.device)
+                    error = self.guide * _compare_shares(tried, holds.bank[guides[b]][here])
+                    error = error + _compare_cells(tried, layout[b][here], settled[b][here], holds.spread)
+                    for name, value in zip(spec.maps, wanted[b], strict=True):
+                        if value.isfinite():
+                            error = error + _compare_measures(tried, spec.channels, name, value)
+                    fitting = error.argsort(stable=True)[: self.best]
+                    laid.append(tried[fitting[(chance[b] * len(fitting)).long()]].float() / 255)
                 patch = torch.stack(laid)
                 apart = ((patch - layout[here]) / holds.spread).square().sum(1)
                 mine = torch.ones_like(apart, dtype=torch.bool)
@@ -120,35 +133,6 @@ class Patchwork(HandleSampler[HoldsWindows]):
         others = (windows != guides).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
         kept = windows.gather(1, others)  # the guide comes last, if it is among them
         return guides[:, 0], kept[:, :-1]
-
-    def _choose(
-        self,
-        model: HoldsWindows,
-        windows: Tensor,
-        guide: Tensor,
-        noise: tuple[Tensor, Tensor],
-        layout: Tensor,
-        settled: Tensor,
-        wanted: Tensor,
-        present: Tensor,
-    ) -> Tensor:
-        """Choose a patch `(C, e, e)` for a place in a layout, which has there `layout` where it is `settled`."""
-        (places, chance), edge = noise, layout.shape[-1]
-        steps = torch.tensor([len(windows), *[model.spec.size_px - edge + 1] * 2], device=places.device)
-        which, top, left = (places * steps).long().unbind(1)
-        patches = model.bank.unfold(2, edge, 1).unfold(3, edge, 1)[windows[which], :, top, left]
-        shares = patches.float().mean((2, 3))
-        off = (shares - guide.float().mean((1, 2))) / shares.std(0, correction=0).clamp_min(1.0)
-        error = self.guide * _scale(off.square().mean(1))
-        if settled.any():
-            cells = settled.any(0)
-            apart = (patches[..., cells].float() / 255 - layout[:, cells]) / model.spread[:, :, 0]
-            error = error + _scale((apart.square() * settled[:, cells]).sum((1, 2)))
-        for name, value in zip(_names_of(model.spec.maps, present), wanted[present], strict=True):
-            found = _measure_patches(name, shares, model.spec.channels)
-            error = error + _scale((found - value).square())
-        fitting = error.argsort(stable=True)[: self.best]
-        return patches[fitting[(chance * len(fitting)).long()]].float() / 255
 
 
 def cut_boundary(apart: Tensor) -> Tensor:
@@ -178,25 +162,45 @@ def cut_boundary(apart: Tensor) -> Tensor:
     return torch.arange(apart.shape[2], device=apart.device) >= torch.stack(line[::-1], 1)
 
 
-def _average_maps(conditions: Conditions, here: tuple[object, ...], size_px: int) -> Tensor:
-    """Return the means `(B, M)` of condition maps over a part of the layouts."""
-    if not conditions.maps.shape[1]:
-        return conditions.maps.new_zeros(len(conditions), 0)
-    cells = F.interpolate(conditions.maps, size=(size_px, size_px), mode="nearest")
-    means: Tensor = cells[here].mean((2, 3))
-    return means
+def _take(patches: NDArray[np.uint8], windows: Tensor, numbers: Tensor) -> Tensor:
+    """Take patches `(T, C, e, e)` from windows, each where its three numbers `(T, 3)` from [0, 1) say.
+
+    `patches` is `(M, C, h, w, e, e)`: the patch that begins at each cell of each window.
+    """
+    steps = torch.tensor([len(windows), *patches.shape[2:4]], device=numbers.device)
+    which, top, left = (numbers * steps).long().unbind(1)
+    return torch.from_numpy(patches[windows[which].cpu().numpy(), :, top.cpu().numpy(), left.cpu().numpy()])
 
 
-def _names_of(maps: Sequence[str], present: Tensor) -> list[str]:
-    return [name for name, asked in zip(maps, present.tolist(), strict=True) if asked]
+def _compare_shares(patches: Tensor, guide: Tensor) -> Tensor:
+    """Return how far the shares of channels in patches are from those in the guide `(C, e, e)`."""
+    shares = patches.float().mean((2, 3))
+    off = (shares - guide.float().mean((1, 2))) / shares.std(0, correction=0).clamp_min(1.0)
+    return _scale(off.square().mean(1))
+
+
+def _compare_cells(patches: Tensor, layout: Tensor, settled: Tensor, spread: Tensor) -> Tensor:
+    """Return how far patches are from a layout `(C, e, e)` where it is settled."""
+    cells = settled.any(0)
+    apart = (patches[..., cells].float() / 255 - layout[:, cells]) / spread[:, :, 0]
+    return _scale((apart.square() * settled[:, cells]).sum((1, 2)))
+
+
+def _compare_measures(patches: Tensor, channels: Sequence[str], name: str, value: Tensor) -> Tensor:
+    """Return how far a measure of patches, which is linear in the shares of channels, is from a value."""
+    shares, weights = patches.float().mean((2, 3)) / 255, MEASURES[name].weights
+    found = torch.stack([weight * shares[:, channels.index(c)] for c, weight in weights.items()]).sum(0)
+    return _scale((found - value).square())
 
 
 def _scale(error: Tensor) -> Tensor:
-    """Return errors in multiples of their mean, so that errors of several kinds weigh alike."""
+    """Return errors `(T,)` in multiples of their mean, so that errors of several kinds weigh alike."""
     return error / error.mean().clamp_min(1e-12)
 
 
-def _measure_patches(name: str, shares: Tensor, channels: Sequence[str]) -> Tensor:
-    """Measure a condition that is linear in the shares `(T, C)` of channels, in bytes: `(T,)`."""
-    weights = MEASURES[name].weights
-    return torch.stack([weight / 255 * shares[:, channels.index(c)] for c, weight in weights.items()]).sum(0)
+def _average_maps(conditions: Conditions, here: Part, size_px: int) -> Tensor:
+    """Return the means `(B, M)` of condition maps over a part of the layouts; NaN where a map is absent."""
+    if not conditions.maps.shape[1]:
+        return conditions.maps.new_zeros(len(conditions), 0)
+    cells = F.interpolate(conditions.maps, size=(size_px, size_px), mode="nearest")
+    return torch.where(conditions.maps_present, cells[here].mean((2, 3)), torch.nan)
