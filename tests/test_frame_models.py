@@ -90,6 +90,7 @@ def test_the_model_knows_both_conditions_and_its_windows(model, cities):
     assert model.provenance["data"]["frame"] == "streets"
     assert 0 <= model.spec.quantile("bearing", 0) <= model.spec.quantile("bearing", 100) < 90
     assert 0 < model.spec.quantile("order", 50) < 1
+    assert model.spec.quantile("order", 100) > 0.6, "where one street runs through a window"
 
 
 def test_the_command_line_draws_at_a_bearing(runs, cities, tmp_path):
