@@ -336,6 +336,22 @@ def test_an_area_is_asked_for_the_densities_that_are_drawn_over_it(dense, monkey
     assert asked["green"] is painted
 
 
+def test_a_part_whose_channels_are_all_kept_does_not_draw(model, monkeypatch):
+    drawn, plain = [], draw_area
+
+    def spy(generator, shape, fields, **how):
+        drawn.append(generator)
+        return plain(generator, shape, fields, **how)
+
+    monkeypatch.setattr("citygrain.generation.area.draw_area", spy)
+    for names, part in ((MADE, model.plan), (WAYS, model.ground)):
+        keep = torch.zeros(1, 4, 32, 32, dtype=torch.bool)
+        keep[:, at(model.spec, names)] = True
+        plain(model, (32, 32), {}, known=Known(town(1), keep))
+        assert drawn == [part]
+        drawn.clear()
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
