@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import rich
+import shapely
 import torch
 from pyproj import Transformer
 
@@ -60,12 +61,11 @@ def main() -> None:
 def measure_speed(generator: Trained, place: str, count: int) -> list[str]:
     drawing = require(generator, DrawsWays, "This benchmark", ["stroke_transformer"])
     asked = Conditions.request(generator.spec, count, {"place": place})
-    drawing.sample_code(asked[:2], noise=Noise(range(2)))
+    drawing.sample_with_ways(asked[:2], noise=Noise(range(2)))
     clock, computing = time.perf_counter(), time.process_time()
-    code = drawing.sample_code(asked, noise=Noise(range(count)))
-    drawing.from_code(code)
+    _, ways = drawing.sample_with_ways(asked, noise=Noise(range(count)))
     seconds = time.perf_counter() - clock, time.process_time() - computing
-    vertices = (code[:, 1:, 0] >= 0).sum(1).float().mean().item()
+    vertices = sum(shapely.get_num_coordinates(one.lines).sum() for one in ways) / count
     return [f"{count / seconds[0]:.1f}", f"{count / seconds[1]:.1f}", f"{vertices:.0f}"]
 
 

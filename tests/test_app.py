@@ -189,6 +189,18 @@ def test_new_layouts_of_models_of_turned_windows_are_asked_for_a_bearing(studio)
     assert "bearing" not in [one.name for one in given.ranges_of_layouts], "it is that of the given channels"
 
 
+@needs_gradio
+def test_a_field_that_may_be_empty_holds_a_number_or_nothing(small):
+    from citygrain.app.widgets import read_knob, write_knob
+
+    for value in (None, 0.0, 30.0, 0.05):
+        assert read_knob(write_knob(value)) == value
+    assert read_knob(" ") is read_knob(None) is None
+    assert math.isnan(read_knob("north"))
+    with pytest.raises(ConfigError, match="bearing"):
+        turn_knobs(small("stroke_transformer"), "DrawStrokes", {"bearing": read_knob("north")})
+
+
 # Layouts
 
 
@@ -688,7 +700,7 @@ async def drawn_at_a_bearing(page):
     """A model of ways may be told the bearing of its streets; what is no bearing is refused in words."""
     await switch(page, "stroke_transformer", "Sample")
     await page.click(seen("button", "Sampler"))
-    field = seen("#bearing input")
+    field = "document.querySelector('#bearing input, #bearing textarea')"
     await page.until(f"{field}?.value === ''")
     await type_in(page, field, 120)
     await page.click(seen("#draw"))

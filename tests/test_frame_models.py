@@ -73,11 +73,24 @@ def warp(place, grid, channels):
     return found
 
 
+def measure_alignment(layouts):
+    """Tell how far the lines of streets follow the grids of their layouts, or cross them: 1 all, 0 as many as not."""
+    along = total = 0.0
+    for grid, features in zip(layouts.grids, layouts.features(), strict=True):
+        for line in features.ways["drive"].lines:
+            east, north = np.diff(shapely.get_coordinates(line), axis=0).T
+            length = np.hypot(east, north)
+            along += (length * np.cos(4 * (np.arctan2(east, north) - np.radians(grid.angle)))).sum()
+            total += length.sum()
+    return along / total
+
+
 def test_the_model_knows_both_conditions_and_its_windows(model, cities):
     assert model.spec.scalars[-2:] == ("bearing", "order")
     assert model.provenance["data"]["frame"] == "streets"
     assert 0 <= model.spec.quantile("bearing", 0) <= model.spec.quantile("bearing", 100) < 90
     assert 0 < model.spec.quantile("order", 50) < 1
+    assert model.spec.quantile("order", 100) > 0.6, "where one street runs through a window"
 
 
 def test_the_command_line_draws_at_a_bearing(runs, cities, tmp_path):
@@ -141,6 +154,7 @@ def test_given_streets_lie_where_they_do_in_the_city(runs, cities, place):
     for cells, grid in zip(windows.cells, windows.grids, strict=True):
         there = warp(place, grid, windows.channels)
         assert np.corrcoef(cells.ravel(), there.ravel())[0, 1] > 0.98
+    assert measure_alignment(read_given_windows(model.generator, 24, data=cities)) > 0.9
     drawn = model.sample(3, data=cities)
     assert drawn.grids == windows.grids
     street = drawn.channels.index("street")
@@ -158,6 +172,7 @@ def test_a_site_is_redrawn_in_the_frame_of_the_streets_around_it(model, cities, 
     assert grid.angle % 90 == pytest.approx(find_bearing(place, model.spec, outline), abs=1e-3)
     assert grid.angle
     assert grid.outline.contains(outline.buffer(19))
+    assert measure_alignment(edit.before) > 0.6
     there = warp(place, grid, edit.layouts.channels)
     assert np.corrcoef(edit.before.cells[0].ravel(), there.ravel())[0, 1] > 0.98
     free = edit.site.free

@@ -85,7 +85,7 @@ def test_without_a_request_chance_decides_and_each_seed_by_itself(model):
 
 
 def test_every_patch_is_a_piece_of_a_real_window(model):
-    sampler = Patchwork(overlap=0.0)
+    sampler = Patchwork(patch=0.25, overlap=0.0)
     (drawn,) = model.sample(families.requests(1, model.spec, place="here"), noise=Noise([3]), sampler=sampler)
     pieces = model.bank[:40].unfold(2, 4, 1).unfold(3, 4, 1).movedim(1, 3).reshape(-1, 3, 4, 4)
     patches = (drawn * 255).byte().unfold(1, 4, 4).unfold(2, 4, 4).movedim(0, 2).reshape(-1, 3, 4, 4)
@@ -131,7 +131,9 @@ def test_patches_go_on_with_what_is_known(model):
     keep = torch.zeros(8, 3, 16, 16, dtype=torch.bool)
     keep[:, :, :8] = True
     asked = families.requests(8, model.spec, place="here")
-    drawn = model.sample(asked, noise=Noise(range(8)), sampler=Inpaint(model.sampler, Known(known, keep)))
+    drawn = model.sample(
+        asked, noise=Noise(range(8)), sampler=Inpaint(Patchwork(patch=0.25, guide=1.0), Known(known, keep))
+    )
     assert torch.equal(drawn[keep], known[keep])
     phases = drawn[:, 0, 8:].mean((0, 1)).view(4, 4).mean(0)
     assert phases[1] > 1.5 * phases.mean(), "stripes keep their phase"

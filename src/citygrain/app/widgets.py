@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 import shutil
 import tempfile
@@ -179,8 +180,10 @@ class Sampling:
             choice = gr.Dropdown(list(studio.samplers), value=first, label="sampler", elem_id="sampler")
             for knob in KNOBS:
                 label, value, seen = f"{knob.name}: {knob.does}", own.get(knob.name), knob.name in own
-                if knob.name in EMPTY:
-                    knobs[knob.name] = gr.Number(value, label=label, visible=seen, elem_id=knob.name)
+                if knob.name in EMPTY:  # a field for numbers cannot be empty when the page opens: it shows 0
+                    knobs[knob.name] = gr.Textbox(
+                        write_knob(value), label=label, visible=seen, max_lines=1, elem_id=knob.name
+                    )
                 else:
                     knobs[knob.name] = gr.Slider(
                         knob.low, knob.high, value=knob.low if value is None else value, step=knob.step, label=label,
@@ -190,7 +193,9 @@ class Sampling:
         def choose(name: str) -> list[Any]:
             values = knobs_of(studio.samplers[name])
             return [
-                gr.update(visible=True, value=values[name]) if name in values else gr.update(visible=False)
+                gr.update(visible=True, value=write_knob(values[name]) if name in EMPTY else values[name])
+                if name in values
+                else gr.update(visible=False)
                 for name in knobs
             ]
 
@@ -204,8 +209,24 @@ class Sampling:
 
     def read(self, studio: Studio, values: Values) -> Sampler:
         """Return the sampler as it is chosen and turned."""
-        knobs = {name: values[component] for name, component in self.knobs.items()}
+        knobs = {
+            name: read_knob(values[component]) if name in EMPTY else values[component]
+            for name, component in self.knobs.items()
+        }
         return turn_knobs(studio, values[self.choice], knobs)
+
+
+def write_knob(value: float | None) -> str:
+    """Return what the field of a knob shows that may be empty."""
+    return "" if value is None else f"{value:g}"
+
+
+def read_knob(text: str | None) -> float | None:
+    """Return the number in the field of a knob: None of an empty one, NaN of what is no number."""
+    try:
+        return float(text) if text and text.strip() else None
+    except ValueError:
+        return math.nan
 
 
 def place_choice(studio: Studio) -> gr.Dropdown:

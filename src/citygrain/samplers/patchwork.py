@@ -54,18 +54,18 @@ class Patchwork(HandleSampler[HoldsWindows]):
     best
         Number of patches that agree best; one of them is chosen at random.
     guide
-        Weight of the guide; 0 leaves it out.
+        Weight of the guide against what lies already; 0 leaves it out. A condition map weighs more than the guide.
     """
 
     needs: ClassVar[type] = HoldsWindows
 
-    patch: float = 0.25
+    patch: float = 0.375
     overlap: float = 0.25
     near: int = 8
     sources: int = 64
-    tries: int = 128
+    tries: int = 256
     best: int = 4
-    guide: float = 1.0
+    guide: float = 8.0
 
     def __post_init__(self) -> None:
         shares = 0 < self.patch <= 1 and 0 <= self.overlap < 1 and self.guide >= 0
@@ -108,7 +108,7 @@ class Patchwork(HandleSampler[HoldsWindows]):
                     error = error + _compare_cells(tried, layout[b][here], settled[b][here], holds.spread)
                     for name, value in zip(spec.maps, wanted[b], strict=True):
                         if value.isfinite():
-                            error = error + _compare_measures(tried, spec.channels, name, value)
+                            error = error + (1 + self.guide) * _compare_measures(tried, spec.channels, name, value)
                     fitting = error.argsort(stable=True)[: self.best]
                     laid.append(tried[fitting[(chance[b] * len(fitting)).long()]].float() / 255)
                 patch = torch.stack(laid)
