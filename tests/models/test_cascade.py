@@ -180,7 +180,11 @@ def test_a_seed_is_a_layout_whatever_the_batch_and_knows_its_lines(model, attemp
     assert len({cells.tobytes() for cells in together.cells}) == 4
     for layout in together:
         (ways,) = layout.ways
-        assert ways.cells == ways.drawn_as(layout.cells[0]).cells, "the lines belong to the cells that were kept"
+        assert ways.cells == ways.drawn_as(layout.cells[0]).cells
+        for kind, line in zip(ways.kind, ways.lines, strict=True):
+            column, row = (int(part / 4) for part in line.interpolate(0.5, normalized=True).coords[0])
+            shown = layout.cells[0, model.spec.channels.index(kind), row, column]
+            assert shown > 0, "the lines are those of the attempt that was kept"
     lines = model.plan.sample_with_ways(asked.translate(model.spec, PLAN), noise=Noise(range(7, 11)))[1]
     if attempts == 1:
         assert [w.lines.tolist() for w in together.ways] == [w.lines.tolist() for w in lines]
@@ -334,6 +338,22 @@ def test_an_area_is_asked_for_the_densities_that_are_drawn_over_it(dense, monkey
     assert before["coverage"] == 0.4
     assert torch.allclose(asked["coverage"], drawn[0] / 255, atol=1e-6)
     assert asked["green"] is painted
+
+
+def test_a_part_whose_channels_are_all_kept_does_not_draw(model, monkeypatch):
+    drawn, plain = [], draw_area
+
+    def spy(generator, shape, fields, **how):
+        drawn.append(generator)
+        return plain(generator, shape, fields, **how)
+
+    monkeypatch.setattr("citygrain.generation.area.draw_area", spy)
+    for names, part in ((MADE, model.plan), (WAYS, model.ground)):
+        keep = torch.zeros(1, 4, 32, 32, dtype=torch.bool)
+        keep[:, at(model.spec, names)] = True
+        plain(model, (32, 32), {}, known=Known(town(1), keep))
+        assert drawn == [part]
+        drawn.clear()
 
 
 @pytest.mark.parametrize(
