@@ -699,10 +699,12 @@ async def edited(page, folder):
 async def drawn_at_a_bearing(page):
     """A model of ways may be told the bearing of its streets; what is no bearing is refused in words."""
     await switch(page, "stroke_transformer", "Sample")
-    await page.until(seen("#draw"))  # until then the page of the model before may still take the click
-    await asyncio.sleep(0.5)
-    await page.click(seen("button", "Sampler"))
     field = "[...document.querySelectorAll('#bearing input, #bearing textarea')].find(e => e.offsetParent)"
+    for _ in range(5):  # what is still being laid out may take a click and forget it
+        await page.click(seen("button", "Sampler"))
+        await asyncio.sleep(1)
+        if await page.js(f"Boolean({field})"):
+            break
     await page.until(f"{field}?.value === ''")
     await type_in(page, field, 120)
     await page.click(seen("#draw"))
