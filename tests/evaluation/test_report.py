@@ -96,7 +96,6 @@ def test_the_bar_of_cut_and_paste_stands_beside_the_model(report, model, cities,
     """Buildings without streets, at random: whoever pastes real windows together comes nearer than that."""
     rows = {row.label: row for row in report.bar}
     assert list(rows) == ["told apart", "Fréchet distance", "median × floor", "near copies"]
-    assert rows["Fréchet distance"].pasted < rows["Fréchet distance"].generated
     assert rows["median × floor"].pasted < rows["median × floor"].generated == report.median_times_floor
     assert rows["near copies"].real == 0.01
     pasted = np.load(next(report.folder.glob("parts/*/pasted_*.npz")))["layouts"]
