@@ -54,8 +54,9 @@ class StrokeTransformer(nn.Module):
     """Draw ways as natural streets, vertex by vertex, each given all before it.
 
     A layout is a text of steps: a stroke begins, goes on, ends; a kind of way has no more strokes. Each step has an
-    operation, then x, then y, given what was drawn before, and what remains of each length that is asked for. Lines are
-    straight because they are lines; an end that lies on another stroke is led onto it.
+    operation, then x, then y, given what was drawn before, what lies around the last vertex, and what remains of each
+    length that is asked for. Lines are straight because they are lines; an end that lies on another stroke is led onto
+    it.
 
     Parameters
     ----------
