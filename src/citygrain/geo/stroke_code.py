@@ -128,8 +128,11 @@ class Written:
             x, y = y, -x
         return replace(self, xy=np.stack([x, y], 1), bearing=bearing).ordered(grid_m)
 
-    def ordered(self, grid_m: float) -> Written:
-        """Return the strokes in canonical order, each in its canonical direction."""
+    def ordered(self, grid_m: float, late: Bools | None = None) -> Written:
+        """Return the strokes in canonical order, each in its canonical direction.
+
+        Late ones, `(N,)`, follow the others of their kind, in canonical order among themselves.
+        """
         if not len(self):
             return self
         count = len(self)
@@ -142,7 +145,8 @@ class Written:
         across = np.where(upright, middle[:, 0], middle[:, 1])
         along = np.where(upright, middle[:, 1], middle[:, 0])
         rank = (length[:, None] < np.array(LENGTHS_M)).sum(1)
-        order = np.lexsort((along, across, upright, rank, self.kind, ~self.given))
+        after = np.zeros(count, bool) if late is None else late
+        order = np.lexsort((along, across, upright, rank, after, self.kind, ~self.given))
         place = np.empty(count, np.int64)
         place[order] = np.arange(count)
         partners = np.where(self.partners >= 0, place[self.partners], -1)[order]

@@ -1,4 +1,4 @@
-"""Windows of strokes of which a part is given: a family of strokes learns to draw the other part."""
+"""What is changed of windows of strokes in training: a part is given, and some strokes come late."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ KEPT_SHARE = 0.25
 
 CHANCES = 10
 """Random numbers that decide what is given of a window."""
+
+LATE_WINDOWS, LATE_MOST = 0.5, 0.3
+"""Share of training windows in which strokes come late, and the largest share of their strokes that do."""
 
 WHOLE = np.array([-1.0, -1.0, 1.0, 1.0])
 """The site that is the whole window, in half windows from its middle."""
@@ -54,6 +57,27 @@ def give_part(
     if chances[1] < KEPT_SHARE:
         kept = list(range(1 + int(chances[9] * (len(code.kinds) - 1))))
     return code.write(split_at_site(code.read(window), site, kept)), kept, np.array(site) / half
+
+
+def delay_strokes(window: Written, grid_m: float, share: float, chances: NDArray[np.float64]) -> Written:
+    """Put a share of the strokes that are drawn behind the others of their kind.
+
+    A network that has seen strokes in canonical order alone never comes back: what it has skipped stays out, and its
+    streets are too few.
+
+    Parameters
+    ----------
+    window
+        The strokes.
+    grid_m
+        Distance of positions.
+    share
+        The share of strokes that come late.
+    chances
+        A uniform random number for each stroke.
+    """
+    late = (chances < share) & ~window.given
+    return window.ordered(grid_m, late) if late.any() else window
 
 
 def draw_site(chance: Sequence[float], half: float) -> tuple[float, float, float, float]:

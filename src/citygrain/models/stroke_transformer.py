@@ -22,7 +22,7 @@ from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
 from citygrain.geo.window_strokes import Strokes
 from citygrain.measures import MEASURES
-from citygrain.models.given_strokes import CHANCES, WHOLE, give_part
+from citygrain.models.given_strokes import CHANCES, LATE_MOST, LATE_WINDOWS, WHOLE, delay_strokes, give_part
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.networks.stroke_network import Steps
@@ -332,13 +332,19 @@ class StrokeTransformer(nn.Module):
         return surprise, parts, count
 
     def _vary(self, code: Tensor, symmetry: list[int]) -> tuple[list[Written], list[list[int]], Floats]:
-        """Turn each window to one of the 8 symmetries, and give a part of some of them."""
+        """Turn each window to one of the 8 symmetries, give a part of some of them, and delay strokes in training."""
         chance = torch.rand(len(code), CHANCES).tolist()
         parted = [
             give_part(self.code, self.code.from_code(one).turned(turned, self.code.grid_m), numbers)
             for one, turned, numbers in zip(code.cpu().numpy(), symmetry, chance, strict=True)
         ]
         written, kept, sites = zip(*parted, strict=True)
+        if self.training:
+            shares = LATE_MOST * (1 - torch.rand(len(code)) / LATE_WINDOWS)
+            written = tuple(
+                delay_strokes(one, self.code.grid_m, share, torch.rand(len(one)).numpy())
+                for one, share in zip(written, shares.tolist(), strict=True)
+            )
         return list(written), list(kept), np.array(sites)
 
 
