@@ -115,7 +115,7 @@ class Pen:
             for first in (FIRST, APART):
                 allowed[first + AT_EDGE] &= self.edge.any()
                 allowed[first + ON] &= self._meets()
-            allowed[NEXT] = True
+            allowed[NEXT] = not (self._has_room(4) and self._owes())
         else:
             count = len(self.current.xy)
             allowed[INNER] = count + 1 < MOST_VERTICES and self._has_room(3)
@@ -127,6 +127,11 @@ class Pen:
     def _meets(self) -> bool:
         """Tell whether there is a stroke that another one can end on."""
         return bool((self.beside & (self.near > 0)).any())
+
+    def _owes(self) -> bool:
+        """Tell whether too little has been drawn of a length that is asked for."""
+        account = self.plan.account
+        return account is not None and account.owes(self.sections, self.section, self.drawn)
 
     def _has_room(self, vertices: int) -> bool:
         """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""
