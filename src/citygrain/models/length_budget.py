@@ -44,24 +44,28 @@ class LengthBudget(nn.Module):
     """
 
     examples: Tensor
+    known: Tensor
 
     def __init__(self, spec: LayoutSpec, lengths: Sequence[str]) -> None:
         super().__init__()
         self.spec, self.lengths = spec, tuple(lengths)
-        self.register_buffer("examples", torch.full((max(1, len(spec.places)), EXAMPLES, len(spec.scalars)), torch.nan))
+        shape = (max(1, len(spec.places)), EXAMPLES, len(spec.scalars))
+        self.register_buffer("examples", torch.zeros(shape))
+        self.register_buffer("known", torch.zeros(shape, dtype=torch.bool))
 
     def measure_conditions(self, conditions: Conditions) -> None:
         """Keep conditions of the first windows of each place, of training windows."""
-        values = conditions.scalars.masked_fill(~conditions.present, torch.nan)
-        for place, kept in enumerate(self.examples):
-            of_place = values[conditions.place == place] if self.spec.places else values
-            kept.fill_(torch.nan)
-            kept[: min(len(of_place), EXAMPLES)] = of_place[:EXAMPLES].to(kept)
+        for place, (kept, known) in enumerate(zip(self.examples, self.known, strict=True)):
+            of = conditions[conditions.place == place] if self.spec.places else conditions
+            count = min(len(of), EXAMPLES)
+            known.fill_(False)
+            known[:count] = of.present[:count]
+            kept[:count] = of.scalars[:count].masked_fill(~of.present[:count], 0)
 
     def draw_lengths(self, conditions: Conditions, numbers: Tensor) -> Conditions:
         """Return the requests, with all lengths asked for that the place knows; uniform numbers `(B,)` choose them."""
         values, present = (part.cpu().numpy().copy() for part in (conditions.scalars.double(), conditions.present))
-        examples = self.examples.double().cpu().numpy()
+        examples = torch.where(self.known, self.examples.double(), torch.nan).cpu().numpy()
         spread = np.nanstd(examples, (0, 1)).clip(1e-6) if np.isfinite(examples).any() else np.ones(examples.shape[2])
         columns = np.array([self.spec.scalars.index(name) for name in self.lengths], int)
         for row, (place, number) in enumerate(zip(conditions.place.tolist(), numbers.tolist(), strict=True)):
