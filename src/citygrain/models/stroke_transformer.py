@@ -57,7 +57,7 @@ class StrokeTransformer(nn.Module):
     A layout is a text of steps: a stroke begins, goes on, ends; a kind of way has no more strokes. Each step has an
     operation, then x, then y, given what was drawn before, what lies around the last vertex, and what remains of each
     length that is asked for. Lines are straight because they are lines; an end that lies on another stroke is led onto
-    it.
+    it. Lengths that are not asked for are drawn before the text, see `citygrain.models.length_budget`.
 
     Parameters
     ----------
