@@ -111,11 +111,12 @@ class Pen:
         elif self.section == 2 * len(self.code.kinds) + 1:
             allowed[FRAME] = True
         elif self.current is None:
-            allowed[FIRST:INNER] = self._has_room(4)
+            owes, met = self._compare_lengths()
+            allowed[FIRST:INNER] = self._has_room(4) and not met
             for first in (FIRST, APART):
                 allowed[first + AT_EDGE] &= self.edge.any()
                 allowed[first + ON] &= self._meets()
-            allowed[NEXT] = not (self._has_room(4) and self._owes())
+            allowed[NEXT] = not (owes and self._has_room(4))
         else:
             count = len(self.current.xy)
             allowed[INNER] = count + 1 < MOST_VERTICES and self._has_room(3)
@@ -128,10 +129,12 @@ class Pen:
         """Tell whether there is a stroke that another one can end on."""
         return bool((self.beside & (self.near > 0)).any())
 
-    def _owes(self) -> bool:
-        """Tell whether too little has been drawn of a length that is asked for."""
-        account = self.plan.account
-        return account is not None and account.owes(self.sections, self.section, self.drawn)
+    def _compare_lengths(self) -> tuple[bool, bool]:
+        """Tell whether too little has been drawn of a length that is asked for, and whether nothing is missing."""
+        if self.plan.account is None:
+            return False, False
+        missing = self.plan.account.find_missing(self.sections, self.section, self.drawn)
+        return bool((missing > self.plan.account.shortfall).any()), len(missing) > 0 and bool((missing <= 0).all())
 
     def _has_room(self, vertices: int) -> bool:
         """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""

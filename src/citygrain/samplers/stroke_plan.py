@@ -45,11 +45,22 @@ class Account:
     weights: NDArray[np.float64]
     shortfall: float
 
-    def owes(self, kinds: Sequence[int], kind: int, drawn: NDArray[np.float32]) -> bool:
-        """Tell whether a length that no later kind adds to is too short, given what has been drawn, `(K,)` km/km²."""
+    def find_missing(self, kinds: Sequence[int], kind: int, drawn: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what is missing of each length that is asked for and that this kind is the last to add to, in km/km².
+
+        Parameters
+        ----------
+        kinds
+            All that are drawn, in order.
+        kind
+            The one that is being drawn.
+        drawn
+            `(K,)` km/km² of each kind so far.
+        """
         later = [k for k in kinds if k > kind]
-        due = (self.weights[:, kind] > 0) & ~(self.weights[:, later] > 0).any(1)
-        return bool((self.asked - self.weights @ drawn > self.shortfall)[due].any())
+        due = (self.weights[:, kind] > 0) & ~(self.weights[:, later] > 0).any(1) & ~np.isnan(self.asked)
+        missing: NDArray[np.float64] = (self.asked - self.weights @ drawn)[due]
+        return missing
 
 
 @dataclass(frozen=True, eq=False)
