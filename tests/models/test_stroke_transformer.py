@@ -81,7 +81,9 @@ def windows(model, count=4, sites=False):
 
 
 def asked(count, spec=SPEC):
-    return families.some_conditions(count, spec)
+    """Some conditions; lengths of up to 30 km/km²."""
+    conditions = families.some_conditions(count, spec)
+    return replace(conditions, scalars=30 * conditions.scalars)
 
 
 def draw(model, count=4, sampler=None, known=None, conditions=None):
@@ -158,7 +160,7 @@ def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tell
         assert len(written) > 3
         text = write_text(written, model.code)
         made = [torch.cat(parts, 1)[0].numpy() for parts in zip(*told, strict=True)]
-        names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "moves", "drawn")
+        names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "spread", "moves", "drawn")
         assert len(made[0]) == len(text.op) - 1, "the last step is not read"
         own = text.section[:-2] < len(WAYS)  # given steps are read from a text that knows which ends go on
         for name, values in zip(names, made, strict=True):

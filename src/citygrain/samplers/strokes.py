@@ -191,11 +191,11 @@ def _collect_steps(pens: Sequence[Pen], device: torch.device) -> tuple[Steps, Te
     op, x, y, placed, section, vertex, number = (
         torch.tensor([[getattr(pen, name)] for pen in pens], device=device) for name in names
     )
-    rays, moves, drawn = (
+    rays, spread, moves, drawn = (
         torch.from_numpy(np.stack([getattr(pen, name) for pen in pens])).to(device)[:, None]
-        for name in ("rays", "moves", "drawn")
+        for name in ("rays", "spread", "moves", "drawn")
     )
-    return Steps(op, x, y, placed, section, vertex, number, rays, moves), drawn
+    return Steps(op, x, y, placed, section, vertex, number, rays, spread, moves), drawn
 
 
 def _repeat(steps: Steps, times: int) -> Steps:
