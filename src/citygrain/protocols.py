@@ -81,10 +81,13 @@ class Known(NamedTuple):
         `(B, C, H, W)` in [0, 1].
     keep
         `(B, C, H, W)` bool: what stays. A cell that stays completely is true in all channels.
+    ways
+        The ways of what stays as lines, one for each layout; None where only cells are known.
     """
 
     layout: Tensor
     keep: Tensor
+    ways: Sequence[DrawnWays] | None = None
 
 
 @runtime_checkable

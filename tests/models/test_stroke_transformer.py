@@ -155,7 +155,7 @@ def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tell
     monkeypatch.setattr(sampler_of_strokes, "_collect_steps", collect)
     for row in range(4):
         told.clear()
-        one = None if known is None else Known(*(part[row : row + 1] for part in known))
+        one = None if known is None else Known(*(part[row : row + 1] for part in known[:2]))
         written = draw(model, 1, known=one, conditions=asked(4)[row : row + 1])[0]
         assert len(written) > 3
         text = write_text(written, model.code)
@@ -483,7 +483,7 @@ def test_what_is_drawn_lies_in_the_site_also_where_nothing_is_given():
 def test_every_street_that_ends_at_the_edge_of_a_site_goes_on_inside():
     model = make(rows=300)
     known = _known_around(model, 6)
-    plans = model.plan(known)
+    plans = model.plan(known, np.ones((6, 3), bool))
     assert sum(len(points) for plan in plans for points in plan.entries.values()) > 20
     for plan, written in zip(plans, draw(model, 6, known=known), strict=True):
         ends = np.concatenate([written.xy[written.first], written.xy[written.last]])

@@ -248,7 +248,7 @@ class StrokeTransformer(nn.Module):
         for one in code.cpu().numpy():
             strokes = self.code.read(self.code.from_code(one))
             lines = shapely.transform(strokes.lines, lambda xy: xy + self.code.extent_m / 2)
-            found.append(DrawnWays(np.array(self.code.kinds)[strokes.kind], lines, strokes.apart))
+            found.append(DrawnWays(np.array(self.code.kinds)[strokes.kind], lines, strokes.apart, given=strokes.given))
         return found
 
     # The handle of samplers --------------------------------------------------------------------------------------
@@ -257,11 +257,15 @@ class StrokeTransformer(nn.Module):
         """Return a reader of one text for each condition, see `StepReader`."""
         return StepReader(self, conditions, site)
 
-    def plan(self, known: Known) -> list[Plan]:
-        """Return the strokes that are given where layouts are known, and where others may be drawn."""
+    def plan(self, known: Known, kinds: NDArray[np.bool_]) -> list[Plan]:
+        """Return the strokes that are given where layouts are known, and where others may be drawn.
+
+        Only `kinds`, `(B, K)`, are drawn: those that the places which are asked for know, see `list_known`.
+        """
         cells = (known.layout * known.keep).float().cpu().numpy()
         kept = known.keep.cpu().numpy()
-        return [plan_window(self.code, self.spec, one, keep) for one, keep in zip(cells, kept, strict=True)]
+        ways: Sequence[DrawnWays | None] = known.ways or [None] * len(cells)
+        return [plan_window(self.code, self.spec, *one) for one in zip(cells, kept, kinds, ways, strict=True)]
 
     def list_known(self, conditions: Conditions) -> NDArray[np.bool_]:
         """Return which kinds the places that are asked for know, `(B, K)`.

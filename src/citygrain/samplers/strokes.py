@@ -130,9 +130,8 @@ class DrawStrokes(TokenSampler[StrokeModel]):
 
     def complete(self, model: StrokeModel, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, rows, 8)` around what is known; the known ways are in them."""
-        plans = require(model, PlansStrokes, "Keeping parts of a layout", ["stroke_transformer"]).plan(known)
-        known_there = model.list_known(conditions)
-        plans = [replace(plan, known=plan.known & there) for plan, there in zip(plans, known_there, strict=True)]
+        planner = require(model, PlansStrokes, "Keeping parts of a layout", ["stroke_transformer"])
+        plans = planner.plan(known, model.list_known(conditions))
         return self.draw_plans(model, plans, conditions, noise)
 
     def draw_plans(self, model: StrokeModel, plans: Sequence[Plan], conditions: Conditions, noise: Noise) -> Tensor:
@@ -181,8 +180,8 @@ class DrawStrokes(TokenSampler[StrokeModel]):
 class PlansStrokes(Protocol):
     """A handle that can tell which strokes are given where layouts are known."""
 
-    def plan(self, known: Known) -> list[Plan]:
-        """Return what is given of each layout."""
+    def plan(self, known: Known, kinds: NDArray[np.bool_]) -> list[Plan]:
+        """Return what is given of each layout, and what is drawn of the kinds that its place knows, `(B, K)`."""
         ...
 
 
