@@ -300,9 +300,8 @@ def _check(spec: LayoutSpec, shape: tuple[int, int], known: Known | None) -> Non
             expected=f"{spec.size_px} × {spec.size_px} cells ({size_m:g} m) or more",
             got=f"{shape[0]} × {shape[1]} cells",
         )
-    if known is not None and any(tuple(of.shape) != (1, len(spec.channels), *shape) for of in known):
+    shapes = [] if known is None else [tuple(of.shape) for of in (known.layout, known.keep)]
+    if any(found != (1, len(spec.channels), *shape) for found in shapes):
         raise DataError(
-            "What is known has another shape than the area.",
-            expected=(1, len(spec.channels), *shape),
-            got=[tuple(of.shape) for of in known],
+            "What is known has another shape than the area.", expected=(1, len(spec.channels), *shape), got=shapes
         )

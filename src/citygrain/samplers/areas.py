@@ -320,7 +320,7 @@ class Area:
         """Return the known parts of some windows. The area must have a known part."""
         assert self.known is not None
         cells = self._count_cells(model)
-        return Known(*(cells.cut(of, numbers) for of in self.known))
+        return Known(cells.cut(self.known.layout, numbers), cells.cut(self.known.keep, numbers))
 
     def _join(self, windows: Callable[[range], Tensor]) -> Tensor:
         """Blend all windows into the area `(1, c, h, w)`."""
