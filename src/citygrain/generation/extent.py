@@ -12,6 +12,7 @@ from citygrain.errors import ConditionError, ConfigError
 from citygrain.generation.area import draw_area
 from citygrain.generation.fields import is_field, read_fields
 from citygrain.generation.georeference import Georeference, find_corner, lay_side_by_side, read_bearings
+from citygrain.generation.maps import describe_maps, warn_of_open_cells
 from citygrain.generation.requests import Level
 from citygrain.layouts import Layouts
 from citygrain.networks.frame import BEARING
@@ -72,6 +73,7 @@ def draw_areas(
     bearings = [read_bearing(spec, conditions)] * len(seeds)
     grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner, bearings=bearings))
     fields = read_fields(spec, conditions, grids[0])
+    warn_of_open_cells(generator, fields)
     areas = []
     with show_progress_bar("drawing areas", len(seeds)) as advance:
         for seed in seeds:
@@ -91,6 +93,7 @@ def draw_areas(
         seeds=tuple(seeds),
         requested=requested,
         raster_format=spec.raster_format,
+        requested_maps=describe_maps(spec, conditions, [fields] * len(seeds)),
     )
 
 
