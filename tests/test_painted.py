@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
-import torch
 from affine import Affine
 from PIL import Image
 
@@ -61,7 +60,7 @@ def test_a_window_is_asked_for_what_is_painted_to_the_cell(model):
 
 def test_a_window_that_is_not_painted_wholly_is_refused(model):
     holes = np.where(PAINTED > 0.2, PAINTED, np.nan)
-    with pytest.raises(ConditionError, match="leaves cells open(?s:.*)12 painted cells(?s:.*)elsewhere: 0"):
+    with pytest.raises(ConditionError, match=r"leaves cells open(?s:.*)12 painted cells(?s:.*)elsewhere: 0"):
         add_maps(model, Conditions.empty(SPEC, 1), [fields(holes)])
 
 
@@ -73,9 +72,9 @@ def test_only_what_a_model_takes_as_a_map_is_one():
 
 
 def test_a_map_of_a_condition_that_nobody_knows_is_refused_with_the_choices():
-    with pytest.raises(ConditionError, match="does not know(?s:.*)coverage, green"):
+    with pytest.raises(ConditionError, match=r"does not know(?s:.*)coverage, green"):
         read_fields(SPEC, {"covrage": PaintedMap(PAINTED)}, GRID)
-    with pytest.raises(ConditionError, match="no such setting(?s:.*)did you mean: white"):
+    with pytest.raises(ConditionError, match=r"no such setting(?s:.*)did you mean: white"):
         read_fields(SPEC, {"coverage": {"map": "a.png", "whit": 1}}, GRID)
     with pytest.raises(ConditionError, match="grey picture"):
         read_fields(SPEC, {"coverage": {"map": "a.docx"}}, GRID)
@@ -138,9 +137,9 @@ def test_of_a_site_those_cells_of_a_map_count_that_are_free():
 
 
 DATA = [
-    "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=32", "data.batch_size=16", "data.maps=[coverage,green]",
-    "data.map_px=4", "data.batches_per_epoch=2", "data.val_windows=0", "data.statistics_windows=64", "trainer=cpu",
-    "trainer.max_steps=2", "logger=none", "callbacks.samples.every_n_epochs=0", "~callbacks.progress",
+    "data.places=[helsinki]", "data.resolution_m=4", "data.size_px=32", "data.batch_size=16", "data.val_windows=0",
+    "data.maps=[coverage,green]", "data.map_px=4", "data.batches_per_epoch=2", "data.statistics_windows=64",
+    "trainer=cpu", "trainer.max_steps=2", "logger=none", "callbacks.samples.every_n_epochs=0", "~callbacks.progress",
     "model.network.width=16", "model.network.widths=[1,2]", "model.embedding=32",
 ]  # fmt: skip
 
@@ -243,7 +242,8 @@ def test_a_site_gets_polygons_or_a_picture(runs, cities, paint, tmp_path):
     assert measured["after_00", "site", "coverage"] == pytest.approx(0.3, abs=0.01)
     model = citygrain.Model(runs / "ground")
     edited = model.edit(
-        cities / "helsinki", at=(at.x, at.y), size_m=128, context_m=32, coverage=PaintedMap(paint), sampler={"steps": 2},
+        cities / "helsinki", at=(at.x, at.y), size_m=128, context_m=32, coverage=PaintedMap(paint),
+        sampler={"steps": 2},
     )  # fmt: skip
     assert edited.requested["coverage"] == pytest.approx((LEVELS / 255).mean(), abs=0.01)
     assert edited.after.map_comparison().loc["coverage", "cells"] >= 27
@@ -260,3 +260,30 @@ def test_levels_of_maps_and_numbers_are_combined(runs, cities):
     assert layouts.requested["coverage"] == pytest.approx([PAINTED.mean() / 2] * 2 + [0.2] * 2)
     area = model.sample(1, extent_m=(128, 160), coverage=PaintedMap(PAINTED / 2), sampler={"steps": 2}, data=cities)
     assert area.requested_maps.requested["coverage"].shape == (1, 5, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extent", [None, (192, 160)])
+def test_real_ways_around_a_point_get_a_map_that_lies_there(runs, cities, extent):
+    """Of one window, and of an area of several."""
+    place = CityRaster.open(cities / "helsinki")
+    left, bottom, right, top = place.grid.bounds
+    (point,) = gpd.GeoSeries([shapely.Point((left + right) / 2, (bottom + top) / 2)], crs=place.crs).to_crs("EPSG:4326")
+    width, height = extent or (128, 128)
+    model = citygrain.Model(runs / "ground")
+    given = citygrain.Given("helsinki", at=(point.x, point.y))
+    plain = model.sample(2, given=given, extent_m=extent, sampler={"steps": 2}, data=cities)
+    assert plain.cells.shape[2:] == (height // 4, width // 4)
+    assert plain.grids[0] == plain.grids[1]
+    x, y = plain.grids[0].outline.centroid.coords[0]
+    assert np.hypot(x - (left + right) / 2, y - (bottom + top) / 2) < 4
+    ways = [i for i, name in enumerate(plain.channels) if name in model.spec.given]
+    real = place.window(bounds=plain.grids[0].bounds, resolution_m=4.0).select(model.spec.given)
+    assert np.array_equal(plain.cells[0, ways], real.cells[0]), "the ways of the place itself"
+    half = gpd.GeoDataFrame({"green": [0.4]}, geometry=[shapely.box(x, bottom, right, top)], crs=place.crs)
+    painted = PaintedMap(half, elsewhere=0.1)
+    drawn = model.sample(1, given=given, extent_m=extent, green=painted, sampler={"steps": 2}, data=cities)
+    wanted = drawn.requested_maps.requested["green"][0]
+    assert wanted[:, 0] == pytest.approx(0.1)
+    assert wanted[:, -1] == pytest.approx(0.4)
+    assert drawn.map_comparison().loc["green", "cells"] == wanted.size

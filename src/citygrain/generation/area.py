@@ -157,8 +157,8 @@ def _check_given(generator: Generator, shape: tuple[int, int], given: Tensor | N
         raise CapabilityError(
             "A model that is given channels draws windows around them.",
             got=type(generator).__name__,
-            remedy="choose a diffusion model without given channels, and keep these channels instead; in Python, "
-            "draw_area(…, given=…) gives a diffusion model the channels of the whole area",
+            remedy="say where the area lies, for a diffusion model: given.at=[longitude,latitude]; or choose a model "
+            "without given channels, and keep these channels instead",
         )
     if given is not None and tuple(given.shape) != (1, len(wanted), *shape):
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from citygrain.errors import ConfigError
 from citygrain.generation.extent import draw_areas
 from citygrain.generation.fields import is_field, read_fields, varies
 from citygrain.generation.georeference import Georeference, lay_grids, read_bearings
-from citygrain.generation.given import Given, read_given_windows
+from citygrain.generation.given import Given, read_given_area, read_given_windows
 from citygrain.generation.maps import add_maps, describe_maps, takes_maps
 from citygrain.generation.requests import (
     Asked,
@@ -101,28 +102,22 @@ def sample(
     spec, chosen = generator.spec, choose_sampler(generator, sampler)
     place = combined[0].get("place")
     asked_place = None if place is None else str(place)
+    if spec.given:
+        _check_place(conditions, georeference)
     mapped = extent_m is None and takes_maps(spec, conditions)
     if extent_m is not None or (varies(conditions) and not mapped):
         _check_areas(conditions, len(combined), attempts)
+        around = None
+        if spec.given and given.at is not None:
+            where = given.place or asked_place or spec.places[0]
+            around = partial(read_given_area, generator, n, given.at, place=where, data=data)
         return draw_areas(
-            generator, seeds, combined[0], extent_m=extent_m, georeference=georeference, sampler=chosen,
-            precision=precision, batch_size=batch_size,
+            generator, seeds, combined[0], extent_m=extent_m, given=around, georeference=georeference,
+            sampler=chosen, precision=precision, batch_size=batch_size,
         )  # fmt: skip
     columns = count_columns(conditions, n)
     windows, known = None, None
     if spec.given:
-        if conditions.get(BEARING) is not None:
-            raise ConfigError(
-                "These layouts lie where their given channels are.",
-                got={BEARING: conditions[BEARING]},
-                remedy=f"leave out {BEARING}: it is that of the given streets",
-            )
-        if georeference.said:
-            raise ConfigError(
-                "These layouts lie where their given channels are.",
-                got=georeference.said,
-                remedy="leave out georeference.*, and choose where by given.place",
-            )
         windows = read_given_windows(generator, n, given, place=asked_place, data=data)
         channels = windows.tensor
         known = {name: channels[:, spec.channels.index(name)] for name in spec.given}
@@ -152,6 +147,22 @@ def sample(
         batch_size=batch_size, show_progress=show_progress, grids=grids, columns=columns,
     )  # fmt: skip
     return replace(drawn, given=windows, requested_maps=maps)
+
+
+def _check_place(conditions: Asked, georeference: Georeference) -> None:
+    """Refuse to say where layouts lie that lie where their given channels are."""
+    if conditions.get(BEARING) is not None:
+        raise ConfigError(
+            "These layouts lie where their given channels are.",
+            got={BEARING: conditions[BEARING]},
+            remedy=f"leave out {BEARING}: it is that of the given streets",
+        )
+    if georeference.said:
+        raise ConfigError(
+            "These layouts lie where their given channels are.",
+            got=georeference.said,
+            remedy="leave out georeference.*, and choose where by given.place",
+        )
 
 
 def _check_areas(conditions: Asked, combined: int, attempts: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import geopandas as gpd
 import numpy as np
@@ -44,7 +44,8 @@ MOST_PAINTED = 0.5
 TOLERANCE = 1e-4
 """How far outside of its range rounding may carry a value."""
 
-Source = str | Path | NDArray[Any] | gpd.GeoDataFrame
+Source: TypeAlias = str | Path | NDArray[Any] | gpd.GeoDataFrame
+"""A file, an array, or a table of polygons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,23 +127,26 @@ class PaintedMap:
             whole[rows, columns] = self.read(measure, unit, box)
             return whole
         self._check_settings(measure)
-        if isinstance(self.source, gpd.GeoDataFrame):
-            values = self._draw_polygons(self.source, measure, grid)
-        elif not isinstance(self.source, str | Path):
-            values = stretch(self._scale(np.asarray(self.source), measure, unit), grid.height, grid.width)
-        elif self.stretched:
-            values = stretch(self._scale(read_picture(Path(self.source)), measure, unit), grid.height, grid.width)
-        elif Path(self.source).suffix.lower() in POLYGONS:
-            table = read_polygons(Path(self.source), self.layer, self.column or measure)
-            values = self._draw_polygons(table, measure, grid)
-        else:
-            values = self._warp(Path(self.source), measure, unit, grid)
+        values = self._read_values(measure, unit, grid)
         if not np.isfinite(values).any():
             raise DataError(f"{self} has nothing painted.", expected=f"values of {measure}", got="no value")
         if self.elsewhere is not None:
             values = np.where(np.isfinite(values), values, self.elsewhere)
         self._check_range(measure, unit, values)
         return values.astype(np.float32)
+
+    def _read_values(self, measure: str, unit: str, grid: Grid) -> NDArray[np.floating[Any]]:
+        """Return what is painted on each cell, whatever the source is."""
+        if isinstance(self.source, gpd.GeoDataFrame):
+            return self._draw_polygons(self.source, measure, grid)
+        if self.stretched:
+            painted = isinstance(self.source, str | Path)
+            levels = read_picture(Path(self.source)) if painted else np.asarray(self.source)  # type: ignore[arg-type]
+            return stretch(self._scale(levels, measure, unit), grid.height, grid.width)
+        path = Path(self.source)  # type: ignore[arg-type]  # what is no path is stretched
+        if path.suffix.lower() in POLYGONS:
+            return self._draw_polygons(read_polygons(path, self.layer, self.column or measure), measure, grid)
+        return self._warp(path, measure, unit, grid)
 
     def _check_settings(self, measure: str) -> None:
         """Check that numbers are numbers, and that black and white come together."""
@@ -159,33 +163,29 @@ class PaintedMap:
 
     def _scale(self, levels: NDArray[Any], measure: str, unit: str) -> NDArray[np.float64]:
         """Turn the levels of a picture, or the cells of an array or a raster, into values of the measure."""
-        if np.ma.isMaskedArray(levels):
-            levels, kind = levels.astype(np.float64).filled(np.nan), levels.dtype.name
-        else:
-            kind = levels.dtype.name
+        kind = levels.dtype.name
         if levels.ndim != 2 or not levels.size or not np.issubdtype(levels.dtype, np.number):
             raise DataError("This is no map.", expected="numbers in rows and columns", got=f"{levels.shape} {kind}")
+        values = np.ma.filled(levels.astype(np.float64), np.nan)
+        values[~np.isfinite(values)] = np.nan
         picture = isinstance(self.source, str | Path) and self.stretched
         if self.black is None or self.white is None:
-            if not picture:
-                return np.where(np.isfinite(levels), levels, np.nan).astype(np.float64)
-            if unit != SHARE:
+            if picture and unit != SHARE:
                 raise ConditionError(
                     f"What do black and white stand for in {self}?",
                     expected=f"two values of {measure}, in {unit}",
                     remedy=f"'conditions.{measure}={{map:{self},black:0,white:…}}'",
                 )
-            return levels.astype(np.float64)
-        if not picture:
-            if kind not in LEVELS:
-                raise ConditionError(
-                    f"{self} has no levels from black to white.",
-                    expected="cells of 8 or 16 bits",
-                    got=kind,
-                    remedy="leave out black and white: its cells are values of the measure",
-                )
-            levels = levels / LEVELS[kind]
-        return self.black + levels * (self.white - self.black)
+            return values
+        if not picture and kind not in LEVELS:
+            raise ConditionError(
+                f"{self} has no levels from black to white.",
+                expected="cells of 8 or 16 bits",
+                got=kind,
+                remedy="leave out black and white: its cells are values of the measure",
+            )
+        scaled: NDArray[np.float64] = self.black + values / LEVELS.get(kind, 1) * (self.white - self.black)
+        return scaled
 
     def _warp(self, path: Path, measure: str, unit: str, grid: Grid) -> NDArray[np.float32]:
         """Average a band of a georeferenced raster over the cells of a grid."""
