@@ -14,10 +14,10 @@ from citygrain.checkpoint import build_generator
 from citygrain.generation import turns
 from citygrain.generation.area import draw_area
 from citygrain.geo.drawn_ways import DrawnWays
-from citygrain.geo.stroke_code import StrokeCode, Written, turn_points
+from citygrain.geo.stroke_code import LENGTHS_M, StrokeCode, Written, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes, trace_ways
-from citygrain.geo.window_strokes import LOOSE, ON, OPEN, Strokes, split_at_site
-from citygrain.models.given_strokes import delay_strokes
+from citygrain.geo.window_strokes import LOOSE, ON, OPEN, Strokes, split_at_site, sum_lengths
+from citygrain.models.given_strokes import Varied, delay_strokes, shuffle_strokes, vary_windows
 from citygrain.networks.stroke_steps import write_text
 from citygrain.protocols import Known
 from citygrain.spec import Conditions, LayoutSpec
@@ -237,3 +237,47 @@ def test_an_end_on_a_stroke_that_comes_late_is_open_until_then():
     assert name_strokes(late) == name_strokes(window)[::-1]
     assert sorted(late.find_standing(WAYS)[0].tolist()) == [LOOSE, OPEN]
     assert late.find_standing(WAYS)[1].tolist() == [ON, LOOSE]
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_shuffled_strokes_are_the_same_ones_and_any_order_of_a_length_class_may_come(parted):
+    window = CODE.write(split_at_site(town(3), SITE) if parted else town(3))
+    given, names = int(window.given.sum()), name_strokes(window)
+    length = dict(zip(names, sum_lengths(window.xy, window.stroke, len(window)) * CODE.grid_m, strict=True))
+    random, orders = np.random.default_rng(0), set()
+    for _ in range(20):
+        mixed = shuffle_strokes(window, CODE.grid_m, 0.0, random.random((2, len(window))))
+        found = name_strokes(mixed)
+        assert sorted(found) == sorted(names)
+        assert found[:given] == names[:given]
+        assert list_ends(mixed) == list_ends(window)
+        for kind in range(3):
+            classes = [sum(length[name] < np.array(LENGTHS_M)) for name in found[given:] if name[0] == kind]
+            assert classes == sorted(classes), "the longest first"
+        assert mixed.kind[given:].tolist() == sorted(mixed.kind[given:].tolist())
+        orders.add(tuple(found))
+        assert_same(mixed.ordered(CODE.grid_m), window)
+    assert len(orders) > 15
+
+
+def test_of_shuffled_strokes_some_come_late_whatever_their_length():
+    window = CODE.write(town(3))
+    chances = np.random.default_rng(1).random((2, len(window)))
+    mixed = shuffle_strokes(window, CODE.grid_m, 0.3, chances)
+    behind = {name_strokes(window)[i] for i in np.flatnonzero(chances[0] < 0.3)}
+    for kind in range(3):
+        marks = [name in behind for name in name_strokes(mixed) if name[0] == kind]
+        assert marks == sorted(marks)
+    assert 0 < len(behind) < len(window)
+
+
+def test_only_training_changes_the_order_and_says_which_windows_stand_in_none():
+    windows = [CODE.write(town(seed)) for seed in range(40)]
+    torch.manual_seed(0)
+    plain = vary_windows(CODE, windows, [0] * 40, reorder=False, shuffled=0.5)
+    assert not any(plain.shuffled)
+    varied = vary_windows(CODE, windows, [0] * 40, reorder=True, shuffled=0.5)
+    assert 10 < sum(varied.shuffled) < 30
+    whole = Varied.whole(windows)
+    assert not any(whole.shuffled)
+    assert whole.sites.tolist() == [[-1, -1, 1, 1]] * 40

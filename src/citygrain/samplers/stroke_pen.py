@@ -65,7 +65,7 @@ class Pen:
         self.current: Stroke | None = None
         self.bearing = self.strength = 0
         self.op, self.x, self.y, self.placed = BEGIN, code.reach, code.reach, False
-        self.section, self.vertex, self.number = 2 * kinds + 1, 0, 0
+        self.section, self.vertex, self.number = 2 * kinds + 1, int(plan.shuffled), 0
         self.moves, self.drawn = np.zeros(MOVES, np.float32), np.zeros(kinds, np.float32)
         self.along, self.vertices, self.done, self.enters = 0.0, 0, False, False
         self.canvas: Bools = np.zeros((self.size, self.size), bool)  # where the next operation may be done
@@ -233,6 +233,7 @@ class Pen:
         if op < INNER or op >= LAST:
             x, y = self._snap(op, x, y)
         if op == FRAME:
+            self.vertex = 0
             self._set_frame(x, y)
             self.moves[6:] = describe_frame(x, y)
             self.spread = describe_spread(self.code, x, self.lengths)[0]
