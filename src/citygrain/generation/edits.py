@@ -28,14 +28,21 @@ from citygrain.generation.continuity import count_street_ends
 from citygrain.generation.extent import read_bearing
 from citygrain.generation.fields import read_fields
 from citygrain.generation.requests import Level, check_counts, choose_sampler, list_seeds, read_levels
-from citygrain.generation.site import Ground, Site, find_bearing, locate_site, mark_kept_channels, read_site
+from citygrain.generation.site import (
+    Ground,
+    Site,
+    find_bearing,
+    locate_site,
+    mark_kept_channels,
+    read_site,
+)
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure
 from citygrain.networks.frame import BEARING, FRAME, find_condition
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
-from citygrain.protocols import Denoiser, Known, Sampler, Trained
+from citygrain.protocols import Denoiser, DrawsWays, Known, Sampler, Trained
 from citygrain.samplers.areas import Begin, keeps_parts
 from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_text
@@ -309,8 +316,9 @@ def edit(
         bearing = find_bearing(raster, spec, outline)
     one_window = _takes_one_window(generator, chosen or generator.sampler, outline)
     found = read_site(
-        raster, spec, outline, context_m, one_window=one_window, bearing=bearing, allow_unknown=trained_on.allow_unknown
-    )
+        raster, spec, outline, context_m, one_window=one_window, bearing=bearing,
+        allow_unknown=trained_on.allow_unknown, with_ways=isinstance(generator, DrawsWays),
+    )  # fmt: skip
     fields = read_fields(spec, read_levels(conditions), found.grid)
     like = conditions.get("place")
     return redraw(
@@ -368,7 +376,8 @@ def redraw(
     stays = mark_kept_channels(spec, [*([kept] if isinstance(kept, str) else kept), *site.unknown])
     _check_requests(fields, site.unknown)
     keep = torch.from_numpy(~site.free | stays[:, None, None])[None]
-    known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep)
+    ways = site.list_known_ways(np.array(spec.channels)[stays].tolist())
+    known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep, None if ways is None else [ways])
     given = known.layout[:, [spec.channels.index(name) for name in spec.given]] if spec.given else None
     cells, names = [site.layout], [BEFORE]
     with show_progress_bar("redrawing the site", len(seeds)) as advance:
