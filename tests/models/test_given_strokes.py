@@ -47,7 +47,7 @@ def model():
 
 
 def town(seed, kinds=3):
-    """A grid of streets that is bent and turned, with an arterial, and paths across it that stop on the way."""
+    """A grid of streets that is bent and turned, an arterial, bridges, and paths across it that stop on the way."""
     random = np.random.default_rng(seed)
     lines, kind = [], []
     for number, at in enumerate(np.arange(-100, 101, 40.0)):
@@ -61,7 +61,8 @@ def town(seed, kinds=3):
     drawn = shapely.linestrings(turned, indices=np.repeat(np.arange(len(lines)), [len(line) for line in lines]))
     cut, owner = shapely.get_parts(shapely.clip_by_rect(drawn, -128, -128, 128, 128), return_index=True)
     long = shapely.length(cut) > 4
-    return Strokes.of_lines(np.array(kind)[owner[long]], cut[long], np.arange(3) < kinds)
+    apart = np.arange(long.sum()) % 5 == 0
+    return Strokes.of_lines(np.array(kind)[owner[long]], cut[long], np.arange(3) < kinds, apart=apart)
 
 
 def know(strokes, site=SITE):
