@@ -222,6 +222,15 @@ class MeasuresData(Protocol):
 
 
 @runtime_checkable
+class MeasuresConditions(Protocol):
+    """A family that keeps conditions of training windows, which are measured once before training."""
+
+    def measure_conditions(self, conditions: Conditions) -> None:
+        """Keep conditions of training windows."""
+        ...
+
+
+@runtime_checkable
 class RestsWeights(Protocol):
     """A family in which some weights take no part in some batches.
 

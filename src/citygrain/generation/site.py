@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,14 +21,17 @@ from shapely.geometry.base import BaseGeometry
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.rules import list_common_channels
 from citygrain.data.ways import CityStrokes
-from citygrain.errors import CapabilityError, ConfigError, DataError
+from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
 from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
 from citygrain.geo.place import Place
 from citygrain.geo.raster_files import COMPLETE, WAYS
 from citygrain.geo.rasterize import Grid
 from citygrain.geo.stroke_code import FRAMED, KINDS
-from citygrain.networks.frame import find_frames, to_bearing
+from citygrain.measures import MEASURES
+from citygrain.networks.frame import FRAME, find_condition, find_frames, to_bearing
+from citygrain.protocols import Denoiser, Sampler, Trained
+from citygrain.samplers.areas import keeps_parts
 from citygrain.spec import LayoutSpec
 
 Ground: TypeAlias = str | Path | BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries
@@ -322,3 +325,29 @@ def mark_kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.boo
     if len(set(names)) == len(spec.channels):
         raise ConfigError("All channels are kept, so that nothing is redrawn.", got=", ".join(names))
     return np.array([name in names for name in spec.channels])
+
+
+def check_requests(names: Iterable[str], unknown: Sequence[str]) -> None:
+    """Check that nothing is requested of channels that the place does not know.
+
+    Raises
+    ------
+    ConditionError
+        For the name of a condition that needs one of the unknown channels.
+    """
+    for name in set(names) & {*MEASURES, *FRAME}:
+        if lacking := [channel for channel in find_condition(name).channels if channel in unknown]:
+            raise ConditionError(
+                f"The place does not know what {name} is measured on, and it is not drawn there.",
+                expected="conditions of channels that the place knows",
+                got=f"{name}, of {', '.join(lacking)}",
+            )
+
+
+def takes_one_window(generator: Trained, sampler: Sampler, outline: BaseGeometry) -> bool:
+    """Tell whether a site is redrawn in one window: families that draw in turn draw as few windows as they can."""
+    if isinstance(generator, Denoiser):
+        return False
+    left, bottom, right, top = outline.bounds
+    fits = max(right - left, top - bottom) <= generator.spec.extent_m
+    return fits or not keeps_parts(generator, sampler)

@@ -23,6 +23,7 @@ from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
 from citygrain.geo.window_strokes import Strokes
 from citygrain.measures import MEASURES
 from citygrain.models.given_strokes import CHANCES, LATE_MOST, LATE_WINDOWS, WHOLE, delay_strokes, give_part
+from citygrain.models.length_budget import LengthBudget
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.networks.stroke_network import Steps
@@ -56,7 +57,7 @@ class StrokeTransformer(nn.Module):
     A layout is a text of steps: a stroke begins, goes on, ends; a kind of way has no more strokes. Each step has an
     operation, then x, then y, given what was drawn before, what lies around the last vertex, and what remains of each
     length that is asked for. Lines are straight because they are lines; an end that lies on another stroke is led onto
-    it.
+    it. Lengths that are not asked for are drawn before the text, see `citygrain.models.length_budget`.
 
     Parameters
     ----------
@@ -111,6 +112,7 @@ class StrokeTransformer(nn.Module):
         kinds = tuple(kind for kind in KINDS if kind in spec.channels)
         self.code = StrokeCode(kinds, spec.extent_m, grid_m, tolerance_m, frame, rows)
         self.account = account
+        self.budget = LengthBudget(spec, self.lengths)
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.planes = ConditionPlanes(spec) if spec.maps else None
         self.maps = nn.Linear(2 * len(spec.maps) * spec.map_px**2, embedding) if spec.maps else None
@@ -120,18 +122,31 @@ class StrokeTransformer(nn.Module):
             ops=OPS,
             positions=2 * self.code.reach + 1,
             sections=count_sections(len(kinds)),
-            state=MOVES + len(kinds) + 2 * len(self._lengths),
+            state=MOVES + len(kinds) + 2 * len(self.lengths),
             embedding=embedding,
         )
 
     @cached_property
-    def _lengths(self) -> tuple[str, ...]:
+    def lengths(self) -> tuple[str, ...]:
         """The conditions that are lengths of ways: what remains of them is told."""
         return tuple(
             name
             for name in self.spec.scalars
             if name in MEASURES and MEASURES[name].linear and set(MEASURES[name].weights) <= set(self.code.kinds)
         )
+
+    @cached_property
+    def _weights(self) -> Floats:
+        """How much of each kind counts as a length, `(S, K)`."""
+        rows = [
+            [MEASURES[name].weights.get(kind, 0.0) * WIDTHS[kind] / 1000 for kind in self.code.kinds]
+            for name in self.lengths
+        ]
+        return np.array(rows).reshape(len(rows), len(self.code.kinds))
+
+    def measure_conditions(self, conditions: Conditions) -> None:
+        """Keep conditions of training windows: what is not asked for is drawn as they have it."""
+        self.budget.measure_conditions(conditions)
 
     # Codes ------------------------------------------------------------------------------------------------------
 
@@ -165,14 +180,9 @@ class StrokeTransformer(nn.Module):
     def add_account(self, steps: Steps, drawn: Tensor, conditions: Conditions) -> Steps:
         """Add to the state what has been drawn of each kind, `(B, L, K)` km/km², and what remains of each request."""
         parts = [steps.state, drawn / DENSITY]
-        if self._lengths:
-            columns = [self.spec.scalars.index(name) for name in self._lengths]
-            weights = drawn.new_tensor(
-                [
-                    [MEASURES[name].weights.get(kind, 0.0) * WIDTHS[kind] / 1000 for kind in self.code.kinds]
-                    for name in self._lengths
-                ]
-            )
+        if self.lengths:
+            columns = [self.spec.scalars.index(name) for name in self.lengths]
+            weights = drawn.new_tensor(self._weights)
             present = conditions.present[:, None, columns].to(drawn.dtype) * float(self.account)
             asked = conditions.scalars[:, None, columns]
             parts += [(asked - drawn @ weights.T) / DENSITY * present, present.expand(-1, drawn.shape[1], -1)]
@@ -271,6 +281,16 @@ class StrokeTransformer(nn.Module):
                 asked = np.isin(conditions.place.cpu().numpy(), ignorant)
                 known[asked, self.code.kinds.index(channels[0])] = False
         return known
+
+    def draw_lengths(self, conditions: Conditions, numbers: Tensor) -> Conditions:
+        """Ask for the lengths that are not asked for, too; uniform numbers `(B,)` choose which."""
+        return self.budget.draw_lengths(conditions, numbers)
+
+    def list_lengths(self, conditions: Conditions) -> tuple[Floats, Floats]:
+        """Return the lengths that are asked for, `(B, S)` km/km² with NaN for others, and their weights `(S, K)`."""
+        columns = [self.spec.scalars.index(name) for name in self.lengths]
+        asked = torch.where(conditions.present, conditions.scalars.double(), torch.nan)[:, columns]
+        return asked.cpu().numpy(), self._weights
 
     def choose_op(self, known: Tensor) -> Tensor:
         """Return logits `(B, ops)` of the next step."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from citygrain.errors import ConfigError
 from citygrain.measures import maps_unchecked
-from citygrain.networks.frame import list_drawn, measure_conditions
+from citygrain.networks.frame import find_condition, list_drawn, measure_conditions
 from citygrain.protocols import (
     Denoiser,
     DenoisesLayouts,
@@ -36,7 +36,7 @@ from citygrain.protocols import (
     require,
 )
 from citygrain.samplers.base import HandleSampler
-from citygrain.spec import Conditions
+from citygrain.spec import Conditions, LayoutSpec
 
 Clean = Callable[[Tensor, float], Tensor]
 """Estimates the clean data: D(x, σ), after guidance and after the move towards the request."""
@@ -366,21 +366,45 @@ def move_to_maps(
     apart = isinstance(visible, ShowsChannels) and visible.channelwise
     if not spec.maps or not apart or clean.shape[-1] % spec.map_px:
         return clean
-    for column, name in enumerate(spec.maps):
-        here = conditions.maps_present[:, column]
-        unit = spec.spread(name) if name in spec.statistics else 0.0
-        if unit <= 0 or not here.any():
-            continue
+    cell = clean.shape[-1] // spec.map_px
+    for names in _group_maps(spec, conditions):
         with torch.inference_mode(False), torch.enable_grad():
             x = clean.clone().requires_grad_()
-            measured = maps_unchecked(_see(visible, x, known), spec.channels, spec.map_px, [name])[name] / unit
-            (slope,) = torch.autograd.grad(measured.sum(), x)
-        missing = (conditions.maps[:, column] / unit - measured.detach()) * here[:, None, None]
-        move = (_find_variance(model, clean, sigma) + slack) * slope
-        cell = clean.shape[-1] // spec.map_px
-        scatter = F.avg_pool2d((move * slope).sum(1), cell) * cell**2 + tolerance**2
-        clean = clean + move * F.interpolate((missing / scatter)[:, None], scale_factor=cell, mode="nearest")
+            measured = maps_unchecked(_see(visible, x, known), spec.channels, spec.map_px, list(names))
+            scaled = {name: values / names[name] for name, values in measured.items()}
+            (slopes,) = torch.autograd.grad(torch.stack(list(scaled.values())).sum(), x)
+        variance = _find_variance(model, clean, sigma)
+        clean = clean.clone()
+        for name, values in scaled.items():
+            column = spec.maps.index(name)
+            at = [spec.channels.index(channel) for channel in find_condition(name).channels]
+            slope = slopes[:, at]
+            missing = conditions.maps[:, column] / names[name] - values.detach()
+            missing = missing * conditions.maps_present[:, column, None, None]
+            move = ((variance[:, at] if isinstance(variance, Tensor) else variance) + slack) * slope
+            scatter = F.avg_pool2d((move * slope).sum(1), cell) * cell**2 + tolerance**2
+            clean[:, at] += move * F.interpolate((missing / scatter)[:, None], scale_factor=cell, mode="nearest")
     return clean
+
+
+def _group_maps(spec: LayoutSpec, conditions: Conditions) -> list[dict[str, float]]:
+    """Return the maps that are asked for and their spreads, in groups of maps that are measured on different channels.
+
+    The maps of one group can be met at once, for none of them moves what another one measures.
+    """
+    groups: list[dict[str, float]] = []
+    taken: set[str] = set()
+    for column, name in enumerate(spec.maps):
+        spread = spec.spread(name) if name in spec.statistics else 0.0
+        if spread <= 0 or not conditions.maps_present[:, column].any():
+            continue
+        channels = {*find_condition(name).channels}
+        if not groups or taken & channels:
+            groups.append({})
+            taken = set()
+        groups[-1][name] = spread
+        taken |= channels
+    return groups
 
 
 def _see(model: ShowsLayouts, x: Tensor, known: Known | None) -> Tensor:

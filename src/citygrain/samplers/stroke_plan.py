@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -30,6 +30,42 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
+class Account:
+    """What lengths of ways are asked of a window, and how short of them it may stay.
+
+    Attributes
+    ----------
+    asked
+        `(S,)` km/km²; NaN where nothing is asked.
+    weights
+        `(S, K)`: how much of each kind counts as a length.
+    shortfall
+        How much may be missing of each, in km/km².
+    """
+
+    asked: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    shortfall: float
+
+    def find_missing(self, kinds: Sequence[int], kind: int, drawn: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what is missing of each length that is asked for and that this kind is the last to add to, in km/km².
+
+        Parameters
+        ----------
+        kinds
+            All that are drawn, in order.
+        kind
+            The one that is being drawn.
+        drawn
+            `(K,)` km/km² of each kind so far.
+        """
+        later = [k for k in kinds if k > kind]
+        due = (self.weights[:, kind] > 0) & ~(self.weights[:, later] > 0).any(1) & ~np.isnan(self.asked)
+        missing: NDArray[np.float64] = (self.asked - self.weights @ drawn)[due]
+        return missing
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What is given of a window before it is drawn.
 
@@ -48,6 +84,8 @@ class Plan:
         Kind → positions `(n, 2)` at which given strokes of this kind go on in the site.
     bearing
         Bin of the frame's bearing, where it is asked for; None draws it.
+    account
+        What lengths are asked for, where they have to be met; None leaves it to the network.
     """
 
     known: Bools
@@ -57,6 +95,7 @@ class Plan:
     find_free: Callable[[int], tuple[Bools, Bools]] | None = None
     entries: dict[int, Ints] = field(default_factory=dict)
     bearing: int | None = None
+    account: Account | None = None
 
 
 def plan_window(

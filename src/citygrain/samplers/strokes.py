@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +16,7 @@ from citygrain.geo.stroke_code import BEARINGS, StrokeCode
 from citygrain.networks.stroke_network import Steps
 from citygrain.protocols import Known, Noise, require
 from citygrain.samplers.stroke_pen import Pen
-from citygrain.samplers.stroke_plan import Plan
+from citygrain.samplers.stroke_plan import Account, Plan
 from citygrain.samplers.tokens import TokenSampler
 from citygrain.spec import Conditions
 
@@ -50,6 +50,14 @@ class StrokeModel(Protocol):
         """Return which kinds the places that are asked for know, `(B, K)`: others are not drawn."""
         ...
 
+    def list_lengths(self, conditions: Conditions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the lengths that are asked for, `(B, S)` km/km² with NaN for others, and their weights `(S, K)`."""
+        ...
+
+    def draw_lengths(self, conditions: Conditions, numbers: Tensor) -> Conditions:
+        """Ask for the lengths that are not asked for, too; uniform numbers `(B,)` choose which."""
+        ...
+
     def choose_op(self, known: Tensor) -> Tensor:
         """Return logits `(B, ops)` of the next step."""
         ...
@@ -75,14 +83,28 @@ class DrawStrokes(TokenSampler[StrokeModel]):
     bearing
         Bearing that most streets follow or cross, in degrees from north, clockwise, from 0 to below 90. None leaves
         it to the model. Where streets are given, the bearing is theirs.
+    budget
+        Whether lengths of ways that are not asked for are drawn first, as they go together in training windows, where
+        nothing is given. The network then has an account of each length.
+    shortfall
+        How much may be missing of a length that is asked for, in km/km²: until then, its last kind of way has no end.
+        None leaves it to the model. Where streets are given, it always is.
     """
 
     needs: ClassVar[type] = StrokeModel
 
     bearing: float | None = None
+    budget: bool = True
+    shortfall: float | None = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.shortfall is not None and not self.shortfall > 0:
+            raise ConfigError(
+                "A window can't meet a length to the metre.",
+                expected="sampler.shortfall > 0 km/km²",
+                got=self.shortfall,
+            )
         if self.bearing is not None and not 0 <= self.bearing < 90:
             raise ConfigError(
                 "Streets that cross at right angles have one bearing within a quarter of a turn.",
@@ -92,8 +114,18 @@ class DrawStrokes(TokenSampler[StrokeModel]):
 
     def draw(self, model: StrokeModel, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, rows, 8)`."""
+        if self.guidance == 0:
+            return replace(self, guidance=1.0).draw(model, conditions.absent(), noise)
         asked = None if self.bearing is None else round(self.bearing * BEARINGS / 90) % BEARINGS
         plans = [Plan(known, bearing=asked) for known in model.list_known(conditions)]
+        if self.budget:
+            conditions = model.draw_lengths(conditions, noise.uniform(1)[:, 0])
+        if self.shortfall is not None:
+            lengths, weights = model.list_lengths(conditions)
+            plans = [
+                replace(plan, account=Account(one, weights, self.shortfall))
+                for plan, one in zip(plans, lengths, strict=True)
+            ]
         return self.draw_plans(model, plans, conditions, noise)
 
     def complete(self, model: StrokeModel, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
@@ -158,11 +190,11 @@ def _collect_steps(pens: Sequence[Pen], device: torch.device) -> tuple[Steps, Te
     op, x, y, placed, section, vertex, number = (
         torch.tensor([[getattr(pen, name)] for pen in pens], device=device) for name in names
     )
-    rays, moves, drawn = (
+    rays, spread, moves, drawn = (
         torch.from_numpy(np.stack([getattr(pen, name) for pen in pens])).to(device)[:, None]
-        for name in ("rays", "moves", "drawn")
+        for name in ("rays", "spread", "moves", "drawn")
     )
-    return Steps(op, x, y, placed, section, vertex, number, rays, moves), drawn
+    return Steps(op, x, y, placed, section, vertex, number, rays, spread, moves), drawn
 
 
 def _repeat(steps: Steps, times: int) -> Steps:
