@@ -195,6 +195,7 @@ def _draw_parts(
     whole = (1, len(spec.channels), *shape)
     layout = torch.zeros(whole, dtype=torch.uint8) if known is None else _to_bytes(known.layout)
     keep = torch.zeros(whole, dtype=torch.bool) if known is None else known.keep.clone()
+    ways = None if known is None else known.ways
 
     def draw(number: int, part: Generator, own: Sampler | None) -> Tensor:
         at = find_channels(spec, part.spec)
@@ -204,7 +205,7 @@ def _draw_parts(
             part,
             shape,
             {name: field for name, field in asked.items() if name in {*part.spec.scalars, *part.spec.maps}},
-            known=Known(layout[:, at] / 255, keep[:, at]) if strength < 1 or keep[:, made].any() else None,
+            known=Known(layout[:, at] / 255, keep[:, at], ways) if strength < 1 or keep[:, made].any() else None,
             given=layout[:, given] / 255 if given else None,
             place=place if place in part.spec.places else None,
             seed=fork_seed(seed, number),
@@ -214,10 +215,10 @@ def _draw_parts(
         )
 
     asked: Fields = fields
-    ways, ground = (find_channels(spec, part.spec) for part in (cascade.plan, cascade.ground))
-    if not keep[:, ways].all():
-        layout[0, ways] = draw(0, cascade.plan, sampler.plan)
-        keep[:, ways] = True
+    plan, ground = (find_channels(spec, part.spec) for part in (cascade.plan, cascade.ground))
+    if not keep[:, plan].all():
+        layout[0, plan] = draw(0, cascade.plan, sampler.plan)
+        keep[:, plan] = True
     if cascade.densities is not None and strength == 1:
         told = replace(cascade.densities.spec, maps=list_drawn_maps(cascade), map_px=cascade.ground.spec.map_px)
         drawn = measure_fields(draw(1, cascade.densities, sampler.densities) / 255, told)

@@ -44,7 +44,7 @@ from citygrain.measures import MEASURES, measure
 from citygrain.networks.frame import BEARING, FRAME
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
-from citygrain.protocols import Known, Sampler, Trained
+from citygrain.protocols import DrawsWays, Known, Sampler, Trained
 from citygrain.samplers.areas import Begin
 from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_text
@@ -319,8 +319,9 @@ def edit(
         bearing = find_bearing(raster, spec, outline)
     one_window = takes_one_window(generator, chosen or generator.sampler, outline)
     found = read_site(
-        raster, spec, outline, context_m, one_window=one_window, bearing=bearing, allow_unknown=trained_on.allow_unknown
-    )
+        raster, spec, outline, context_m, one_window=one_window, bearing=bearing,
+        allow_unknown=trained_on.allow_unknown, with_ways=isinstance(generator, DrawsWays),
+    )  # fmt: skip
     levels = read_levels(conditions)
     fields = read_fields(spec, levels, found.grid, found.free)
     warn_of_open_cells(generator, fields, found.free)
@@ -373,7 +374,8 @@ def redraw(
     stays = mark_kept_channels(spec, [*([kept] if isinstance(kept, str) else kept), *site.unknown])
     check_requests(fields, site.unknown)
     keep = torch.from_numpy(~site.free | stays[:, None, None])[None]
-    known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep)
+    ways = site.list_known_ways(np.array(spec.channels)[stays].tolist())
+    known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep, None if ways is None else [ways])
     given = known.layout[:, [spec.channels.index(name) for name in spec.given]] if spec.given else None
     cells, names = [site.layout], [BEFORE]
     with show_progress_bar("redrawing the site", len(seeds)) as advance:

@@ -263,10 +263,7 @@ class StrokeTransformer(nn.Module):
         return StepReader(self, conditions, site)
 
     def plan(self, known: Known, kinds: NDArray[np.bool_]) -> list[Plan]:
-        """Return the strokes that are given where layouts are known, and where others may be drawn.
-
-        Only `kinds`, `(B, K)`, are drawn: those that the places which are asked for know, see `list_known`.
-        """
+        """Return what is given where layouts are known; only `kinds` that their places know, `(B, K)`, are drawn."""
         cells = (known.layout * known.keep).float().cpu().numpy()
         kept = known.keep.cpu().numpy()
         ways: Sequence[DrawnWays | None] = known.ways or [None] * len(cells)

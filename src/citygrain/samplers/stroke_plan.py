@@ -172,10 +172,11 @@ def plan_window(
 
 def _list_given(ways: DrawnWays, code: StrokeCode, kinds: Bools) -> Strokes:
     """Return the ways of a window as strokes that are given. Those of kinds that its place does not know are known."""
-    kind = np.array([code.kinds.index(name) for name in ways.kind.tolist()], np.int64)
-    lines = shapely.transform(ways.lines, lambda xy: xy - code.extent_m / 2)
+    own = np.isin(ways.kind, code.kinds)
+    kind = np.array([code.kinds.index(name) for name in ways.kind[own].tolist()], np.int64)
+    lines = shapely.transform(ways.lines[own], lambda xy: xy - code.extent_m / 2)
     there = np.bincount(kind, minlength=len(code.kinds)) > 0
-    return Strokes.of_lines(kind, lines, kinds | there, np.ones(len(kind), bool), ways.apart)
+    return Strokes.of_lines(kind, lines, kinds | there, np.ones(len(kind), bool), ways.apart[own])
 
 
 def _find_cuts(cells: NDArray[np.float32], free: Bools, width: float) -> NDArray[np.float64]:
