@@ -17,6 +17,8 @@ The drive network is measured without and with service roads, if a source knows 
 streets, and their real windows are cut so, too. `--format 1` turns layouts of other models into such ones, so that the
 two can be compared.
 
+`--pair` names two of the places: how each measure separates them, among real windows and among layouts (Cliff's delta).
+
 What was drawn and measured is kept in `--out`, batch by batch: repeat the command to go on where it stopped.
 """
 
@@ -45,7 +47,16 @@ from citygrain.evaluation.gather import PART, Cells, Gathered, coarsen, gather, 
 from citygrain.evaluation.key_points import KEY_POINTS, measure_ways
 from citygrain.evaluation.sets import Drawing
 from citygrain.evaluation.spatial_order import LEAST_SEGMENTS, pool_order
-from citygrain.evaluation.ways import DRAWN, OTHER, REAL, Figure, WaySets, judge_by_classifier, judge_ways
+from citygrain.evaluation.ways import (
+    DRAWN,
+    OTHER,
+    REAL,
+    Figure,
+    WaySets,
+    contrast_places,
+    judge_by_classifier,
+    judge_ways,
+)
 from citygrain.geo.layers import PARTS, find_parts, select_channels
 from citygrain.geo.vectorize import NETWORKS
 from citygrain.measures import MEASURES, measure
@@ -58,6 +69,8 @@ from citygrain.version import __version__
 
 CELL_M = 8.0
 WAYS = tuple(name for names in NETWORKS.values() for name in names)
+CONTRASTS = 12
+"""Measures that are shown of a pair of places."""
 NOTHING = Figure(math.nan, math.nan, math.nan)
 SERVICE = ("without", "with")
 SEARCHED = "searched"
@@ -314,6 +327,24 @@ def compare_order(groups: Mapping[str, Sequence[WaySets]]) -> str:
     )
 
 
+def contrast(pair: Sequence[str] | None, groups: Mapping[str, Sequence[WaySets]]) -> list[str]:
+    """Return the measures that separate two places best, and how well all of them agree, for each source."""
+    if not pair:
+        return []
+    found = {
+        name: contrast_places(*(next(one for one in sets if one.name == place) for place in pair))
+        for name, sets in groups.items()
+    }
+    by_label = [{one.label: one.drawn for one in of} for of in found.values()]
+    lines = [
+        [f"{one.label} [{one.unit}]", f"{one.real:+.2f}", *(f"{of.get(one.label, math.nan):+.2f}" for of in by_label)]
+        for one in next(iter(found.values()))[:CONTRASTS]
+    ]
+    agreement = [float(np.corrcoef([one.real for one in of], [one.drawn for one in of])[0, 1]) for of in found.values()]
+    lines.append(["correlation over all measures", "–", *(f"{value:.2f}" for value in agreement)])
+    return [table([f"larger in {pair[1]} than in {pair[0]}", "real", *found], lines)]
+
+
 def draw_picture(source: Source, rasters: Sequence[CityRaster], judging: Judging, columns: int, path: Path) -> None:
     """Draw the first windows of each place, and below them the first layouts, in the layouts' own cells."""
     rows, titles = [], []
@@ -346,6 +377,7 @@ def main() -> None:
     parser.add_argument("--service", nargs="+", choices=SERVICE, default=SERVICE, help="roads in the drive network")
     parser.add_argument("--format", type=int, choices=(1,), help="compare ways as models of format 1 know them")
     parser.add_argument("--searched", type=int, default=10_000, help="training windows that are searched for copies")
+    parser.add_argument("--pair", nargs=2, help="two of the places, to be told apart by their measures")
     parser.add_argument("--least", type=int, default=128, help="windows of a place that has figures of its own")
     parser.add_argument("--batch", type=int, default=32, help="layouts that are drawn at once")
     parser.add_argument("--columns", type=int, default=8, help="of the picture")
@@ -354,6 +386,8 @@ def main() -> None:
         "--picture", type=Path, help="a PNG of real windows and layouts; one for each of several sources"
     )
     args = parser.parse_args()
+    if args.pair and not set(args.pair) <= set(args.places or ()):
+        parser.error("--pair names two of --places")
     names = args.places or load_config("train", ["experiment=pca", "data=reference"])["data"]["places"]
     rasters = [CityRaster.open(find_place(args.data, name)) for name in names]
     each = math.ceil(args.n / len(rasters))
@@ -376,7 +410,10 @@ def main() -> None:
             several = len(args.sources) > 1
             name = args.picture.with_stem(f"{args.picture.stem}_{source.name}") if several else args.picture
             draw_picture(source, rasters, judging, args.columns, name)
-    text = "\n\n".join(f"**{name}**\n\n{compare(of)}\n\n{compare_order(groups[name])}" for name, of in judged.items())
+    text = "\n\n".join(
+        "\n\n".join([f"**{name}**", compare(of), compare_order(groups[name]), *contrast(args.pair, groups[name])])
+        for name, of in judged.items()
+    )
     lines = [
         [name, network, place, label, f.real, f.other, f.drawn, f.share]
         for network, places in judged.items()

@@ -1,10 +1,12 @@
-"""How fast a transformer of strokes draws windows, and how many streets go on across the edge of a site it redraws.
+"""How fast a transformer of strokes draws windows, and how many streets go on where it draws beside what is there.
 
-    python benchmarks/strokes.py runs/mine --place copenhagen --sites 16
+    python benchmarks/strokes.py runs/mine --place copenhagen --sites 16 --areas 12
 
 Speed: windows a second by the clock, and a second of computing (the sum over all threads), for each number of threads;
 they are asked for the place alone. Streets: sites of a prepared place, at random, each redrawn twice;
 `citygrain.generation.continuity.count_street_ends` counts the streets at their edge, and those of the real layout.
+Areas: one and a half windows across, asked for the place alone. Each window but the first is drawn beside others:
+the streets that go on in it, and the length of all ways on its own ground, beside that of the first windows.
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ from citygrain.checkpoint import load
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.errors import DataError
+from citygrain.generation.area import draw_area
 from citygrain.generation.continuity import count_street_ends
 from citygrain.generation.edits import edit
+from citygrain.geo.layers import WIDTHS
 from citygrain.protocols import DrawsWays, Noise, Trained, require
+from citygrain.samplers.areas import Tiling
 from citygrain.spec import Conditions
 from citygrain.support.console import make_table
 
@@ -39,6 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--sites", type=int, default=0)
     parser.add_argument("--size", type=float, default=200.0, help="edge of a site in metres")
+    parser.add_argument("--areas", type=int, default=0)
     args = parser.parse_args()
     generator = load(args.checkpoint)
     table = make_table(
@@ -56,6 +62,31 @@ def main() -> None:
         rich.print(f"streets that go on across the edge of {args.sites} sites of {args.size:g} m:")
         rich.print(f"real {real[0]} of {real[1]} ({real[0] / real[1]:.1%}), drawn {drawn[0]} of {drawn[1]}", end=" ")
         rich.print(f"({drawn[0] / drawn[1]:.1%})")
+    if args.areas:
+        going_on, ends, first, later = measure_areas(generator, args.place, args.areas)
+        rich.print(f"streets that go on across the seams of {args.areas} areas: {going_on} of {ends}", end=" ")
+        rich.print(f"({going_on / ends:.1%}); ways {first:.1f} km/km² in first windows, {later:.1f} beside them")
+
+
+def measure_areas(generator: Trained, place: str, areas: int) -> tuple[int, int, float, float]:
+    """Return streets that go on across seams, of how many, and the length density in first and in later windows."""
+    spec = generator.spec
+    edge = 3 * spec.size_px // 2
+    tiling = Tiling.cover(edge, edge, spec.size_px)
+    widths = np.array([WIDTHS[name] for name in spec.channels])
+    going_on = ends = 0
+    lengths: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(areas):
+        layout = draw_area(generator, (edge, edge), {}, place=place, seed=seed).numpy() / 255
+        known = np.zeros((edge, edge), bool)
+        for rows, columns in map(tiling.__getitem__, range(len(tiling))):
+            free = np.zeros_like(known)
+            free[rows, columns] = ~known[rows, columns]
+            lengths[bool(known.any())].append(float((layout[:, free].mean(1) / widths).sum() * 1000))
+            found = count_street_ends(np.where(known | free, layout, 0), free, spec.channels)
+            going_on, ends = going_on + found[0], ends + found[1]
+            known |= free
+    return going_on, ends, float(np.mean(lengths[False])), float(np.mean(lengths[True]))
 
 
 def measure_speed(generator: Trained, place: str, count: int) -> list[str]:

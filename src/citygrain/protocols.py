@@ -81,10 +81,13 @@ class Known(NamedTuple):
         `(B, C, H, W)` in [0, 1].
     keep
         `(B, C, H, W)` bool: what stays. A cell that stays completely is true in all channels.
+    ways
+        The ways of what stays as lines, one for each layout; None where only cells are known.
     """
 
     layout: Tensor
     keep: Tensor
+    ways: Sequence[DrawnWays] | None = None
 
 
 @runtime_checkable
@@ -215,6 +218,15 @@ class MeasuresData(Protocol):
 
     def measure_data(self, layouts: Tensor) -> None:
         """Set the statistics from a sample of training layouts `(N, C, H, W)`."""
+        ...
+
+
+@runtime_checkable
+class MeasuresConditions(Protocol):
+    """A family that keeps conditions of training windows, which are measured once before training."""
+
+    def measure_conditions(self, conditions: Conditions) -> None:
+        """Keep conditions of training windows."""
         ...
 
 

@@ -14,6 +14,7 @@ from citygrain.evaluation.ways import (
     SETS,
     Figure,
     WaySets,
+    contrast_places,
     find_median,
     judge_ways,
     list_times_floor,
@@ -120,3 +121,18 @@ def test_a_share_is_of_the_real_figure():
 def test_a_median_is_of_the_layouts_that_have_something_to_measure():
     assert find_median(np.array([1.0, math.nan, 2.0, 9.0])) == 2
     assert math.isnan(find_median(np.full(3, math.nan)))
+
+
+def test_a_contrast_of_places_is_large_where_real_ones_differ_and_tells_whether_layouts_differ_alike(tmp_path):
+    """Streets lie twice as dense in the second place; its layouts are like those of the first."""
+    wide, narrow = lattices(12), lattices(6, seed=1)
+    first = sets_of(tmp_path, "first", real=wide, other=wide, drawn=wide)
+    second = sets_of(tmp_path, "second", real=narrow, other=narrow, drawn=wide)
+    found = contrast_places(first, second)
+    by_label = {one.label: one for one in found}
+    density = by_label["length density, drive"]
+    assert (density.real, density.drawn) == (1.0, 0.0)
+    assert by_label["block perimeter"].real == -1.0
+    assert [abs(one.real) for one in found] == sorted((abs(one.real) for one in found), reverse=True)
+    turned = {one.label: one.real for one in contrast_places(second, first)}
+    assert turned == pytest.approx({one.label: -one.real for one in found})

@@ -153,3 +153,63 @@ def test_ways_are_written_with_the_layouts_and_belong_to_them_when_they_are_read
     (tmp_path / "layouts" / DRAWN).write_text("no")
     with pytest.raises(DataError, match=r"damaged[\s\S]*remove it"):
         citygrain.open_layout(tmp_path)
+
+
+def area_of(*coordinates, kinds=None, apart=None):
+    count = len(coordinates)
+    kind = np.array(kinds or ["street"] * count)
+    return DrawnWays(kind, lines(*coordinates), np.zeros(count, bool) if apart is None else np.array(apart))
+
+
+def window_of(*coordinates, given, **of):
+    return replace(area_of(*coordinates, **of), given=np.array(given))
+
+
+def test_the_ways_of_a_window_are_those_of_the_area_cut_at_its_edge():
+    window = TOWN.cut(20, 110, 120)
+    marks = zip(window.kind.tolist(), window.apart.tolist(), strict=True)
+    assert sorted(marks) == [("street", False), ("street", True), ("walk", False)]
+    assert shapely.length(window.lines[window.kind == "walk"]) == pytest.approx(50 * 2**0.5)
+    assert shapely.total_bounds(window.lines) == pytest.approx([10, 0, 120, 120])
+    twice = TOWN.cut(10, 60, 180).cut(10, 50, 120)
+    for one, other in zip(window.lines, twice.lines, strict=True):
+        assert shapely.hausdorff_distance(one, other) < 1e-9
+
+
+def test_an_area_keeps_its_lines_and_has_those_that_a_window_adds():
+    given, fresh = TOWN.cut(20, 110, 120), [[70, 10], [90, 30]]
+    window = DrawnWays(
+        np.append(given.kind, "walk"), np.append(given.lines, lines(fresh)), np.append(given.apart, True),
+        given=np.array([True, True, True, False]),
+    )  # fmt: skip
+    more = TOWN.extend(window, 20, 110)
+    assert len(more.lines) == len(TOWN.lines) + 1
+    assert shapely.length(more.lines).sum() == pytest.approx(shapely.length(TOWN.lines).sum() + 20 * 2**0.5)
+    (added,) = more.lines[(more.kind == "walk") & more.apart]
+    assert list(added.coords) == [(90, 120), (110, 140)]
+    assert TOWN.extend(DrawnWays.none(), 0, 0).apart.sum() == 1
+    assert len(DrawnWays.none().extend(given, 20, 110).lines) == 3
+
+
+def test_a_line_that_goes_on_is_one_line_though_the_window_saw_it_a_little_beside():
+    street = area_of([[0, 50], [100, 50]])
+    seen, fresh = [[0, 51], [98, 52]], [[98, 52], [200, 60]]  # rounded to positions of another frame
+    window = window_of(seen, fresh, given=[True, False])
+    (joined,) = street.extend(window, 0, 0).lines
+    assert sorted(joined.coords) == [(0, 50), (100, 50), (200, 60)]
+    walk = window_of(seen, fresh, given=[True, False], kinds=["street", "walk"])
+    assert sorted(shapely.length(street.extend(walk, 0, 0).lines)) == pytest.approx([100, 100.5], abs=0.1)
+
+
+def test_an_end_on_a_given_line_is_on_the_line_of_the_area_and_other_ends_stay():
+    street = area_of([[0, 50], [100, 50]])
+    window = window_of([[0, 53], [100, 53]], [[40, 53], [40, 200]], [[60, 57], [60, 200]], given=[True, False, False])
+    more = street.extend(window, 0, 0)
+    starts = sorted(min(line.coords, key=lambda p: p[1]) for line in more.lines)
+    assert starts == [(0, 50), (40, 50), (60, 57)]
+
+
+def test_where_three_lines_meet_each_stays_one():
+    street = area_of([[0, 50], [100, 50]])
+    window = window_of([[0, 50], [100, 50]], [[100, 50], [150, 20]], [[100, 50], [150, 80]], given=[True, False, False])
+    assert len(street.extend(window, 0, 0).lines) == 3

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from citygrain.data.cityraster import CityRaster
-from citygrain.data.transforms import turn
+from citygrain.data.transforms import INVERSE, turn
 from citygrain.data.ways import CityStrokes
 from citygrain.errors import ConfigError
 from citygrain.evaluation.morphology import measure_vectors
@@ -262,6 +262,41 @@ def test_a_turned_grid_is_written_along_the_axes(angle):
     assert (steps.min(1) == 0).all()
     back = CODE.read(written)
     assert shapely.length(back.lines).sum() == pytest.approx(shapely.length(lay_grid(angle).lines).sum(), rel=0.01)
+
+
+def lay_town(angle):
+    """A grid, turned, with a stroke of each other kind across it, of which no symmetry is like another."""
+    others = [
+        [(-220, -180), (-100, -170), (-60, 190)], [(10, 20), (80, 31), (97, 140)], [(-HALF, 90), (40, 133)],
+        [(150, -HALF), (133, 20), (201, 60)], [(-30, -200), (60, -120), (90, -230)],
+    ]  # fmt: skip
+    streets, kinds = lay_grid(angle), [ARTERIAL, SERVICE, RAIL, CYCLE, WALK]
+    lines = np.append(streets.lines, [shapely.LineString(one) for one in others])
+    return Strokes.of_lines(np.append(streets.kind, kinds), lines, KNOWN)
+
+
+@pytest.mark.parametrize("symmetry", range(8))
+@pytest.mark.parametrize("angle", [0, 12, 45, 77])
+def test_a_turned_town_is_the_town_written_after_it_was_turned(angle, symmetry):
+    town = lay_town(angle)
+    written = CODE.write(town, bearing=angle)
+    turned = written.turned(symmetry, CODE.grid_m)
+    mirrored = symmetry in {1, 2, 4, 7}
+    assert turned.bearing == (-angle % 90 if mirrored else angle)
+    again = CODE.write(turn_strokes(town, symmetry), bearing=turned.bearing)
+    assert [*again.kind] == [*turned.kind]
+    assert np.mean([line in again.xy.tolist() for line in turned.xy.tolist()]) > 0.9  # halfway between two positions
+    before, after = (draw(CODE.read(one), 4.0).astype(int) for one in (written, turned))
+    off = [np.abs(after - turn(before, one)).mean() for one in range(8)]
+    assert off[symmetry] < 0.1
+    assert min(off[:symmetry] + off[symmetry + 1 :]) > 1
+    assert written.turned(symmetry, CODE.grid_m).turned(INVERSE[symmetry], CODE.grid_m).bearing == angle
+
+
+@pytest.mark.parametrize("angle", range(0, 90, 7))
+def test_the_frame_of_a_turned_grid_is_the_bin_that_is_nearest(angle):
+    for off in (-0.4, 0.0, 0.4):
+        assert find_frame(lay_grid(angle + off), KINDS)[0] == angle % BEARINGS
 
 
 def test_without_a_frame_nothing_is_turned():

@@ -17,7 +17,8 @@ from citygrain.models.density_diffusion import DensityDiffusion
 from citygrain.models.diffusion import Diffusion
 from citygrain.networks.unet import UNet
 from citygrain.protocols import Known, Noise
-from citygrain.samplers.diffusion import DpmSolver, Heun, move_to_maps, move_to_request
+from citygrain.samplers.diffusion import DpmSolver, Heun
+from citygrain.samplers.feedback import move_to_maps, move_to_request
 from citygrain.spec import Conditions
 
 SPEC = families.spec()

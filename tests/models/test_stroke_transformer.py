@@ -23,6 +23,7 @@ from citygrain.geo.stroke_code import to_angle, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, LOOSE, ON, OPEN, Strokes, split_at_site
 from citygrain.models import given_strokes, stroke_transformer
+from citygrain.models.given_strokes import Varied
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_steps import APART, FIRST, FRAME, INNER, LAST, NEXT, collate_texts, write_text
 from citygrain.protocols import HasLikelihood, Known, LearnsFromCodes, LearnsFromWays, Noise
@@ -81,7 +82,9 @@ def windows(model, count=4, sites=False):
 
 
 def asked(count, spec=SPEC):
-    return families.some_conditions(count, spec)
+    """Some conditions; lengths of up to 30 km/km²."""
+    conditions = families.some_conditions(count, spec)
+    return replace(conditions, scalars=30 * conditions.scalars)
 
 
 def draw(model, count=4, sampler=None, known=None, conditions=None):
@@ -139,9 +142,10 @@ def test_a_step_knows_the_steps_before_it_and_no_others():
 
 
 @pytest.mark.parametrize("sites", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tells(monkeypatch, sites):
+@pytest.mark.parametrize("shuffled", [0.0, 0.5])
+def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tells(monkeypatch, sites, shuffled):
     """So the network reads in sampling what it reads in training: positions, moves, and what has been drawn."""
-    model, told = make(rows=200), []
+    model, told = make(rows=200, shuffled=shuffled), []
     known = _known_around(model, 4) if sites else None
 
     def collect(pens, device):
@@ -153,12 +157,12 @@ def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tell
     monkeypatch.setattr(sampler_of_strokes, "_collect_steps", collect)
     for row in range(4):
         told.clear()
-        one = None if known is None else Known(*(part[row : row + 1] for part in known))
+        one = None if known is None else Known(*(part[row : row + 1] for part in known[:2]))
         written = draw(model, 1, known=one, conditions=asked(4)[row : row + 1])[0]
         assert len(written) > 3
-        text = write_text(written, model.code)
+        text = write_text(written, model.code, shuffled=shuffled > 0)
         made = [torch.cat(parts, 1)[0].numpy() for parts in zip(*told, strict=True)]
-        names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "moves", "drawn")
+        names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "spread", "moves", "drawn")
         assert len(made[0]) == len(text.op) - 1, "the last step is not read"
         own = text.section[:-2] < len(WAYS)  # given steps are read from a text that knows which ends go on
         for name, values in zip(names, made, strict=True):
@@ -198,9 +202,8 @@ def test_the_loss_is_the_likelihood_of_a_step_where_nothing_is_given(monkeypatch
     code = torch.stack([model.write_code(town(seed)) for seed in range(3)])
     texts = [write_text(model.code.from_code(one.numpy()), model.code) for one in code]
     losses = model.code_loss(code, conditions)
-    nll, _, count = model._measure_surprise(
-        [model.code.from_code(one.numpy()) for one in code], [[]] * 3, np.array([[-1.0, -1, 1, 1]] * 3), conditions
-    )
+    written = [model.code.from_code(one.numpy()) for one in code]
+    nll, _, count = model._measure_surprise(Varied.whole(written), conditions, [True] * 3)
     assert count.tolist() == [len(text.op) - 1 for text in texts]
     assert losses["loss"].item() == pytest.approx((nll.sum() / count.sum()).item(), rel=1e-5)
     assert losses["window"].item() == pytest.approx(nll.mean().item(), rel=1e-5)
@@ -283,6 +286,11 @@ def test_a_stroke_moves_on_with_each_vertex():
         assert (written.xy[1:] != written.xy[:-1]).any(1)[same].all()
 
 
+def test_a_shortfall_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="shortfall"):
+        DrawStrokes(shortfall=0.0)
+
+
 def test_strokes_fill_no_more_rows_than_there_are():
     model = make(rows=24)
     with torch.no_grad():
@@ -310,6 +318,45 @@ def test_guidance_of_one_is_none_and_of_zero_hides_the_request():
     assert torch.equal(drawn(1.0 + 1e-6), drawn(1.0)), "two runs that are joined are one"
     assert torch.equal(drawn(0.0), drawn(1.0, conditions.absent()))
     assert not torch.equal(drawn(3.0), drawn(1.0))
+
+
+@pytest.mark.parametrize("asked", [{"street_density": 9.0, "walk": 5.0}, {"arterial": 4.0}, {}])
+def test_a_kind_goes_on_until_little_is_missing_of_what_is_asked(asked):
+    """The model is not trained: it would end anywhere. Arterials count as streets; rows are enough."""
+    model = make(shake=0.1, rows=400)
+    conditions = Conditions.request(SPEC, 6, asked)
+    drawn = {}
+    for shortfall in (0.5, None):
+        sampler = DrawStrokes(shortfall=shortfall, budget=False)
+        drawn[shortfall] = model.sample_code(conditions, noise=Noise(range(6)), sampler=sampler)
+        lengths, weights = model.list_lengths(conditions)
+        for code, wanted in zip(drawn[shortfall].numpy(), lengths, strict=True):
+            written = model.code.from_code(code)
+            assert len(written.xy) < 390
+            run = np.hypot(*np.diff(written.xy, axis=0).T) * (np.diff(written.stroke) == 0)
+            of = (
+                np.bincount(written.kind[written.stroke[1:]], run, 3)
+                * 1000
+                * model.code.grid_m
+                / model.code.extent_m**2
+            )
+            missing = wanted - weights @ of
+            assert shortfall is None or not (missing > 0.5 + 1e-4).any()
+    assert drawn[0.5].equal(drawn[None]) == (not asked)
+
+
+def test_what_is_not_asked_for_is_drawn_as_training_windows_have_it():
+    """Each window of `here` has 2 km/km² of arterials and 6 of walks."""
+    model = make(shake=0.1, rows=400)
+    known = Conditions.request(SPEC, 8, {"arterial": 2.0, "street_density": 7.0, "walk": 6.0, "place": "here"})
+    model.measure_conditions(known)
+    asked, told = Conditions.request(SPEC, 3, {"place": "here"}), known[:3]
+    with_budget, without = DrawStrokes(), DrawStrokes(budget=False)
+    drawn = model.sample_code(asked, noise=Noise(range(3)), sampler=with_budget)
+    numbers = Noise(range(3))
+    numbers.uniform(1)
+    assert drawn.equal(model.sample_code(told, noise=numbers, sampler=without))
+    assert not drawn.equal(model.sample_code(asked, noise=Noise(range(3)), sampler=without))
 
 
 def test_a_kind_that_is_not_known_has_no_section_and_is_no_target():
@@ -437,7 +484,7 @@ def test_what_is_drawn_lies_in_the_site_also_where_nothing_is_given():
 def test_every_street_that_ends_at_the_edge_of_a_site_goes_on_inside():
     model = make(rows=300)
     known = _known_around(model, 6)
-    plans = model.plan(known)
+    plans = model.plan(known, np.ones((6, 3), bool))
     assert sum(len(points) for plan in plans for points in plan.entries.values()) > 20
     for plan, written in zip(plans, draw(model, 6, known=known), strict=True):
         ends = np.concatenate([written.xy[written.first], written.xy[written.last]])
@@ -507,16 +554,18 @@ def test_drawn_layouts_have_the_network_of_their_strokes(attempts):
     conditions = Conditions.request(SPEC, 4, {"walk": 20.0})
     grids = [Grid("EPSG:32633", 386000.0 + 256 * i, 6672000.0, 4.0, 64, 64) for i in range(4)]
     drawn = windows_of(model, conditions, range(4), attempts=attempts, batch_size=2, grids=grids)
-    for layout, code in zip(drawn, model.sample_code(conditions, noise=Noise(range(4))), strict=True):
+    for grid, layout, code in zip(grids, drawn, model.sample_code(conditions, noise=Noise(range(4))), strict=True):
         (ways,) = layout.ways
         assert np.array_equal(model.from_code(code[None])[0] * 255, layout.cells[0]) or attempts > 1
         assert ways.cells == ways.drawn_as(layout.cells[0]).cells
         vectors = layout.vectors()
         for network, kinds in (("drive", ("arterial", "street")), ("walk", ("walk",))):
-            lines = ways.lines[np.isin(ways.kind, kinds)]
+            lines = ways.locate(grid)[np.isin(ways.kind, kinds)]
             if len(lines):
                 assert vectors[network].length.sum() <= shapely.length(lines).sum() + 0.1
-                assert vectors[network].length.sum() >= shapely.length(shapely.union_all(lines)) - 0.1
+                found = shapely.buffer(vectors[network].union_all(), 0.1)
+                missed = shapely.difference(shapely.union_all(lines), found)
+                assert missed.length < 0.1
 
 
 def test_streets_have_the_bearing_that_is_asked_for():

@@ -10,7 +10,8 @@ import torch
 
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.protocols import Noise
-from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun, move_to_request
+from citygrain.samplers.diffusion import Ancestral, DpmSolver, Euler, Heun
+from citygrain.samplers.feedback import move_to_request
 from citygrain.samplers.prior import Normal
 from citygrain.spec import Conditions, LayoutSpec
 

@@ -78,8 +78,15 @@ def test_a_run_goes_on_with_the_codes_it_has(cities, tmp_path):
         CodeBank.open(trained(cities, tmp_path, "other", "trainer.max_steps=1").parent / "codes" / "train.pt").code,
         code,
     )
-    layouts = citygrain.Model(made).sample(2, street_density="p50", seed=1)
+    model = citygrain.Model(made)
+    layouts = model.sample(2, street_density="p50", seed=1)
     assert layouts.cells.shape == (2, 6, 64, 64)
+    budget = model.generator.budget
+    low, high = (torch.tensor([model.spec.quantile(name, q) for name in model.spec.scalars]) for q in (10, 90))
+    assert budget.known.all()
+    assert len(budget.examples[0].unique(dim=0)) > 100
+    middle = budget.examples[0].median(0).values
+    assert ((middle >= low) & (middle <= high)).all()
 
 
 @lightning

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from citygrain.evaluation.distribution import wasserstein
+from citygrain.evaluation.effect import cliffs_delta
 from citygrain.evaluation.form import DRIVE, FORM
 from citygrain.evaluation.gather import PART, Cells, Gathered, coarsen
 from citygrain.evaluation.key_points import COMPARED, KEY_POINTS, compare_key_points
@@ -167,6 +168,39 @@ def judge_ways(sets: WaySets, tell_apart: Callable[[Cells, Cells], float] = judg
     return figures
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """How one measure separates two places, among held-out windows and among layouts.
+
+    Attributes
+    ----------
+    label, unit
+        Of the measure.
+    real, drawn
+        Cliff's delta (`citygrain.evaluation.effect.cliffs_delta`): 1 where every value of the second place is larger
+        than every one of the first, −1 where it is smaller, 0 where neither tends to be larger.
+    """
+
+    label: str
+    unit: str
+    real: float
+    drawn: float
+
+
+def contrast_places(first: WaySets, second: WaySets) -> list[Contrast]:
+    """Return how each measure separates two places, those first that separate their held-out windows best."""
+    found = []
+    for name in first.values[REAL]:
+        about = FORM.get(name) or MEASURES.get(name)
+        if about is None or name not in second.values[REAL]:
+            continue
+        pairs = [[_known(sets.values[which][name]) for sets in (first, second)] for which in (REAL, DRAWN)]
+        if all(len(values) for pair in pairs for values in pair):
+            real, drawn = (cliffs_delta(*pair) for pair in pairs)
+            found.append(Contrast(about.label, about.unit, real, drawn))
+    return sorted(found, key=lambda one: -abs(one.real))
+
+
 def find_median(values: NDArray[np.float64]) -> float:
     """Return the median of the layouts that have something to measure; NaN where none has."""
     return float(np.nanmedian(values)) if np.isfinite(values).any() else math.nan
@@ -188,6 +222,11 @@ def list_times_floor(sets: WaySets) -> dict[str, float]:
         if other > 0 and math.isfinite(drawn):
             times[name] = drawn / other
     return times
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    known: NDArray[np.float64] = values[np.isfinite(values)]
+    return known
 
 
 def _coarse(cells: Cells) -> NDArray[np.float32]:

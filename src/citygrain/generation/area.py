@@ -30,7 +30,7 @@ from citygrain.protocols import (
     require,
 )
 from citygrain.samplers.areas import Area, Begin, Tiling
-from citygrain.samplers.diffusion import DIFFUSION
+from citygrain.samplers.base import DIFFUSION
 from citygrain.samplers.parts import DrawParts, find_channels, list_drawn_maps
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.devices import find_device
@@ -41,7 +41,8 @@ Fields = Mapping[str, float | Tensor]
 CELLS_AT_ONCE = 2**17
 """Cells of windows that a diffusion model draws at once, at most: memory must not grow with the extent."""
 
-_AT_ONCE = 256
+_FIELD_CELLS_AT_ONCE = 2**20
+"""Cells of windows over which a field is averaged at once, at most."""
 
 
 def draw_area(
@@ -130,24 +131,26 @@ def draw_area(
     cells = tiling.refine(factor)
     if known is not None:
         keep = F.pad(known.keep, pad, value=False)
-        known = Known(F.pad(known.layout, pad, mode="replicate").to(device), keep.to(device))
-    padded_fields = {
-        name: F.pad(_over(name, field, shape)[None], pad, mode="replicate")[0] for name, field in fields.items()
-    }
+        known = Known(_pad(known.layout, pad).to(device), keep.to(device))
+    fields = {name: _pad(_over(name, field, shape)[None], pad)[0] for name, field in fields.items()}
     if given is not None:
-        given = F.pad(given, pad, mode="replicate").to(device, torch.float32)
+        given = _pad(given, pad).to(device, torch.float32)
     # The area has the given channels once, and not in each of its windows.
-    asked = make_requests(replace(spec, given=()), cells, padded_fields, known, place).to(device)
+    asked = make_requests(replace(spec, given=()), cells, fields, known, place).to(device)
     batch_size = min(batch_size, max(1, CELLS_AT_ONCE // spec.size_px**2))
     area = Area(chosen, tiling, known, given, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
         seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
         drawn = cells.blend(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
-        layout = torch.cat([(rows[0] * 255).round().to(torch.uint8).cpu() for rows in drawn], 1)
+        layout = torch.cat([_to_bytes(rows[0]).cpu() for rows in drawn], 1)
     if given is not None:
-        layout[[spec.channels.index(name) for name in spec.given]] = (given[0] * 255).round().to(torch.uint8).cpu()
+        layout[[spec.channels.index(name) for name in spec.given]] = _to_bytes(given[0]).cpu()
     return compose(layout, known)[:, : shape[0], : shape[1]]
+
+
+def _to_bytes(layout: Tensor) -> Tensor:
+    return (layout * 255).round().to(torch.uint8)
 
 
 def _check_given(generator: Generator, shape: tuple[int, int], given: Tensor | None) -> None:
@@ -190,7 +193,7 @@ def _draw_parts(
     if not isinstance(sampler, DrawParts):
         raise CapabilityError("A cascade draws with a sampler for each part.", got=type(sampler).__name__)
     whole = (1, len(spec.channels), *shape)
-    layout = torch.zeros(whole) if known is None else known.layout.clone().float()
+    layout = torch.zeros(whole, dtype=torch.uint8) if known is None else _to_bytes(known.layout)
     keep = torch.zeros(whole, dtype=torch.bool) if known is None else known.keep.clone()
 
     def draw(number: int, part: Generator, own: Sampler | None) -> Tensor:
@@ -201,8 +204,8 @@ def _draw_parts(
             part,
             shape,
             {name: field for name, field in asked.items() if name in {*part.spec.scalars, *part.spec.maps}},
-            known=Known(layout[:, at], keep[:, at]) if strength < 1 or keep[:, made].any() else None,
-            given=layout[:, given] if given else None,
+            known=Known(layout[:, at] / 255, keep[:, at]) if strength < 1 or keep[:, made].any() else None,
+            given=layout[:, given] / 255 if given else None,
             place=place if place in part.spec.places else None,
             seed=fork_seed(seed, number),
             sampler=own,
@@ -213,7 +216,7 @@ def _draw_parts(
     asked: Fields = fields
     ways, ground = (find_channels(spec, part.spec) for part in (cascade.plan, cascade.ground))
     if not keep[:, ways].all():
-        layout[0, ways] = draw(0, cascade.plan, sampler.plan) / 255
+        layout[0, ways] = draw(0, cascade.plan, sampler.plan)
         keep[:, ways] = True
     if cascade.densities is not None and strength == 1:
         told = replace(cascade.densities.spec, maps=list_drawn_maps(cascade), map_px=cascade.ground.spec.map_px)
@@ -225,8 +228,8 @@ def _draw_parts(
         }
         asked = {**fields, **drawn, **filled}
     if not keep[:, ground].all():
-        layout[0, ground] = draw(2, cascade.ground, sampler.ground) / 255
-    return compose((layout[0] * 255).round().to(torch.uint8), known)
+        layout[0, ground] = draw(2, cascade.ground, sampler.ground)
+    return compose(layout[0], known)
 
 
 def make_requests(
@@ -258,6 +261,7 @@ def make_requests(
     _check_names(spec, fields)
     conditions = Conditions.request(spec, len(cells), {"place": place})
     free = torch.ones(1, *shape) if known is None else (~known.keep.all(1)).float().cpu()
+    at_once = max(1, _FIELD_CELLS_AT_ONCE // spec.size_px**2)
     for name, field in fields.items():
         per_cell = _over(name, field, shape)[None, None]
         linear = find_condition(name).linear
@@ -265,8 +269,8 @@ def make_requests(
             weights = torch.tensor([find_condition(name).weights.get(channel, 0.0) for channel in spec.channels])
             there = torch.einsum("c,bchw->bhw", weights, known.layout.cpu().float())[:, None]
             per_cell = torch.where(free[:, None] > 0, per_cell, there)
-        for start in range(0, len(cells), _AT_ONCE):
-            part = range(start, min(start + _AT_ONCE, len(cells)))
+        for start in range(0, len(cells), at_once):
+            part = range(start, min(start + at_once, len(cells)))
             values = cells.cut(per_cell, part)[:, 0]
             weight = torch.ones_like(values) if linear else cells.cut(free[:, None], part)[:, 0]
             value = (values * weight).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-9)
@@ -289,6 +293,11 @@ def average_map(values: Tensor, map_px: int) -> tuple[Tensor, Tensor]:
     there = F.adaptive_avg_pool2d(values.isfinite().float()[:, None], map_px)[:, 0]
     means = F.adaptive_avg_pool2d(values.nan_to_num()[:, None], map_px)[:, 0] / there.clamp_min(MOST_PAINTED / 2)
     return means, there >= MOST_PAINTED
+
+
+def _pad(area: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
+    """Return an area `(…, H, W)` with its last columns and rows repeated; the area itself if nothing is added."""
+    return F.pad(area, pad, mode="replicate") if any(pad) else area
 
 
 def _check_names(spec: LayoutSpec, fields: Fields) -> None:
@@ -317,9 +326,8 @@ def _check(spec: LayoutSpec, shape: tuple[int, int], known: Known | None) -> Non
             expected=f"{spec.size_px} × {spec.size_px} cells ({size_m:g} m) or more",
             got=f"{shape[0]} × {shape[1]} cells",
         )
-    if known is not None and any(tuple(of.shape) != (1, len(spec.channels), *shape) for of in known):
+    shapes = [] if known is None else [tuple(of.shape) for of in (known.layout, known.keep)]
+    if any(found != (1, len(spec.channels), *shape) for found in shapes):
         raise DataError(
-            "What is known has another shape than the area.",
-            expected=(1, len(spec.channels), *shape),
-            got=[tuple(of.shape) for of in known],
+            "What is known has another shape than the area.", expected=(1, len(spec.channels), *shape), got=shapes
         )

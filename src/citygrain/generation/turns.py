@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from citygrain.errors import CapabilityError
-from citygrain.protocols import Generator, Known, Noise, Sampler
+from citygrain.geo.drawn_ways import DrawnWays
+from citygrain.geo.stroke_drawing import trace_ways
+from citygrain.protocols import DrawsWays, Generator, Known, Noise, Sampler
 from citygrain.samplers.areas import Inpaint, Tiling, keeps_parts
 from citygrain.samplers.strokes import PlansStrokes
-from citygrain.spec import Conditions
+from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.devices import find_device
 
 
@@ -46,7 +48,11 @@ def draw_in_turn(
     sampler: Sampler,
     batch_size: int,
 ) -> Tensor:
-    """Draw the windows of an area in turn, each around what is known and what those before it have drawn."""
+    """Draw the windows of an area in turn, each around what is known and what those before it have drawn.
+
+    Ways that were drawn as lines are handed on as lines. Those of which only cells are known are traced once, so that
+    all windows see the same lines.
+    """
     device = find_device(generator)
     shape = (1, len(generator.spec.channels), tiling.height, tiling.width)
     layout = torch.zeros(shape) if known is None else known.layout.clone()
@@ -54,20 +60,62 @@ def draw_in_turn(
     seeds = [seed]
     if len(tiling) > 1:
         seeds = torch.randint(2**62, (len(tiling),), generator=torch.Generator().manual_seed(seed)).tolist()
+    lines = _AreaWays(generator.spec, tiling, layout * keep) if isinstance(generator, DrawsWays) else None
     for turn in tiling.list_turns():
         missing = [number for number in turn if not tiling.cut(keep, [number]).all()]
+        made: list[DrawnWays] = []
         for start in range(0, len(missing), batch_size):
             numbers = missing[start : start + batch_size]
-            here = Known(tiling.cut(layout, numbers).to(device), tiling.cut(keep, numbers).to(device))
+            ways = None if lines is None else [lines.cut(number) for number in numbers]
+            here = Known(tiling.cut(layout, numbers).to(device), tiling.cut(keep, numbers).to(device), ways)
             around = sampler if known is None and not here.keep.any() else Inpaint(sampler, here)
             noise = Noise([seeds[number] for number in numbers], device)
+            conditions = asked[torch.tensor(numbers)].to(device)
             with torch.no_grad():
-                drawn = generator.sample(asked[torch.tensor(numbers)].to(device), noise=noise, sampler=around)
+                if isinstance(generator, DrawsWays):
+                    drawn, found = generator.sample_with_ways(conditions, noise=noise, sampler=around)
+                    made += found
+                else:
+                    drawn = generator.sample(conditions, noise=noise, sampler=around)
             whole = torch.where(here.keep, here.layout, (drawn.float() * 255).round() / 255).cpu()
             for number, window in zip(numbers, whole, strict=True):
                 rows, columns = tiling[number]
                 layout[0, :, rows, columns], keep[0, :, rows, columns] = window, True
+        if lines is not None:
+            for number, window in zip(missing, made, strict=True):
+                lines.add(number, window)
     return compose((layout[0] * 255).round().to(torch.uint8), known)
+
+
+class _AreaWays:
+    """The ways of an area as lines: those that are known, and those of the windows that have been drawn.
+
+    Parameters
+    ----------
+    spec
+        Of the generator.
+    tiling
+        The windows.
+    layout
+        `(1, C, H, W)`: what is known of the area, and nothing elsewhere. Its ways are traced.
+    """
+
+    def __init__(self, spec: LayoutSpec, tiling: Tiling, layout: Tensor) -> None:
+        self.spec, self.tiling = spec, tiling
+        self.ways = trace_ways(layout[0].float().cpu().numpy(), spec.channels, spec.resolution_m, spec.channels)
+
+    def cut(self, number: int) -> DrawnWays:
+        """Return the ways of a window."""
+        return self.ways.cut(*self._find_corner(number), self.spec.extent_m)
+
+    def add(self, number: int, window: DrawnWays) -> None:
+        """Add the ways that were drawn in a window."""
+        self.ways = self.ways.extend(window, *self._find_corner(number))
+
+    def _find_corner(self, number: int) -> tuple[float, float]:
+        """Return x and y of the upper left corner of a window, in metres from that of the area."""
+        rows, columns = self.tiling[number]
+        return columns.start * self.spec.resolution_m, rows.start * self.spec.resolution_m
 
 
 def compose(drawn: Tensor, known: Known | None) -> Tensor:

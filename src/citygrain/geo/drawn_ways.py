@@ -24,6 +24,15 @@ DRAWN = "drawn_ways.parquet"
 
 COLUMNS = {"channel": str, "apart": bool, "cells": str}
 
+ON_M = 0.1
+"""An end that is this near to a given line is on it."""
+
+LEAD_M = 8.0
+"""An end on a line that was given is led at most this far onto the line that was meant: a code rounds given lines."""
+
+LINE = 1
+"""Type id of shapely."""
+
 
 @dataclass(frozen=True, eq=False)
 class DrawnWays:
@@ -39,12 +48,20 @@ class DrawnWays:
         `(N,)` which lines cross others without meeting them.
     cells
         The fingerprint of the layout that they were drawn as; of another layout they are not the ways.
+    given
+        `(N,)` which lines were given, and not drawn; None for none.
     """
 
     kind: NDArray[np.str_]
     lines: NDArray[np.object_]
     apart: NDArray[np.bool_]
     cells: str = ""
+    given: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def none(cls) -> DrawnWays:
+        """Return no ways."""
+        return cls(np.empty(0, str), np.empty(0, object), np.empty(0, bool))
 
     def drawn_as(self, layout: NDArray[np.uint8]) -> DrawnWays:
         """Return the ways with the fingerprint of the layout `(C, H, W)` that shows them."""
@@ -54,6 +71,57 @@ class DrawnWays:
         """Return the lines in the CRS of a grid."""
         lines: NDArray[np.object_] = shapely.transform(self.lines, lambda xy: grid.to_metres(xy / grid.resolution_m))
         return lines
+
+    def cut(self, left: float, top: float, extent_m: float) -> DrawnWays:
+        """Return the ways of a window, given its upper left corner in metres from that of the layout."""
+        box = left, top, left + extent_m, top + extent_m
+        found = np.sort(shapely.STRtree(self.lines).query(shapely.box(*box)))
+        parts, owner = shapely.get_parts(shapely.clip_by_rect(self.lines[found], *box), return_index=True)
+        kept = (shapely.get_type_id(parts) == LINE) & (shapely.length(parts) > 0)
+        of = found[owner[kept]]
+        return DrawnWays(self.kind[of], shapely.transform(parts[kept], lambda xy: xy - (left, top)), self.apart[of])
+
+    def extend(self, window: DrawnWays, left: float, top: float) -> DrawnWays:
+        """Return these ways and those that were drawn in a window around them.
+
+        A line that goes on from one of these is one line with it. Other ends on lines that were given are led onto the
+        lines that these were cut from.
+
+        Parameters
+        ----------
+        window
+            The ways of a window, among them those that were given.
+        left, top
+            Its upper left corner in metres from that of the layout.
+        """
+        corner = np.array([left, top])
+        given = np.zeros(len(window.kind), bool) if window.given is None else window.given
+        around = shapely.STRtree(window.lines[given])
+        xy, line = shapely.get_coordinates(window.lines[~given], return_index=True)
+        count = len(given) - given.sum()
+        for end in (np.searchsorted(line, np.arange(count)), np.searchsorted(line, np.arange(count), side="right") - 1):
+            on, _ = around.query(shapely.points(xy[end]), predicate="dwithin", distance=ON_M)
+            on = end[np.unique(on)]
+            xy[on] = self._lead(xy[on] + corner) - corner
+        fresh = shapely.linestrings(xy + corner, indices=line) if count else np.empty(0, object)
+        some = shapely.length(fresh) > 0
+        kind = np.concatenate([self.kind, window.kind[~given][some]])
+        apart = np.concatenate([self.apart, window.apart[~given][some]])
+        return _merge_pieces(kind, np.concatenate([self.lines, fresh[some]]), apart)
+
+    def _lead(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Lead points `(N, 2)` to the nearest line, if it is near by: to its end, or onto it where its ends are far."""
+        near, line = shapely.STRtree(self.lines).query_nearest(
+            shapely.points(points), max_distance=LEAD_M, all_matches=False
+        )
+        tips = shapely.points(points[near])
+        ends = np.stack([shapely.get_point(self.lines[line], i) for i in (0, -1)], 1)
+        gaps = shapely.distance(ends, tips[:, None])
+        end = ends[np.arange(len(ends)), gaps.argmin(1)]
+        targets = np.where(gaps.min(1) <= LEAD_M, end, self.lines[line])
+        led = points.copy()
+        led[near] = shapely.get_coordinates(shapely.get_point(shapely.shortest_line(targets, tips), 0))
+        return led
 
     def node(self, channels: Sequence[str], grid: Grid, *, service: bool = False) -> dict[str, Ways]:
         """Return the networks of the ways: lines meet where they cross, unless one of the two is apart.
@@ -73,6 +141,21 @@ class DrawnWays:
                 of = np.isin(self.kind, kinds)
                 networks[network] = node_lines(lines[of], self.kind[of], grid, self.apart[of])
         return networks
+
+
+def _merge_pieces(kind: NDArray[np.str_], lines: NDArray[np.object_], apart: NDArray[np.bool_]) -> DrawnWays:
+    """Join lines of one kind where two of them meet at their ends, and no third one does."""
+    ways = DrawnWays.none()
+    for name in np.unique(kind):
+        for level in (False, True):
+            pieces = lines[(kind == name) & (apart == level)]
+            merged = shapely.get_parts(shapely.line_merge(shapely.multilinestrings(pieces)))
+            ways = DrawnWays(
+                np.append(ways.kind, np.full(len(merged), name)),
+                np.append(ways.lines, merged),
+                np.append(ways.apart, np.full(len(merged), level)),
+            )
+    return ways
 
 
 def find_vectors(

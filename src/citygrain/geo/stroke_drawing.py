@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
+from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.rasterize import Grid, rasterize
 from citygrain.geo.strokes import merge_strokes
@@ -46,7 +47,13 @@ def draw_strokes(
             lines = shapely.linestrings(strokes.xy[chosen] * (1, -1), indices=stroke)
             features[name] = gpd.GeoDataFrame({"width_m": np.full(len(lines), WIDTHS[name])}, geometry=lines)
     finer = max(1, round(resolution_m / DRAWN_M))
-    fine = next(iter(rasterize(features, _lay_grid(size_px * finer, resolution_m / finer), channels, size_px * finer)))
+    fine = next(
+        iter(
+            rasterize(
+                features, _lay_grid(size_px * finer, size_px * finer, resolution_m / finer), channels, size_px * finer
+            )
+        )
+    )
     if finer == 1:
         return fine
     sums = fine.reshape(len(channels), size_px, finer, size_px, finer).sum((2, 4), dtype=np.uint32)
@@ -54,12 +61,12 @@ def draw_strokes(
 
 
 def trace_strokes(layout: ArrayLike, channels: Sequence[str], resolution_m: float, kinds: Sequence[str]) -> Strokes:
-    """Trace the ways of a layout `(C, H, H)`, coverage in [0, 1] or 0–255, and merge them into strokes.
+    """Trace the ways of a layout `(C, H, W)`, coverage in [0, 1] or 0–255, and merge them into strokes.
 
     Parameters
     ----------
     layout
-        The layout of a window.
+        The layout of a window, or of an area.
     channels
         Names of its channels; kinds that are not among them are unknown.
     resolution_m
@@ -68,7 +75,7 @@ def trace_strokes(layout: ArrayLike, channels: Sequence[str], resolution_m: floa
         The kinds of the strokes.
     """
     cells = np.asarray(layout)
-    traced = vectorize(cells, channels, _lay_grid(cells.shape[-1], resolution_m))
+    traced = vectorize(cells, channels, _lay_grid(cells.shape[-1], cells.shape[-2], resolution_m))
     ways = {name: [np.empty(0, object)] for name in kinds}
     for network in traced.ways.values():
         for name in set(network.kind) & set(kinds):
@@ -80,6 +87,14 @@ def trace_strokes(layout: ArrayLike, channels: Sequence[str], resolution_m: floa
     return Strokes.of_lines(kind, flipped, np.array([name in channels for name in kinds]))
 
 
-def _lay_grid(size_px: int, resolution_m: float) -> Grid:
-    half = size_px * resolution_m / 2
-    return Grid(NOWHERE, -half, half, resolution_m, size_px, size_px)
+def trace_ways(layout: ArrayLike, channels: Sequence[str], resolution_m: float, kinds: Sequence[str]) -> DrawnWays:
+    """Trace the ways of a layout, as `trace_strokes` does, and return them in metres from its upper left corner."""
+    strokes = trace_strokes(layout, channels, resolution_m, kinds)
+    height, width = np.shape(layout)[-2:]
+    corner = np.array([width, height]) * resolution_m / 2
+    lines = shapely.transform(strokes.lines, lambda xy: xy + corner)
+    return DrawnWays(np.array(kinds)[strokes.kind], lines, strokes.apart)
+
+
+def _lay_grid(width: int, height: int, resolution_m: float) -> Grid:
+    return Grid(NOWHERE, -width * resolution_m / 2, height * resolution_m / 2, resolution_m, width, height)

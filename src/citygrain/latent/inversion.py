@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from citygrain.errors import CapabilityError, ConfigError
 from citygrain.models.code_space import CodeSpace
 from citygrain.protocols import DenoisesLayouts, Noise, require
-from citygrain.samplers.diffusion import DIFFUSION, DpmSolver, Euler, Heun, denoise_guided
+from citygrain.samplers.base import DIFFUSION
+from citygrain.samplers.diffusion import DpmSolver, Euler, Heun, denoise_guided
 from citygrain.spec import Conditions
 
 

@@ -61,5 +61,6 @@ def require_given(conditions: Conditions, spec: LayoutSpec) -> Tensor:
 
 def join_channels(given: Tensor, made: Tensor, spec: LayoutSpec) -> Tensor:
     """Return given channels `(B, G, H, W)` and made channels `(B, M, H, W)` together, in the order of the spec."""
-    order = torch.argsort(torch.tensor([i for part in find_given(spec) for i in part], device=made.device))
-    return torch.cat([given.to(made.dtype), made], 1)[:, order]
+    order = [i for part in find_given(spec) for i in part]
+    planes = dict(zip(order, [*given.to(made.dtype).unbind(1), *made.unbind(1)], strict=True))
+    return torch.stack([planes[i] for i in range(len(order))], 1)

@@ -48,8 +48,17 @@ def make_group_norm(channels: int, group_size: int = 16) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+class CellNorm(nn.LayerNorm):
+    """Normalise each cell of feature maps `(B, C, H, W)` over its channels, whatever the other cells hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to the same shape. Where `x` is stored channels-last, the result is, too."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "group": make_group_norm,
+    "cell": CellNorm,
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "instance": lambda channels: nn.GroupNorm(channels, channels),
     "batch": nn.BatchNorm2d,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from citygrain.errors import ConfigError
 from citygrain.networks.blocks import FourierFeatures, Table
 from citygrain.networks.stroke_rays import RAYS
+from citygrain.networks.stroke_spread import SPREAD
 from citygrain.networks.transformer import Adaptive, Past
 
 WAVES = 32
@@ -38,6 +39,8 @@ class Steps(NamedTuple):
         `(B, L)` vertices of the stroke so far, and strokes of the section so far.
     rays
         `(B, L, RAYS)` what lies around a vertex, see `citygrain.networks.stroke_rays.cast_rays`.
+    spread
+        `(B, L, SPREAD)` where strokes lie so far, see `citygrain.networks.stroke_spread.describe_spread`.
     state
         `(B, L, S)` numbers of order one: how the pen moved, what has been drawn, and what remains of each request.
     """
@@ -50,6 +53,7 @@ class Steps(NamedTuple):
     vertex: Tensor
     number: Tensor
     rays: Tensor
+    spread: Tensor
     state: Tensor
 
 
@@ -79,6 +83,8 @@ class StrokeNetwork(nn.Module):
         Channels inside a block's perceptron as a multiple of `width`.
     dropout
         Share of activations dropped in each perceptron.
+    spread
+        Whether it is told how strokes are spread over the window so far.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class StrokeNetwork(nn.Module):
         head: int = 64,
         ratio: float = 4.0,
         dropout: float = 0.0,
+        spread: bool = False,
     ) -> None:
         super().__init__()
         if min(width, depth, head) < 1 or width % head or head % 8:
@@ -122,6 +129,9 @@ class StrokeNetwork(nn.Module):
         self.to_x, self.to_y = _perceptron(width), _perceptron(width)
         self.rays = nn.Linear(RAYS * (self.waves.size + 2), width, bias=False)
         nn.init.zeros_(self.rays.weight)
+        self.spread = nn.Linear(SPREAD, width, bias=False) if spread else None
+        if self.spread is not None:
+            nn.init.zeros_(self.spread.weight)
 
     def modulate(self, embedding: Tensor) -> Modulation:
         """Return what shifts and scales the blocks and the last norm, given the conditions' embedding `(B, E)`."""
@@ -145,6 +155,8 @@ class StrokeNetwork(nn.Module):
             + self.state(torch.cat([steps.state, waves * placed], -1))
             + self.rays(self._describe_rays(steps.rays.to(at.dtype) / half))
         )
+        if self.spread is not None:
+            h = h + self.spread(steps.spread.to(at.dtype))
         read = pasts[0].read if pasts else 0
         count = torch.arange(read, read + h.shape[1], device=h.device, dtype=at.dtype).expand(h.shape[:2])
         where = torch.cat([at, count[..., None]], -1)

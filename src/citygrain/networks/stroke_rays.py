@@ -74,21 +74,16 @@ def leave_traces(ground: Ground, xy: Ints, stroke: Ints, marks: Ints) -> None:
     marks
         The mark of each stroke, rising.
     """
-    if not len(xy):
+    pieces = np.flatnonzero(
+        stroke[1:] == stroke[:-1]
+    )  # each is followed from its own vertex, so that it may come alone
+    if not len(pieces):
         return
-    first = np.flatnonzero(np.diff(stroke, prepend=-1))
-    run = np.hypot(*np.diff(xy, axis=0, prepend=xy[:1]).T)
-    run[first] = 0
-    along = np.cumsum(run)
-    start = along[first]
-    length = along[[*first[1:] - 1, len(xy) - 1]] - start
-    count = np.ceil((length + 0.5) / STEP).astype(np.int64)
-    of = np.repeat(np.arange(len(first)), count)
-    apart = 2.0 * np.arange(len(first))  # one stroke does not lead to the next
-    within = STEP * (np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count))
-    at = np.minimum(within, length[of]) + (start + apart)[of]
-    line = along + np.repeat(apart, np.diff([*first, len(xy)]))
-    track = np.stack([np.interp(at, line, xy[:, i]) for i in (0, 1)], 1)
+    step = (xy[1:] - xy[:-1])[pieces]
+    count = np.ceil(np.hypot(*step.T) / STEP).astype(np.int64) + 1
+    piece = np.repeat(np.arange(len(pieces)), count)
+    share = (np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count)) / np.maximum(count - 1, 1)[piece]
+    track, of = xy[pieces][piece] + share[:, None] * step[piece], stroke[pieces][piece]
     spots = (np.rint(track)[::-1, None].astype(np.int64) + _NEXT_TO + MARGIN).reshape(-1, 2)
     cell = spots[:, 0] * len(ground) + spots[:, 1]
     cells = ground.reshape(-1)

@@ -15,6 +15,7 @@ from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written
 from citygrain.geo.window_strokes import STANDS
 from citygrain.networks.stroke_network import Steps
 from citygrain.networks.stroke_rays import RAYS, cast_rays, lay_ground, leave_traces
+from citygrain.networks.stroke_spread import add_up_lengths, describe_spread
 
 FIRST = 0
 """The operations `FIRST` … `FIRST + 3` begin a stroke with a vertex, by how its end stands (`STANDS`)."""
@@ -58,6 +59,7 @@ class Text:
     vertex: NDArray[np.int64]
     number: NDArray[np.int64]
     rays: NDArray[np.float32]
+    spread: NDArray[np.float32]
     moves: NDArray[np.float32]
     drawn: NDArray[np.float32]
     target: NDArray[np.bool_]
@@ -68,7 +70,9 @@ def count_sections(kinds: int) -> int:
     return 2 * kinds + 2
 
 
-def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, framed: bool = True) -> Text:
+def write_text(
+    written: Written, code: StrokeCode, kept: Sequence[int] = (), *, framed: bool = True, shuffled: bool = False
+) -> Text:
     """Return the steps that draw the strokes of a window.
 
     Parameters
@@ -81,6 +85,8 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, 
         Kinds that are not drawn: they are given.
     framed
         Whether the frame is drawn. Where strokes are given, it is not: it is theirs.
+    shuffled
+        Whether the strokes of a length class stand in no order. The first step tells it.
     """
     kinds = len(code.kinds)
     own = [k for k in range(kinds) if written.known[k] and k not in kept]
@@ -115,6 +121,7 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, 
     section = sections[after]
     section[0] = 2 * kinds + 1
     vertex, number = np.zeros(length, np.int64), np.zeros(length, np.int64)
+    vertex[0] = shuffled
     if vertices:
         vertex[at] = np.arange(vertices) - written.first[written.stroke] + 1
         first_of = np.searchsorted(place[of_stroke], np.arange(last_section))
@@ -138,10 +145,14 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, 
         ground = lay_ground(code, written.bearing)
         leave_traces(ground, written.xy + code.reach, written.stroke, np.arange(len(written)) + 1)
         rays[at] = cast_rays(ground, (written.xy + code.reach).clip(0, 2 * code.reach), written.stroke)
+    lengths = add_up_lengths(code, written.xy + code.reach, written.stroke, written.kind[written.stroke])
+    before = np.concatenate([np.zeros((1, lengths.shape[1]), np.float32), lengths])[placed.cumsum()]
+    spread = describe_spread(code, written.bearing, before)
+    spread[0] = 0
     target = section < kinds
     target[0] = framed and not any_given and code.frame == "streets"
     target[-1] = False
-    return Text(op, x, y, placed, section, vertex, number, rays, moves, drawn, target)
+    return Text(op, x, y, placed, section, vertex, number, rays, spread, moves, drawn, target)
 
 
 def describe_moves(
@@ -176,5 +187,5 @@ def collate_texts(texts: Sequence[Text]) -> tuple[Steps, Tensor, Tensor]:
             row[: len(part)] = part
         return torch.from_numpy(joined)
 
-    names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "moves")
+    names = ("op", "x", "y", "placed", "section", "vertex", "number", "rays", "spread", "moves")
     return Steps(*map(stack, names)), stack("drawn"), stack("target")

@@ -25,8 +25,8 @@ from citygrain.protocols import (
     ShowsLayouts,
     require,
 )
-from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.diffusion import DIFFUSION, KEEPING, DiffusionSampler, Euler, denoise_guided
+from citygrain.samplers.base import DIFFUSION, HandleSampler
+from citygrain.samplers.diffusion import KEEPING, Clean, DiffusionSampler, Euler, denoise_guided
 from citygrain.samplers.parts import DrawParts
 from citygrain.samplers.strokes import PlansStrokes
 from citygrain.spec import Conditions
@@ -158,6 +158,11 @@ class Tiling:
         """Width of the area."""
         return self.columns[-1] + self.size
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the area."""
+        return self.height, self.width
+
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
@@ -210,7 +215,8 @@ class Area:
 
     At every noise level, each window is denoised under the conditions of that window, and the estimates of the clean
     area are averaged where windows overlap (MultiDiffusion, Bar-Tal et al. 2023). One sampler walks the whole area, so
-    there are no seams. Memory holds the code of the whole area, but only a few windows at a time.
+    there are no seams. Memory holds the code of the whole area, but only a few windows at a time. Of given channels, it
+    holds no noise and no estimates.
 
     Parameters
     ----------
@@ -263,14 +269,27 @@ class Area:
         denoiser = require(model, Denoiser, "An area larger than a window", DIFFUSION)
         sigmas = self.sampler.sigmas().tolist()
         estimate = partial(self._estimate, denoiser, conditions)
-        fresh = noise.normal(denoiser.latent_shape[0], self.tiling.height, self.tiling.width)
+        start = self._take_made(denoiser, noise.normal(denoiser.latent_shape[0], *self.tiling.shape))
         if self.known is None:
-            return self.sampler.walk(estimate, sigmas[0] * fresh, sigmas, noise)
+            return self._put_made(denoiser, self.sampler.walk(estimate, start.mul_(sigmas[0]), sigmas, noise))
+        return self._put_made(denoiser, self._walk_from_known(denoiser, estimate, conditions, start, sigmas, noise))
+
+    def _walk_from_known(
+        self,
+        model: Denoiser,
+        estimate: Clean,
+        conditions: Conditions,
+        fresh: Tensor,
+        sigmas: list[float],
+        noise: Noise,
+    ) -> Tensor:
+        """Draw the made channels of the area around what is known, or from it: from noise `fresh` of variance 1."""
+        assert self.known is not None
         sigmas = sigmas[round((1 - self.strength) * (len(sigmas) - 2)) :]
         clean = self._read(require(model, DenoisesLayouts, KEEPING, DIFFUSION))
         start = clean + sigmas[0] * fresh
         if self.strength < 1 and self.begin == "inversion":
-            free = partial(self._estimate, denoiser, conditions.absent(), inverting=True)
+            free = partial(self._estimate, model, conditions.absent(), inverting=True)
             start = Euler().walk(free, clean, sigmas[-2::-1], noise)
         if not self.known.keep.any():
             return self.sampler.walk(estimate, start, sigmas, noise)
@@ -280,17 +299,38 @@ class Area:
         self, model: Denoiser, conditions: Conditions, x: Tensor, sigma: float, *, inverting: bool = False
     ) -> Tensor:
         def denoise(numbers: range) -> Tensor:
-            asked, here = self._ask(model, conditions, numbers), self.tiling.cut(x, numbers)
+            asked, here = self._ask(model, conditions, numbers), self._put_made(model, self.tiling.cut(x, numbers))
             if inverting:
-                return denoise_guided(model, here, sigma, asked, 1.0)
+                return self._take_made(model, denoise_guided(model, here, sigma, asked, 1.0))
             known = (
                 None
                 if self.known is None
                 else self._cut_known(require(model, DenoisesLayouts, KEEPING, DIFFUSION), numbers)
             )
-            return self.sampler.estimate(model, asked, here, sigma, known)
+            return self._take_made(model, self.sampler.estimate(model, asked, here, sigma, known))
 
         return self._join(denoise)
+
+    def _find_made(self, model: object) -> list[int]:
+        """Return which channels of the area are made; none of them stands for all."""
+        if self.given is None:
+            return []
+        spec = require(model, ShowsLayouts, "An area around given channels", DIFFUSION).spec
+        return [i for i, name in enumerate(spec.channels) if name not in spec.given]
+
+    def _take_made(self, model: object, x: Tensor) -> Tensor:
+        """Return the channels of `x` that are made."""
+        made = self._find_made(model)
+        return x[:, made] if made else x
+
+    def _put_made(self, model: Denoiser, made: Tensor) -> Tensor:
+        """Return made channels with zeros for the given ones, in the place of which a model sees what is given."""
+        channels = self._find_made(model)
+        if not channels:
+            return made
+        x = made.new_zeros(len(made), model.latent_shape[0], *made.shape[2:])
+        x[:, channels] = made
+        return x
 
     def _ask(self, model: Denoiser, conditions: Conditions, numbers: range) -> Conditions:
         """Return the conditions of some windows, with their given channels."""
@@ -306,13 +346,14 @@ class Area:
         return self.tiling.refine(model.spec.size_px // self.tiling.size)
 
     def _read(self, model: DenoisesLayouts) -> Tensor:
-        """Return the clean area `(1, c, h, w)` of the known layout; at full strength, of the part that stays."""
+        """Return what is made of the clean area of the known layout; at full strength, of the part that stays."""
 
         def read(numbers: range) -> Tensor:
             here = self._cut_known(model, numbers)
             if self.strength < 1:
-                return model.read(here.layout)
-            return torch.where(model.settled(here.keep), model.read(here.layout * here.keep), 0)
+                return self._take_made(model, model.read(here.layout))
+            stays = torch.where(model.settled(here.keep), model.read(here.layout * here.keep), 0)
+            return self._take_made(model, stays)
 
         return self._join(read)
 
@@ -320,8 +361,14 @@ class Area:
         """Return the known parts of some windows. The area must have a known part."""
         assert self.known is not None
         cells = self._count_cells(model)
-        return Known(*(cells.cut(of, numbers) for of in self.known))
+        return Known(cells.cut(self.known.layout, numbers), cells.cut(self.known.keep, numbers))
 
     def _join(self, windows: Callable[[range], Tensor]) -> Tensor:
         """Blend all windows into the area `(1, c, h, w)`."""
-        return torch.cat(list(self.tiling.blend(windows, self.batch_size)), 2)
+        area, done = torch.zeros(()), 0
+        for strip in self.tiling.blend(windows, self.batch_size):
+            if not done:
+                area = strip.new_empty(*strip.shape[:2], *self.tiling.shape)
+            area[:, :, done : done + strip.shape[2]] = strip
+            done += strip.shape[2]
+        return area

@@ -13,6 +13,9 @@ from citygrain.errors import CapabilityError
 from citygrain.protocols import Noise
 from citygrain.spec import Conditions
 
+DIFFUSION = ("diffusion", "cell_diffusion", "ground_diffusion", "density_diffusion")
+"""Families that denoise."""
+
 Handle = TypeVar("Handle")
 """The handle of a model: the protocol through which a sampler draws from it."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from citygrain.errors import ConfigError
 from citygrain.protocols import Invertible, InvertsLayouts, Noise, require
 from citygrain.samplers.base import HandleSampler
-from citygrain.samplers.diffusion import move_to_request
+from citygrain.samplers.feedback import move_to_request
 from citygrain.spec import Conditions, LayoutSpec
 
 UNKNOWN = 1e3
@@ -29,7 +29,7 @@ class Base(HandleSampler[Invertible]):
     tolerance
         Error that a request may have, in standard deviations of the condition over the training windows. The noise is
         moved, as little as possible, until its layout measures what is asked for (see
-        `citygrain.samplers.diffusion.move_to_request`). Infinity leaves the request to the flow alone, and is faster.
+        `citygrain.samplers.feedback.move_to_request`). Infinity leaves the request to the flow alone, and is faster.
     rounds
         Number of these moves. One is not enough, because layouts are not a linear function of the noise.
     """

@@ -40,7 +40,7 @@ class Langevin(HandleSampler[EnergyModel]):
     tolerance
         Error that a request may have, in standard deviations of the condition over the training windows. At every step
         the expected layout is measured and moved towards the request, see
-        `citygrain.samplers.diffusion.move_to_request`. Infinity leaves the request to the energy alone, and is faster.
+        `citygrain.samplers.feedback.move_to_request`. Infinity leaves the request to the energy alone, and is faster.
     """
 
     needs: ClassVar[type] = EnergyModel

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from citygrain.geo.stroke_code import BEARINGS, STRENGTHS, StrokeCode, Written
 from citygrain.geo.window_strokes import AT_EDGE, EDGE, FREE, GOES_ON, JOIN_M, ON, OPEN, TOUCHES, WAITS
 from citygrain.networks.stroke_rays import MARGIN, RAYS, cast_rays, lay_ground, lay_window, leave_traces
+from citygrain.networks.stroke_spread import CELLS, SPREAD, add_up_lengths, describe_spread
 from citygrain.networks.stroke_steps import (
     APART,
     BEGIN,
@@ -58,12 +59,13 @@ class Pen:
         self.sections = [k for k in range(kinds) if plan.known[k]]
         self.size = 2 * code.reach + 1
         self.ground = lay_ground(code, 0)
-        self.rays = np.zeros(RAYS, np.float32)
+        self.rays, self.spread = np.zeros(RAYS, np.float32), np.zeros(SPREAD, np.float32)
+        self.lengths = np.zeros((1, 2 * CELLS**2), np.float32)  # on coarse cells
         self.strokes: list[Stroke] = []
         self.current: Stroke | None = None
         self.bearing = self.strength = 0
         self.op, self.x, self.y, self.placed = BEGIN, code.reach, code.reach, False
-        self.section, self.vertex, self.number = 2 * kinds + 1, 0, 0
+        self.section, self.vertex, self.number = 2 * kinds + 1, int(plan.shuffled), 0
         self.moves, self.drawn = np.zeros(MOVES, np.float32), np.zeros(kinds, np.float32)
         self.along, self.vertices, self.done, self.enters = 0.0, 0, False, False
         self.canvas: Bools = np.zeros((self.size, self.size), bool)  # where the next operation may be done
@@ -84,6 +86,9 @@ class Pen:
             self.strokes.append(Stroke(int(given.kind[i]), FREE, -1, apart=bool(given.apart[i])))
             self.strokes[-1].xy = [tuple(p) for p in points.tolist()]
             self._mark_near(self.strokes[-1].xy, len(self.strokes))
+        self.lengths = add_up_lengths(self.code, given.xy + self.code.reach, given.stroke, given.kind[given.stroke])[
+            -1:
+        ]
         self.vertices = len(given.xy)
 
     def _set_frame(self, bearing: int, strength: int) -> None:
@@ -111,11 +116,12 @@ class Pen:
         elif self.section == 2 * len(self.code.kinds) + 1:
             allowed[FRAME] = True
         elif self.current is None:
-            allowed[FIRST:INNER] = self._has_room(4)
+            owes, met = self._compare_lengths()
+            allowed[FIRST:INNER] = self._has_room(4) and not met
             for first in (FIRST, APART):
                 allowed[first + AT_EDGE] &= self.edge.any()
                 allowed[first + ON] &= self._meets()
-            allowed[NEXT] = True
+            allowed[NEXT] = not (owes and self._has_room(4))
         else:
             count = len(self.current.xy)
             allowed[INNER] = count + 1 < MOST_VERTICES and self._has_room(3)
@@ -127,6 +133,13 @@ class Pen:
     def _meets(self) -> bool:
         """Tell whether there is a stroke that another one can end on."""
         return bool((self.beside & (self.near > 0)).any())
+
+    def _compare_lengths(self) -> tuple[bool, bool]:
+        """Tell whether too little has been drawn of a length that is asked for, and whether nothing is missing."""
+        if self.plan.account is None:
+            return False, False
+        missing = self.plan.account.find_missing(self.sections, self.section, self.drawn)
+        return bool((missing > self.plan.account.shortfall).any()), len(missing) > 0 and bool((missing <= 0).all())
 
     def _has_room(self, vertices: int) -> bool:
         """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""
@@ -220,8 +233,10 @@ class Pen:
         if op < INNER or op >= LAST:
             x, y = self._snap(op, x, y)
         if op == FRAME:
+            self.vertex = 0
             self._set_frame(x, y)
             self.moves[6:] = describe_frame(x, y)
+            self.spread = describe_spread(self.code, x, self.lengths)[0]
             self.x, self.y = x, y
             self._enter(0)
         elif op == NEXT:
@@ -256,6 +271,10 @@ class Pen:
         self.along += run
         self.moves[:6] = describe_moves(step, np.array([run]), np.array([self.along]))[0, :6]
         self.drawn[self.current.kind] += run * 1000 * self.code.grid_m / self.code.extent_m**2
+        if not begins:
+            piece, kind = np.array([[self.x, self.y], [x, y]]), np.full(2, self.current.kind)
+            self.lengths += add_up_lengths(self.code, piece, np.zeros(2, np.int64), kind)[1]
+            self.spread = describe_spread(self.code, self.bearing, self.lengths)[0]
         self.current.xy.append((x, y))
         self.x, self.y, self.placed = x, y, True
         self.vertex = len(self.current.xy)
@@ -300,6 +319,7 @@ class Pen:
         self.op, self.x, self.y, self.placed = int(text.op[i]), int(text.x[i]), int(text.y[i]), bool(text.placed[i])
         self.section, self.vertex, self.number = int(text.section[i]), int(text.vertex[i]), int(text.number[i])
         self.rays, self.moves, self.drawn = text.rays[i].copy(), text.moves[i].copy(), text.drawn[i].copy()
+        self.spread = text.spread[i]
         if self.read == self.prefix:
             self._enter(0)
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import WIDTHS
 from citygrain.geo.stroke_code import StrokeCode, Written, to_angle, turn_points
-from citygrain.geo.stroke_drawing import trace_strokes
-from citygrain.geo.window_strokes import FREE, WAITS
+from citygrain.geo.stroke_drawing import trace_ways
+from citygrain.geo.window_strokes import FREE, WAITS, Strokes
 from citygrain.networks.stroke_steps import Text, write_text
 from citygrain.spec import LayoutSpec
 
@@ -25,6 +27,42 @@ AROUND = np.ones((3, 3), bool)
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """What lengths of ways are asked of a window, and how short of them it may stay.
+
+    Attributes
+    ----------
+    asked
+        `(S,)` km/km²; NaN where nothing is asked.
+    weights
+        `(S, K)`: how much of each kind counts as a length.
+    shortfall
+        How much may be missing of each, in km/km².
+    """
+
+    asked: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    shortfall: float
+
+    def find_missing(self, kinds: Sequence[int], kind: int, drawn: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what is missing of each length that is asked for and that this kind is the last to add to, in km/km².
+
+        Parameters
+        ----------
+        kinds
+            All that are drawn, in order.
+        kind
+            The one that is being drawn.
+        drawn
+            `(K,)` km/km² of each kind so far.
+        """
+        later = [k for k in kinds if k > kind]
+        due = (self.weights[:, kind] > 0) & ~(self.weights[:, later] > 0).any(1) & ~np.isnan(self.asked)
+        missing: NDArray[np.float64] = (self.asked - self.weights @ drawn)[due]
+        return missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +84,10 @@ class Plan:
         Kind → positions `(n, 2)` at which given strokes of this kind go on in the site.
     bearing
         Bin of the frame's bearing, where it is asked for; None draws it.
+    account
+        What lengths are asked for, where they have to be met; None leaves it to the network.
+    shuffled
+        Whether the strokes of a length class are drawn in no order.
     """
 
     known: Bools
@@ -55,9 +97,20 @@ class Plan:
     find_free: Callable[[int], tuple[Bools, Bools]] | None = None
     entries: dict[int, Ints] = field(default_factory=dict)
     bearing: int | None = None
+    account: Account | None = None
+    shuffled: bool = False
 
 
-def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], keep: NDArray[np.bool_]) -> Plan:
+def plan_window(
+    code: StrokeCode,
+    spec: LayoutSpec,
+    cells: NDArray[np.float32],
+    keep: NDArray[np.bool_],
+    kinds: Bools,
+    ways: DrawnWays | None = None,
+    *,
+    shuffled: bool = False,
+) -> Plan:
     """Plan a window that is known in part.
 
     Parameters
@@ -68,15 +121,22 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
         `(C, H, W)`: the known part; nothing elsewhere.
     keep
         `(C, H, W)`: what is known.
+    kinds
+        `(K,)`: the kinds that the place knows. Others are not drawn, and are only given where there are such ways.
+    ways
+        The ways of the known part as lines. None traces them from the cells.
+    shuffled
+        Whether the strokes of a length class are drawn in no order.
     """
     stays = {name for name, kept in zip(spec.channels, keep, strict=True) if kept.all()}
-    drawn = np.array([kind not in stays for kind in code.kinds])
+    drawn = kinds & np.array([kind not in stays for kind in code.kinds])
     free = np.zeros(keep.shape[1:], bool)
     for name, kept in zip(spec.channels, keep, strict=True):
         if name not in stays:
             free |= ~kept
-    given = trace_strokes(cells, spec.channels, spec.resolution_m, code.kinds)
-    given = replace(given, given=np.ones(len(given), bool))
+    if ways is None:
+        ways = trace_ways(cells, spec.channels, spec.resolution_m, code.kinds)
+    given = _list_given(ways, code, kinds)
     rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
     if not len(rows):
         drawn[:] = False
@@ -86,7 +146,7 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
     site = (left, top, right, bottom)
     find_free = partial(_find_free, code, free, spec.resolution_m)
     if not len(given):
-        return Plan(drawn, site, find_free=find_free)
+        return Plan(drawn, site, find_free=find_free, shuffled=shuffled)
     written = code.write(given)
     _, ground = find_free(written.bearing)
     how, entries = written.how.copy(), {k: np.empty((0, 2), np.int64) for k in np.flatnonzero(drawn).tolist()}
@@ -106,8 +166,16 @@ def plan_window(code: StrokeCode, spec: LayoutSpec, cells: NDArray[np.float32], 
         far = np.abs(places[:, None] - known).max(2).min(1, initial=code.reach) * code.grid_m > FAR_M
         entries[kind] = np.concatenate([known, places[far]])
     written = replace(written, how=how)
-    text = write_text(written, code, np.flatnonzero(~drawn).tolist())
-    return Plan(drawn, site, written, text, find_free, entries)
+    text = write_text(written, code, np.flatnonzero(~drawn).tolist(), shuffled=shuffled)
+    return Plan(drawn, site, written, text, find_free, entries, shuffled=shuffled)
+
+
+def _list_given(ways: DrawnWays, code: StrokeCode, kinds: Bools) -> Strokes:
+    """Return the ways of a window as strokes that are given. Those of kinds that its place does not know are known."""
+    kind = np.array([code.kinds.index(name) for name in ways.kind.tolist()], np.int64)
+    lines = shapely.transform(ways.lines, lambda xy: xy - code.extent_m / 2)
+    there = np.bincount(kind, minlength=len(code.kinds)) > 0
+    return Strokes.of_lines(kind, lines, kinds | there, np.ones(len(kind), bool), ways.apart)
 
 
 def _find_cuts(cells: NDArray[np.float32], free: Bools, width: float) -> NDArray[np.float64]:

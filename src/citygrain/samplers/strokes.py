@@ -16,7 +16,7 @@ from citygrain.geo.stroke_code import BEARINGS, StrokeCode
 from citygrain.networks.stroke_network import Steps
 from citygrain.protocols import Known, Noise, require
 from citygrain.samplers.stroke_pen import Pen
-from citygrain.samplers.stroke_plan import Plan
+from citygrain.samplers.stroke_plan import Account, Plan
 from citygrain.samplers.tokens import TokenSampler
 from citygrain.spec import Conditions
 
@@ -41,6 +41,7 @@ class StrokeModel(Protocol):
     """The handle of `DrawStrokes`: the distribution of each step of a text, given the steps before it."""
 
     code: StrokeCode
+    shuffled: float
 
     def reader(self, conditions: Conditions, site: Tensor) -> ReadsSteps:
         """Return a reader of one text for each condition; sites `(B, 4)` are in half windows from the middle."""
@@ -48,6 +49,14 @@ class StrokeModel(Protocol):
 
     def list_known(self, conditions: Conditions) -> NDArray[np.bool_]:
         """Return which kinds the places that are asked for know, `(B, K)`: others are not drawn."""
+        ...
+
+    def list_lengths(self, conditions: Conditions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the lengths that are asked for, `(B, S)` km/km² with NaN for others, and their weights `(S, K)`."""
+        ...
+
+    def draw_lengths(self, conditions: Conditions, numbers: Tensor) -> Conditions:
+        """Ask for the lengths that are not asked for, too; uniform numbers `(B,)` choose which."""
         ...
 
     def choose_op(self, known: Tensor) -> Tensor:
@@ -75,14 +84,28 @@ class DrawStrokes(TokenSampler[StrokeModel]):
     bearing
         Bearing that most streets follow or cross, in degrees from north, clockwise, from 0 to below 90. None leaves
         it to the model. Where streets are given, the bearing is theirs.
+    budget
+        Whether lengths of ways that are not asked for are drawn first, as they go together in training windows, where
+        nothing is given. The network then has an account of each length.
+    shortfall
+        How much may be missing of a length that is asked for, in km/km²: until then, its last kind of way has no end.
+        None leaves it to the model. Where streets are given, it always is.
     """
 
     needs: ClassVar[type] = StrokeModel
 
     bearing: float | None = None
+    budget: bool = True
+    shortfall: float | None = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.shortfall is not None and not self.shortfall > 0:
+            raise ConfigError(
+                "A window can't meet a length to the metre.",
+                expected="sampler.shortfall > 0 km/km²",
+                got=self.shortfall,
+            )
         if self.bearing is not None and not 0 <= self.bearing < 90:
             raise ConfigError(
                 "Streets that cross at right angles have one bearing within a quarter of a turn.",
@@ -92,15 +115,24 @@ class DrawStrokes(TokenSampler[StrokeModel]):
 
     def draw(self, model: StrokeModel, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, rows, 8)`."""
+        if self.guidance == 0:
+            return replace(self, guidance=1.0).draw(model, conditions.absent(), noise)
         asked = None if self.bearing is None else round(self.bearing * BEARINGS / 90) % BEARINGS
-        plans = [Plan(known, bearing=asked) for known in model.list_known(conditions)]
+        plans = [Plan(known, bearing=asked, shuffled=model.shuffled > 0) for known in model.list_known(conditions)]
+        if self.budget:
+            conditions = model.draw_lengths(conditions, noise.uniform(1)[:, 0])
+        if self.shortfall is not None:
+            lengths, weights = model.list_lengths(conditions)
+            plans = [
+                replace(plan, account=Account(one, weights, self.shortfall))
+                for plan, one in zip(plans, lengths, strict=True)
+            ]
         return self.draw_plans(model, plans, conditions, noise)
 
     def complete(self, model: StrokeModel, known: Known, conditions: Conditions, noise: Noise) -> Tensor:
         """Draw codes `(B, rows, 8)` around what is known; the known ways are in them."""
-        plans = require(model, PlansStrokes, "Keeping parts of a layout", ["stroke_transformer"]).plan(known)
-        known_there = model.list_known(conditions)
-        plans = [replace(plan, known=plan.known & there) for plan, there in zip(plans, known_there, strict=True)]
+        planner = require(model, PlansStrokes, "Keeping parts of a layout", ["stroke_transformer"])
+        plans = planner.plan(known, model.list_known(conditions))
         return self.draw_plans(model, plans, conditions, noise)
 
     def draw_plans(self, model: StrokeModel, plans: Sequence[Plan], conditions: Conditions, noise: Noise) -> Tensor:
@@ -149,8 +181,8 @@ class DrawStrokes(TokenSampler[StrokeModel]):
 class PlansStrokes(Protocol):
     """A handle that can tell which strokes are given where layouts are known."""
 
-    def plan(self, known: Known) -> list[Plan]:
-        """Return what is given of each layout."""
+    def plan(self, known: Known, kinds: NDArray[np.bool_]) -> list[Plan]:
+        """Return what is given of each layout, and what is drawn of the kinds that its place knows, `(B, K)`."""
         ...
 
 
@@ -159,11 +191,11 @@ def _collect_steps(pens: Sequence[Pen], device: torch.device) -> tuple[Steps, Te
     op, x, y, placed, section, vertex, number = (
         torch.tensor([[getattr(pen, name)] for pen in pens], device=device) for name in names
     )
-    rays, moves, drawn = (
+    rays, spread, moves, drawn = (
         torch.from_numpy(np.stack([getattr(pen, name) for pen in pens])).to(device)[:, None]
-        for name in ("rays", "moves", "drawn")
+        for name in ("rays", "spread", "moves", "drawn")
     )
-    return Steps(op, x, y, placed, section, vertex, number, rays, moves), drawn
+    return Steps(op, x, y, placed, section, vertex, number, rays, spread, moves), drawn
 
 
 def _repeat(steps: Steps, times: int) -> Steps:

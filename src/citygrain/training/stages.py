@@ -12,7 +12,7 @@ import torch
 from citygrain.checkpoint import CASCADE, LAST, Checkpoint, describe_part, load, read_checkpoint
 from citygrain.data.datamodule import CityDataModule
 from citygrain.errors import ConfigError, TrainingError
-from citygrain.protocols import Codec, FitsPrior, Generator, MeasuresData, as_module
+from citygrain.protocols import Codec, FitsPrior, Generator, MeasuresConditions, MeasuresData, as_module
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import show_progress_bar
 from citygrain.support.options import parse
@@ -21,6 +21,9 @@ from citygrain.training.options import Training
 
 MEASURED_WINDOWS = 1024
 """Train windows that a family measures its statistics on."""
+
+CONDITIONS_OF_PLACE = 160
+"""Train windows of each place whose conditions are measured for a family that keeps some of them."""
 
 ENCODED_AT_ONCE = 256
 
@@ -186,10 +189,14 @@ def _layouts_of(spec: LayoutSpec) -> str:
 
 
 def measure_data(generator: Generator, data: CityDataModule) -> None:
-    """Measure the statistics by which a family standardises its data, if it does."""
+    """Measure the statistics by which a family standardises its data, and conditions that it keeps, if it does."""
     if isinstance(generator, MeasuresData):
         data.setup("fit")
         generator.measure_data(data.batch("train", range(MEASURED_WINDOWS)).layout)
+    if isinstance(generator, MeasuresConditions):
+        coarse, count = data.coarsest(), CONDITIONS_OF_PLACE * max(1, len(generator.spec.places))
+        parts = [range(start, min(start + ENCODED_AT_ONCE, count)) for start in range(0, count, ENCODED_AT_ONCE)]
+        generator.measure_conditions(Conditions.cat([coarse.batch("train", part).conditions for part in parts]))
 
 
 def fit_prior(path: Path, data: CityDataModule, windows: int) -> Checkpoint:
