@@ -294,10 +294,10 @@ def test_only_training_changes_the_order_and_says_which_windows_stand_in_none():
 def test_the_site_that_is_told_in_training_is_where_the_rest_is_drawn_however_the_window_is_turned(model, monkeypatch):
     monkeypatch.setattr(given_strokes, "SITE_SHARE", 1.0)
     monkeypatch.setattr(given_strokes, "KEPT_SHARE", 0.0)
-    code, seen = model.write_code(town(3))[None].repeat(8, 1, 1), 0
+    windows, seen = [model.code.write(town(3))] * 8, 0
     for _ in range(3):
-        written, _, sites = model._vary(code, list(range(8)))
-        for window, (left, top, right, bottom) in zip(written, sites * 128, strict=True):
+        varied = vary_windows(model.code, windows, range(8), reorder=False, shuffled=0.0)
+        for window, (left, top, right, bottom) in zip(varied.windows, varied.sites * 128, strict=True):
             strokes = model.code.read(window)
             box = shapely.buffer(shapely.box(left, top, right, bottom), 4.0)
             assert shapely.covered_by(strokes.lines[~strokes.given], box).all()
