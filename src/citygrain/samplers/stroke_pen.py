@@ -135,11 +135,16 @@ class Pen:
         return bool((self.beside & (self.near > 0)).any())
 
     def _compare_lengths(self) -> tuple[bool, bool]:
-        """Tell whether too little has been drawn of a length that is asked for, and whether nothing is missing."""
+        """Tell whether too little has been drawn of a length that is asked for, and whether nothing is missing.
+
+        Less than the mean stroke of this kind is not too little: what remains would be a stub of a main road.
+        """
         if self.plan.account is None:
             return False, False
         missing = self.plan.account.find_missing(self.sections, self.section, self.drawn)
-        return bool((missing > self.plan.account.shortfall).any()), len(missing) > 0 and bool((missing <= 0).all())
+        usual = self.drawn[self.section] / self.number if self.number else np.inf
+        short = max(self.plan.account.shortfall, usual)
+        return bool((missing > short).any()), len(missing) > 0 and bool((missing <= 0).all())
 
     def _has_room(self, vertices: int) -> bool:
         """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""

@@ -88,8 +88,8 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         Whether lengths of ways that are not asked for are drawn first, as they go together in training windows, where
         nothing is given. The network then has an account of each length.
     shortfall
-        How much may be missing of a length that is asked for, in km/km²: until then, its last kind of way has no end.
-        None leaves it to the model. Where streets are given, it always is.
+        How much may be missing of a length that is asked for, in km/km², or one mean stroke: until then, its last kind
+        of way has no end. None leaves it to the model. Where streets are given, it always is.
     """
 
     needs: ClassVar[type] = StrokeModel
