@@ -33,12 +33,12 @@ from citygrain.samplers.areas import Area, Begin, Tiling
 from citygrain.samplers.base import DIFFUSION
 from citygrain.samplers.parts import DrawParts, find_channels, list_drawn_maps
 from citygrain.spec import Conditions, LayoutSpec
-from citygrain.support.devices import find_device
+from citygrain.support.devices import find_device, return_freed_memory
 
 Fields = Mapping[str, float | Tensor]
 """Condition → its requested value: a number, or `(H, W)` over an area, with NaN where nothing is requested."""
 
-CELLS_AT_ONCE = 2**17
+CELLS_AT_ONCE = 2**16
 """Cells of windows that a diffusion model draws at once, at most: memory must not grow with the extent."""
 
 _FIELD_CELLS_AT_ONCE = 2**20
@@ -80,7 +80,8 @@ def draw_area(
     known
         A layout of the area `(1, C, H, W)`, and a mask of the cells and channels that are kept; they stay unchanged.
     given
-        For a diffusion model that is given channels: those of the area `(1, G, H, W)`, in [0, 1]; they stay unchanged.
+        For a diffusion model that is given channels: those of the area `(1, G, H, W)`, in [0, 1], or 0–255 as uint8;
+        they stay unchanged.
     place
         The training place that the area should resemble.
     seed
@@ -109,6 +110,7 @@ def draw_area(
     DataError
         For an area smaller than a window, or a layout or given channels of another shape.
     """
+    return_freed_memory()
     spec: LayoutSpec = generator.spec
     _check(spec, shape, known)
     _check_given(generator, shape, given)
@@ -134,7 +136,9 @@ def draw_area(
         known = Known(_pad(known.layout, pad).to(device), keep.to(device))
     fields = {name: _pad(_over(name, field, shape)[None], pad)[0] for name, field in fields.items()}
     if given is not None:
-        given = _pad(given, pad).to(device, torch.float32)
+        if given.dtype != torch.uint8 or any(pad):  # bytes cannot be repeated, and take a quarter of the memory
+            given = _pad(_to_shares(given), pad)
+        given = given.to(device)
     # The area has the given channels once, and not in each of its windows.
     asked = make_requests(replace(spec, given=()), cells, fields, known, place).to(device)
     batch_size = min(batch_size, max(1, CELLS_AT_ONCE // spec.size_px**2))
@@ -142,15 +146,20 @@ def draw_area(
     with torch.no_grad():
         clean = area(generator, asked, Noise([seed], device))
         seen = require(generator, ShowsLayouts, "An area larger than a window", DIFFUSION)
-        drawn = cells.blend(lambda numbers: seen.to_layout(tiling.cut(clean, numbers)), batch_size)
+        drawn = cells.blend(lambda numbers: seen.to_layout(area.cut(generator, clean, numbers)), batch_size)
         layout = torch.cat([_to_bytes(rows[0]).cpu() for rows in drawn], 1)
     if given is not None:
-        layout[[spec.channels.index(name) for name in spec.given]] = _to_bytes(given[0]).cpu()
+        for name, channel in zip(spec.given, given[0], strict=True):
+            layout[spec.channels.index(name)] = _to_bytes(channel).cpu()
     return compose(layout, known)[:, : shape[0], : shape[1]]
 
 
 def _to_bytes(layout: Tensor) -> Tensor:
-    return (layout * 255).round().to(torch.uint8)
+    return layout if layout.dtype == torch.uint8 else (layout * 255).round().to(torch.uint8)
+
+
+def _to_shares(layout: Tensor) -> Tensor:
+    return layout / 255 if layout.dtype == torch.uint8 else layout.float()
 
 
 def _check_given(generator: Generator, shape: tuple[int, int], given: Tensor | None) -> None:
@@ -206,7 +215,7 @@ def _draw_parts(
             shape,
             {name: field for name, field in asked.items() if name in {*part.spec.scalars, *part.spec.maps}},
             known=Known(layout[:, at] / 255, keep[:, at], ways) if strength < 1 or keep[:, made].any() else None,
-            given=layout[:, given] / 255 if given else None,
+            given=layout[:, given] if given else None,
             place=place if place in part.spec.places else None,
             seed=fork_seed(seed, number),
             sampler=own,

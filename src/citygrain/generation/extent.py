@@ -19,7 +19,7 @@ from citygrain.networks.frame import BEARING
 from citygrain.protocols import Sampler, Trained
 from citygrain.spec import Conditions, LayoutSpec
 from citygrain.support.console import show_progress_bar
-from citygrain.support.devices import SINGLE, find_device, use_precision
+from citygrain.support.devices import SINGLE, find_device, return_freed_memory, use_precision
 
 
 def draw_areas(
@@ -93,6 +93,7 @@ def draw_areas(
                 )  # fmt: skip
             areas.append(drawn.numpy())
             advance(1)
+    return_freed_memory()
     means = {name: float(torch.as_tensor(field).float().mean()) for name, field in fields.items()}
     requested = {name: np.full(len(seeds), mean) for name, mean in means.items() if math.isfinite(mean)}
     return Layouts(

@@ -41,6 +41,9 @@ BOOST = {
 HAZE = 0.03
 """Coverage below this is not painted: in generated layouts it is never exactly zero."""
 
+_ROWS_AT_ONCE = 128
+"""Rows that are painted at once: numbers in single precision take much more memory than the bytes of a layout."""
+
 MAP_INCHES = 4.8
 """Width of a map that is alone in its figure."""
 
@@ -67,7 +70,11 @@ def to_rgb(layout: ArrayLike, channels: Sequence[str]) -> NDArray[np.uint8]:
     DataError
         For another shape, or a channel that has no colour.
     """
-    coverage = coverage_of(layout, channels)
+    array = np.asarray(layout)
+    if array.ndim == 3 and array.shape[1] > _ROWS_AT_ONCE:
+        starts = range(0, array.shape[1], _ROWS_AT_ONCE)
+        return np.concatenate([to_rgb(array[:, start : start + _ROWS_AT_ONCE], channels) for start in starts])
+    coverage = coverage_of(array, channels)
     picture = np.empty((*coverage.shape[1:], 3), np.float32)
     picture[:] = _colour(PAPER)
     for name in PAINTED:

@@ -227,7 +227,7 @@ class Area:
     known
         `(1, C, H, W)`: a layout of the area, and the part of it that stays. None draws the whole area.
     given
-        `(1, G, H, W)`: the given channels of the area, for a model that is given channels.
+        `(1, G, H, W)`: the given channels of the area, for a model that is given some; in [0, 1], or 0–255 as uint8.
     strength
         The noise level at which drawing begins: 1 begins with noise alone; a smaller number begins with the known
         layout plus noise, and keeps what noise of that size does not drown (SDEdit, Meng et al. 2022).
@@ -258,7 +258,7 @@ class Area:
             raise ConfigError("There is no layout to begin from.", got=f"strength={self.strength}", expected="1")
 
     def __call__(self, model: object, conditions: Conditions, noise: Noise) -> Tensor:
-        """Draw one clean area `(1, c, h, w)` under T conditions, one for each window.
+        """Draw the channels of a clean area that are made, `(1, c, h, w)`, under T conditions, one for each window.
 
         Raises
         ------
@@ -269,22 +269,29 @@ class Area:
         denoiser = require(model, Denoiser, "An area larger than a window", DIFFUSION)
         sigmas = self.sampler.sigmas().tolist()
         estimate = partial(self._estimate, denoiser, conditions)
-        start = self._take_made(denoiser, noise.normal(denoiser.latent_shape[0], *self.tiling.shape))
         if self.known is None:
-            return self._put_made(denoiser, self.sampler.walk(estimate, start.mul_(sigmas[0]), sigmas, noise))
-        return self._put_made(denoiser, self._walk_from_known(denoiser, estimate, conditions, start, sigmas, noise))
+            return self.sampler.walk(estimate, self._draw_noise(denoiser, noise).mul_(sigmas[0]), sigmas, noise)
+        return self._walk_from_known(denoiser, estimate, conditions, sigmas, noise)
+
+    def cut(self, model: Denoiser, clean: Tensor, numbers: range) -> Tensor:
+        """Return windows `(n, C, h, w)` of an area. They have zeros in the place of given channels."""
+        windows, made = self.tiling.cut(clean, numbers), self._find_made(model)
+        if not made:
+            return windows
+        whole = windows.new_zeros(len(windows), model.latent_shape[0], *windows.shape[2:])
+        whole[:, made] = windows
+        return whole
+
+    def _draw_noise(self, model: Denoiser, noise: Noise) -> Tensor:
+        """Draw noise of variance 1 for the channels of the area that are made."""
+        return self._take_made(model, noise.normal(model.latent_shape[0], *self.tiling.shape))
 
     def _walk_from_known(
-        self,
-        model: Denoiser,
-        estimate: Clean,
-        conditions: Conditions,
-        fresh: Tensor,
-        sigmas: list[float],
-        noise: Noise,
+        self, model: Denoiser, estimate: Clean, conditions: Conditions, sigmas: list[float], noise: Noise
     ) -> Tensor:
-        """Draw the made channels of the area around what is known, or from it: from noise `fresh` of variance 1."""
+        """Draw the channels that are made around the part of the area that is known, or from a known layout."""
         assert self.known is not None
+        fresh = self._draw_noise(model, noise)
         sigmas = sigmas[round((1 - self.strength) * (len(sigmas) - 2)) :]
         clean = self._read(require(model, DenoisesLayouts, KEEPING, DIFFUSION))
         start = clean + sigmas[0] * fresh
@@ -299,7 +306,7 @@ class Area:
         self, model: Denoiser, conditions: Conditions, x: Tensor, sigma: float, *, inverting: bool = False
     ) -> Tensor:
         def denoise(numbers: range) -> Tensor:
-            asked, here = self._ask(model, conditions, numbers), self._put_made(model, self.tiling.cut(x, numbers))
+            asked, here = self._ask(model, conditions, numbers), self.cut(model, x, numbers)
             if inverting:
                 return self._take_made(model, denoise_guided(model, here, sigma, asked, 1.0))
             known = (
@@ -323,15 +330,6 @@ class Area:
         made = self._find_made(model)
         return x[:, made] if made else x
 
-    def _put_made(self, model: Denoiser, made: Tensor) -> Tensor:
-        """Return made channels with zeros for the given ones, in the place of which a model sees what is given."""
-        channels = self._find_made(model)
-        if not channels:
-            return made
-        x = made.new_zeros(len(made), model.latent_shape[0], *made.shape[2:])
-        x[:, channels] = made
-        return x
-
     def _ask(self, model: Denoiser, conditions: Conditions, numbers: range) -> Conditions:
         """Return the conditions of some windows, with their given channels."""
         asked = conditions[slice(numbers.start, numbers.stop)]
@@ -339,6 +337,8 @@ class Area:
             return asked
         cells = self._count_cells(require(model, ShowsLayouts, "An area around given channels", DIFFUSION))
         given = cells.cut(self.given, numbers)
+        if given.dtype == torch.uint8:
+            given = given / 255
         return replace(asked, given=given, given_present=torch.ones_like(asked.given_present))
 
     def _count_cells(self, model: ShowsLayouts) -> Tiling:

@@ -183,7 +183,7 @@ class DpmSolver(DiffusionSampler):
             if before is not None and low > 0:
                 last, higher = before
                 ratio = math.log(high / low) / math.log(higher / high)
-                towards = estimate + 0.5 * ratio * (estimate - last)
+                towards = (estimate - last).mul_(0.5 * ratio).add_(estimate)
             x = torch.lerp(towards, x, low / high)
             before = estimate, high
         return x

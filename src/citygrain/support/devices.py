@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +17,11 @@ SINGLE, MIXED, AUTO = "32-true", "bf16-mixed", "auto"
 """Precisions, by the names that Lightning gives them."""
 
 OPENMP = "OMP_NUM_THREADS"
+
+LARGE_BLOCK = 2**22
+"""Bytes of a block of memory that is worth returning to the system at once."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of glibc's settings
 
 
 def choose_device(name: str) -> str:
@@ -124,3 +130,16 @@ def check_precision(precision: str) -> None:
     """
     if precision not in (SINGLE, MIXED, AUTO):
         raise ConfigError("There is no such precision.", got=precision, choices=(SINGLE, MIXED, AUTO))
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the system: all of it now, and blocks of `LARGE_BLOCK` bytes or more from now on.
+
+    Without it, glibc keeps freed blocks of up to 32 MiB for later ones, and cannot use them where they lie between
+    blocks that are still in use: an area of 2 × 2 km took 150 MB more than it held. Other C libraries stay as they are.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # a C library without these functions, or a system without one
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, LARGE_BLOCK)
+        library.mallopt(_TRIM_THRESHOLD, 4 * LARGE_BLOCK)
+        library.malloc_trim(0)
