@@ -40,12 +40,13 @@ def measure_area(checkpoint: str, extent_m: float, steps: int | None, more: list
 
 def time_window(checkpoint: str, rounds: int) -> dict[str, float]:
     """Return the median seconds of a window: of all, and of each part for the same request without maps."""
-    model = require(load(checkpoint), HasParts, "This benchmark", ("cascade",))
+    generator = load(checkpoint)
+    model = require(generator, HasParts, "This benchmark", ("cascade",))
     asked = Conditions.request(model.spec, 1, {"coverage": 0.3})
     seconds: dict[str, list[float]] = {"whole": []}
     for seed in range(rounds + 1):
         began = time.perf_counter()
-        layout = model.sample(asked, noise=Noise([seed]))
+        layout = generator.sample(asked, noise=Noise([seed]))
         seconds["whole"].append(time.perf_counter() - began)
         for name in ("plan", "densities", "ground"):
             if (part := getattr(model, name)) is not None:
