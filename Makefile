@@ -62,11 +62,12 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	@touch $@
 
 demo: $(INSTALLED)
-	$(call step,demo 1/5: five densities by five lengths of cycle track from the model that ships,$(BIN)/citygrain sample checkpoint=reference/cities_64 conditions.coverage=$(call list,0.05 0.12 0.19 0.26 0.33) conditions.cycle=$(call list,0 1 2 3 4) out=out/levels)
-	$(call step,demo 2/5: from the OpenStreetMap extract of Helsinki to a city raster,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf raster.replace=true)
-	$(call step,demo 3/5: the model learns Helsinki as well,$(BIN)/citygrain train experiment=demo)
-	$(call step,demo 4/5: sample layouts like it and measure them again,$(BIN)/citygrain sample checkpoint=runs/demo n=16 seed=0 conditions.place=helsinki conditions.coverage=p75 conditions.cycle=p90 out=out/demo)
-	$(call step,demo 5/5: the buildings and green of its streets at three densities from the other model that ships,$(BIN)/citygrain sample checkpoint=reference/streets_to_buildings_256 given.place=helsinki given.split=train n=4 attempts=4 conditions.coverage=$(call list,0.1 0.2 0.3) out=out/streets)
+	$(call step,demo 1/6: five densities by five lengths of cycle track from the model that ships,$(BIN)/citygrain sample checkpoint=reference/cities_64 conditions.coverage=$(call list,0.05 0.12 0.19 0.26 0.33) conditions.cycle=$(call list,0 1 2 3 4) out=out/levels)
+	$(call step,demo 2/6: the streets$(comma) cycle tracks and paths of two cities$(comma) drawn as lines,$(BIN)/citygrain sample checkpoint=reference/plans n=4 conditions.place=$(call list,houston copenhagen) out=out/plans)
+	$(call step,demo 3/6: from the OpenStreetMap extract of Helsinki to a city raster,$(BIN)/citygrain prepare place=helsinki source=file source.path=data/sample/helsinki.osm.pbf raster.replace=true)
+	$(call step,demo 4/6: the model learns Helsinki as well,$(BIN)/citygrain train experiment=demo)
+	$(call step,demo 5/6: sample layouts like it and measure them again,$(BIN)/citygrain sample checkpoint=runs/demo n=16 seed=0 conditions.place=helsinki conditions.coverage=p75 conditions.cycle=p90 out=out/demo)
+	$(call step,demo 6/6: the buildings and green of its streets at three densities,$(BIN)/citygrain sample checkpoint=reference/streets_to_buildings_256 given.place=helsinki given.split=train n=4 attempts=4 conditions.coverage=$(call list,0.1 0.2 0.3) out=out/streets)
 
 lint: $(INSTALLED)
 	$(call step,ruff check,$(BIN)/ruff check)

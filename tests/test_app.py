@@ -24,13 +24,14 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 import citygrain
 import families
 from browser import CHROMIUM, opened, seen
 from citygrain.app import serve
-from citygrain.app.layouts import HEADINGS, MOST_LAYOUTS, draw_layouts
+from citygrain.app.layouts import HEADINGS, MOST_LAYOUTS, draw_layouts, read_map
 from citygrain.app.paths import PATH_HEADINGS, WALK_HEADINGS, draw_path, draw_walk, show_step, show_walk, usual_ends
 from citygrain.app.server import find_free_port, load_studios
 from citygrain.app.sites import (
@@ -346,6 +347,31 @@ def test_given_channels_are_those_of_a_prepared_place(small, cities, tmp_path):
         assert np.array_equal(layout[1], streets[row : row + 16, column : column + 16])
     with pytest.raises(DataError, match="not prepared"):
         draw_layouts(small("pix2pix", prepared=False), {}, tmp_path / "none")
+
+
+def test_a_map_that_is_handed_over_is_asked_for_and_compared(small, tmp_path):
+    levels = np.array([[0, 255], [255, 0]], np.uint8)
+    Image.fromarray(levels).save(tmp_path / "map.png")
+    painted = read_map(tmp_path / "map.png", None, 0.5)
+    made = draw_layouts(small("diffusion"), {"coverage": painted}, tmp_path / "made", n=2)
+    (row, *_) = made.rows
+    assert row[:3] == ["map of building coverage (GSI)", "share", "0.25"]
+    assert "R²" in row[-1]
+    assert made.layouts.requested_maps.requested["coverage"][1, 0].tolist() == [0, 0, 0.5, 0.5]
+
+
+@needs_gradio
+def test_only_models_that_take_maps_have_a_field_for_one(studio):
+    from citygrain.app.widgets import PAINTED, Painting
+
+    none = Painting.lay_out(studio)
+    assert none.components == set()
+    assert none.read({}) == {}
+    some = Painting({name: name for name in PAINTED})
+    values = {"of": "coverage", "file": "a.png", "black": None, "white": 0.4}
+    (painted,) = some.read(values).values()
+    assert (painted.black, painted.white) == (0, 0.4)
+    assert some.read({**values, "file": None}) == {}
 
 
 def test_only_models_that_keep_parts_of_a_layout_edit(studio, small):

@@ -44,7 +44,7 @@ def test_a_shipped_model_is_small_tells_where_it_comes_from_and_draws(name):
     model = citygrain.load(name)
     spec = model.spec
     given = {name: torch.rand(1, spec.size_px, spec.size_px) for name in spec.given}
-    layout = model.sample(Conditions.request(spec, 1, {"coverage": "p50"}, given or None), noise=Noise([0]))
+    layout = model.sample(Conditions.request(spec, 1, {spec.scalars[0]: "p50"}, given or None), noise=Noise([0]))
     assert layout.shape == (1, *spec.shape)
     assert layout.isfinite().all()
     assert layout.std() > 0.05

@@ -76,6 +76,7 @@ AREA = (
     "citygrain sample checkpoint=reference/cities_64 n=1 extent_m=[1800,1000] conditions.place=copenhagen"
     " 'conditions.coverage={from:0.05,to:0.4,towards:east}' out=out/area"
 )
+PLANS = "citygrain sample checkpoint=reference/plans n=5 conditions.place=[houston,copenhagen] out=out/plans"
 STREETS = (
     "citygrain sample checkpoint=reference/streets_to_buildings_256 given.place=helsinki given.split=train n=2"
     " attempts=4 conditions.coverage=[0.1,0.2,0.3] out=out/streets"
@@ -99,6 +100,13 @@ MADE = (
         "Eight layouts that are asked for nothing but Los Angeles.",
         (CITIES,),
         "out/cities/sheet.png",
+    ),
+    Made(
+        "plans",
+        "Networks of ways, as lines",
+        "Ten layouts of ways that are asked for nothing but Houston (first row) and Copenhagen (second row).",
+        (PLANS,),
+        "out/plans/sheet.png",
     ),
     Made(
         "area",

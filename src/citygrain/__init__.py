@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from citygrain.evaluation.comparison import compare
     from citygrain.generation.georeference import Georeference
     from citygrain.generation.given import Given
+    from citygrain.geo.painted_map import PaintedMap
     from citygrain.geo.place import Place
     from citygrain.layouts import Layouts
     from citygrain.measures import measure
@@ -39,6 +40,7 @@ __all__ = [
     "LayoutSpec",
     "Layouts",
     "Model",
+    "PaintedMap",
     "Place",
     "__version__",
     "compare",
@@ -57,6 +59,7 @@ _HOMES = {
     "LayoutSpec": "citygrain.spec",
     "Layouts": "citygrain.layouts",
     "Model": "citygrain.model",
+    "PaintedMap": "citygrain.geo.painted_map",
     "Place": "citygrain.geo.place",
     "compare": "citygrain.evaluation.comparison",
     "load": "citygrain.checkpoint",

@@ -23,6 +23,7 @@ from pyproj import CRS
 from torch import Tensor
 
 from citygrain.errors import DataError
+from citygrain.geo.coarse_maps import CoarseMaps
 from citygrain.geo.drawn_ways import DrawnWays, find_vectors, write_ways
 from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
 from citygrain.geo.layout_files import write_geotiff
@@ -45,7 +46,7 @@ COLUMNS = 8
 SHOWN = 32
 """How many layouts a notebook shows, at most."""
 
-ARRAYS, SHEET, WINDOWS, TABLE = "layouts.npz", "sheet.png", "windows.png", "measured.csv"
+ARRAYS, SHEET, WINDOWS, TABLE, MAPS = "layouts.npz", "sheet.png", "windows.png", "measured.csv", "maps.csv"
 FOLDER = "layouts"
 """Files of a folder of layouts, and the folder of their GeoTIFFs in it."""
 
@@ -85,6 +86,8 @@ class Layouts:
     ways
         N times the lines that the ways of a layout were drawn as, or None. Empty if none was drawn as lines. They are
         used where they belong to the cells; of other cells, ways are traced.
+    requested_maps
+        What was requested of each cell of a coarse map; None if nothing was.
 
     Raises
     ------
@@ -112,6 +115,7 @@ class Layouts:
     given: Layouts | None = None
     source: str = ""
     ways: tuple[DrawnWays | None, ...] = ()
+    requested_maps: CoarseMaps | None = None
 
     def __post_init__(self) -> None:
         shape: tuple[int, ...] = np.shape(self.cells)
@@ -178,6 +182,7 @@ class Layouts:
         return replace(
             self, cells=self.cells[chosen], grids=some(self.grids), names=names, seeds=some(self.seeds),
             requested=requested, given=None, ways=some(self.ways),
+            requested_maps=self.requested_maps and self.requested_maps.take(chosen),
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
@@ -224,6 +229,7 @@ class Layouts:
             given=None,
             source=self.source if self.source == other.source else "",
             ways=tuple(one for of in (self, other) for one in of.ways or (None,) * len(of)) if any_drawn else (),
+            requested_maps=self.requested_maps and self.requested_maps.join(other.requested_maps),
             requested={
                 name: np.concatenate([self.requested.get(name, nan[0]), other.requested.get(name, nan[1])])
                 for name in {**self.requested, **other.requested}
@@ -334,6 +340,11 @@ class Layouts:
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("condition")
 
+    def map_comparison(self, *, each: bool = False) -> pd.DataFrame:
+        """Compare requested and measured maps, over the cells of all layouts or of `each`: one row for each map."""
+        maps = self.requested_maps or CoarseMaps(1, {})
+        return maps.compare(self.shares, self.channels, self.resolution_m, self.names if each else None)
+
     def picture(self, *, columns: int | None = None, scale: int | None = None) -> Image.Image:
         """Return the sheet of all layouts as an image, with captions; `scale` is the pixels of a cell."""
         return make_sheet(
@@ -389,7 +400,8 @@ class Layouts:
     def save(self, folder: str | Path) -> Path:
         """Write `sheet.png`, `layouts.npz`, `measured.csv` and a GeoTIFF of each layout; each file whole or not at all.
 
-        If channels were given, `windows.png` shows the windows that they were taken from.
+        If maps were requested, `maps.csv` compares them with what is measured on their cells. If channels were given,
+        `windows.png` shows the windows that they were taken from.
 
         Parameters
         ----------
@@ -412,6 +424,10 @@ class Layouts:
         with write_atomically(out / ARRAYS) as temporary:
             arrays: dict[str, Any] = {f"requested_{k}": v for k, v in self.requested.items()}
             arrays |= {f"measured_{k}": v for k, v in self.measured.items()}
+            if self.requested_maps is not None:
+                found = self.requested_maps.measure(self.shares, self.channels)
+                arrays |= {f"map_requested_{k}": v for k, v in self.requested_maps.requested.items()}
+                arrays |= {f"map_measured_{k}": v for k, v in found.items()}
             np.savez_compressed(
                 temporary,
                 layouts=self.cells,
@@ -422,6 +438,7 @@ class Layouts:
                 **arrays,
             )
         write_text(out / TABLE, self._csv())
+        self.write_maps(out)
         save_figure(picture, out / SHEET)
         if self.given is not None:
             columns = min(COLUMNS, len(self.given))
@@ -444,6 +461,13 @@ class Layouts:
             with write_atomically(home / f"{name}.tif") as temporary:
                 write_geotiff(temporary, layout, self.channels, grid)
         write_ways(home, self.names, self.ways or (None,) * len(self), grids)
+
+    def write_maps(self, folder: Path) -> None:
+        """Write `maps.csv`, requested and measured maps of each layout; if none was requested, remove it."""
+        if self.requested_maps is None:
+            (folder / MAPS).unlink(missing_ok=True)
+        else:
+            write_text(folder / MAPS, self.map_comparison(each=True).to_csv(float_format="%.6g", lineterminator="\n"))
 
     def _csv(self) -> str:
         """Return the table as text, numbers with six digits."""

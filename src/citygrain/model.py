@@ -152,8 +152,9 @@ class Model:
             Folder of prepared places.
         conditions
             What is requested. `coverage=0.3` is a value in the unit of the measure, `cycle="p90"` a percentile of the
-            training windows. `green={"from": 0, "to": 0.4, "towards": "east"}` or the path of a raster varies over the
-            layout. Of a list of levels, each level is drawn. `place` is the name of a training place.
+            training windows. `green={"from": 0, "to": 0.4, "towards": "east"}` varies over the layout, and so does a
+            `PaintedMap` or the path of one. Of a list of levels, each level is drawn. `place` is the name of a training
+            place.
 
         Returns
         -------

@@ -176,7 +176,8 @@ class Conditions:
     place
         `(B,)` int64: index into `LayoutSpec.places`, or -1 where no place is asked for.
     maps
-        `(B, M, h, w)` float, in physical units, in the order of `LayoutSpec.maps`.
+        `(B, M, h, w)` float, in physical units, in the order of `LayoutSpec.maps`. NaN leaves a cell open, which only
+        a cascade with densities can.
     maps_present
         `(B, M)` bool: which maps are asked for.
     given

@@ -491,6 +491,109 @@ def test_a_house_comes_back_with_its_right_angles(angle, long, deep, east, north
     assert (off < 1e-6).all() or off.max() > 5  # square, or left as it is: never nearly square
 
 
+def ellipse(long, deep):
+    return shapely.affinity.scale(shapely.Point(0, 0).buffer(1, quad_segs=32), long / 2, deep / 2)
+
+
+def polygon_of(sides, radius):
+    turn = 2 * np.pi * np.arange(sides) / sides
+    return shapely.Polygon(radius * np.stack([np.cos(turn), np.sin(turn)], 1))
+
+
+RIGHT = {
+    "house": shapely.box(0, 0, 20, 12),
+    "slab": shapely.box(0, 0, 60, 11),
+    "L": (shapely.box(0, 0, 24, 10) | shapely.box(0, 0, 10, 30)).simplify(0),
+    "T": (shapely.box(0, 0, 30, 10) | shapely.box(10, 10, 20, 24)).simplify(0),
+    "courtyard": shapely.box(0, 0, 40, 30) - shapely.box(10, 10, 30, 20),
+}
+"""Buildings of right angles, in metres."""
+
+ROUND = {
+    "tower": ellipse(20, 20),
+    "gasometer": ellipse(40, 40),
+    "ring": ellipse(48, 48) - ellipse(24, 24),
+    "hexagon": polygon_of(6, 14),
+    "octagon": polygon_of(8, 12),
+    "triangle": polygon_of(3, 20),
+}
+"""Buildings that no right angle is near to."""
+
+SKEWED = {
+    "oval": ellipse(48, 20),
+    "rhomboid": shapely.Polygon([(0, 0), (28, 0), (36, 15), (8, 15)]),
+}
+"""Buildings with long straight sides, and no right angle."""
+
+
+def found_again(building, turn, tries=12):
+    """Draw a building at some places between cells of 2 m, and yield what it is and what comes back, in cells."""
+    grid, generator = grid_of(64), np.random.default_rng(turn)
+    there = shapely.affinity.rotate(building, turn, origin=(0, 0))
+    middle = np.array(there.envelope.centroid.coords[0])
+    for _ in range(tries):
+        moved = shapely.affinity.translate(there, *(64 - middle + generator.uniform(0, 2, 2)))
+        (found,) = seen(grid, building=[moved]).areas["building"]
+        to_cells = shapely.transform([shapely.affinity.translate(moved, *grid.bounds[:2]), found], grid.to_cells)
+        yield to_cells[0], to_cells[1]
+
+
+def count_right_angles(shape):
+    """Count right angles to a thousandth of a degree: no outline has them by chance."""
+    turns = []
+    for ring in (shape.exterior, *shape.interiors):
+        edge = np.diff(shapely.get_coordinates(ring), axis=0) @ (1, 1j)
+        turns += np.angle(edge / np.roll(edge, 1), deg=True).tolist()
+    return int((np.abs(np.abs(turns) - 90) < 1e-3).sum())
+
+
+def bearing_of(shape):
+    """Return the direction, in degrees from 0 to 90, that the edges of a shape agree on most."""
+    edge = np.diff(shapely.get_coordinates(shape.exterior), axis=0) @ (1, 1j)
+    return np.angle((edge**4 / np.abs(edge) ** 2).sum(), deg=True) / 4
+
+
+TURNS = [0, 7, 20, 30, 45, 71]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("name", [*RIGHT, *ROUND, *SKEWED])
+def test_whatever_its_form_a_building_comes_back_in_place(name, turn):
+    for there, found in found_again({**RIGHT, **ROUND, **SKEWED}[name], turn):
+        assert found.area == pytest.approx(there.area, rel=0.06)
+        assert len(found.interiors) == len(there.interiors)
+        assert shapely.hausdorff_distance(found.boundary, there.boundary, densify=0.1) < 1.5
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_building_of_right_angles_keeps_its_bearing(name, turn):
+    for there, found in found_again(RIGHT[name], turn):
+        off = (bearing_of(found) - bearing_of(there) + 45) % 90 - 45
+        assert abs(off) < 2
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_building_of_right_angles_has_them(name):
+    """A corner may stay cut where it lies unluckily between the cells."""
+    corners = len(shapely.get_coordinates(RIGHT[name])) - 1 - len(RIGHT[name].interiors)
+    right = [count_right_angles(found) for turn in TURNS for _, found in found_again(RIGHT[name], turn)]
+    assert np.mean(right) > 0.9 * corners
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("name", ROUND)
+def test_right_angles_are_not_made_where_there_are_none(name, turn):
+    for _, found in found_again(ROUND[name], turn):
+        assert count_right_angles(found) == 0
+
+
+@pytest.mark.parametrize("name", SKEWED)
+def test_slanted_walls_are_no_steps(name):
+    found = [shape for turn in TURNS for _, shape in found_again(SKEWED[name], turn)]
+    assert sum(map(count_right_angles, found)) < 0.2 * len(found)
+
+
 def test_a_yard_is_a_hole_and_noise_is_left_out():
     block = shapely.box(40, 40, 120, 120) - shapely.box(60, 60, 100, 100)
     speck = shapely.box(200, 200, 202, 202)

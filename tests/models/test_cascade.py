@@ -26,6 +26,7 @@ from citygrain.errors import CapabilityError, ConditionError, ConfigError
 from citygrain.evaluation.judge import list_seen_places
 from citygrain.generation.area import draw_area
 from citygrain.generation.edits import redraw
+from citygrain.generation.maps import add_maps
 from citygrain.generation.requests import choose_sampler
 from citygrain.generation.site import Site
 from citygrain.generation.windows import draw
@@ -337,7 +338,42 @@ def test_an_area_is_asked_for_the_densities_that_are_drawn_over_it(dense, monkey
     assert [plan, densities, ground] == [dense.plan, dense.densities, dense.ground]
     assert before["coverage"] == 0.4
     assert torch.allclose(asked["coverage"], drawn[0] / 255, atol=1e-6)
-    assert asked["green"] is painted
+    assert torch.equal(asked["green"], painted)
+
+
+def test_what_a_map_leaves_open_is_drawn_by_the_densities(dense, monkeypatch):
+    """Of windows and of areas; no part is asked for a map with holes."""
+    grounds, halves = [], torch.full((32, 32), torch.nan)
+    halves[:, :16] = 0.3
+    plain = type(dense.ground).sample
+
+    def spy(self, conditions, *, noise, sampler=None):
+        drawn = plain(self, conditions, noise=noise, sampler=sampler)
+        assert conditions.maps.isfinite().all()
+        grounds.append((conditions, drawn))
+        return drawn
+
+    monkeypatch.setattr(type(dense.ground), "sample", spy)
+    asked = add_maps(dense, Conditions.empty(dense.spec, 1), [{"coverage": halves}])
+    dense.sample(asked, noise=Noise([0]))
+    (_, drawn), (asked, _) = grounds
+    told = measure_maps(drawn, dense.densities.spec.channels, 4.0, 8)["coverage"]
+    assert asked.maps_present[0, 0]
+    assert asked.maps[0, 0, :, :4].allclose(torch.tensor(0.3))
+    assert torch.allclose(asked.maps[0, 0, :, 4:], told[0, :, 4:])
+
+    fields, area = [], draw_area
+
+    def watch(generator, shape, asked, **how):
+        layout = area(generator, shape, asked, **how)
+        fields.append((asked, layout))
+        return layout
+
+    monkeypatch.setattr("citygrain.generation.area.draw_area", watch)
+    draw_area(dense, (32, 32), {"coverage": halves}, seed=1)
+    _, (_, drawn), (asked, _) = fields
+    assert asked["coverage"][:, :16].eq(0.3).all()
+    assert torch.allclose(asked["coverage"][:, 16:], drawn[0, :, 16:] / 255, atol=1e-6)
 
 
 def test_a_part_whose_channels_are_all_kept_does_not_draw(model, monkeypatch):

@@ -13,11 +13,15 @@ import families
 from citygrain.checkpoint import build_generator
 from citygrain.generation import turns
 from citygrain.generation.area import draw_area
+from citygrain.generation.edits import redraw
+from citygrain.generation.site import Site
 from citygrain.geo.drawn_ways import DrawnWays
-from citygrain.geo.stroke_code import StrokeCode, Written, turn_points
+from citygrain.geo.rasterize import Grid
+from citygrain.geo.stroke_code import LENGTHS_M, StrokeCode, Written, turn_points
 from citygrain.geo.stroke_drawing import draw_strokes, trace_ways
-from citygrain.geo.window_strokes import LOOSE, ON, OPEN, Strokes, split_at_site
-from citygrain.models.given_strokes import delay_strokes
+from citygrain.geo.window_strokes import LOOSE, ON, OPEN, Strokes, split_at_site, sum_lengths
+from citygrain.models import given_strokes
+from citygrain.models.given_strokes import Varied, delay_strokes, shuffle_strokes, vary_windows
 from citygrain.networks.stroke_steps import write_text
 from citygrain.protocols import Known
 from citygrain.spec import Conditions, LayoutSpec
@@ -43,7 +47,7 @@ def model():
 
 
 def town(seed, kinds=3):
-    """A grid of streets that is bent and turned, with an arterial, and paths across it that stop on the way."""
+    """A grid of streets that is bent and turned, an arterial, bridges, and paths across it that stop on the way."""
     random = np.random.default_rng(seed)
     lines, kind = [], []
     for number, at in enumerate(np.arange(-100, 101, 40.0)):
@@ -57,7 +61,8 @@ def town(seed, kinds=3):
     drawn = shapely.linestrings(turned, indices=np.repeat(np.arange(len(lines)), [len(line) for line in lines]))
     cut, owner = shapely.get_parts(shapely.clip_by_rect(drawn, -128, -128, 128, 128), return_index=True)
     long = shapely.length(cut) > 4
-    return Strokes.of_lines(np.array(kind)[owner[long]], cut[long], np.arange(3) < kinds)
+    apart = np.arange(long.sum()) % 5 == 0
+    return Strokes.of_lines(np.array(kind)[owner[long]], cut[long], np.arange(3) < kinds, apart=apart)
 
 
 def know(strokes, site=SITE):
@@ -237,3 +242,139 @@ def test_an_end_on_a_stroke_that_comes_late_is_open_until_then():
     assert name_strokes(late) == name_strokes(window)[::-1]
     assert sorted(late.find_standing(WAYS)[0].tolist()) == [LOOSE, OPEN]
     assert late.find_standing(WAYS)[1].tolist() == [ON, LOOSE]
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_shuffled_strokes_are_the_same_ones_and_any_order_of_a_length_class_may_come(parted):
+    window = CODE.write(split_at_site(town(3), SITE) if parted else town(3))
+    given, names = int(window.given.sum()), name_strokes(window)
+    length = dict(zip(names, sum_lengths(window.xy, window.stroke, len(window)) * CODE.grid_m, strict=True))
+    random, orders = np.random.default_rng(0), set()
+    for _ in range(20):
+        mixed = shuffle_strokes(window, CODE.grid_m, 0.0, random.random((2, len(window))))
+        found = name_strokes(mixed)
+        assert sorted(found) == sorted(names)
+        assert found[:given] == names[:given]
+        assert list_ends(mixed) == list_ends(window)
+        for kind in range(3):
+            classes = [sum(length[name] < np.array(LENGTHS_M)) for name in found[given:] if name[0] == kind]
+            assert classes == sorted(classes), "the longest first"
+        assert mixed.kind[given:].tolist() == sorted(mixed.kind[given:].tolist())
+        orders.add(tuple(found))
+        assert_same(mixed.ordered(CODE.grid_m), window)
+    assert len(orders) > 15
+
+
+def test_of_shuffled_strokes_some_come_late_whatever_their_length():
+    window = CODE.write(town(3))
+    chances = np.random.default_rng(1).random((2, len(window)))
+    mixed = shuffle_strokes(window, CODE.grid_m, 0.3, chances)
+    behind = {name_strokes(window)[i] for i in np.flatnonzero(chances[0] < 0.3)}
+    for kind in range(3):
+        marks = [name in behind for name in name_strokes(mixed) if name[0] == kind]
+        assert marks == sorted(marks)
+    assert 0 < len(behind) < len(window)
+
+
+def test_only_training_changes_the_order_and_says_which_windows_stand_in_none():
+    windows = [CODE.write(town(seed)) for seed in range(40)]
+    torch.manual_seed(0)
+    plain = vary_windows(CODE, windows, [0] * 40, reorder=False, shuffled=0.5)
+    assert not any(plain.shuffled)
+    varied = vary_windows(CODE, windows, [0] * 40, reorder=True, shuffled=0.5)
+    assert 10 < sum(varied.shuffled) < 30
+    whole = Varied.whole(windows)
+    assert not any(whole.shuffled)
+    assert whole.sites.tolist() == [[-1, -1, 1, 1]] * 40
+
+
+# Sites
+
+
+def test_the_site_that_is_told_in_training_is_where_the_rest_is_drawn_however_the_window_is_turned(model, monkeypatch):
+    monkeypatch.setattr(given_strokes, "SITE_SHARE", 1.0)
+    monkeypatch.setattr(given_strokes, "KEPT_SHARE", 0.0)
+    windows, seen = [model.code.write(town(3))] * 8, 0
+    for _ in range(3):
+        varied = vary_windows(model.code, windows, range(8), reorder=False, shuffled=0.0)
+        for window, (left, top, right, bottom) in zip(varied.windows, varied.sites * 128, strict=True):
+            strokes = model.code.read(window)
+            box = shapely.buffer(shapely.box(left, top, right, bottom), 4.0)
+            assert shapely.covered_by(strokes.lines[~strokes.given], box).all()
+            inner = shapely.buffer(shapely.box(left, top, right, bottom), -4.0)
+            assert not shapely.intersects(strokes.lines[strokes.given], inner).any()
+            seen += strokes.given.any() and not strokes.given.all()
+    assert seen > 16
+
+
+SQUARE = np.zeros((64, 64), bool)
+SQUARE[24:40, 20:44] = True
+
+
+def site_of(strokes, free=SQUARE):
+    """A real place with a site: its cells, and its lines."""
+    lines = shapely.transform(strokes.lines, lambda xy: xy + 128)
+    ways = DrawnWays(np.array(WAYS)[strokes.kind], lines, strokes.apart)
+    layout = draw_strokes(strokes, WAYS, WAYS, 64, 4.0)
+    return Site(layout, free, Grid("EPSG:32633", 386000.0, 6672000.0, 4.0, 64, 64), ways=ways)
+
+
+def test_the_lines_of_a_place_are_known_around_the_site_and_those_of_kept_channels_there_too():
+    site = site_of(town(0))
+    ground = shapely.box(80, 96, 176, 160)
+    known = site.list_known_ways(["arterial"])
+    walks, streets, arterials = (site.ways.lines[site.ways.kind == name] for name in ("walk", "street", "arterial"))
+    for name, lines in (("walk", walks), ("street", streets)):
+        there = known.lines[known.kind == name]
+        assert shapely.length(there).sum() == pytest.approx(shapely.length(shapely.difference(lines, ground)).sum())
+        assert not shapely.intersects(there, shapely.buffer(ground, -1e-6)).any()
+    assert shapely.length(known.lines[known.kind == "arterial"]).sum() == pytest.approx(shapely.length(arterials).sum())
+    assert replace(site, ways=None).list_known_ways([]) is None
+
+
+def test_a_site_is_redrawn_around_the_lines_of_its_place(model, monkeypatch):
+    """Where a place holds lines, nothing is traced."""
+    asked = []
+    plain = type(model).plan
+    monkeypatch.setattr(type(model), "plan", lambda self, *of: asked.append(of[0]) or plain(self, *of))
+    monkeypatch.setattr("citygrain.samplers.stroke_plan.trace_ways", None)
+    monkeypatch.setattr(turns, "trace_ways", None)
+    site = site_of(town(0))
+    edit = redraw(model, site, {}, kept=["arterial"])
+    (ways,) = asked[0].ways
+    expected = site.list_known_ways(["arterial"])
+    assert shapely.length(ways.lines).sum() == pytest.approx(shapely.length(expected.lines).sum())
+    assert np.array_equal(edit.after.cells[0][:, ~SQUARE], edit.before.cells[0][:, ~SQUARE])
+
+
+CORNER = np.zeros((64, 64), bool)
+CORNER[40:60, 6:25] = True
+
+
+@pytest.mark.parametrize("bearing", [0, 20, 71])
+def test_positions_of_a_frame_are_free_where_the_site_is(model, bearing):
+    """The site lies beside the middle, so that a frame that is turned the other way would find it elsewhere."""
+    keep = torch.from_numpy(~CORNER).expand(1, 3, 64, 64)
+    (plan,) = model.plan(Known(torch.zeros(1, 3, 64, 64), keep), np.ones((1, 3), bool))
+    for marked, reach in zip(plan.find_free(bearing), (3.0, 12.0), strict=True):
+        at = turn_points((np.argwhere(marked) - model.code.reach) * 4.0, np.radians(bearing)) + 128
+        assert len(at) * 16 >= CORNER.sum() * 16 * 0.9
+        assert (at.min(0) > (24 - reach, 160 - reach)).all()
+        assert (at.max(0) < (100 + reach, 240 + reach)).all()
+
+
+@pytest.mark.parametrize("angle", [0, 20, 71])
+def test_a_way_that_is_cut_off_but_was_not_traced_is_gone_on_from_where_it_is_cut_off(model, angle):
+    other = shapely.LineString(turn_points(np.array([[-60.0, -90.0], [90.0, -90.0]]), np.radians(angle)))
+    street = shapely.LineString([(-128, 72), (-100, 72)])  # up to the site
+    both = Strokes.of_lines(np.array([0, 1]), np.array([other, street]), np.ones(3, bool))
+    layout = torch.from_numpy(draw_strokes(both, WAYS, WAYS, 64, 4.0))[None].float() / 255
+    ways = DrawnWays(
+        np.array(["arterial"]), np.array([shapely.transform(other, lambda xy: xy + 128)]), np.array([False])
+    )
+    known = Known(layout, torch.from_numpy(~CORNER).expand(1, 3, 64, 64), [ways])
+    (plan,) = model.plan(known, np.ones((1, 3), bool))
+    assert plan.given.bearing == angle
+    (entry,) = plan.entries[1]
+    at = turn_points((entry[None] - model.code.reach) * 4.0, np.radians(angle))
+    assert np.abs(at - (-106, 72)).max() < 5

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import shapely
 
-from citygrain.geo.stroke_code import KINDS, StrokeCode
-from citygrain.networks.stroke_rays import MARGIN, RADII, RAYS, cast_rays, lay_ground, leave_traces
+from citygrain.geo.stroke_code import KINDS, StrokeCode, turn_points
+from citygrain.networks.stroke_rays import MARGIN, RADII, RAYS, cast_rays, lay_ground, lay_window, leave_traces
 
 CODE = StrokeCode(KINDS, 256.0, 4.0, 2.5, "streets", 100)
 MIDDLE = CODE.reach
@@ -70,3 +70,17 @@ def test_rays_are_laid_out_evenly_and_do_not_leave_the_ground():
     rays = look(ground_of([(0, 9), (9, 0)]), (0, 0))
     assert rays.shape == (RAYS,)
     assert np.array_equal(rays[:5], rays[4::-1])
+
+
+@pytest.mark.parametrize("bearing", [0, 20, 45, 71])
+def test_the_window_of_a_turned_frame_is_the_window_turned_back(bearing):
+    """A point of the window, written in the frame, is within it, and so is one of its edge."""
+    along = np.linspace(-126, 126, 50)
+    half = np.full(50, 128.0)
+    edges = np.concatenate([np.stack(pair, 1) for pair in ((along, half), (half, along), (along, -half))])
+    inner = np.stack(np.meshgrid(along, along), -1).reshape(-1, 2)
+    inside, edge = lay_window(CODE, bearing)
+    for points, marked in ((inner, inside), (edges, edge)):
+        x, y = np.rint(turn_points(points, -np.radians(bearing)) / 4).astype(int).T + MIDDLE
+        assert marked[x, y].mean() > 0.97
+    assert inside.sum() == pytest.approx((256 / 4) ** 2, rel=0.05)

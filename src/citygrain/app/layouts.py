@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -13,6 +15,7 @@ from citygrain.app.shown import Row, format_number, label_of, make_page_sheet, z
 from citygrain.app.studio import Studio, check_seed, check_whole
 from citygrain.generation.given import Given
 from citygrain.generation.sampling import sample
+from citygrain.geo.painted_map import PaintedMap
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts
 from citygrain.protocols import Sampler
@@ -47,7 +50,7 @@ class Drawn:
 
 def draw_layouts(
     studio: Studio,
-    requested: Mapping[str, float],
+    requested: Mapping[str, float | PaintedMap],
     folder: Path,
     *,
     place: str | None = None,
@@ -64,7 +67,7 @@ def draw_layouts(
     studio
         The model.
     requested
-        Condition → value in its unit; conditions that are not in it are left to the model.
+        Condition → value in its unit, or a map; conditions that are not in it are left to the model.
     folder
         An empty folder of this request alone, that the files are written to.
     place
@@ -119,4 +122,21 @@ def rows_of(layouts: Layouts) -> list[Row]:
         said = "" if requested is None else format_number(requested[0])
         spread = f"{values.min():.3g} – {values.max():.3g}" if len(values) > 1 else ""
         rows.append([*label_of(name), said, format_number(values.mean()), spread])
-    return rows
+    if layouts.requested_maps is None:
+        return rows
+    maps = [_row_of_map(str(name), row) for name, row in layouts.map_comparison().iterrows()]
+    return maps + rows
+
+
+def _row_of_map(name: str, row: pd.Series[Any]) -> Row:
+    """Return what was requested and measured on the cells of a map."""
+    label, unit = label_of(name)
+    means = [format_number(row[key]) for key in ("requested", "measured")]
+    return [f"map of {label}", unit, *means, f"mean error {format_number(row['mean_error'])}, R² {row['r2']:.2f}"]
+
+
+def read_map(file: Path, black: float | None, white: float | None) -> PaintedMap:
+    """Return an uploaded map. Of a picture, one of black and white may be left out: black is 0 then, white 1."""
+    if black is None and white is None:
+        return PaintedMap(file)
+    return PaintedMap(file, black=0.0 if black is None else black, white=1.0 if white is None else white)

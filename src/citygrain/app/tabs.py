@@ -35,6 +35,7 @@ from citygrain.app.widgets import (
     SESSION_SECONDS,
     Asking,
     Desk,
+    Painting,
     Sampling,
     Values,
     answer_at_once,
@@ -110,6 +111,7 @@ def sample_tab(room: Room) -> None:
                 label="attempts: a layout that misses its request is drawn again, with a corrected request",
             )  # fmt: skip
             button = gr.Button("Draw", variant="primary", elem_id="draw")
+            painting = Painting.lay_out(studio)
             asking = Asking.lay_out(studio.ranges_of_layouts)
         with gr.Column(scale=6, min_width=420):
             picture = picture_frame("layouts")
@@ -121,7 +123,7 @@ def sample_tab(room: Room) -> None:
         with room.desk.request(values[kept]) as folder:
             drawn = draw_layouts(
                 studio,
-                asking.read(values),
+                {**asking.read(values), **painting.read(values)},
                 folder,
                 place=read_place(values[place]),
                 given=values[given],
@@ -132,7 +134,8 @@ def sample_tab(room: Room) -> None:
             )
         return [folder, drawn.picture, drawn.rows, offer(drawn.zipped), offer(drawn.vectors)]
 
-    inputs = {kept, given, place, seed, count, attempts, *asking.components, *room.sampling.components}
+    asked = {*asking.components, *painting.components, *room.sampling.components}
+    inputs = {kept, given, place, seed, count, attempts, *asked}
     answer_slowly(button.click, draw, inputs, [kept, picture, rows, tifs, vectors], "draw", covers=picture)
 
 

@@ -16,8 +16,11 @@ from typing import Any
 
 import gradio as gr
 
+from citygrain.app.layouts import read_map
+from citygrain.app.shown import label_of
 from citygrain.app.studio import EMPTY, KNOBS, LARGEST_SEED, Range, Studio, keep_ticked, knobs_of, turn_knobs
 from citygrain.errors import CitygrainError
+from citygrain.geo.painted_map import PaintedMap
 from citygrain.protocols import Sampler
 
 ANY_PLACE = "any"
@@ -30,6 +33,9 @@ Values = Mapping[gr.components.Component, Any]
 """What stands in the components that a function of the page is given."""
 
 Answer = Callable[[Values], Any]
+
+PAINTED = ("of", "file", "black", "white")
+"""Parts of `Painting`."""
 
 
 class Desk:
@@ -153,6 +159,50 @@ class Asking:
     def read(self, values: Values) -> dict[str, float]:
         """Return what is asked for: the values of those conditions whose box is ticked."""
         return keep_ticked(*({name: values[part] for name, part in of.items()} for of in (self.sliders, self.boxes)))
+
+
+@dataclass(frozen=True)
+class Painting:
+    """The upload of a map that a person has painted, where a model takes maps.
+
+    Attributes
+    ----------
+    parts
+        `of`, `file`, `black` and `white` → the component; empty where a model takes none.
+    """
+
+    parts: Mapping[str, gr.components.Component]
+
+    @classmethod
+    def lay_out(cls, studio: Studio) -> Painting:
+        """Lay out the file, and what it is a map of."""
+        choices = [
+            (" ".join([label, f"[{unit}]"]), name) for name in studio.spec.maps for label, unit in [label_of(name)]
+        ]
+        if not choices:
+            return cls({})
+        with gr.Accordion("A painted map: where there is how much", open=False):
+            of = gr.Dropdown(choices, value=choices[0][1], label="map of", elem_id="map-of")
+            with gr.Row():
+                black = gr.Number(None, label="black is, in a picture (empty: 0)", elem_id="map-black")
+                white = gr.Number(None, label="white is (empty: 1)", elem_id="map-white")
+            file = gr.File(
+                label="a GeoTIFF, a grey picture, or polygons with a column of this name", file_count="single",
+                height=130, elem_id="map",
+            )  # fmt: skip
+        return cls({"of": of, "file": file, "black": black, "white": white})
+
+    @property
+    def components(self) -> set[gr.components.Component]:
+        """All of them."""
+        return {*self.parts.values()}
+
+    def read(self, values: Values) -> dict[str, PaintedMap]:
+        """Return the map that is asked for, by its name; nothing where no file was handed over."""
+        of, file, black, white = (values[self.parts[name]] if self.parts else None for name in PAINTED)
+        if file is None:
+            return {}
+        return {str(of): read_map(Path(file), black, white)}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from citygrain.errors import CapabilityError, ConditionError, DataError
 from citygrain.generation.fields import measure_fields
 from citygrain.generation.turns import check_turns, compose, draw_in_turn
+from citygrain.geo.painted_map import MOST_PAINTED
 from citygrain.networks.frame import find_condition
 from citygrain.protocols import (
     Denoiser,
@@ -168,8 +169,8 @@ def _check_given(generator: Generator, shape: tuple[int, int], given: Tensor | N
         raise CapabilityError(
             "A model that is given channels draws windows around them.",
             got=type(generator).__name__,
-            remedy="choose a diffusion model without given channels, and keep these channels instead; in Python, "
-            "draw_area(…, given=…) gives a diffusion model the channels of the whole area",
+            remedy="say where the area lies, for a diffusion model: given.at=[longitude,latitude]; or choose a model "
+            "without given channels, and keep these channels instead",
         )
     if given is not None and tuple(given.shape) != (1, len(wanted), *shape):
         raise DataError(
@@ -203,6 +204,7 @@ def _draw_parts(
     whole = (1, len(spec.channels), *shape)
     layout = torch.zeros(whole, dtype=torch.uint8) if known is None else _to_bytes(known.layout)
     keep = torch.zeros(whole, dtype=torch.bool) if known is None else known.keep.clone()
+    ways = None if known is None else known.ways
 
     def draw(number: int, part: Generator, own: Sampler | None) -> Tensor:
         at = find_channels(spec, part.spec)
@@ -212,7 +214,7 @@ def _draw_parts(
             part,
             shape,
             {name: field for name, field in asked.items() if name in {*part.spec.scalars, *part.spec.maps}},
-            known=Known(layout[:, at] / 255, keep[:, at]) if strength < 1 or keep[:, made].any() else None,
+            known=Known(layout[:, at] / 255, keep[:, at], ways) if strength < 1 or keep[:, made].any() else None,
             given=layout[:, given] if given else None,
             place=place if place in part.spec.places else None,
             seed=fork_seed(seed, number),
@@ -222,15 +224,19 @@ def _draw_parts(
         )
 
     asked: Fields = fields
-    ways, ground = (find_channels(spec, part.spec) for part in (cascade.plan, cascade.ground))
-    if not keep[:, ways].all():
-        layout[0, ways] = draw(0, cascade.plan, sampler.plan)
-        keep[:, ways] = True
+    plan, ground = (find_channels(spec, part.spec) for part in (cascade.plan, cascade.ground))
+    if not keep[:, plan].all():
+        layout[0, plan] = draw(0, cascade.plan, sampler.plan)
+        keep[:, plan] = True
     if cascade.densities is not None and strength == 1:
         told = replace(cascade.densities.spec, maps=list_drawn_maps(cascade), map_px=cascade.ground.spec.map_px)
         drawn = measure_fields(draw(1, cascade.densities, sampler.densities) / 255, told)
         painted = {name: field for name, field in fields.items() if isinstance(field, Tensor) and field.ndim}
-        asked = {**fields, **drawn, **painted}
+        filled = {  # what is painted goes before what is drawn
+            name: torch.where(field.isfinite(), field, drawn[name]) if name in drawn else field
+            for name, field in painted.items()
+        }
+        asked = {**fields, **drawn, **filled}
     if not keep[:, ground].all():
         layout[0, ground] = draw(2, cascade.ground, sampler.ground)
     return compose(layout[0], known)
@@ -254,7 +260,7 @@ def make_requests(
     -------
     Conditions
         One request for each window. If the field of a condition is NaN on a free cell of a window, the window is not
-        asked for this condition.
+        asked for this condition. It is asked for a map if half of each cell of the map, or more, is not NaN.
 
     Raises
     ------
@@ -286,9 +292,17 @@ def make_requests(
                 conditions.present[index, column] = asked
             if name in spec.maps:
                 column = spec.maps.index(name)
-                conditions.maps[index, column] = F.adaptive_avg_pool2d(values.nan_to_num()[:, None], spec.map_px)[:, 0]
-                conditions.maps_present[index, column] = asked
+                means, painted = average_map(values, spec.map_px)
+                conditions.maps[index, column] = means
+                conditions.maps_present[index, column] = painted.all(-1).all(-1)
     return conditions
+
+
+def average_map(values: Tensor, map_px: int) -> tuple[Tensor, Tensor]:
+    """Average windows `(B, H, W)`, with NaN, over the cells of a map, and tell which cells have enough of no NaN."""
+    there = F.adaptive_avg_pool2d(values.isfinite().float()[:, None], map_px)[:, 0]
+    means = F.adaptive_avg_pool2d(values.nan_to_num()[:, None], map_px)[:, 0] / there.clamp_min(MOST_PAINTED / 2)
+    return means, there >= MOST_PAINTED
 
 
 def _pad(area: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
@@ -299,7 +313,11 @@ def _pad(area: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
 def _check_names(spec: LayoutSpec, fields: Fields) -> None:
     strange = [name for name in fields if name not in {*spec.scalars, *spec.maps}]
     if strange:
-        raise ConditionError("The generator does not know this condition.", got=strange[0], choices=spec.scalars)
+        raise ConditionError(
+            "The generator does not know this condition.",
+            got=strange[0],
+            choices=dict.fromkeys([*spec.scalars, *spec.maps]),
+        )
 
 
 def _over(name: str, field: float | Tensor, shape: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,26 +17,35 @@ import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
-from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.dataset import find_place
 from citygrain.data.trained_on import TrainedOn
-from citygrain.errors import ConditionError, ConfigError
+from citygrain.errors import ConfigError
 from citygrain.generation.area import Fields, draw_area
 from citygrain.generation.continuity import count_street_ends
 from citygrain.generation.extent import read_bearing
 from citygrain.generation.fields import read_fields
+from citygrain.generation.maps import describe_site_maps, warn_of_open_cells
 from citygrain.generation.requests import Level, check_counts, choose_sampler, list_seeds, read_levels
-from citygrain.generation.site import Ground, Site, find_bearing, locate_site, mark_kept_channels, read_site
+from citygrain.generation.site import (
+    Ground,
+    Site,
+    check_requests,
+    find_bearing,
+    locate_site,
+    mark_kept_channels,
+    read_site,
+    takes_one_window,
+)
 from citygrain.geo.vector_files import write_layers
 from citygrain.layouts import Layouts
 from citygrain.measures import MEASURES, measure
-from citygrain.networks.frame import BEARING, FRAME, find_condition
+from citygrain.networks.frame import BEARING, FRAME
 from citygrain.plot import make_sheet, save_figure
 from citygrain.plot.notebook import show_image, write_html
-from citygrain.protocols import Denoiser, Known, Sampler, Trained
-from citygrain.samplers.areas import Begin, keeps_parts
+from citygrain.protocols import DrawsWays, Known, Sampler, Trained
+from citygrain.samplers.areas import Begin
 from citygrain.support.console import show_progress_bar
 from citygrain.support.files import write_text
 
@@ -60,7 +69,7 @@ class Edit:
     site
         The site that was redrawn.
     requested
-        Condition → its requested value, in its unit; if it varies, the mean over the area.
+        Condition → its requested value, in its unit; if it varies, the mean over the site.
     kept
         Channels that were kept on the site, too.
     """
@@ -214,6 +223,7 @@ class Edit:
         for layout, part, key, unit, asked, value in table.itertuples(index=False):
             writer.writerow([layout, part, key, unit, f"{asked:.6g}" if math.isfinite(asked) else "", f"{value:.6g}"])
         write_text(out / "measured.csv", text.getvalue())
+        self.after.write_maps(out)
         save_figure(self.picture(), out / "sheet.png")
         return out
 
@@ -307,25 +317,21 @@ def edit(
     bearing = read_bearing(spec, conditions)
     if conditions.get(BEARING) is None and trained_on.frame == "streets":
         bearing = find_bearing(raster, spec, outline)
-    one_window = _takes_one_window(generator, chosen or generator.sampler, outline)
+    one_window = takes_one_window(generator, chosen or generator.sampler, outline)
     found = read_site(
-        raster, spec, outline, context_m, one_window=one_window, bearing=bearing, allow_unknown=trained_on.allow_unknown
-    )
-    fields = read_fields(spec, read_levels(conditions), found.grid)
+        raster, spec, outline, context_m, one_window=one_window, bearing=bearing,
+        allow_unknown=trained_on.allow_unknown, with_ways=isinstance(generator, DrawsWays),
+    )  # fmt: skip
+    levels = read_levels(conditions)
+    fields = read_fields(spec, levels, found.grid, found.free)
+    warn_of_open_cells(generator, fields, found.free)
     like = conditions.get("place")
-    return redraw(
+    redrawn = redraw(
         generator, found, fields, kept=keep, place=None if like is None else str(like), seeds=seeds,
         sampler=chosen, strength=strength, begin=begin, overlap=overlap, batch_size=batch_size,
     )  # fmt: skip
-
-
-def _takes_one_window(generator: Trained, sampler: Sampler, outline: BaseGeometry) -> bool:
-    """Tell whether a site is redrawn in one window: families that draw in turn draw as few windows as they can."""
-    if isinstance(generator, Denoiser):
-        return False
-    left, bottom, right, top = outline.bounds
-    fits = max(right - left, top - bottom) <= generator.spec.extent_m
-    return fits or not keeps_parts(generator, sampler)
+    maps = describe_site_maps(spec, levels, fields, found.free, len(seeds))
+    return replace(redrawn, layouts=replace(redrawn.layouts, requested_maps=maps))
 
 
 def redraw(
@@ -366,9 +372,10 @@ def redraw(
     """
     spec = generator.spec
     stays = mark_kept_channels(spec, [*([kept] if isinstance(kept, str) else kept), *site.unknown])
-    _check_requests(fields, site.unknown)
+    check_requests(fields, site.unknown)
     keep = torch.from_numpy(~site.free | stays[:, None, None])[None]
-    known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep)
+    ways = site.list_known_ways(np.array(spec.channels)[stays].tolist())
+    known = Known(torch.from_numpy(site.layout)[None].float() / 255, keep, None if ways is None else [ways])
     given = known.layout[:, [spec.channels.index(name) for name in spec.given]] if spec.given else None
     cells, names = [site.layout], [BEFORE]
     with show_progress_bar("redrawing the site", len(seeds)) as advance:
@@ -384,16 +391,9 @@ def redraw(
         np.stack(cells), spec.channels, spec.resolution_m, (site.grid,) * len(cells), tuple(names),
         raster_format=spec.raster_format,
     )  # fmt: skip
-    requested = {name: float(torch.as_tensor(field)[...].float().mean()) for name, field in fields.items()}
+    free = torch.from_numpy(site.free)
+    requested = {
+        name: float(field[free].nanmean()) if isinstance(field, torch.Tensor) and field.ndim else float(field)
+        for name, field in fields.items()
+    }
     return Edit(layouts, site, requested, (kept,) if isinstance(kept, str) else tuple(kept))
-
-
-def _check_requests(names: Iterable[str], unknown: Sequence[str]) -> None:
-    """Check that nothing is requested of channels that the place does not know."""
-    for name in set(names) & {*MEASURES, *FRAME}:
-        if lacking := [channel for channel in find_condition(name).channels if channel in unknown]:
-            raise ConditionError(
-                f"The place does not know what {name} is measured on, and it is not drawn there.",
-                expected="conditions of channels that the place knows",
-                got=f"{name}, of {', '.join(lacking)}",
-            )

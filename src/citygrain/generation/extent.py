@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from citygrain.errors import ConditionError, ConfigError
 from citygrain.generation.area import draw_area
 from citygrain.generation.fields import is_field, read_fields
 from citygrain.generation.georeference import Georeference, find_corner, lay_side_by_side, read_bearings
+from citygrain.generation.maps import describe_maps, warn_of_open_cells
 from citygrain.generation.requests import Level
 from citygrain.layouts import Layouts
 from citygrain.networks.frame import BEARING
@@ -27,6 +28,7 @@ def draw_areas(
     conditions: Mapping[str, Level],
     *,
     extent_m: Sequence[float] | None = None,
+    given: Callable[[tuple[int, int]], Layouts] | None = None,
     georeference: Georeference = Georeference(),
     sampler: Sampler | None = None,
     precision: str = SINGLE,
@@ -44,6 +46,9 @@ def draw_areas(
         What is requested, see `citygrain.generation.fields.read_fields`.
     extent_m
         Width and height of an area in metres; by default those of a window.
+    given
+        For a model that is given channels: reads the areas of a height and width in cells that the channels are taken
+        from, one for each seed. The areas lie there.
     georeference
         Where the first area lies.
     sampler
@@ -67,18 +72,25 @@ def draw_areas(
     spec = generator.spec
     place = conditions.get("place")
     asked_place = None if place is None else str(place)
-    corner = find_corner(generator, georeference, asked_place)
     shape = _cells(spec, extent_m)
-    bearings = [read_bearing(spec, conditions)] * len(seeds)
-    grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner, bearings=bearings))
+    known = None if given is None else given(shape)
+    if known is None:
+        corner = find_corner(generator, georeference, asked_place)
+        bearings = [read_bearing(spec, conditions)] * len(seeds)
+        grids = tuple(lay_side_by_side(shape, spec.resolution_m, len(seeds), corner, bearings=bearings))
+        channels = None
+    else:
+        grids, channels = known.grids, known.tensor[:1, [spec.channels.index(name) for name in spec.given]]
     fields = read_fields(spec, conditions, grids[0])
+    warn_of_open_cells(generator, fields)
     areas = []
     with show_progress_bar("drawing areas", len(seeds)) as advance:
         for seed in seeds:
             with use_precision(precision, find_device(generator)):
                 drawn = draw_area(
-                    generator, shape, fields, place=asked_place, seed=seed, sampler=sampler, batch_size=batch_size
-                )
+                    generator, shape, fields, given=channels, place=asked_place, seed=seed, sampler=sampler,
+                    batch_size=batch_size,
+                )  # fmt: skip
             areas.append(drawn.numpy())
             advance(1)
     return_freed_memory()
@@ -92,6 +104,8 @@ def draw_areas(
         seeds=tuple(seeds),
         requested=requested,
         raster_format=spec.raster_format,
+        given=known,
+        requested_maps=describe_maps(spec, conditions, [fields] * len(seeds)),
     )
 
 

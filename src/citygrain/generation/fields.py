@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.warp import reproject
 from torch import Tensor
 
-from citygrain.errors import ConditionError, DataError
+from citygrain.errors import ConditionError
+from citygrain.geo.painted_map import PaintedMap, is_painted
 from citygrain.geo.rasterize import Grid
 from citygrain.networks.frame import find_condition
 from citygrain.spec import Conditions, LayoutSpec
-
-RASTERS = (".tif", ".tiff", ".vrt", ".asc", ".img")
-"""Endings of raster files: a text with one of these endings is the path of a map of values."""
 
 TOWARDS = ("east", "north", "west", "south", "centre")
 
@@ -33,10 +27,40 @@ def varies(asked: Mapping[str, Any]) -> bool:
 
 def is_field(value: Any) -> bool:
     """Return whether a requested value varies over the area."""
-    return isinstance(value, Mapping) or (isinstance(value, str | Path) and Path(value).suffix.lower() in RASTERS)
+    return isinstance(value, Mapping) or is_painted(value)
 
 
-def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[str, float | Tensor]:
+def read_painted(name: str, value: Any) -> PaintedMap | None:
+    """Return the painted map that a requested value stands for: the path of one, `{map: path, …}`, or the map itself.
+
+    Raises
+    ------
+    ConditionError
+        For a setting that painted maps do not have.
+    """
+    if isinstance(value, PaintedMap):
+        return value
+    if is_painted(value):
+        return PaintedMap(value)
+    if not isinstance(value, Mapping) or "map" not in value:
+        return None
+    settings = {key: setting for key, setting in value.items() if key != "map"}
+    choices = [of.name for of in fields(PaintedMap) if of.name != "source"]
+    for key in settings:
+        if key not in choices:
+            raise ConditionError(f"The map of {name} has no such setting.", got=key, choices=choices)
+    if not is_painted(value["map"]):
+        raise ConditionError(
+            f"The map of {name} is no file that is known.",
+            expected="a GeoTIFF, a grey picture (PNG), or polygons (GeoPackage, GeoJSON)",
+            got=value["map"],
+        )
+    return PaintedMap(value["map"], **settings)
+
+
+def read_fields(
+    spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid, free: NDArray[np.bool_] | None = None
+) -> dict[str, float | Tensor]:
     """Read what is requested over an area: a number if it is the same everywhere, or else `(H, W)`, in the unit.
 
     Parameters
@@ -47,47 +71,53 @@ def read_fields(spec: LayoutSpec, asked: Mapping[str, Any], grid: Grid) -> dict[
         Condition → a number in its unit, a percentile `"p0"` … `"p100"`, None for no request, or how it varies.
         `{from, to, towards}` goes evenly from one value to the other, towards `east`, `north`, `west` or `south`.
         Towards the `centre` the value falls off exponentially with the distance from it, as densities of cities do
-        (Clark 1951); `from` is then the value in the middle of the nearest edge. The path of a georeferenced raster
-        gives the values of its first band; where the raster has no value, nothing is requested. `place` only decides
-        what a percentile means.
+        (Clark 1951); `from` is then the value in the middle of the nearest edge. A `PaintedMap`, its path or
+        `{map: path, …}` gives the value of each cell; where nothing is painted, nothing is requested. `place` only
+        decides what a percentile means.
     grid
         The area.
+    free
+        `(H, W)`: the cells of a site, see `PaintedMap.read`.
 
     Raises
     ------
     ConditionError
-        For a condition that the model does not know, or a way of varying that does not exist.
+        For a condition that the model does not know, a way of varying that does not exist, or values that the
+        condition cannot have.
     DataError
-        For a raster that cannot be read, or that does not overlap the area.
+        For a map that cannot be read, or that does not overlap the area.
 
     References
     ----------
     Clark, C. (1951). Urban population densities. Journal of the Royal Statistical Society A 114(4).
     """
+    # What the model knows as a map only, it is asked for in numbers, too.
+    known = replace(spec, scalars=tuple(dict.fromkeys([*spec.scalars, *spec.maps])))
 
     def number(name: str, value: Any) -> float:
-        request = Conditions.request(spec, 1, {name: value, "place": asked.get("place")})
-        return float(request.scalars[0, spec.scalars.index(name)])
+        request = Conditions.request(known, 1, {name: value, "place": asked.get("place")})
+        return float(request.scalars[0, known.scalars.index(name)])
 
-    fields: dict[str, float | Tensor] = {}
+    found: dict[str, float | Tensor] = {}
     for name, value in asked.items():
         if name == "place" or value is None:
             continue
-        if not is_field(value):
-            fields[name] = number(name, value)
-        elif isinstance(value, str | Path):
-            number(name, "p50")  # refuses a condition that the generator does not know
-            fields[name] = torch.from_numpy(_painted(Path(value), grid))
+        painted = read_painted(name, value)
+        if painted is not None:
+            number(name, 0)  # refuses a condition that the generator does not know
+            found[name] = torch.from_numpy(painted.read(name, find_condition(name).unit, grid, free))
+        elif not is_field(value):
+            found[name] = number(name, value)
         elif set(value) == {"from", "to", "towards"} and value["towards"] in TOWARDS and None not in value.values():
             start, end = (number(name, value[key]) for key in ("from", "to"))
-            fields[name] = torch.from_numpy(_varied(start, end, value["towards"], grid))
+            found[name] = torch.from_numpy(_varied(start, end, value["towards"], grid))
         else:
             raise ConditionError(
                 f"It is not clear how {name} varies.",
-                expected=f"{{from: …, to: …, towards: …}}, towards one of {', '.join(TOWARDS)}",
+                expected=f"{{from: …, to: …, towards: …}}, towards one of {', '.join(TOWARDS)}; or {{map: path, …}}",
                 got=dict(value),
             )
-    return fields
+    return found
 
 
 def measure_fields(layout: Tensor, spec: LayoutSpec) -> dict[str, Tensor]:
@@ -125,32 +155,3 @@ def _varied(start: float, end: float, towards: str, grid: Grid) -> NDArray[np.fl
         values = start + share * (end - start)
     result: NDArray[np.float32] = values.astype(np.float32)
     return result
-
-
-def _painted(path: Path, grid: Grid) -> NDArray[np.float32]:
-    """Resample the first band of a raster to a grid; NaN where the raster has no value."""
-    values = np.full((grid.height, grid.width), np.nan, np.float32)
-    try:
-        with rasterio.open(path) as painted:
-            if painted.crs is None:
-                raise DataError(f"{path} does not say where it lies.", expected="a georeferenced raster", got="no CRS")
-            band = painted.read(1, masked=True).astype(np.float32).filled(np.nan)
-            reproject(
-                band, values, src_transform=painted.transform, src_crs=painted.crs, src_nodata=np.nan,
-                dst_transform=grid.transform, dst_crs=grid.crs, dst_nodata=np.nan, resampling=Resampling.bilinear,
-            )  # fmt: skip
-            bounds = [round(v, 6) for v in painted.bounds]
-            crs = painted.crs.to_string()
-    except RasterioError as error:
-        raise DataError(
-            f"{path} cannot be read as a raster of values.",
-            expected="a number, a percentile such as p90, {from, to, towards}, or the path of a GeoTIFF",
-            got=error,
-        ) from error
-    if not np.isfinite(values).any():
-        raise DataError(
-            f"{path} holds nothing of the area.",
-            expected=f"values within {[round(v) for v in grid.bounds]} in {grid.crs}",
-            got=f"{bounds} in {crs}",
-        )
-    return values

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from citygrain.errors import ConfigError
+from citygrain.geo.painted_map import PaintedMap
 from citygrain.layouts import COLUMNS
 from citygrain.protocols import Generator, Sampler
 from citygrain.samplers.base import find_fitting_samplers
@@ -23,8 +24,8 @@ MOST = 2**31 - 1
 SEEDS = range(-(2**63), 2**64)
 """The seeds that torch takes."""
 
-Level = float | str | Path | Mapping[str, Any] | None
-"""One requested value: a number in its unit, a percentile such as `"p90"`, a raster's path, how it varies, or None."""
+Level = float | str | Path | Mapping[str, Any] | PaintedMap | None
+"""One requested value: a number in its unit, a percentile (`"p90"`), a map or its path, how it varies, or None."""
 
 Asked = Mapping[str, Level | Sequence[Level]]
 """Condition → its requested value, or a list of several values."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from citygrain.errors import ConfigError
 from citygrain.generation.extent import draw_areas
-from citygrain.generation.fields import varies
+from citygrain.generation.fields import is_field, read_fields, varies
 from citygrain.generation.georeference import Georeference, lay_grids, read_bearings
-from citygrain.generation.given import Given, read_given_windows
+from citygrain.generation.given import Given, read_given_area, read_given_windows
+from citygrain.generation.maps import add_maps, describe_maps, takes_maps
 from citygrain.generation.requests import (
     Asked,
     check_counts,
@@ -100,31 +102,27 @@ def sample(
     spec, chosen = generator.spec, choose_sampler(generator, sampler)
     place = combined[0].get("place")
     asked_place = None if place is None else str(place)
-    if extent_m is not None or varies(conditions):
+    if spec.given:
+        _check_place(conditions, georeference)
+    mapped = extent_m is None and takes_maps(spec, conditions)
+    if extent_m is not None or (varies(conditions) and not mapped):
         _check_areas(conditions, len(combined), attempts)
+        around = None
+        if spec.given and given.at is not None:
+            where = given.place or asked_place or spec.places[0]
+            around = partial(read_given_area, generator, n, given.at, place=where, data=data)
         return draw_areas(
-            generator, seeds, combined[0], extent_m=extent_m, georeference=georeference, sampler=chosen,
-            precision=precision, batch_size=batch_size,
+            generator, seeds, combined[0], extent_m=extent_m, given=around, georeference=georeference,
+            sampler=chosen, precision=precision, batch_size=batch_size,
         )  # fmt: skip
     columns = count_columns(conditions, n)
     windows, known = None, None
     if spec.given:
-        if conditions.get(BEARING) is not None:
-            raise ConfigError(
-                "These layouts lie where their given channels are.",
-                got={BEARING: conditions[BEARING]},
-                remedy=f"leave out {BEARING}: it is that of the given streets",
-            )
-        if georeference.said:
-            raise ConfigError(
-                "These layouts lie where their given channels are.",
-                got=georeference.said,
-                remedy="leave out georeference.*, and choose where by given.place",
-            )
         windows = read_given_windows(generator, n, given, place=asked_place, data=data)
         channels = windows.tensor
         known = {name: channels[:, spec.channels.index(name)] for name in spec.given}
-    asked = Conditions.cat([Conditions.request(spec, n, one, known) for one in combined])
+    plain = [{name: value for name, value in one.items() if not is_field(value)} for one in combined]
+    asked = Conditions.cat([Conditions.request(spec, n, one, known) for one in plain])
     if windows is None:
         grids = lay_grids(
             generator, len(asked), georeference, place=asked_place, columns=columns,
@@ -132,12 +130,39 @@ def sample(
         )  # fmt: skip
     else:
         grids = windows.grids * len(combined)
+    maps = None
+    if mapped:
+        varied = [
+            {name: value for name, value in one.items() if name == "place" or is_field(value)} for one in combined
+        ]
+        # Layouts that lie side by side have the same map, where the first of them lies.
+        wheres = [grids[0]] if windows is None else windows.grids
+        fields = [read_fields(spec, one, where) for one in varied for where in wheres]
+        if windows is None:
+            fields = [one for one in fields for _ in range(n)]
+        asked, maps = add_maps(generator, asked, fields), describe_maps(spec, conditions, fields)
     # Every combination has the same seeds, so that layouts differ by what is requested only.
     drawn = draw(
         generator, asked, [*seeds] * len(combined), sampler=chosen, attempts=attempts, precision=precision,
         batch_size=batch_size, show_progress=show_progress, grids=grids, columns=columns,
     )  # fmt: skip
-    return replace(drawn, given=windows)
+    return replace(drawn, given=windows, requested_maps=maps)
+
+
+def _check_place(conditions: Asked, georeference: Georeference) -> None:
+    """Refuse to say where layouts lie that lie where their given channels are."""
+    if conditions.get(BEARING) is not None:
+        raise ConfigError(
+            "These layouts lie where their given channels are.",
+            got={BEARING: conditions[BEARING]},
+            remedy=f"leave out {BEARING}: it is that of the given streets",
+        )
+    if georeference.said:
+        raise ConfigError(
+            "These layouts lie where their given channels are.",
+            got=georeference.said,
+            remedy="leave out georeference.*, and choose where by given.place",
+        )
 
 
 def _check_areas(conditions: Asked, combined: int, attempts: int) -> None:

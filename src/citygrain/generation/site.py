@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,19 +14,24 @@ import shapely
 import torch
 from numpy.typing import NDArray
 from pyproj import Transformer
-from rasterio.features import geometry_mask
+from rasterio.features import geometry_mask, shapes
 from scipy import ndimage
 from shapely.geometry.base import BaseGeometry
 
 from citygrain.data.cityraster import CityRaster
 from citygrain.data.rules import list_common_channels
-from citygrain.errors import CapabilityError, ConfigError, DataError
-from citygrain.geo.layers import find_parts, select_channels
+from citygrain.data.ways import CityStrokes
+from citygrain.errors import CapabilityError, ConditionError, ConfigError, DataError
+from citygrain.geo.drawn_ways import DrawnWays
+from citygrain.geo.layers import RASTER_FORMAT, find_parts, select_channels
 from citygrain.geo.place import Place
-from citygrain.geo.raster_files import COMPLETE
+from citygrain.geo.raster_files import COMPLETE, WAYS
 from citygrain.geo.rasterize import Grid
-from citygrain.geo.stroke_code import FRAMED
-from citygrain.networks.frame import find_frames, to_bearing
+from citygrain.geo.stroke_code import FRAMED, KINDS
+from citygrain.measures import MEASURES
+from citygrain.networks.frame import FRAME, find_condition, find_frames, to_bearing
+from citygrain.protocols import Denoiser, Sampler, Trained
+from citygrain.samplers.areas import keeps_parts
 from citygrain.spec import LayoutSpec
 
 Ground: TypeAlias = str | Path | BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries
@@ -47,12 +52,28 @@ class Site:
         Where the layout lies.
     unknown
         The channels that the place does not know. They are empty, and are not drawn.
+    ways
+        The ways of the place as lines, with those of the site; None where only cells are known.
     """
 
     layout: NDArray[np.uint8]
     free: NDArray[np.bool_]
     grid: Grid
     unknown: tuple[str, ...] = ()
+    ways: DrawnWays | None = None
+
+    def list_known_ways(self, kept: Sequence[str]) -> DrawnWays | None:
+        """Return the lines around the site, and the whole lines of kept channels."""
+        if self.ways is None:
+            return None
+        cells = shapes(self.free.astype(np.uint8), self.free)
+        outline = shapely.union_all([shapely.geometry.shape(part) for part, _ in cells])
+        ground = shapely.transform(outline, lambda xy: xy * self.grid.resolution_m)
+        stays = np.isin(self.ways.kind, kept)
+        lines = np.where(stays, self.ways.lines, shapely.difference(self.ways.lines, ground))
+        parts, of = shapely.get_parts(lines, return_index=True)
+        some = shapely.length(parts) > 0
+        return DrawnWays(self.ways.kind[of[some]], parts[some], self.ways.apart[of[some]])
 
 
 def locate_site(
@@ -150,6 +171,7 @@ def read_site(
     one_window: bool = False,
     bearing: float = 0.0,
     allow_unknown: bool = False,
+    with_ways: bool = False,
 ) -> Site:
     """Read a site and its surroundings from a prepared place.
 
@@ -170,6 +192,8 @@ def read_site(
         those of windows in training, and what lies beyond the place is empty.
     allow_unknown
         Whether the place may not know some of the channels. They are empty then.
+    with_ways
+        Whether the ways are read as lines, too, if the place holds them.
 
     Raises
     ------
@@ -224,7 +248,18 @@ def read_site(
         raise DataError(f"The source of {raster.name} has no data at this site.", got=[round(v) for v in site.bounds])
     layout = select_channels(there, raster.channels, channels, spec.raster_format)
     layout[[channels.index(name) for name in unknown]] = 0
-    return Site(layout, free, grid, unknown)
+    return Site(layout, free, grid, unknown, _read_ways(raster, spec, grid) if with_ways else None)
+
+
+def _read_ways(raster: CityRaster, spec: LayoutSpec, grid: Grid) -> DrawnWays | None:
+    """Return the lines that touch a grid; None where a place holds none, or where channels are of another format."""
+    if not (raster.path / WAYS).is_file() or spec.raster_format != RASTER_FORMAT:
+        return None
+    kinds = [name for name in KINDS if name in spec.channels]
+    city = CityStrokes(raster, kinds)
+    near = shapely.intersects(city.lines, grid.outline)
+    lines = shapely.transform(city.lines[near], lambda xy: grid.to_cells(xy) * grid.resolution_m)
+    return DrawnWays(np.array(kinds)[city.kind[near]], lines, city.apart[near])
 
 
 def _read_turned(raster: CityRaster, grid: Grid) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -290,3 +325,29 @@ def mark_kept_channels(spec: LayoutSpec, names: Sequence[str]) -> NDArray[np.boo
     if len(set(names)) == len(spec.channels):
         raise ConfigError("All channels are kept, so that nothing is redrawn.", got=", ".join(names))
     return np.array([name in names for name in spec.channels])
+
+
+def check_requests(names: Iterable[str], unknown: Sequence[str]) -> None:
+    """Check that nothing is requested of channels that the place does not know.
+
+    Raises
+    ------
+    ConditionError
+        For the name of a condition that needs one of the unknown channels.
+    """
+    for name in set(names) & {*MEASURES, *FRAME}:
+        if lacking := [channel for channel in find_condition(name).channels if channel in unknown]:
+            raise ConditionError(
+                f"The place does not know what {name} is measured on, and it is not drawn there.",
+                expected="conditions of channels that the place knows",
+                got=f"{name}, of {', '.join(lacking)}",
+            )
+
+
+def takes_one_window(generator: Trained, sampler: Sampler, outline: BaseGeometry) -> bool:
+    """Tell whether a site is redrawn in one window: families that draw in turn draw as few windows as they can."""
+    if isinstance(generator, Denoiser):
+        return False
+    left, bottom, right, top = outline.bounds
+    fits = max(right - left, top - bottom) <= generator.spec.extent_m
+    return fits or not keeps_parts(generator, sampler)

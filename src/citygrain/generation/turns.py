@@ -50,8 +50,8 @@ def draw_in_turn(
 ) -> Tensor:
     """Draw the windows of an area in turn, each around what is known and what those before it have drawn.
 
-    Ways that were drawn as lines are handed on as lines. Those of which only cells are known are traced once, so that
-    all windows see the same lines.
+    Ways that are known or were drawn as lines are handed on as lines. Those of which only cells are known are traced
+    once, so that all windows see the same lines.
     """
     device = find_device(generator)
     shape = (1, len(generator.spec.channels), tiling.height, tiling.width)
@@ -60,14 +60,17 @@ def draw_in_turn(
     seeds = [seed]
     if len(tiling) > 1:
         seeds = torch.randint(2**62, (len(tiling),), generator=torch.Generator().manual_seed(seed)).tolist()
-    lines = _AreaWays(generator.spec, tiling, layout * keep) if isinstance(generator, DrawsWays) else None
+    lines = None
+    if isinstance(generator, DrawsWays):
+        ways = known.ways[0] if known is not None and known.ways else _trace_known(generator.spec, layout * keep)
+        lines = _AreaWays(generator.spec, tiling, ways)
     for turn in tiling.list_turns():
         missing = [number for number in turn if not tiling.cut(keep, [number]).all()]
         made: list[DrawnWays] = []
         for start in range(0, len(missing), batch_size):
             numbers = missing[start : start + batch_size]
-            ways = None if lines is None else [lines.cut(number) for number in numbers]
-            here = Known(tiling.cut(layout, numbers).to(device), tiling.cut(keep, numbers).to(device), ways)
+            given = None if lines is None else [lines.cut(number) for number in numbers]
+            here = Known(tiling.cut(layout, numbers).to(device), tiling.cut(keep, numbers).to(device), given)
             around = sampler if known is None and not here.keep.any() else Inpaint(sampler, here)
             noise = Noise([seeds[number] for number in numbers], device)
             conditions = asked[torch.tensor(numbers)].to(device)
@@ -87,6 +90,11 @@ def draw_in_turn(
     return compose((layout[0] * 255).round().to(torch.uint8), known)
 
 
+def _trace_known(spec: LayoutSpec, layout: Tensor) -> DrawnWays:
+    """Trace the ways of what is known of an area, `(1, C, H, W)`."""
+    return trace_ways(layout[0].float().cpu().numpy(), spec.channels, spec.resolution_m, spec.channels)
+
+
 class _AreaWays:
     """The ways of an area as lines: those that are known, and those of the windows that have been drawn.
 
@@ -96,13 +104,12 @@ class _AreaWays:
         Of the generator.
     tiling
         The windows.
-    layout
-        `(1, C, H, W)`: what is known of the area, and nothing elsewhere. Its ways are traced.
+    ways
+        Those that are known.
     """
 
-    def __init__(self, spec: LayoutSpec, tiling: Tiling, layout: Tensor) -> None:
-        self.spec, self.tiling = spec, tiling
-        self.ways = trace_ways(layout[0].float().cpu().numpy(), spec.channels, spec.resolution_m, spec.channels)
+    def __init__(self, spec: LayoutSpec, tiling: Tiling, ways: DrawnWays) -> None:
+        self.spec, self.tiling, self.ways = spec, tiling, ways
 
     def cut(self, number: int) -> DrawnWays:
         """Return the ways of a window."""

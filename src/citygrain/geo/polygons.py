@@ -41,6 +41,11 @@ SQUARE = 0.75
 FAITHFUL = 0.12
 """A shape whose area would change by more than this share keeps its outline."""
 
+DRIFT = 0.11
+"""A shape keeps its outline where it would move by more than this many cells on average: between the two outlines of a
+shape of right angles lie its rounded corners; between those of an oval, or of a slanted wall and the steps that stand
+for it, lies more."""
+
 REACH = 2.0
 """A shape keeps its outline where a corner would lie more than this many cells from where the outline turns."""
 
@@ -123,7 +128,7 @@ def restore_corners(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
 
     A shape's two directions are those that its edges, weighted by their squared lengths, agree on best. Edges near
     them become walls through their middles, rounded corners become the crossing of two walls, and small slanted steps
-    become square ones.
+    become square ones. A shape that would move by more than its rounded corners say is not made of right angles.
     """
     if not len(shapes):
         return shapes
@@ -142,6 +147,8 @@ def restore_corners(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
     new = np.array([turned[i] is not rings[i] for i in first])
     area = shapely.area(shapes)
     new &= shapely.is_valid(made) & (np.abs(shapely.area(made) - area) <= FAITHFUL * area)
+    between = shapely.area(shapely.symmetric_difference(made[new], shapes[new]))
+    new[new] = between <= DRIFT * shapely.length(shapes[new])
     made = np.where(new, made, shapes)
     return _resolve_overlaps(made, shapes, new)
 

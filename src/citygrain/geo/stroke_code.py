@@ -128,10 +128,18 @@ class Written:
             x, y = y, -x
         return replace(self, xy=np.stack([x, y], 1), bearing=bearing).ordered(grid_m)
 
-    def ordered(self, grid_m: float, late: Bools | None = None) -> Written:
+    def ordered(self, grid_m: float, late: Bools | None = None, chance: Floats | None = None) -> Written:
         """Return the strokes in canonical order, each in its canonical direction.
 
-        Late ones, `(N,)`, follow the others of their kind, in canonical order among themselves.
+        Parameters
+        ----------
+        grid_m
+            Distance of positions.
+        late
+            `(N,)`: strokes that follow the others of their kind, in the same order among themselves.
+        chance
+            `(N,)`: strokes of one kind and length class stand in the order of these numbers; None orders them by
+            direction and place.
         """
         if not len(self):
             return self
@@ -145,8 +153,8 @@ class Written:
         across = np.where(upright, middle[:, 0], middle[:, 1])
         along = np.where(upright, middle[:, 1], middle[:, 0])
         rank = (length[:, None] < np.array(LENGTHS_M)).sum(1)
-        after = np.zeros(count, bool) if late is None else late
-        order = np.lexsort((along, across, upright, rank, after, self.kind, ~self.given))
+        after, mixed = np.zeros(count, bool) if late is None else late, np.zeros(count) if chance is None else chance
+        order = np.lexsort((along, across, upright, mixed, rank, after, self.kind, ~self.given))
         place = np.empty(count, np.int64)
         place[order] = np.arange(count)
         partners = np.where(self.partners >= 0, place[self.partners], -1)[order]

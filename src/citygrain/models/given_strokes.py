@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from citygrain.geo.stroke_code import StrokeCode, Written
@@ -78,6 +80,84 @@ def delay_strokes(window: Written, grid_m: float, share: float, chances: NDArray
     """
     late = (chances < share) & ~window.given
     return window.ordered(grid_m, late) if late.any() else window
+
+
+def shuffle_strokes(window: Written, grid_m: float, share: float, chances: NDArray[np.float64]) -> Written:
+    """Put the strokes of each kind and length class in a random order, and a share of each kind behind the others.
+
+    In canonical order the strokes of a class sweep over the window. A network that has drawn too few on its way meets
+    what is asked for at the end of the way, where they crowd. In a random order each may lie anywhere.
+
+    Parameters
+    ----------
+    window, grid_m, share
+        See `delay_strokes`.
+    chances
+        `(2, N)` uniform random numbers.
+    """
+    drawn = ~window.given
+    return window.ordered(grid_m, (chances[0] < share) & drawn, chances[1] * drawn)
+
+
+class Varied(NamedTuple):
+    """Windows as they are learned from.
+
+    Attributes
+    ----------
+    windows
+        The strokes; given ones are marked.
+    kept
+        Kinds that are given on the site, too.
+    sites
+        `(B, 4)` what is drawn, `(left, top, right, bottom)` in half windows from the middle.
+    shuffled
+        Which windows stand in a random order.
+    """
+
+    windows: Sequence[Written]
+    kept: Sequence[Sequence[int]]
+    sites: NDArray[np.float64]
+    shuffled: Sequence[bool]
+
+    @classmethod
+    def whole(cls, windows: Sequence[Written]) -> Varied:
+        """Return windows of which nothing is given, in canonical order."""
+        return cls(windows, [[]] * len(windows), np.tile(WHOLE, (len(windows), 1)), [False] * len(windows))
+
+
+def vary_windows(
+    code: StrokeCode, windows: Sequence[Written], symmetry: Sequence[int], *, reorder: bool, shuffled: float
+) -> Varied:
+    """Turn each window to one of the 8 symmetries, give a part of some of them, and change their order.
+
+    Parameters
+    ----------
+    code
+        How strokes are written.
+    windows, symmetry
+        The windows, and what each is turned to.
+    reorder
+        Whether the order changes; else it is canonical.
+    shuffled
+        Share of the windows that stand in a random order then.
+    """
+    chance = torch.rand(len(windows), CHANCES).tolist()
+    parted = [
+        give_part(code, one.turned(turned, code.grid_m), numbers)
+        for one, turned, numbers in zip(windows, symmetry, chance, strict=True)
+    ]
+    made, kept, sites = (list(part) for part in zip(*parted, strict=True))
+    mixed = [False] * len(windows)
+    if reorder:
+        shares = (LATE_MOST * (1 - torch.rand(len(windows)) / LATE_WINDOWS)).tolist()
+        mixed = (torch.rand(len(windows)) < shuffled).tolist()
+        for i, (one, share) in enumerate(zip(made, shares, strict=True)):
+            chances = torch.rand(2, len(one)).numpy()
+            if mixed[i]:
+                made[i] = shuffle_strokes(one, code.grid_m, share, chances)
+            else:
+                made[i] = delay_strokes(one, code.grid_m, share, chances[0])
+    return Varied(made, kept, np.array(sites), mixed)
 
 
 def draw_site(chance: Sequence[float], half: float) -> tuple[float, float, float, float]:

@@ -18,12 +18,13 @@ from citygrain.data.transforms import turn
 from citygrain.errors import ConfigError
 from citygrain.geo.drawn_ways import DrawnWays
 from citygrain.geo.layers import WIDTHS
-from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode, Written
+from citygrain.geo.stroke_code import KINDS, Frame, StrokeCode
 from citygrain.geo.stroke_drawing import draw_strokes, trace_strokes
 from citygrain.geo.window_strokes import Strokes
 from citygrain.measures import MEASURES
-from citygrain.models.given_strokes import CHANCES, LATE_MOST, LATE_WINDOWS, WHOLE, delay_strokes, give_part
+from citygrain.models.given_strokes import Varied, vary_windows
 from citygrain.models.length_budget import LengthBudget
+from citygrain.models.stroke_reader import StepReader
 from citygrain.networks.blocks import FourierFeatures
 from citygrain.networks.conditioner import ConditionEmbedding, ConditionPlanes
 from citygrain.networks.stroke_network import Steps
@@ -36,7 +37,6 @@ from citygrain.networks.stroke_steps import (
     count_sections,
     write_text,
 )
-from citygrain.networks.transformer import Past
 from citygrain.protocols import Known, Noise, Sampler
 from citygrain.samplers.stroke_plan import Plan, plan_window
 from citygrain.samplers.strokes import DrawStrokes
@@ -73,6 +73,9 @@ class StrokeTransformer(nn.Module):
         How ways are written, see `citygrain.geo.stroke_code.StrokeCode`.
     account
         Whether the network is told what remains of each length that is asked for.
+    shuffled
+        Share of the training windows whose strokes stand in a random order within their kind and length class. Above
+        0, strokes are drawn in such an order, too.
 
     Attributes
     ----------
@@ -97,6 +100,7 @@ class StrokeTransformer(nn.Module):
         frame: Frame = "streets",
         rows: int = 448,
         account: bool = True,
+        shuffled: float = 0.0,
     ) -> None:
         super().__init__()
         strange = [name for name in spec.channels if name not in KINDS]
@@ -112,6 +116,7 @@ class StrokeTransformer(nn.Module):
         kinds = tuple(kind for kind in KINDS if kind in spec.channels)
         self.code = StrokeCode(kinds, spec.extent_m, grid_m, tolerance_m, frame, rows)
         self.account = account
+        self.shuffled = shuffled
         self.budget = LengthBudget(spec, self.lengths)
         self.conditioner = ConditionEmbedding(spec, embedding)
         self.planes = ConditionPlanes(spec) if spec.maps else None
@@ -201,17 +206,17 @@ class StrokeTransformer(nn.Module):
         a weight of its own in training. It is not learned from mirrored windows: their bearing is not one of the place.
         """
         symmetry = torch.randint(8, (len(code),)).tolist()
-        written, kept, sites = self._vary(code, symmetry)
+        windows = [self.code.from_code(one) for one in code.cpu().numpy()]
+        varied = vary_windows(self.code, windows, symmetry, reorder=self.training, shuffled=self.shuffled)
         if self.spec.maps:
             maps = torch.stack([turn(one, s) for one, s in zip(conditions.maps, symmetry, strict=True)])
             conditions = replace(conditions, maps=maps)
-        nll, parts, count = self._measure_surprise(
-            written, kept, sites, conditions, framed=[one.bit_count() % 2 == 0 for one in symmetry]
-        )
+        framed = [one.bit_count() % 2 == 0 for one in symmetry]
+        nll, parts, count = self._measure_surprise(varied, conditions, framed)
         total = count.sum().clamp_min(1)
         frame, frames = parts.pop("frame"), parts.pop("frames").clamp_min(1)
         means = {name: part / total for name, part in parts.items()}
-        whole = torch.tensor([not one.given.any() for one in written], device=nll.device)
+        whole = torch.tensor([not one.given.any() for one in varied.windows], device=nll.device)
         window = (nll * whole).sum() / whole.sum().clamp_min(1)
         more = (FRAME_WEIGHT - 1) * frame if self.training else 0.0
         means["frame"] = frame.detach() / frames
@@ -221,7 +226,7 @@ class StrokeTransformer(nn.Module):
     def log_likelihood(self, layout: Tensor, conditions: Conditions) -> Tensor:
         """Return the log-likelihood `(B,)`, in nats, of the strokes that are traced in layouts."""
         written = [self.code.from_code(one) for one in self.to_code(layout).cpu().numpy()]
-        nll, _, _ = self._measure_surprise(written, [[]] * len(written), np.tile(WHOLE, (len(written), 1)), conditions)
+        nll, _, _ = self._measure_surprise(Varied.whole(written), conditions, [True] * len(written))
         return -nll
 
     @torch.no_grad()
@@ -258,14 +263,14 @@ class StrokeTransformer(nn.Module):
         return StepReader(self, conditions, site)
 
     def plan(self, known: Known, kinds: NDArray[np.bool_]) -> list[Plan]:
-        """Return the strokes that are given where layouts are known, and where others may be drawn.
-
-        Only `kinds`, `(B, K)`, are drawn: those that the places which are asked for know, see `list_known`.
-        """
+        """Return what is given where layouts are known; only `kinds` that their places know, `(B, K)`, are drawn."""
         cells = (known.layout * known.keep).float().cpu().numpy()
         kept = known.keep.cpu().numpy()
         ways: Sequence[DrawnWays | None] = known.ways or [None] * len(cells)
-        return [plan_window(self.code, self.spec, *one) for one in zip(cells, kept, kinds, ways, strict=True)]
+        return [
+            plan_window(self.code, self.spec, *one, shuffled=self.shuffled > 0)
+            for one in zip(cells, kept, kinds, ways, strict=True)
+        ]
 
     def list_known(self, conditions: Conditions) -> NDArray[np.bool_]:
         """Return which kinds the places that are asked for know, `(B, K)`.
@@ -308,20 +313,15 @@ class StrokeTransformer(nn.Module):
         return logits
 
     def _measure_surprise(
-        self,
-        written: list[Written],
-        kept: list[list[int]],
-        sites: Floats,
-        conditions: Conditions,
-        framed: Sequence[bool] | None = None,
+        self, varied: Varied, conditions: Conditions, framed: Sequence[bool]
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return the surprise of windows `(B,)` in nats, its parts summed, and how many steps they are of `(B,)`.
 
         Windows with as many steps are read together: the time for one grows with the longest.
         """
         texts = [
-            write_text(one, self.code, stays, framed=drawn)
-            for one, stays, drawn in zip(written, kept, framed or [True] * len(written), strict=True)
+            write_text(one, self.code, kept, framed=drawn, shuffled=shuffled)
+            for one, kept, shuffled, drawn in zip(varied.windows, varied.kept, varied.shuffled, framed, strict=True)
         ]
         order = sorted(range(len(texts)), key=lambda i: len(texts[i].op))
         device = conditions.scalars.device
@@ -334,7 +334,7 @@ class StrokeTransformer(nn.Module):
             steps, target = Steps(*(part.to(device) for part in steps)), target.to(device)
             asked = conditions[index]
             steps = self.add_account(steps, drawn.to(device), asked)
-            site = torch.as_tensor(sites[rows], dtype=torch.float32, device=device)
+            site = torch.as_tensor(varied.sites[rows], dtype=torch.float32, device=device)
             modulation = self.network.modulate(self.embed_conditions(asked, site))
             known = self.network(Steps(*(part[:, :-1] for part in steps)), modulation)
             target = target[:, :-1]
@@ -354,50 +354,3 @@ class StrokeTransformer(nn.Module):
             parts["frame"] = parts["frame"] + (of_x + of_y)[op == FRAME].sum()
             parts["frames"] = parts["frames"] + (op == FRAME).sum()
         return surprise, parts, count
-
-    def _vary(self, code: Tensor, symmetry: list[int]) -> tuple[list[Written], list[list[int]], Floats]:
-        """Turn each window to one of the 8 symmetries, give a part of some of them, and delay strokes in training."""
-        chance = torch.rand(len(code), CHANCES).tolist()
-        parted = [
-            give_part(self.code, self.code.from_code(one).turned(turned, self.code.grid_m), numbers)
-            for one, turned, numbers in zip(code.cpu().numpy(), symmetry, chance, strict=True)
-        ]
-        written, kept, sites = zip(*parted, strict=True)
-        if self.training:
-            shares = LATE_MOST * (1 - torch.rand(len(code)) / LATE_WINDOWS)
-            written = tuple(
-                delay_strokes(one, self.code.grid_m, share, torch.rand(len(one)).numpy())
-                for one, share in zip(written, shares.tolist(), strict=True)
-            )
-        return list(written), list(kept), np.array(sites)
-
-
-class StepReader:
-    """Reads texts step by step, and remembers keys and values of the steps it has read.
-
-    Parameters
-    ----------
-    model
-        The model.
-    conditions, site
-        One for each text, see `StrokeTransformer.embed_conditions`.
-    """
-
-    def __init__(self, model: StrokeTransformer, conditions: Conditions, site: Tensor) -> None:
-        self.model, self.conditions = model, conditions
-        self.modulation = model.network.modulate(model.embed_conditions(conditions, site))
-        steps = 2 + model.code.rows + 2 * len(model.code.kinds)
-        self.pasts = [Past(steps) for _ in model.network.blocks]
-
-    def read(self, steps: Steps, drawn: Tensor) -> Tensor:
-        """Read one step `(B, 1)` of each text, without its account; return what is known then, `(B, width)`."""
-        whole = self.model.add_account(steps, drawn, self.conditions)
-        known: Tensor = self.model.network(whole, self.modulation, self.pasts)[:, 0]
-        return known
-
-    def select(self, rows: Tensor) -> None:
-        """Forget all texts but some."""
-        self.conditions = self.conditions[rows]
-        self.modulation = [tuple(part[rows] for part in parts) for parts in self.modulation]
-        for past in self.pasts:
-            past.select(rows)

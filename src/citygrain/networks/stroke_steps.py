@@ -70,7 +70,9 @@ def count_sections(kinds: int) -> int:
     return 2 * kinds + 2
 
 
-def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, framed: bool = True) -> Text:
+def write_text(
+    written: Written, code: StrokeCode, kept: Sequence[int] = (), *, framed: bool = True, shuffled: bool = False
+) -> Text:
     """Return the steps that draw the strokes of a window.
 
     Parameters
@@ -83,6 +85,8 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, 
         Kinds that are not drawn: they are given.
     framed
         Whether the frame is drawn. Where strokes are given, it is not: it is theirs.
+    shuffled
+        Whether the strokes of a length class stand in no order. The first step tells it.
     """
     kinds = len(code.kinds)
     own = [k for k in range(kinds) if written.known[k] and k not in kept]
@@ -117,6 +121,7 @@ def write_text(written: Written, code: StrokeCode, kept: Sequence[int] = (), *, 
     section = sections[after]
     section[0] = 2 * kinds + 1
     vertex, number = np.zeros(length, np.int64), np.zeros(length, np.int64)
+    vertex[0] = shuffled
     if vertices:
         vertex[at] = np.arange(vertices) - written.first[written.stroke] + 1
         first_of = np.searchsorted(place[of_stroke], np.arange(last_section))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from citygrain.errors import CapabilityError, ConfigError
@@ -67,7 +68,8 @@ class DrawParts(HandleSampler[HasParts]):
             before = ask_part(model.densities, spec, conditions, layout)
             drawn = model.densities.sample(before, noise=noise.fork(1), sampler=self.densities)
             names, of = list_drawn_maps(model), model.ground.spec
-            asked = _add_maps(asked, of, maps_unchecked(drawn, model.densities.spec.channels, of.map_px, names))
+            maps = maps_unchecked(drawn, model.densities.spec.channels, of.map_px, names)
+            asked = _add_maps(asked, of, maps, conditions.translate(spec, of))
         drawn = model.ground.sample(asked, noise=noise.fork(2), sampler=self.ground)
         layout[:, find_channels(spec, model.ground.spec)] = drawn.to(layout)
         return layout, ways
@@ -81,6 +83,8 @@ def find_channels(spec: LayoutSpec, part: LayoutSpec) -> list[int]:
 def ask_part(part: Generator, spec: LayoutSpec, conditions: Conditions, layout: Tensor) -> Conditions:
     """Return what a part is asked for: what it knows of the requests, and the given channels of whole layouts.
 
+    A part is asked for whole maps. Of a map with open cells (NaN) it is not asked.
+
     Parameters
     ----------
     part
@@ -91,6 +95,9 @@ def ask_part(part: Generator, spec: LayoutSpec, conditions: Conditions, layout: 
         `(B, C, H, W)`: what has been drawn of the whole layouts.
     """
     asked = conditions.translate(spec, part.spec)
+    if asked.maps.numel():
+        whole = asked.maps.isfinite().all(-1).all(-1)
+        asked = replace(asked, maps=asked.maps.nan_to_num(), maps_present=asked.maps_present & whole)
     if not part.spec.given:
         return asked
     given = layout[:, [spec.channels.index(name) for name in part.spec.given]]
@@ -103,13 +110,14 @@ def list_drawn_maps(model: HasParts) -> tuple[str, ...]:
     return tuple(name for name in model.ground.spec.maps if {*find_condition(name).channels} <= channels)
 
 
-def _add_maps(conditions: Conditions, spec: LayoutSpec, drawn: Mapping[str, Tensor]) -> Conditions:
-    """Ask for the maps that were drawn, where no map was asked for."""
+def _add_maps(conditions: Conditions, spec: LayoutSpec, drawn: Mapping[str, Tensor], asked: Conditions) -> Conditions:
+    """Ask for the maps that were drawn, on the cells of which nothing was asked: without a map, and where it is NaN."""
     maps, present = conditions.maps.clone(), conditions.maps_present.clone()
     for name, values in drawn.items():
         column = spec.maps.index(name)
-        free = ~present[:, column]
-        maps[free, column], present[free, column] = values[free].to(maps), True
+        painted = asked.maps[:, column].isfinite() & asked.maps_present[:, column, None, None]
+        maps[:, column] = torch.where(painted, asked.maps[:, column], values.to(maps))
+        present[:, column] = True
     return replace(conditions, maps=maps, maps_present=present)
 
 

@@ -65,7 +65,7 @@ class Pen:
         self.current: Stroke | None = None
         self.bearing = self.strength = 0
         self.op, self.x, self.y, self.placed = BEGIN, code.reach, code.reach, False
-        self.section, self.vertex, self.number = 2 * kinds + 1, 0, 0
+        self.section, self.vertex, self.number = 2 * kinds + 1, int(plan.shuffled), 0
         self.moves, self.drawn = np.zeros(MOVES, np.float32), np.zeros(kinds, np.float32)
         self.along, self.vertices, self.done, self.enters = 0.0, 0, False, False
         self.canvas: Bools = np.zeros((self.size, self.size), bool)  # where the next operation may be done
@@ -135,11 +135,16 @@ class Pen:
         return bool((self.beside & (self.near > 0)).any())
 
     def _compare_lengths(self) -> tuple[bool, bool]:
-        """Tell whether too little has been drawn of a length that is asked for, and whether nothing is missing."""
+        """Tell whether too little has been drawn of a length that is asked for, and whether nothing is missing.
+
+        Less than the mean stroke of this kind is not too little: what remains would be a stub of a main road.
+        """
         if self.plan.account is None:
             return False, False
         missing = self.plan.account.find_missing(self.sections, self.section, self.drawn)
-        return bool((missing > self.plan.account.shortfall).any()), len(missing) > 0 and bool((missing <= 0).all())
+        usual = self.drawn[self.section] / self.number if self.number else np.inf
+        short = max(self.plan.account.shortfall, usual)
+        return bool((missing > short).any()), len(missing) > 0 and bool((missing <= 0).all())
 
     def _has_room(self, vertices: int) -> bool:
         """Tell whether a code has room for some vertices, and for a stroke at each entry that waits."""
@@ -233,6 +238,7 @@ class Pen:
         if op < INNER or op >= LAST:
             x, y = self._snap(op, x, y)
         if op == FRAME:
+            self.vertex = 0
             self._set_frame(x, y)
             self.moves[6:] = describe_frame(x, y)
             self.spread = describe_spread(self.code, x, self.lengths)[0]

@@ -86,6 +86,8 @@ class Plan:
         Bin of the frame's bearing, where it is asked for; None draws it.
     account
         What lengths are asked for, where they have to be met; None leaves it to the network.
+    shuffled
+        Whether the strokes of a length class are drawn in no order.
     """
 
     known: Bools
@@ -96,6 +98,7 @@ class Plan:
     entries: dict[int, Ints] = field(default_factory=dict)
     bearing: int | None = None
     account: Account | None = None
+    shuffled: bool = False
 
 
 def plan_window(
@@ -105,6 +108,8 @@ def plan_window(
     keep: NDArray[np.bool_],
     kinds: Bools,
     ways: DrawnWays | None = None,
+    *,
+    shuffled: bool = False,
 ) -> Plan:
     """Plan a window that is known in part.
 
@@ -120,6 +125,8 @@ def plan_window(
         `(K,)`: the kinds that the place knows. Others are not drawn, and are only given where there are such ways.
     ways
         The ways of the known part as lines. None traces them from the cells.
+    shuffled
+        Whether the strokes of a length class are drawn in no order.
     """
     stays = {name for name, kept in zip(spec.channels, keep, strict=True) if kept.all()}
     drawn = kinds & np.array([kind not in stays for kind in code.kinds])
@@ -139,7 +146,7 @@ def plan_window(
     site = (left, top, right, bottom)
     find_free = partial(_find_free, code, free, spec.resolution_m)
     if not len(given):
-        return Plan(drawn, site, find_free=find_free)
+        return Plan(drawn, site, find_free=find_free, shuffled=shuffled)
     written = code.write(given)
     _, ground = find_free(written.bearing)
     how, entries = written.how.copy(), {k: np.empty((0, 2), np.int64) for k in np.flatnonzero(drawn).tolist()}
@@ -159,16 +166,17 @@ def plan_window(
         far = np.abs(places[:, None] - known).max(2).min(1, initial=code.reach) * code.grid_m > FAR_M
         entries[kind] = np.concatenate([known, places[far]])
     written = replace(written, how=how)
-    text = write_text(written, code, np.flatnonzero(~drawn).tolist())
-    return Plan(drawn, site, written, text, find_free, entries)
+    text = write_text(written, code, np.flatnonzero(~drawn).tolist(), shuffled=shuffled)
+    return Plan(drawn, site, written, text, find_free, entries, shuffled=shuffled)
 
 
 def _list_given(ways: DrawnWays, code: StrokeCode, kinds: Bools) -> Strokes:
     """Return the ways of a window as strokes that are given. Those of kinds that its place does not know are known."""
-    kind = np.array([code.kinds.index(name) for name in ways.kind.tolist()], np.int64)
-    lines = shapely.transform(ways.lines, lambda xy: xy - code.extent_m / 2)
+    own = np.isin(ways.kind, code.kinds)
+    kind = np.array([code.kinds.index(name) for name in ways.kind[own].tolist()], np.int64)
+    lines = shapely.transform(ways.lines[own], lambda xy: xy - code.extent_m / 2)
     there = np.bincount(kind, minlength=len(code.kinds)) > 0
-    return Strokes.of_lines(kind, lines, kinds | there, np.ones(len(kind), bool), ways.apart)
+    return Strokes.of_lines(kind, lines, kinds | there, np.ones(len(kind), bool), ways.apart[own])
 
 
 def _find_cuts(cells: NDArray[np.float32], free: Bools, width: float) -> NDArray[np.float64]:

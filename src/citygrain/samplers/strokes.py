@@ -41,6 +41,7 @@ class StrokeModel(Protocol):
     """The handle of `DrawStrokes`: the distribution of each step of a text, given the steps before it."""
 
     code: StrokeCode
+    shuffled: float
 
     def reader(self, conditions: Conditions, site: Tensor) -> ReadsSteps:
         """Return a reader of one text for each condition; sites `(B, 4)` are in half windows from the middle."""
@@ -87,8 +88,8 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         Whether lengths of ways that are not asked for are drawn first, as they go together in training windows, where
         nothing is given. The network then has an account of each length.
     shortfall
-        How much may be missing of a length that is asked for, in km/km²: until then, its last kind of way has no end.
-        None leaves it to the model. Where streets are given, it always is.
+        How much may be missing of a length that is asked for, in km/km², or one mean stroke: until then, its last kind
+        of way has no end. None leaves it to the model. Where streets are given, it always is.
     """
 
     needs: ClassVar[type] = StrokeModel
@@ -117,7 +118,7 @@ class DrawStrokes(TokenSampler[StrokeModel]):
         if self.guidance == 0:
             return replace(self, guidance=1.0).draw(model, conditions.absent(), noise)
         asked = None if self.bearing is None else round(self.bearing * BEARINGS / 90) % BEARINGS
-        plans = [Plan(known, bearing=asked) for known in model.list_known(conditions)]
+        plans = [Plan(known, bearing=asked, shuffled=model.shuffled > 0) for known in model.list_known(conditions)]
         if self.budget:
             conditions = model.draw_lengths(conditions, noise.uniform(1)[:, 0])
         if self.shortfall is not None:

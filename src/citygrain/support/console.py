@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import rich
 from rich.progress import (
@@ -17,6 +19,9 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done, from 0 to 1, and a text on the current step."""
@@ -84,3 +89,24 @@ def make_table(title: str, *headings: str, texts: int = 1) -> Table:
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="left" if i < texts else "right")
     return table
+
+
+def make_map_table(compared: pd.DataFrame) -> Table:
+    """Return requested and measured maps as a table for the screen: one row for each map, over all of its cells.
+
+    Parameters
+    ----------
+    compared
+        In the columns of `citygrain.geo.coarse_maps.COLUMNS`.
+    """
+    shown = make_table(
+        "maps: requested and measured on their cells",
+        "map", "unit", "cells", "edge, m", "requested", "measured", "mean error", "R²", texts=2,
+    )  # fmt: skip
+    for name, row in compared.iterrows():
+        numbers = [
+            f"{row[key]:.4g}" if math.isfinite(row[key]) else "" for key in ("requested", "measured", "mean_error")
+        ]
+        fit = f"{row['r2']:.3f}" if math.isfinite(row["r2"]) else ""
+        shown.add_row(str(name), row["unit"], f"{row['cells']}", f"{row['cell_m']:g}", *numbers, fit)
+    return shown

@@ -14,7 +14,7 @@ from rich.table import Table
 from citygrain.generation.edits import Edit
 from citygrain.model import Model
 from citygrain.samplers.areas import Begin
-from citygrain.support.console import make_table
+from citygrain.support.console import make_map_table, make_table
 from citygrain.support.options import Paths, parse
 
 
@@ -74,6 +74,8 @@ def run(config: Mapping[str, Any]) -> Path:
     )
     edit.save(asked.out)
     rich.print(_comparison_table(edit))
+    if edit.after.requested_maps is not None:
+        rich.print(make_map_table(edit.after.map_comparison()))
     grid = edit.site.grid
     redrawn_ha = edit.site.free.sum() * grid.resolution_m**2 / 1e4
     if edit.unknown:

@@ -16,7 +16,7 @@ from citygrain.generation.georeference import Georeference
 from citygrain.generation.given import Given
 from citygrain.layouts import WINDOWS, Layouts
 from citygrain.model import Model
-from citygrain.support.console import make_table
+from citygrain.support.console import make_map_table, make_table
 from citygrain.support.options import Paths, parse
 
 
@@ -62,6 +62,8 @@ def run(config: Mapping[str, Any]) -> Path:
         given = ", ".join(model.spec.given)
         rich.print(f"{given} are those of {layouts.given.source}; its windows: {asked.out / WINDOWS}")
     rich.print(_summary_table(layouts))
+    if layouts.requested_maps is not None:
+        rich.print(make_map_table(layouts.map_comparison()))
     corner = layouts.grids[0]
     where = f"{corner.crs}, from {corner.left:.0f} E, {corner.top:.0f} N"
     rich.print(f"pictures, GeoTIFFs and measures: {asked.out}  [dim](GeoTIFFs in {where})[/]")
