@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of all samplers, in the area; by default their own")
     parser.add_argument("--rounds", type=int, default=5, help="windows that are timed")
     parser.add_argument("more", nargs="*", help="other keys of the area: conditions.place=copenhagen")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.rounds:
         parts = ", ".join(f"{name} {value:.2f} s" for name, value in time_window(args.checkpoint, args.rounds).items())
         print(f"a window on {torch.get_num_threads()} threads: {parts}", flush=True)

@@ -1,6 +1,7 @@
 """What a model computes on, by how many threads, and in which numbers."""
 
 import os
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from citygrain.generation.windows import draw
 from citygrain.spec import Conditions
 from citygrain.support import devices
 from citygrain.support.config import load_config
-from citygrain.support.devices import choose_device, find_device, use_precision, use_threads
+from citygrain.support.devices import choose_device, find_device, return_freed_memory, use_precision, use_threads
 from citygrain.verbs.sample import run
 
 CPU = torch.device("cpu")
@@ -119,3 +120,19 @@ def test_threads_sleep_while_they_wait_unless_told_otherwise():
 
 def test_after_torch_nothing_is_said_that_would_come_too_late():
     assert waiting("import torch; import citygrain")[0] == "None"
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other C libraries stay as they are")
+def test_freed_blocks_between_kept_ones_go_back_to_the_system():
+    def held():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    return_freed_memory()
+    before = held()
+    blocks = [torch.ones(2 * 2**20) for _ in range(32)]  # 8 MiB each
+    full = held()
+    kept = blocks[::2]
+    del blocks
+    assert full - before > 240
+    assert held() - before < 160
+    assert len(kept) == 16

@@ -82,6 +82,12 @@ def test_bytes_and_floats_and_the_order_of_channels_make_no_difference():
     assert np.array_equal(shown, to_rgb(layout[::-1], CHANNEL_NAMES[::-1]))
 
 
+def test_a_tall_layout_is_painted_like_its_rows():
+    layout = np.random.default_rng(0).integers(0, 256, (11, 300, 3), dtype=np.uint8)
+    rows = [to_rgb(layout[:, i : i + 1], CHANNEL_NAMES) for i in range(300)]
+    assert np.array_equal(to_rgb(layout, CHANNEL_NAMES), np.concatenate(rows))
+
+
 @pytest.mark.parametrize("name", BOOST)
 def test_a_way_that_covers_half_of_a_cell_is_seen(name):
     def contrast(coverage):

@@ -18,7 +18,7 @@ from citygrain.models.diffusion import Diffusion
 from citygrain.networks.unet import UNet
 from citygrain.protocols import Known, Noise
 from citygrain.samplers.diffusion import DpmSolver, Heun
-from citygrain.samplers.feedback import move_to_maps, move_to_request
+from citygrain.samplers.feedback import _group_maps, move_to_maps, move_to_request
 from citygrain.spec import Conditions
 
 SPEC = families.spec()
@@ -136,6 +136,27 @@ def test_an_area_is_drawn_around_what_is_given_of_it(kind):
     asked = Conditions.request(drawing.spec, 1, {"green": 0.4}, channels)
     same = drawing.sample(asked, noise=Noise([3]), sampler=DpmSolver(3))
     assert (alone.int() - (same[0] * 255).round().int()).abs().max() <= 1, "a window of an area is a window"
+
+
+def test_an_area_holds_noise_and_estimates_of_what_is_made_only(monkeypatch):
+    drawing, held = model(), []
+    plain = DpmSolver.walk
+
+    def walk(self, clean, x, sigmas, noise):
+        def seen(*args):
+            held.append((args[0].shape[1], clean(*args)))
+            return held[-1][1]
+
+        return plain(self, seen, x, sigmas, noise)
+
+    monkeypatch.setattr(DpmSolver, "walk", walk)
+    streets = (torch.rand(1, 2, 24, 40) * 255).to(torch.uint8)
+    drawn = draw_area(drawing, (24, 40), {"coverage": 0.4}, given=streets, sampler=DpmSolver(3))
+    assert {(before, after.shape[1]) for before, after in held} == {(len(MADE), len(MADE))}
+    assert torch.equal(drawn[GIVEN], streets[0])
+    assert torch.equal(
+        drawn, draw_area(drawing, (24, 40), {"coverage": 0.4}, given=streets / 255, sampler=DpmSolver(3))
+    )
 
 
 def test_an_area_needs_what_is_given_of_all_of_it():
@@ -287,6 +308,27 @@ def test_a_cell_of_a_map_counts_what_is_known_in_it():
     asked = families.requests(2, drawing.spec, coverage=torch.full((4, 4), 0.5))
     moved = move_to_maps(drawing, drawing.read(layouts), 1.0, asked, 0.01, known)
     assert off(torch.where(keep, known.layout, drawing.to_layout(moved)), 0.5).max() < 0.01
+
+
+def test_maps_of_different_channels_are_met_at_once_and_others_one_after_the_other():
+    spec = replace(SPEC, maps=("coverage", "green"))
+    statistics = dict.fromkeys(spec.maps, SPEC.statistics["coverage"])
+    drawing = model()
+    drawing.spec = replace(spec, given=("street",), statistics={**SPEC.statistics, **statistics})
+    clean = drawing.read(0.2 + 0.6 * torch.rand(2, *SPEC.shape))
+    maps = torch.stack([wished(), wished(6)], 1)
+
+    def moved(clean, *names):
+        asked = families.requests(2, drawing.spec)
+        present = torch.tensor([[name in names for name in spec.maps]] * 2)
+        return move_to_maps(drawing, clean, 1.0, replace(asked, maps=maps, maps_present=present), 0.01)
+
+    together = moved(clean, "coverage", "green")
+    assert torch.allclose(together, moved(moved(clean, "coverage"), "green"), atol=1e-5)
+    assert not torch.allclose(together, moved(clean, "coverage"), atol=1e-2)
+    asked = replace(families.requests(2, drawing.spec), maps=maps, maps_present=torch.ones(2, 2, dtype=torch.bool))
+    assert [list(group) for group in _group_maps(drawing.spec, asked)] == [["coverage", "green"]]
+    assert len(_group_maps(replace(drawing.spec, maps=("coverage", "coverage")), asked)) == 2
 
 
 def test_the_whole_is_met_beside_maps_and_where_they_disagree_it_decides():
