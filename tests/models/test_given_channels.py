@@ -19,7 +19,7 @@ from citygrain.networks.unet import UNet
 from citygrain.protocols import Known, Noise
 from citygrain.samplers.diffusion import DpmSolver, Heun
 from citygrain.samplers.feedback import _group_maps, move_to_maps, move_to_request
-from citygrain.spec import Conditions
+from citygrain.spec import Conditions, LayoutSpec
 
 SPEC = families.spec()
 KINDS = [CellDiffusion, Diffusion]
@@ -328,7 +328,9 @@ def test_maps_of_different_channels_are_met_at_once_and_others_one_after_the_oth
     assert not torch.allclose(together, moved(clean, "coverage"), atol=1e-2)
     asked = replace(families.requests(2, drawing.spec), maps=maps, maps_present=torch.ones(2, 2, dtype=torch.bool))
     assert [list(group) for group in _group_maps(drawing.spec, asked)] == [["coverage", "green"]]
-    assert len(_group_maps(replace(drawing.spec, maps=("coverage", "coverage")), asked)) == 2
+    ways = dict.fromkeys(("street_density", "arterial"), SPEC.statistics["coverage"])
+    overlapping = LayoutSpec(("arterial", "street"), 16, 8.0, maps=tuple(ways), map_px=4, statistics=ways)
+    assert [list(group) for group in _group_maps(overlapping, asked)] == [["street_density"], ["arterial"]]
 
 
 def test_the_whole_is_met_beside_maps_and_where_they_disagree_it_decides():
