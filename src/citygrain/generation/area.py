@@ -203,7 +203,8 @@ def _draw_parts(
         raise CapabilityError("A cascade draws with a sampler for each part.", got=type(sampler).__name__)
     whole = (1, len(spec.channels), *shape)
     layout = torch.zeros(whole, dtype=torch.uint8) if known is None else _to_bytes(known.layout)
-    keep = torch.zeros(whole, dtype=torch.bool) if known is None else known.keep.clone()
+    # Where nothing is known, one flag a channel stands for all cells.
+    keep = torch.zeros(*whole[:2], 1, 1, dtype=torch.bool) if known is None else known.keep.clone()
     ways = None if known is None else known.ways
 
     def draw(number: int, part: Generator, own: Sampler | None) -> Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
 import pyproj
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -49,6 +48,8 @@ def read_picture(path: Path) -> NDArray[np.float64]:
 
 def read_polygons(path: Path, layer: str | None, column: str) -> gpd.GeoDataFrame:
     """Read the layer of a file that has a column; of a file with one layer, that one."""
+    import pyogrio  # noqa: PLC0415  (its own copy of GDAL takes 27 MB, which drawing does not need)
+
     if not path.exists():
         raise DataError(f"There is no file {path}.", expected="a file of polygons")
     try:

@@ -16,7 +16,6 @@ from typing import Any, Literal, TypeVar
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
@@ -146,6 +145,8 @@ class Place:
         PlaceError
             When the file is missing, unreadable, without CRS, or holds no polygon.
         """
+        import pyogrio  # noqa: PLC0415  (its own copy of GDAL takes 27 MB, which drawing does not need)
+
         path = Path(path)
         if not path.exists():
             raise PlaceError("The file with the place's polygon does not exist.", got=path)

@@ -179,14 +179,18 @@ class DpmSolver(DiffusionSampler):
         before: tuple[Tensor, float] | None = None
         for high, low in pairwise(sigmas):
             estimate = clean(x, high)
-            towards = estimate
-            if before is not None and low > 0:
-                last, higher = before
-                ratio = math.log(high / low) / math.log(higher / high)
-                towards = (estimate - last).mul_(0.5 * ratio).add_(estimate)
-            x = torch.lerp(towards, x, low / high)
+            # No name holds what x is moved towards: over a large area, that would be one copy of it more.
+            x = torch.lerp(self._follow(before, estimate, high, low), x, low / high)
             before = estimate, high
         return x
+
+    def _follow(self, before: tuple[Tensor, float] | None, estimate: Tensor, high: float, low: float) -> Tensor:
+        """Return where the line through two estimates leads to; the estimate itself if it is the first or the last."""
+        if before is None or not low > 0:
+            return estimate
+        last, higher = before
+        ratio = math.log(high / low) / math.log(higher / high)
+        return (estimate - last).mul_(0.5 * ratio).add_(estimate)
 
 
 @dataclass(frozen=True)
