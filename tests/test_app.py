@@ -190,6 +190,7 @@ def test_new_layouts_of_models_of_turned_windows_are_asked_for_a_bearing(studio)
     assert "bearing" not in [one.name for one in given.ranges_of_layouts], "it is that of the given channels"
 
 
+@pytest.mark.slow
 @needs_gradio
 def test_a_field_that_may_be_empty_holds_a_number_or_nothing(small):
     from citygrain.app.widgets import read_knob, write_knob

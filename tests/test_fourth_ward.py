@@ -74,6 +74,7 @@ def test_windows_can_be_cut_from_it(raster: CityRaster) -> None:
     assert "building" in windows.channels
 
 
+@pytest.mark.slow
 def test_its_buildings_come_back_as_polygons(cities: Path, buildings: np.ndarray, tmp_path: Path) -> None:
     assert main(["vectorize", f"layouts={cities / 'fourth_ward'}", f"out={tmp_path}", "workers=1"]) == 0
     (file,) = tmp_path.glob("*.gpkg")

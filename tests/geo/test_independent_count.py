@@ -59,7 +59,7 @@ PLACES = {
     "london": Where("london_clerkenwell/london.osm.pbf", (-0.1141, 51.5108, -0.0932, 51.5232), drive_on="left"),
     "vienna": Where("vienna_innere_stadt/osm_bbox.osm.xml.gz", (16.3626, 48.2034, 16.3786, 48.2134)),
 }
-SLOW = ("liechtenstein", "reisterstown", "porto", "lauf", "munich", "london", "vienna")
+SLOW = ("monaco", "helsinki", "liechtenstein", "reisterstown", "porto", "lauf", "munich", "london", "vienna")
 
 
 @dataclass(frozen=True)

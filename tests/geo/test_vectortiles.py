@@ -102,6 +102,7 @@ def test_two_halves_hold_what_the_whole_holds(tiles: Path) -> None:
         assert shapely.covers(both, whole[name].geometry.make_valid().intersection(within)).all(), name
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_does_not_matter(tiles: Path, found: Features) -> None:
     alone = VectorTiles(tiles, threads=1).features(aarhus())
     assert alone.counts == found.counts

@@ -170,7 +170,7 @@ def test_the_ground_stands_on_the_ways_that_the_plan_draws_alone(model):
     assert torch.equal(whole, model.sample(Conditions.request(spec, 3, wanted), noise=Noise([4, 5, 6])))
 
 
-@pytest.mark.parametrize("attempts", [1, 2])
+@pytest.mark.parametrize("attempts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_seed_is_a_layout_whatever_the_batch_and_knows_its_lines(model, attempts):
     asked = Conditions.request(model.spec, 4, {"coverage": 0.5, "walk": 0.5})
     grids = [Grid("EPSG:32633", 386000.0 + 200 * i, 6672000.0, 4.0, 32, 32) for i in range(4)]

@@ -308,6 +308,7 @@ def test_a_seed_gives_the_same_strokes_in_any_batch(batch):
     assert torch.equal(torch.cat(parts), whole)
 
 
+@pytest.mark.slow
 def test_guidance_of_one_is_none_and_of_zero_hides_the_request():
     model, conditions = make(), asked(3)
 
