@@ -218,6 +218,7 @@ def test_a_plan_that_is_kept_stays_byte_for_byte_and_the_ground_is_drawn_on_it(m
     assert not torch.equal(drawn[0][0], drawn[1][0]), "the ground depends on the ways"
 
 
+@pytest.mark.slow
 def test_an_area_goes_on_with_what_is_there_in_both_parts(model):
     keep = torch.ones(1, 4, 40, 56, dtype=torch.bool)
     keep[:, :, 4:30, 10:50] = False

@@ -142,7 +142,7 @@ def test_a_step_knows_the_steps_before_it_and_no_others():
 
 
 @pytest.mark.parametrize("sites", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("shuffled", [0.0, 0.5])
+@pytest.mark.parametrize("shuffled", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_what_the_sampler_tells_the_network_is_what_the_text_of_its_strokes_tells(monkeypatch, sites, shuffled):
     """So the network reads in sampling what it reads in training: positions, moves, and what has been drawn."""
     model, told = make(rows=200, shuffled=shuffled), []
@@ -299,7 +299,7 @@ def test_strokes_fill_no_more_rows_than_there_are():
         assert 12 < len(written.xy) < 24
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("batch", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_a_seed_gives_the_same_strokes_in_any_batch(batch):
     model, conditions = make(), asked(5)
     sampler = DrawStrokes(guidance=1.5)
@@ -546,7 +546,7 @@ def test_a_site_larger_than_a_window_is_redrawn_and_kinds_are_kept_there():
     assert going_on / ends > 0.75  # a network that has learned nothing may turn back at once
 
 
-@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("attempts", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_drawn_layouts_have_the_network_of_their_strokes(attempts):
     model = make()
     conditions = Conditions.request(SPEC, 4, {"walk": 20.0})
