@@ -248,8 +248,9 @@ def _add_drawn(asked: dict[str, float | Tensor], drawn: Mapping[str, Tensor]) ->
     """Add the maps that were drawn to the requests. What is painted goes before what is drawn."""
     for name, values in drawn.items():
         field = asked.get(name)
-        painted = isinstance(field, Tensor) and field.ndim
-        asked[name] = torch.where(field.isfinite(), field, values) if painted else values
+        if isinstance(field, Tensor) and field.ndim:
+            values = torch.where(field.isfinite(), field, values)  # noqa: PLW2901
+        asked[name] = values
 
 
 def make_requests(
