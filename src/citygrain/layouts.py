@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
@@ -39,6 +38,7 @@ from citygrain.support.files import write_atomically, write_text
 if TYPE_CHECKING:
     import geopandas as gpd
     import networkx as nx
+    import xarray as xr
 
 COLUMNS = 8
 """How many layouts stand in a row of a sheet, at most."""
@@ -565,6 +565,8 @@ class Layouts:
         DataError
             When the layouts lie in several CRSs.
         """
+        import xarray as xr  # noqa: PLC0415  (it takes 9 MB, which drawing does not need)
+
         _, _, height, width = self.cells.shape
         x = (np.arange(width) + 0.5) * self.resolution_m
         y = -(np.arange(height) + 0.5) * self.resolution_m

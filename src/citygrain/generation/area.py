@@ -141,6 +141,7 @@ def draw_area(
         given = given.to(device)
     # The area has the given channels once, and not in each of its windows.
     asked = make_requests(replace(spec, given=()), cells, fields, known, place).to(device)
+    del fields  # a map over the whole area takes as much as a channel of it in single precision
     batch_size = min(batch_size, max(1, CELLS_AT_ONCE // spec.size_px**2))
     area = Area(chosen, tiling, known, given, strength, begin, batch_size)  # type: ignore[arg-type]
     with torch.no_grad():
@@ -214,7 +215,7 @@ def _draw_parts(
         return draw_area(
             part,
             shape,
-            {name: field for name, field in asked.items() if name in {*part.spec.scalars, *part.spec.maps}},
+            _take_fields(asked, part.spec, last=part is cascade.ground),
             known=Known(layout[:, at] / 255, keep[:, at], ways) if strength < 1 or keep[:, made].any() else None,
             given=layout[:, given] if given else None,
             place=place if place in part.spec.places else None,
@@ -224,23 +225,32 @@ def _draw_parts(
             **how,
         )
 
-    asked: Fields = fields
+    asked = dict(fields)
     plan, ground = (find_channels(spec, part.spec) for part in (cascade.plan, cascade.ground))
     if not keep[:, plan].all():
         layout[0, plan] = draw(0, cascade.plan, sampler.plan)
         keep[:, plan] = True
     if cascade.densities is not None and strength == 1:
         told = replace(cascade.densities.spec, maps=list_drawn_maps(cascade), map_px=cascade.ground.spec.map_px)
-        drawn = measure_fields(draw(1, cascade.densities, sampler.densities) / 255, told)
-        painted = {name: field for name, field in fields.items() if isinstance(field, Tensor) and field.ndim}
-        filled = {  # what is painted goes before what is drawn
-            name: torch.where(field.isfinite(), field, drawn[name]) if name in drawn else field
-            for name, field in painted.items()
-        }
-        asked = {**fields, **drawn, **filled}
+        _add_drawn(asked, measure_fields(draw(1, cascade.densities, sampler.densities) / 255, told))
     if not keep[:, ground].all():
         layout[0, ground] = draw(2, cascade.ground, sampler.ground)
     return compose(layout[0], known)
+
+
+def _take_fields(asked: dict[str, float | Tensor], spec: LayoutSpec, *, last: bool) -> Fields:
+    """Return what a part of a cascade knows of the requests. The last part takes it away, so that nobody holds it."""
+    named = [name for name in asked if name in {*spec.scalars, *spec.maps}]
+    return {name: asked.pop(name) if last else asked[name] for name in named}
+
+
+def _add_drawn(asked: dict[str, float | Tensor], drawn: Mapping[str, Tensor]) -> None:
+    """Add the maps that were drawn to the requests. What is painted goes before what is drawn."""
+    for name, values in drawn.items():
+        field = asked.get(name)
+        if isinstance(field, Tensor) and field.ndim:
+            values = torch.where(field.isfinite(), field, values)  # noqa: PLW2901
+        asked[name] = values
 
 
 def make_requests(

@@ -105,9 +105,9 @@ class Diffusion(CodeSpace):
     def read_noisy(self, x: Tensor, scaling: Scaling, conditions: Conditions) -> Tensor:
         """Return the output of the network for `x` whose given channels have no noise: `(B, made channels, h, w)`."""
         embedding = self.conditioner(conditions) + self.noise_embedding(self.noise_features(scaling.noise))
-        planes = self.planes(conditions, x.shape[-1])
-        seen = self.put_made(x, self.take_made(x) * broadcast(scaling.into))
-        return self.network(torch.cat([seen, planes], 1), embedding)
+        made = self.take_made(x) * broadcast(scaling.into)
+        seen = torch.cat([self.put_made(x, made), self.planes(conditions, x.shape[-1])], 1)
+        return self.network(seen, embedding)
 
     def show_given(self, x: Tensor, conditions: Conditions) -> Tensor:
         """Return `x` with the given channels of the conditions, standardised and without noise, in their place."""

@@ -51,7 +51,8 @@ def move_to_request(
         slopes = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in measured.unbind(1)]
     here = conditions.present[:, columns]
     missing = (conditions.scalars[:, columns] / unit - measured.detach()) * here
-    jacobian = torch.stack(slopes, 1).flatten(2) * here[..., None]
+    jacobian = torch.stack(slopes, 1).flatten(2).mul_(here[..., None])
+    del x, layout, slopes  # over a window of 2 m each of them takes as much as all else
     variance = _find_variance(model, clean, sigma)
     if isinstance(variance, Tensor):
         variance = variance.flatten(1)[:, None]

@@ -18,7 +18,7 @@ SINGLE, MIXED, AUTO = "32-true", "bf16-mixed", "auto"
 
 OPENMP = "OMP_NUM_THREADS"
 
-LARGE_BLOCK = 2**22
+LARGE_BLOCK = 2**20
 """Bytes of a block of memory that is worth returning to the system at once."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of glibc's settings
@@ -141,5 +141,5 @@ def return_freed_memory() -> None:
     with suppress(OSError, AttributeError, TypeError):  # a C library without these functions, or a system without one
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, LARGE_BLOCK)
-        library.mallopt(_TRIM_THRESHOLD, 4 * LARGE_BLOCK)
+        library.mallopt(_TRIM_THRESHOLD, 16 * LARGE_BLOCK)
         library.malloc_trim(0)
