@@ -59,6 +59,17 @@ def test_all_lengths_that_a_place_knows_are_asked_for_and_no_more(budget):
     assert budget.draw_lengths(asked, torch.rand(3)).present.equal(asked.present)
 
 
+def test_a_length_that_no_window_knows_stays_open_and_says_nothing(recwarn):
+    none = windows()
+    none.present[:, SPEC.scalars.index("rail")] = False
+    made = LengthBudget(SPEC, LENGTHS)
+    assert made.draw_lengths(ask(2, walk=3.0), torch.rand(2)).present.sum() == 2, "nothing was measured yet"
+    made.measure_conditions(none)
+    drawn = made.draw_lengths(ask(2, place="here", walk=3.0), torch.rand(2))
+    assert drawn.present[:, :6].tolist() == [[True] * 5 + [False]] * 2
+    assert not recwarn.list
+
+
 def test_lengths_go_together_as_in_one_window_of_the_place_and_each_window_is_as_likely(budget):
     numbers = (torch.arange(60) + 0.5) / 60
     drawn = budget.draw_lengths(ask(60, place="here"), numbers)

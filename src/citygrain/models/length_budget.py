@@ -66,7 +66,7 @@ class LengthBudget(nn.Module):
         """Return the requests, with all lengths asked for that the place knows; uniform numbers `(B,)` choose them."""
         values, present = (part.cpu().numpy().copy() for part in (conditions.scalars.double(), conditions.present))
         examples = torch.where(self.known, self.examples.double(), torch.nan).cpu().numpy()
-        spread = np.nanstd(examples, (0, 1)).clip(1e-6) if np.isfinite(examples).any() else np.ones(examples.shape[2])
+        spread = np.ma.masked_invalid(examples).std((0, 1)).filled(1.0).clip(1e-6)
         columns = np.array([self.spec.scalars.index(name) for name in self.lengths], int)
         for row, (place, number) in enumerate(zip(conditions.place.tolist(), numbers.tolist(), strict=True)):
             of = examples.reshape(-1, examples.shape[2]) if place == NO_PLACE else examples[place]
@@ -80,7 +80,7 @@ class LengthBudget(nn.Module):
             drawn = of[known][np.searchsorted(chances, number * chances[-1], side="right").clip(max=len(chances) - 1)]
             missing = missing[np.isfinite(drawn[missing])]
             budget = {name: drawn[self.spec.scalars.index(name)] for name in self.lengths}
-            fixed = {name: values[row, self.spec.scalars.index(name)] for name in self._named(present[row])}
+            fixed = {name: values[row, self.spec.scalars.index(name)] for name in self._list_asked(present[row])}
             met = meet_requests({name: value for name, value in budget.items() if np.isfinite(value)}, fixed)
             values[row, missing] = [met[self.spec.scalars[column]] for column in missing]
             present[row, missing] = True
@@ -90,7 +90,8 @@ class LengthBudget(nn.Module):
             present=torch.from_numpy(present).to(conditions.present.device),
         )
 
-    def _named(self, present: NDArray[np.bool_]) -> list[str]:
+    def _list_asked(self, present: NDArray[np.bool_]) -> list[str]:
+        """Return the names of what is asked for."""
         return [name for name, asked in zip(self.spec.scalars, present.tolist(), strict=True) if asked]
 
 
